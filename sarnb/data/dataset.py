@@ -1,0 +1,154 @@
+"""Read an imagefolder back: images, captions, labels and rows of one split, in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sarnb.data.files import CARD, METADATA, read_numbered
+from sarnb.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split in memory.
+
+    ``root``: folder of the split. ``ids``: file names, one an image. ``images``: uint8 [N, H, W], grey.
+    ``captions``: the training text of each image. ``labels``: class name of each image ("" where unknown).
+    ``rows``: the metadata rows, all columns.
+    """
+
+    root: Path
+    ids: tuple[str, ...]
+    images: np.ndarray
+    captions: tuple[str, ...]
+    labels: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.ids), len(self.images), len(self.captions), len(self.labels), len(self.rows)}
+        if len(lengths) != 1:
+            raise InputError(f"{self.root}: ids, images, captions, labels and rows differ in number {sorted(lengths)}; give one of each an image")
+        if self.images.dtype != np.uint8 or self.images.ndim != 3:
+            raise InputError(f"{self.root}: images are {self.images.dtype} {self.images.shape}; give uint8 [N, H, W]")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
+        """The images at ``indices`` (a boolean mask of length N works too), in that order."""
+        chosen = np.asarray(indices)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(int)
+
+        def take(values: tuple) -> tuple:
+            return tuple(values[index] for index in chosen)
+
+        return ImageSet(self.root, take(self.ids), self.images[chosen], take(self.captions), take(self.labels), take(self.rows))
+
+    def where(self, **values: Any) -> ImageSet:
+        """The images whose rows have these values: ``where(label="city", group="seen")``; a tuple or list means any of."""
+        keep = np.ones(len(self), bool)
+        for name, wanted in values.items():
+            accepted = wanted if isinstance(wanted, (tuple, list, set, frozenset)) else (wanted,)
+            keep &= np.array([value in accepted for value in self.column(name)], bool)
+        return self.subset(keep)
+
+    def column(self, name: str) -> tuple[Any, ...]:
+        """One value an image. Raises InputError if no row has the column; single rows without it give None."""
+        if len(self) and not any(name in row for row in self.rows):
+            raise InputError(f"{self.root}: has no column '{name}'; it has {', '.join(sorted({key for row in self.rows for key in row}))}")
+        return tuple(row.get(name) for row in self.rows)
+
+    def all_captions(self) -> list[list[str]]:
+        """Every caption of every image: the column ``captions``, or the one training text."""
+        return [list(row.get("captions") or [text]) for row, text in zip(self.rows, self.captions, strict=True)]
+
+    def optical(self) -> np.ndarray | None:
+        """The optical images of the same scenes, uint8 [N, H, W, 3]; None where the set has no scene truth."""
+        return self._truth("optical", "RGB")
+
+    def masks(self) -> np.ndarray | None:
+        """Land-cover codes (index into ``sarnb.world.scene.COVERS``), uint8 [N, H, W]; None without scene truth."""
+        return self._truth("mask", "L")
+
+    def _truth(self, name: str, mode: str) -> np.ndarray | None:
+        if not len(self) or not all(row.get(name) for row in self.rows):
+            return None
+        return np.stack([_read(self.root / row[name], mode) for row in self.rows])
+
+
+def load_set(folder: Path) -> ImageSet:
+    """Read a split that ``twin``, ``folder`` or the sampler wrote: metadata.jsonl and 8-bit grey images of one size.
+
+    Raises InputError if the folder, its metadata or an image is missing or damaged.
+    """
+    folder = Path(folder)
+    if not (folder / METADATA).is_file():
+        raise InputError(f"{folder}: has no {METADATA}; make the data set first, or give the folder of a split such as data/train")
+    rows, images = [], []
+    for number, row in read_numbered(folder / METADATA):
+        if not isinstance(row.get("file_name"), str):
+            raise InputError(f"{folder / METADATA} line {number}: has no 'file_name'; make the data set again")
+        images.append(_read(folder / row["file_name"], "L"))
+        rows.append(_restored(row))
+    if not rows:
+        raise InputError(f"{folder / METADATA}: has no rows; make the data set again")
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        raise InputError(f"{folder}: images have different sizes {sorted(shapes)}; make the data set again")
+    return ImageSet(
+        root=folder,
+        ids=tuple(row["file_name"] for row in rows),
+        images=np.stack(images),
+        captions=tuple(row.get("text") or "" for row in rows),
+        labels=tuple(row.get("label") or "" for row in rows),
+        rows=tuple(rows),
+    )
+
+
+def load_card(data_dir: Path) -> dict[str, Any]:
+    """The card of a data set: counts, mu, sigma, source, has_truth, licence; keys in ``twin`` and ``folder``."""
+    path = Path(data_dir) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file; make the data set first (notebook 01)") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); make the data set again") from error
+    if not isinstance(card, dict):
+        raise InputError(f"{path}: is not a JSON object; make the data set again")
+    if not card.get("complete", True):
+        raise InputError(f"{path}: the data set is unfinished; run notebook 01 again, it goes on where it stopped")
+    return card
+
+
+def _restored(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with ``counts`` as a dict again, and with the short names ``optical`` and ``mask`` for the truth's files."""
+    row = dict(row)
+    if isinstance(row.get("counts"), str):
+        row["counts"] = json.loads(row["counts"])
+    for name in ("optical", "mask"):
+        if f"{name}_file_name" in row:
+            row[name] = row[f"{name}_file_name"]
+    return row
+
+
+def _read(path: Path, mode: str) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if image.mode != mode:
+                raise InputError(f"{path}: is of mode {image.mode} instead of {mode}; make the data set again")
+            return np.asarray(image)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file; make the data set again") from error
+    except Exception as error:  # decoders raise anything on damaged bytes
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}); make the data set again") from error

@@ -1,0 +1,129 @@
+"""Writing an imagefolder so that a killed run leaves either the old state or the new one, and reading its rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sarnb.errors import InputError
+
+METADATA = "metadata.jsonl"
+CARD = "card.json"
+SPLITS = ("train", "val", "test", "judge")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """uint8 [H, W] (grey) or [H, W, 3] as PNG; the bytes depend on the pixels only."""
+    Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it: readers see all of it or none."""
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, written atomically; NaN is refused, because JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line, written atomically.
+
+    ``counts`` (a dict whose keys differ from row to row) goes in as a JSON string: Arrow, which ``datasets`` reads the
+    file with, wants one type a column.
+    """
+    lines = []
+    for row in rows:
+        if isinstance(row.get("counts"), dict):
+            row = {**row, "counts": json.dumps(row["counts"], sort_keys=True)}
+        lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def write_set(folder: Path, images: np.ndarray, rows: Sequence[dict[str, Any]]) -> None:
+    """Write images uint8 [N, H, W] as an imagefolder: 000000.png … and metadata.jsonl, last.
+
+    Every row gets ``file_name``; ``text`` and ``label`` are for the caller to give.
+    """
+    if len(images) != len(rows):
+        raise InputError(f"{folder}: {len(images)} images but {len(rows)} metadata rows; give one row an image")
+    folder.mkdir(parents=True, exist_ok=True)
+    named = [{"file_name": f"{index:06d}.png", **row} for index, row in enumerate(rows)]
+    for image, row in zip(images, named, strict=True):
+        write_png(folder / row["file_name"], image)
+    write_rows(folder / METADATA, named)
+
+
+def read_numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number from 1, row) of a metadata.jsonl; InputError names the line that is not a JSON object."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it a readable file") from error
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path} line {number}: broken JSON ({error.msg} at column {error.colno}); write one whole JSON object a line"
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError(f'{path} line {number}: {line.strip()[:60]} is not a JSON object; write {{"file_name": ..., "text": ...}}')
+        rows.append((number, row))
+    return rows
+
+
+@contextmanager
+def saving(out: Path) -> Iterator[None]:
+    """Turn an operating system's refusal (disk full, no permission) while writing ``out`` into InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or out}: could not be written ({error.strerror or error}); free some space or choose another folder"
+        ) from error
+
+
+def prepare_target(out: Path) -> Path:
+    """Make the parent of ``out`` and check that ``out`` may be written: absent, empty, or a data set made here.
+
+    Raises InputError if it holds something else, or cannot be written.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder for the data set")
+    if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
+        raise InputError(f"{out}: holds files that are no data set of sarnb (no {CARD}); name another folder or empty it")
+    with saving(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out.parent}: is not writable; choose a folder you may write to")
+    return out
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the folder ``new`` in the place of ``target``: two renames, so that no half-written set is ever seen there."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    if target.exists():
+        target.replace(old)
+    new.replace(target)
+    shutil.rmtree(old, ignore_errors=True)

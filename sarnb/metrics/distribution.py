@@ -1,0 +1,182 @@
+"""Distances between sets of feature vectors: Frechet, kernel, precision and recall, nearest neighbour.
+
+The features are the judge's (SAR-CLIP) unless said otherwise, so none of these numbers is a FID or comparable to one.
+Functions that take weights let a bootstrap reuse the features; weights [N] sum to 1, default equal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sarnb.errors import InputError
+from sarnb.metrics.checks import feature_matrix, same_width
+
+
+def weighted_moments(features: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean [D], unbiased covariance [D, D] and effective number of samples 1/sum(w^2) of features [N, D]."""
+    weights = np.full(len(features), 1.0 / len(features)) if weights is None else weights
+    mean = weights @ features
+    centred = features - mean
+    concentration = float(weights @ weights)
+    if concentration > 1.0 - 1e-9:
+        raise InputError("frechet distance: a single image has no covariance; give at least two.")
+    covariance = (centred * weights[:, None]).T @ centred / (1.0 - concentration)
+    return mean, covariance, 1.0 / concentration
+
+
+def oas_intensity(covariance: np.ndarray, samples: float) -> float:
+    """Shrinkage intensity in [0, 1] towards a multiple of the identity: oracle approximating shrinkage.
+
+    Chen, Wiesel, Eldar and Hero, IEEE T-SP 58 (2010) 5016, equation 23.
+    """
+    size = len(covariance)
+    trace, square = float(np.trace(covariance)), float((covariance**2).sum())
+    top = (1.0 - 2.0 / size) * square + trace**2
+    bottom = (samples + 1.0 - 2.0 / size) * (square - trace**2 / size)
+    return 1.0 if bottom <= 0 else float(min(1.0, top / bottom))
+
+
+def shrink(covariance: np.ndarray, intensity: float) -> np.ndarray:
+    """(1 - intensity) C + intensity (trace C / D) I, which keeps the trace."""
+    size = len(covariance)
+    return (1.0 - intensity) * covariance + intensity * np.trace(covariance) / size * np.eye(size)
+
+
+def gaussian_frechet(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
+    """Squared Frechet distance of two Gaussians: |ma - mb|^2 + tr(Ca + Cb - 2 (Ca Cb)^(1/2)).
+
+    Dowson and Landau, J. Multivariate Anal. 12 (1982) 450. Unit: squared feature units; never below 0.
+    """
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    cross = np.linalg.eigvalsh(root @ cov_b @ root)
+    overlap = np.sqrt(np.maximum(cross, 0.0)).sum()
+    distance = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2.0 * overlap
+    return float(max(distance, 0.0))
+
+
+def frechet_distance(
+    real: np.ndarray,
+    fake: np.ndarray,
+    real_weights: np.ndarray | None = None,
+    fake_weights: np.ndarray | None = None,
+    shrinkage: str = "auto",
+) -> float:
+    """Squared Frechet distance between Gaussians fitted to features [N, D] and [M, D].
+
+    Args:
+        shrinkage: "none", or "auto": when either set has fewer than 2 D effective samples, both covariances are shrunk
+            towards their mean variance by the larger of their two OAS intensities (the same for both, so that unequal
+            sizes alone make no distance).
+
+    Raises:
+        InputError: fewer than two images, different D, NaN, unknown shrinkage.
+    """
+    if shrinkage not in ("auto", "none"):
+        raise InputError(f"frechet distance: shrinkage {shrinkage!r}; use 'auto' or 'none'.")
+    real, fake = feature_matrix(real, "real features", 2), feature_matrix(fake, "generated features", 2)
+    same_width(real, fake, "frechet distance")
+    mean_a, cov_a, n_a = weighted_moments(real, real_weights)
+    mean_b, cov_b, n_b = weighted_moments(fake, fake_weights)
+    if shrinkage == "auto" and min(n_a, n_b) < 2 * real.shape[1]:
+        intensity = max(oas_intensity(cov_a, n_a), oas_intensity(cov_b, n_b))
+        cov_a, cov_b = shrink(cov_a, intensity), shrink(cov_b, intensity)
+    return gaussian_frechet(mean_a, cov_a, mean_b, cov_b)
+
+
+def polynomial_kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(x.y / D + 1)^3 for all pairs: [N, D], [M, D] -> [N, M]."""
+    return (first @ second.T / first.shape[1] + 1.0) ** 3
+
+
+def mean_offdiagonal(kernel: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of a square kernel [N, N] over pairs of different images, weights [..., N] -> [...].
+
+    Copies that a bootstrap resample makes of one image are one image here: pairing it with itself would be bias.
+    """
+    inside = ((weights @ kernel) * weights).sum(-1) - weights**2 @ np.diag(kernel)
+    mass = weights.sum(-1) ** 2 - (weights**2).sum(-1)
+    return np.divide(inside, mass, out=np.full_like(mass, np.nan), where=mass > 1e-12)
+
+
+def weighted_kid(
+    real_kernel: np.ndarray, fake_kernel: np.ndarray, cross_kernel: np.ndarray, real_weights: np.ndarray, fake_weights: np.ndarray
+) -> np.ndarray:
+    """Squared maximum mean discrepancy from kernels [N,N], [M,M], [N,M] and weights [..., N], [..., M] -> [...]."""
+    cross = ((real_weights @ cross_kernel) * fake_weights).sum(-1)
+    return mean_offdiagonal(real_kernel, real_weights) + mean_offdiagonal(fake_kernel, fake_weights) - 2.0 * cross
+
+
+def kid(real: np.ndarray, fake: np.ndarray) -> float:
+    """Kernel distance: unbiased squared MMD with the cubic polynomial kernel; may be slightly negative.
+
+    Binkowski, Sutherland, Arbel and Gretton, ICLR 2018, on all images at once (no random subsets). [N, D], [M, D].
+    """
+    real, fake = feature_matrix(real, "real features", 2), feature_matrix(fake, "generated features", 2)
+    same_width(real, fake, "kernel distance")
+    kernels = polynomial_kernel(real, real), polynomial_kernel(fake, fake), polynomial_kernel(real, fake)
+    weights = np.full(len(real), 1.0 / len(real)), np.full(len(fake), 1.0 / len(fake))
+    return float(weighted_kid(*kernels, *weights))
+
+
+def euclidean(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Distances of all pairs: [N, D], [M, D] -> [N, M]."""
+    square = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2.0 * first @ second.T
+    return np.sqrt(np.maximum(square, 0.0))
+
+
+def manifold_hits(reference: np.ndarray, queries: np.ndarray, neighbours: int = 3) -> np.ndarray:
+    """Which queries [M, D] lie inside the manifold of reference [N, D]: bool [M].
+
+    The manifold is the union of balls around reference points, each reaching to its k-th nearest other point.
+    Kynkaanniemi et al., NeurIPS 2019, equation 1.
+    """
+    reference = feature_matrix(reference, "reference features", neighbours + 1)
+    queries = feature_matrix(queries, "query features")
+    same_width(reference, queries, "precision and recall")
+    within = euclidean(reference, reference)
+    np.fill_diagonal(within, 0.0)  # rounding must not count a point as its own neighbour
+    radius = np.partition(within, neighbours, axis=1)[:, neighbours]
+    return (euclidean(reference, queries) <= radius[:, None]).any(0)
+
+
+def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
+    """Precision (generated inside the real manifold) and recall (real inside the generated one), 0 to 1.
+
+    Kynkaanniemi et al., NeurIPS 2019, with k = 3. Both grow with the number of images: compare equal sizes only.
+    """
+    return float(manifold_hits(real, fake, neighbours).mean()), float(manifold_hits(fake, real, neighbours).mean())
+
+
+def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine similarity [M] to the most similar reference, and its index [M], for unit vectors [M, D], [N, D]."""
+    queries, references = feature_matrix(queries, "queries"), feature_matrix(references, "references")
+    same_width(queries, references, "nearest neighbour")
+    similarity = queries @ references.T
+    index = similarity.argmax(1)
+    return similarity[np.arange(len(queries)), index], index
+
+
+def thumbnails(images: np.ndarray, size: int = 32) -> np.ndarray:
+    """Block means of images, centred and of unit length: uint8 [N, H, W] -> float64 [N, size * size].
+
+    The memorisation check compares these: a copy of a training image keeps its layout even when the decoder redraws
+    the speckle. A constant image gives the zero vector.
+    """
+    height, width = images.shape[1] // size, images.shape[2] // size
+    if height == 0 or width == 0:
+        raise InputError(f"images: {images.shape[1]}x{images.shape[2]} pixels, less than {size} a side; give larger images.")
+    cut = images[:, : height * size, : width * size].reshape(len(images), size, height, size, width)
+    flat = cut.mean((2, 4)).reshape(len(images), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+
+
+def memorised(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """Which generated vectors [M, D] are closer to a training one than any held-out real image is: bool [M].
+
+    All rows are unit vectors. The threshold is the largest similarity of `held_out` [N, D] to `train` [T, D]: images
+    that cannot be copies reach it, so only what goes beyond needs the word memorised.
+    """
+    threshold = nearest_neighbour(held_out, train)[0].max()
+    return nearest_neighbour(fake, train)[0] > threshold

@@ -1,0 +1,279 @@
+"""The evaluation table: every measure, per split and class, with 95 % bootstrap intervals over images.
+
+Protocol. Splits are pooled, seen, unseen and composition; inside each, "all" and every class. Only classes that both
+sides have are compared, and in "all" each class counts the same on both sides. Images are redrawn inside their class;
+intervals are percentiles, widened where needed to contain the value. `n` is the number of generated images.
+What cannot be computed is not in the table: `left_out(table)` says what and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from sarnb.data.dataset import ImageSet
+from sarnb.errors import InputError
+from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
+from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.measured import COMPOSITION, Measured, measure
+
+COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
+SPLITS = ("pooled", "seen", "unseen", COMPOSITION)
+REAL_VS_REAL = "real vs real"
+OPTICAL_AS_GREY = "optical as grey"
+ANCHORS = (REAL_VS_REAL, OPTICAL_AS_GREY)
+FRECHET_RESAMPLES = 100  # a matrix square root each, so fewer than for the other measures
+FRECHET_MINIMUM, KERNEL_MINIMUM = 16, 8  # images a side, below which the figure would be mostly noise
+
+Outcome = dict[str, tuple[float, np.ndarray] | str]  # metric -> (value, bootstrap samples [B]) or why there is none
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One row group of the table: the images of one split and class, with their bootstrap weights."""
+
+    split: str
+    label: str
+    real: np.ndarray
+    fake: np.ndarray
+    real_weights: tuple[np.ndarray, np.ndarray]
+    fake_weights: tuple[np.ndarray, np.ndarray]
+
+
+def evaluate(
+    strategy: str,
+    seed: int,
+    real: ImageSet | Measured,
+    fake: ImageSet | Measured,
+    judge: semantic.Judge | None = None,
+    resamples: int = 200,
+    bootstrap_seed: int = 0,
+    train: ImageSet | None = None,
+) -> pd.DataFrame:
+    """Compare generated with held-out real images.
+
+    Args:
+        strategy, seed: name and training seed written in the rows.
+        real, fake: image sets of one size, or what `measure` returned for them (saves time with many strategies).
+        judge: SAR-CLIP for the measures of meaning and distribution; None leaves them out.
+        resamples, bootstrap_seed: bootstrap resamples, and their seed.
+        train: the training images, for the memorisation check.
+
+    Returns:
+        long table with columns COLUMNS; units and directions are in `sarnb.metrics.catalogue.METRICS`.
+
+    Raises:
+        InputError: fewer than two images, different sizes, no class in common.
+    """
+    real = real if isinstance(real, Measured) else measure(real, judge, "real images")
+    fake = fake if isinstance(fake, Measured) else measure(fake, judge, "generated images")
+    if real.size != fake.size:
+        raise InputError(f"real images are {real.size} and generated ones {fake.size} px; cut both to one size.")
+    if not set(real.labels) & set(fake.labels):
+        raise InputError(f"no class in common: real has {sorted(set(real.labels))}, generated has {sorted(set(fake.labels))}.")
+    scores = _image_scores(real, fake, judge, train)
+    standard = [texture.standardise(part.descriptors, real.descriptors) for part in (real, fake)]
+    rows, reasons = [], []
+    for cell in _cells(real, fake, resamples, bootstrap_seed, reasons):
+        outcome = _amplitude(real, fake, cell) | _texture(*standard, cell) | _distribution(real, fake, cell) | _means(scores, cell)
+        for metric, result in outcome.items():
+            if isinstance(result, str):
+                reasons.append((strategy, seed, cell.split, cell.label, metric, result))
+            elif not np.isfinite(result[0]):
+                reasons.append((strategy, seed, cell.split, cell.label, metric, "the images have no value for it"))
+            else:
+                value, samples = float(result[0]), np.asarray(result[1])
+                rows.append((strategy, seed, cell.split, cell.label, metric, value, *percentile_interval(samples, value), len(cell.fake)))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table.attrs["left_out"] = [(strategy, seed, *reason) if len(reason) == 4 else reason for reason in reasons]
+    return table
+
+
+def left_out(table: pd.DataFrame) -> pd.DataFrame:
+    """What `evaluate` or `anchors` could not compute: strategy, seed, split, class, metric ("all" = every one), reason."""
+    return pd.DataFrame(table.attrs.get("left_out", []), columns=["strategy", "seed", "split", "class", "metric", "reason"])
+
+
+def combine(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables of several strategies below each other, keeping what each left out."""
+    if not tables:
+        raise InputError("evaluation: no tables to combine; evaluate at least one strategy.")
+    table = pd.concat([part.copy() for part in tables if len(part)] or tables[:1], ignore_index=True)
+    table.attrs["left_out"] = [reason for part in tables for reason in part.attrs.get("left_out", [])]
+    return table
+
+
+def anchors(
+    real: ImageSet,
+    judge: semantic.Judge | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    train: ImageSet | None = None,
+) -> pd.DataFrame:
+    """Floor and ceiling rows of the table, from held-out real images alone.
+
+    "real vs real": one random half of each class against the other (half the images, so the floor is a little high).
+    "optical as grey": the optical twin, mean of three channels, against real SAR; left out where there is no twin.
+    Written with training seed 0.
+    """
+    first, second = halves(real.labels, seed)
+    if not len(second):
+        raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")
+    tables = [evaluate(REAL_VS_REAL, 0, real.subset(first), real.subset(second), judge, resamples, seed, train)]
+    optical = real.optical()
+    if optical is None:
+        tables[0].attrs["left_out"].append((OPTICAL_AS_GREY, 0, "all", "all", "all", "the data have no optical images"))
+    else:
+        grey = np.rint(optical.mean(axis=3)).astype(np.uint8)
+        tables.append(evaluate(OPTICAL_AS_GREY, 0, real, replace(real, images=grey), judge, resamples, seed, train))
+    return combine(tables)
+
+
+def halves(labels: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two random halves of a set, class by class; the first gets the odd one. Deterministic by seed."""
+    rng = np.random.default_rng(seed)
+    names = np.asarray(labels, dtype=object)
+    parts: tuple[list[int], list[int]] = ([], [])
+    for label in sorted(set(labels)):
+        members = rng.permutation(np.flatnonzero(names == label))
+        middle = (len(members) + 1) // 2
+        parts[0].extend(members[:middle])
+        parts[1].extend(members[middle:])
+    return np.sort(np.array(parts[0], dtype=int)), np.sort(np.array(parts[1], dtype=int))
+
+
+def _cells(real: Measured, fake: Measured, resamples: int, seed: int, reasons: list) -> Iterator[_Cell]:
+    """All cells with at least two images a side; reasons for the others are appended to `reasons`."""
+    names = [np.asarray(part.labels, dtype=object) for part in (real, fake)]
+    groups = [np.asarray(part.groups, dtype=object) for part in (real, fake)]
+    shared = set(names[0]) & set(names[1])
+    for label in sorted(set(names[0]) ^ set(names[1])):
+        side = "generated" if label in names[0] else "real"
+        reasons.append(("pooled", label or "unlabelled", "all", f"no {side} images of this class, so it is left out everywhere"))
+    for split in SPLITS:
+        inside = [np.isin(name, list(shared)) & ((group == split) | (split == "pooled")) for name, group in zip(names, groups)]
+        labels = sorted(set(names[0][inside[0]]) & set(names[1][inside[1]]))
+        named = [label for label in labels if label]
+        for label, chosen in [("all", labels)] + [(label, [label]) for label in named]:
+            sides = [np.flatnonzero(mask & np.isin(name, chosen)) for mask, name in zip(inside, names)]
+            if min(len(side) for side in sides) < 2:
+                if chosen:
+                    reasons.append((split, label, "all", f"{len(sides[0])} real and {len(sides[1])} generated images, 2 of each needed"))
+                continue
+            weights = [stratified_weights(list(name[side]), resamples, (seed, k)) for k, (name, side) in enumerate(zip(names, sides))]
+            yield _Cell(split, label, sides[0], sides[1], weights[0], weights[1])
+
+
+def _both(statistic, cell: _Cell) -> tuple[float, np.ndarray]:
+    """A statistic of (real weights, fake weights) at the given images and at every resample."""
+    value = statistic(cell.real_weights[0][None], cell.fake_weights[0][None])[0]
+    resampled = statistic(cell.real_weights[1], cell.fake_weights[1]) if len(cell.real_weights[1]) else np.empty(0)
+    return value, resampled
+
+
+def _amplitude(real: Measured, fake: Measured, cell: _Cell) -> Outcome:
+    counts, others = amplitude.probabilities(real.histograms[cell.real]), amplitude.probabilities(fake.histograms[cell.fake])
+    pairs = {
+        "amplitude_kl": amplitude.kl,
+        "amplitude_reverse_kl": amplitude.reverse_kl,
+        "amplitude_js": amplitude.jensen_shannon,
+        "amplitude_wasserstein": amplitude.wasserstein,
+        "amplitude_ks": amplitude.kolmogorov_smirnov,
+        "log_cumulant_distance": amplitude.log_cumulant_distance,
+    }
+    single = {
+        "amplitude_cv": amplitude.coefficient_of_variation,
+        "amplitude_kappa2": lambda histograms: amplitude.log_cumulants(histograms)[..., 1],
+        "amplitude_kappa3": lambda histograms: amplitude.log_cumulants(histograms)[..., 2],
+    }
+    outcome: Outcome = {name: _both(lambda w, v, f=f: f(w @ counts, v @ others), cell) for name, f in pairs.items()}
+    outcome |= {name: _both(lambda _, v, f=f: f(v @ others), cell) for name, f in single.items()}
+    outcome["amplitude_enl"] = _both(lambda _, v: weighted_mean(fake.enl[cell.fake], v), cell)
+    return outcome
+
+
+def _texture(real: np.ndarray, fake: np.ndarray, cell: _Cell) -> Outcome:
+    real, fake = real[cell.real], fake[cell.fake]
+    value, samples = _both(lambda w, v: texture.property_distances(w @ real, v @ fake), cell)
+    samples = samples.reshape(-1, len(texture.PROPERTIES))
+    outcome: Outcome = {"texture_distance": (value.mean(), samples.mean(-1))}
+    for column, name in enumerate(texture.PROPERTIES):
+        outcome[f"texture_{name}"] = (value[column], samples[:, column])
+    outcome["texture_frechet"] = _frechet(real, fake, cell)
+    return outcome
+
+
+def _frechet(real: np.ndarray, fake: np.ndarray, cell: _Cell) -> tuple[float, np.ndarray] | str:
+    if min(len(real), len(fake)) < FRECHET_MINIMUM:
+        return f"{len(real)} real and {len(fake)} generated images, {FRECHET_MINIMUM} of each needed"
+    few = replace(
+        cell,
+        real_weights=(cell.real_weights[0], cell.real_weights[1][:FRECHET_RESAMPLES]),
+        fake_weights=(cell.fake_weights[0], cell.fake_weights[1][:FRECHET_RESAMPLES]),
+    )
+    return _both(lambda w, v: np.array([distribution.frechet_distance(real, fake, a, b) for a, b in zip(w, v)]), few)
+
+
+def _distribution(real: Measured, fake: Measured, cell: _Cell) -> Outcome:
+    names = ("clip_frechet_distance", "clip_kid", "clip_precision", "clip_recall")
+    if real.features is None or fake.features is None:
+        return dict.fromkeys(names, "no judge was given")
+    first, second = real.features[cell.real], fake.features[cell.fake]
+    outcome: Outcome = {"clip_frechet_distance": _frechet(first, second, cell)}
+    if min(len(first), len(second)) < KERNEL_MINIMUM:
+        reason = f"{len(first)} real and {len(second)} generated images, {KERNEL_MINIMUM} of each needed"
+        return outcome | dict.fromkeys(names[1:], reason)
+    scale = np.sqrt(first.shape[1])  # the kernel divides by D, so this makes it (cosine + 1)^3
+    pairs = ((first, first), (second, second), (first, second))
+    kernels = [distribution.polynomial_kernel(scale * a, scale * b) for a, b in pairs]
+    outcome["clip_kid"] = _both(lambda w, v: distribution.weighted_kid(*kernels, w, v), cell)
+    # the manifolds stay those of all images; only who is counted is resampled
+    precise = distribution.manifold_hits(first, second).astype(float)
+    recalled = distribution.manifold_hits(second, first).astype(float)
+    outcome["clip_precision"] = _both(lambda _, v: v @ precise, cell)
+    outcome["clip_recall"] = _both(lambda w, _: w @ recalled, cell)
+    return outcome
+
+
+def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
+    """Measures that are the mean of one score a generated image."""
+    return {
+        name: score if isinstance(score, str) else _both(lambda _, v, s=score: weighted_mean(s[cell.fake], v), cell)
+        for name, score in scores.items()
+    }
+
+
+def _image_scores(real: Measured, fake: Measured, judge: semantic.Judge | None, train: ImageSet | None) -> dict[str, np.ndarray | str]:
+    """One score per generated image, or the reason why there is none."""
+    scores: dict[str, np.ndarray | str] = {}
+    sides = [None if look not in ("left", "right") else look for look in fake.looks]
+    scores["look_accuracy"] = geometry.look_correct(fake.sides, sides) if any(sides) else "no look side was asked for"
+    if train is None:
+        scores["memorised_fraction"] = "no training images were given"
+    else:
+        known = distribution.thumbnails(train.images)
+        scores["memorised_fraction"] = distribution.memorised(fake.thumbnails, known, real.thumbnails).astype(float)
+    meaning = ("clip_cosine", "clip_accuracy", "clip_retrieval_r1")
+    if judge is None or fake.features is None:
+        return scores | dict.fromkeys(meaning, "no judge was given")
+    labels = sorted({label for label in real.labels + fake.labels if label})
+    if not labels:
+        return scores | dict.fromkeys(meaning, "the images have no class labels")
+    prompts = semantic.embed_texts(judge, [semantic.label_prompt(label) for label in labels])
+    truth = np.array([labels.index(label) if label else -1 for label in fake.labels])
+    known_label = truth >= 0
+    scores["clip_cosine"] = np.where(known_label, semantic.cosine(fake.features, prompts[truth]), np.nan)
+    # a class competes with classes, a composition with compositions: "river" is not wrong for "river+forest"
+    mixed = {label for part in (real, fake) for label, group in zip(part.labels, part.groups) if group == COMPOSITION}
+    kind = np.array([label in mixed for label in labels])
+    candidates = kind[None] == kind[truth][:, None]
+    guessed = semantic.zero_shot(fake.features, prompts, candidates)
+    scores["clip_accuracy"] = np.where(known_label, (guessed == truth).astype(float), np.nan)
+    try:
+        scores["clip_retrieval_r1"] = semantic.retrieval_r1(fake.features, fake.caption_features, fake.captions)
+    except InputError as error:
+        scores["clip_retrieval_r1"] = str(error)
+    return scores

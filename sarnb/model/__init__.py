@@ -1,0 +1,1 @@
+"""Models: the foundation, its tokenizer, the dual encoder that judges, and what a strategy trains of them."""

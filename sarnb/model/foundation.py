@@ -1,0 +1,266 @@
+"""The foundation: build a miniature SDXL, load one of any size, and the few things every caller does with it.
+
+The object is always diffusers' own ``StableDiffusionXLPipeline``: two CLIP text towers, VAE, UNet, scheduler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from sarnb import foundation_path
+from sarnb.errors import InputError
+
+
+@dataclass(frozen=True)
+class FoundationConfig:
+    """Sizes of a miniature SDXL; the defaults are those of the embedded foundation."""
+
+    image_size: int = 128  # px
+    latent_channels: int = 8
+    vae_channels: tuple[int, ...] = (32, 64, 96, 128)  # four levels: downsampling 8, as SDXL
+    vae_layers: int = 1
+    unet_channels: tuple[int, ...] = (96, 160, 256)  # attention from the second level on, as SDXL
+    unet_layers: int = 1
+    head_width: int = 64  # channels of one attention head, as SDXL
+    text_width: int = 128  # each of the two towers; the UNet attends to both side by side
+    text_layers: int = 3
+    max_tokens: int = 64
+    time_embedding: int = 32  # per micro-conditioning number
+
+
+def build_text_tower(config: FoundationConfig, tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """A randomly started CLIP text tower with projection."""
+    return CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.text_width,
+            intermediate_size=4 * config.text_width,
+            projection_dim=config.text_width,
+            num_hidden_layers=config.text_layers,
+            num_attention_heads=max(1, config.text_width // 32),
+            max_position_embeddings=config.max_tokens,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_vae(config: FoundationConfig) -> AutoencoderKL:
+    """A randomly started convolutional VAE; without attention, so that crops train what whole images use."""
+    levels = len(config.vae_channels)
+    return AutoencoderKL(
+        block_out_channels=config.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=config.vae_layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=16,
+        sample_size=config.image_size,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+    )
+
+
+def build_unet(config: FoundationConfig) -> UNet2DConditionModel:
+    """A randomly started UNet with SDXL's block types and text-time conditioning."""
+    levels = len(config.unet_channels)
+    return UNet2DConditionModel(
+        sample_size=config.image_size // 8,
+        in_channels=config.latent_channels,
+        out_channels=config.latent_channels,
+        block_out_channels=config.unet_channels,
+        layers_per_block=config.unet_layers,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+        cross_attention_dim=2 * config.text_width,
+        attention_head_dim=[max(1, width // config.head_width) for width in config.unet_channels],
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=config.time_embedding,
+        projection_class_embeddings_input_dim=config.text_width + 6 * config.time_embedding,
+    )
+
+
+def build_scheduler() -> EulerDiscreteScheduler:
+    """SDXL's schedule and sampler: scaled-linear β from 0.00085 to 0.012, noise prediction, Euler."""
+    return EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
+    )
+
+
+def build_foundation(config: FoundationConfig, tokenizer: CLIPTokenizer, seed: int = 0) -> StableDiffusionXLPipeline:
+    """A pipeline with random weights that depend on ``seed`` only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        first = build_text_tower(config, tokenizer)
+        second = build_text_tower(config, tokenizer)
+        vae, unet = build_vae(config), build_unet(config)
+    return assemble(vae, first_tower(first), second, tokenizer, unet)
+
+
+def first_tower(tower: CLIPTextModelWithProjection) -> CLIPTextModel:
+    """The same tower without its projection, as SDXL's first text encoder has none."""
+    plain = CLIPTextModel(tower.config)
+    names = plain.state_dict().keys()
+    weights = {name.removeprefix("text_model."): value for name, value in tower.state_dict().items()}
+    plain.load_state_dict({name: weights[name.removeprefix("text_model.")] for name in names})
+    return plain
+
+
+def assemble(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    text_encoder_2: CLIPTextModelWithProjection,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+) -> StableDiffusionXLPipeline:
+    """The parts as one pipeline, everything in evaluation mode and frozen."""
+    pipe = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        add_watermarker=False,
+    )
+    return freeze(pipe)
+
+
+def freeze(pipe: StableDiffusionXLPipeline) -> StableDiffusionXLPipeline:
+    """No gradients and no dropout anywhere; the progress bar only where a person watches."""
+    for module in components(pipe).values():
+        module.eval().requires_grad_(False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def components(pipe: StableDiffusionXLPipeline) -> dict[str, nn.Module]:
+    """The four networks by the names that diffusers gives them."""
+    return {name: getattr(pipe, name) for name in ("unet", "text_encoder", "text_encoder_2", "vae")}
+
+
+def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
+    """Load ``"embedded"``, a local diffusers folder, a single-file checkpoint, or a hub id.
+
+    Raises ``InputError`` where nothing is there or the weights are damaged.
+    """
+    path = foundation_path() if spec == "embedded" else Path(spec)
+    try:
+        if path.suffix in (".safetensors", ".ckpt"):
+            pipe = StableDiffusionXLPipeline.from_single_file(path, torch_dtype=dtype)
+        else:
+            source = str(path) if path.exists() else spec
+            pipe = StableDiffusionXLPipeline.from_pretrained(source, torch_dtype=dtype, add_watermarker=False)
+    except (OSError, EnvironmentError, SafetensorError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"foundation {spec!r}: cannot be loaded from {path} ({reason}); "
+            'give "embedded", a diffusers folder, a single .safetensors file or a hub id that can be reached'
+        ) from error
+    return freeze(pipe)
+
+
+def encode_prompts(pipe: StableDiffusionXLPipeline, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    """Token embeddings [B, T, D1 + D2] (penultimate layers side by side) and pooled embedding [B, P], as SDXL.
+
+    Differentiable with respect to both text encoders.
+    """
+    hidden, pooled = [], None
+    for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)):
+        ids = tokenizer(
+            prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        ).input_ids
+        output = encoder(ids.to(encoder.device), output_hidden_states=True)
+        hidden.append(output.hidden_states[-2])
+        pooled = output[0]
+    return torch.cat(hidden, dim=-1), pooled
+
+
+def time_ids(pipe: StableDiffusionXLPipeline, count: int) -> Tensor:
+    """SDXL's micro-conditioning [count, 6]: original size, crop corner, target size; constant for every image."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    row = torch.tensor([side, side, 0, 0, side, side], dtype=torch.float32, device=pipe.unet.device)
+    return row.repeat(count, 1)
+
+
+def to_pixels(images: np.ndarray) -> Tensor:
+    """uint8 [N, H, W] or [N, H, W, 3] → float [N, 3, H, W] in [-1, 1]; grey is repeated over the channels."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
+    return tensor.unsqueeze(1).expand(-1, 3, -1, -1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+
+
+def to_images(pixels: Tensor) -> np.ndarray:
+    """float [N, 3, H, W] in [-1, 1] → uint8 [N, H, W, 3]."""
+    scaled = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def normalise_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """VAE latents → the latents that the UNet sees, by the VAE's own configuration."""
+    mean, std = _latent_statistics(vae, latents)
+    return (latents - mean) / std * vae.config.scaling_factor
+
+
+def denormalise_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Inverse of ``normalise_latents``."""
+    mean, std = _latent_statistics(vae, latents)
+    return latents / vae.config.scaling_factor * std + mean
+
+
+def _latent_statistics(vae: AutoencoderKL, latents: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = vae.config.latents_mean, vae.config.latents_std
+    shape = (1, -1, 1, 1)
+    if mean is None or std is None:
+        return latents.new_zeros(shape[0], 1, 1, 1), latents.new_ones(shape[0], 1, 1, 1)
+    return latents.new_tensor(mean).view(shape), latents.new_tensor(std).view(shape)
+
+
+@torch.no_grad()
+def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> tuple[Tensor, Tensor]:
+    """Posterior mean and standard deviation [N, C, h, w] of uint8 images [N, H, W] or [N, H, W, 3], not normalised.
+
+    Raises ``InputError`` if the VAE cannot divide the image size.
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if images.shape[1] % factor or images.shape[2] % factor:
+        raise InputError(
+            f"images of {images.shape[2]} x {images.shape[1]} px: the VAE needs multiples of {factor}; crop or pad them"
+        )
+    means, stds = [], []
+    for start in range(0, len(images), batch_size):
+        pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
+        posterior = vae.encode(pixels).latent_dist
+        means.append(posterior.mean.float().cpu())
+        stds.append(posterior.std.float().cpu())
+    return torch.cat(means), torch.cat(stds)
+
+
+@torch.no_grad()
+def decode_latents(vae: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> np.ndarray:
+    """Normalised latents [N, C, h, w] → uint8 images [N, H, W, 3]."""
+    pieces = latents.split(batch_size)
+    raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in pieces)
+    return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of the names, types, shapes and bytes of a network's state: tells two sets of weights apart."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
+        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,214 @@
+"""What trains, as data: a ``Strategy`` says it, ``prepare`` makes the pipeline so.
+
+LoRA adds a product of two thin matrices to a frozen weight, W + (α/r)·B·A (Hu et al. 2021, arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from sarnb.errors import InputError
+from sarnb.model.foundation import components
+from sarnb.model.token import TOKEN, add_token, train_token
+
+UNET_MODES = ("frozen", "lora", "full", "scratch")
+TEXT_MODES = ("frozen", "lora", "full")
+UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # attention projections, as diffusers' own LoRA scripts
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+ENCODERS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way of adapting the foundation."""
+
+    name: str
+    unet: str = "frozen"  # "frozen", "lora", "full", or "scratch": full from random weights
+    text: str = "frozen"  # both text encoders: "frozen", "lora" or "full"
+    token: bool = False  # a learned <SAR> word
+    vae: str = "frozen"
+    rank: int = 16  # of every LoRA
+    alpha: float = 16  # LoRA's factor is alpha / rank
+    init: str = "image"  # word whose embedding <SAR> starts from
+
+    def __post_init__(self) -> None:
+        for field, modes in (("unet", UNET_MODES), ("text", TEXT_MODES), ("vae", ("frozen",))):
+            if getattr(self, field) not in modes:
+                raise InputError(f"strategy {self.name}: {field} is {getattr(self, field)!r}; choose {', '.join(modes)}")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise InputError(f"strategy {self.name}: rank is {self.rank}; give a whole number from 1 up")
+        if not self.alpha > 0:
+            raise InputError(f"strategy {self.name}: alpha is {self.alpha}; give a positive number")
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything trains."""
+        return self.unet != "frozen" or self.text != "frozen" or self.token
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether any component gets LoRA matrices."""
+        return "lora" in (self.unet, self.text)
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """What may be computed once: latents while the VAE is frozen, text embeddings while both encoders are."""
+        fixed_text = self.text == "frozen" and not self.token
+        return ("latents", "text") if fixed_text else ("latents",)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy("zero-shot"),
+        Strategy("scratch", unet="scratch"),
+        Strategy("token", token=True),
+        Strategy("te-lora", text="lora"),
+        Strategy("te-full", text="full"),
+        Strategy("unet-lora-r4", unet="lora", rank=4, alpha=4),
+        Strategy("unet-lora", unet="lora"),
+        Strategy("unet-lora-r64", unet="lora", rank=64, alpha=64),
+        Strategy("unet-lora+te-lora+token", unet="lora", text="lora", token=True),
+        Strategy("unet-full", unet="full"),
+        Strategy("unet-full+te-full+token", unet="full", text="full", token=True),
+        Strategy("hybrid", unet="full", text="lora", token=True),
+    )
+}
+
+
+def find_strategy(name: str) -> Strategy:
+    """The strategy of that name; a LoRA strategy takes another rank by its ending, as in ``unet-lora-r8``.
+
+    Raises ``InputError`` that lists the names if there is none.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    match = re.fullmatch(r"(.+)-r(\d+)", name)
+    if match and match[1] in STRATEGIES and STRATEGIES[match[1]].has_lora:
+        rank = int(match[2])
+        return replace(STRATEGIES[match[1]], name=name, rank=rank, alpha=max(rank, 1))
+    raise InputError(
+        f"unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}, or a LoRA strategy with its rank (unet-lora-r8)"
+    )
+
+
+def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) -> dict[str, list[nn.Parameter]]:
+    """Set the pipeline up for training, in place; component ("unet", "text", "token") → its trainable parameters.
+
+    Random starts (LoRA, scratch) depend on ``seed`` and the component only. Parameters that train are float32. Where both
+    text encoders train fully, their embedding tables stay frozen: no caption holds most words, and decay alone would
+    move those rows. Raises ``InputError`` for a rank larger than a layer and a pipeline that was prepared before.
+    """
+    if any(isinstance(module, BaseTunerLayer) for part in components(pipe).values() for module in part.modules()):
+        raise InputError(f"strategy {strategy.name}: this pipeline is adapted already; load a fresh foundation")
+    for module in components(pipe).values():
+        module.requires_grad_(False)
+    _prepare_unet(pipe, strategy, seed)
+    if strategy.token:
+        add_token(pipe, strategy.init)
+    for stream, (tokenizer, encoder) in enumerate(ENCODERS, start=2):
+        with seeded(seed, stream):
+            _prepare_encoder(getattr(pipe, encoder), getattr(pipe, tokenizer), strategy, with_last_layer=stream == 3)
+    trainable = trainable_parameters(pipe)
+    for parameter in (parameter for group in trainable.values() for parameter in group):
+        parameter.data = parameter.data.float()
+    return trainable
+
+
+def trainable_parameters(pipe: StableDiffusionXLPipeline) -> dict[str, list[nn.Parameter]]:
+    """Component ("unet", "text", "token") → parameters that require a gradient; components without any are left out."""
+    groups: dict[str, list[nn.Parameter]] = {"unet": [], "text": [], "token": []}
+    for part, module in components(pipe).items():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                key = "token" if "trainable_tokens" in name else "unet" if part == "unet" else "text"
+                groups[key].append(parameter)
+    return {key: group for key, group in groups.items() if group}
+
+
+def parameter_counts(pipe: StableDiffusionXLPipeline) -> dict[str, dict[str, int]]:
+    """Component (unet, text_encoder, text_encoder_2, vae) → {"trainable", "total"} numbers of parameters."""
+    return {
+        part: {
+            "trainable": sum(p.numel() for p in module.parameters() if p.requires_grad),
+            "total": sum(p.numel() for p in module.parameters()),
+        }
+        for part, module in components(pipe).items()
+    }
+
+
+@contextlib.contextmanager
+def seeded(seed: int, stream: int) -> Iterator[None]:
+    """Global random numbers that depend on (seed, stream) inside the block, and are put back after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1000 * seed + stream)
+        yield
+
+
+def _prepare_unet(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int) -> None:
+    if strategy.unet == "lora":
+        _check_rank(pipe.unet, UNET_TARGETS, strategy)
+        with seeded(seed, 1):
+            pipe.unet.add_adapter(_lora(strategy, UNET_TARGETS))
+    elif strategy.unet == "full":
+        pipe.unet.requires_grad_(True)
+    elif strategy.unet == "scratch":
+        with seeded(seed, 1):
+            fresh = UNet2DConditionModel.from_config(pipe.unet.config)
+        pipe.unet.load_state_dict(fresh.state_dict())
+        pipe.unet.requires_grad_(True)
+
+
+def _prepare_encoder(encoder, tokenizer, strategy: Strategy, with_last_layer: bool) -> None:
+    """Both SDXL encoders are read at their penultimate layer; only the second one's last layer is used, for pooling.
+
+    So the first one's last layer gets no gradient: it is left out of what trains, and of what is counted.
+    """
+    layers = encoder.config.num_hidden_layers - (0 if with_last_layer else 1)
+    if strategy.text == "lora":
+        _check_rank(encoder, TEXT_TARGETS, strategy)
+        ids = {"token_embedding": [tokenizer.convert_tokens_to_ids(TOKEN)]} if strategy.token else None
+        encoder.add_adapter(
+            _lora(
+                strategy,
+                TEXT_TARGETS,
+                layers_to_transform=list(range(layers)),
+                layers_pattern="layers",
+                trainable_token_indices=ids,
+            )
+        )
+        return
+    if strategy.token:
+        train_token(encoder, tokenizer)
+    if strategy.text == "full":
+        last = (f"encoder.layers.{layers}.", "final_layer_norm")
+        for name, parameter in encoder.named_parameters():
+            unused = not with_last_layer and name.removeprefix("text_model.").startswith(last)
+            if "token_embedding" not in name and not unused:
+                parameter.requires_grad_(True)
+
+
+def _lora(strategy: Strategy, targets: tuple[str, ...], **more) -> LoraConfig:
+    return LoraConfig(
+        r=strategy.rank, lora_alpha=strategy.alpha, target_modules=list(targets), init_lora_weights="gaussian", **more
+    )
+
+
+def _check_rank(module: nn.Module, targets: tuple[str, ...], strategy: Strategy) -> None:
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and name.endswith(targets):
+            if strategy.rank > min(layer.in_features, layer.out_features):
+                raise InputError(
+                    f"strategy {strategy.name}: rank {strategy.rank} is larger than the layer {name} "
+                    f"({layer.in_features} to {layer.out_features}); choose at most "
+                    f"{min(layer.in_features, layer.out_features)}"
+                )

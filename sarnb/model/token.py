@@ -1,0 +1,145 @@
+"""The learned word ``<SAR>``: one new embedding row in each of SDXL's two text encoders.
+
+A learned word is textual inversion (Gal et al. 2022, arXiv 2208.01618): the network stays as it is, and one vector moves
+until captions that hold the word describe the new images.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from peft import TrainableTokensConfig
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from sarnb.errors import InputError
+
+TOKEN = "<SAR>"
+EMBEDDING_FILE = "learned_embeds.safetensors"
+#: SDXL's names of the two rows in a textual-inversion file, and the components they belong to.
+ROW_KEYS = {"clip_l": ("tokenizer", "text_encoder"), "clip_g": ("tokenizer_2", "text_encoder_2")}
+
+_IMAGE_OF_RADAR = re.compile(r"\b(?:synthetic[ -]aperture[ -])?(?:radar|SAR) image", re.IGNORECASE)
+
+
+def with_token(caption: str, token: str = TOKEN) -> str:
+    """The caption with "radar image" and "SAR image" written as "<SAR> image".
+
+    A caption that has neither gets "<SAR> image, " in front, for the word can only be learned where it stands.
+
+    >>> with_token("a radar image of a city")
+    'a <SAR> image of a city'
+    >>> with_token("ships in a port")
+    '<SAR> image, ships in a port'
+    """
+    if token in caption:
+        return caption
+    replaced, count = _IMAGE_OF_RADAR.subn(f"{token} image", caption)
+    return replaced if count else f"{token} image, {caption}"
+
+
+def add_token(pipe: StableDiffusionXLPipeline, init: str = "image", token: str = TOKEN) -> None:
+    """Add ``token`` to both tokenizers and encoders; its row starts as that of ``init`` (the mean over its pieces).
+
+    All other rows keep their bits. Raises ``InputError`` if the token is there already or ``init`` is empty.
+    """
+    if not init.strip():
+        raise InputError(f"init word of {token} is {init!r}; give a word, for example image")
+    rows = {}
+    for key, (tokenizer_name, encoder_name) in ROW_KEYS.items():
+        pieces = getattr(pipe, tokenizer_name)(init, add_special_tokens=False).input_ids
+        rows[key] = getattr(pipe, encoder_name).get_input_embeddings().weight[pieces].mean(dim=0, keepdim=True)
+    _install(pipe, rows, token)
+
+
+def train_token(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> None:
+    """Let the token's row train, and nothing else of the embedding table (PEFT trainable tokens).
+
+    Masking the gradient of the table would not do: weight decay would still move every row.
+    For an encoder with LoRA give ``trainable_token_indices`` in its ``LoraConfig`` instead.
+    """
+    ids = [tokenizer.convert_tokens_to_ids(token)]
+    encoder.add_adapter(TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"]))
+
+
+def token_row(
+    encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN
+) -> Tensor:
+    """The token's embedding [1, D] as it is now, trained or not, detached."""
+    layer = encoder.get_input_embeddings()
+    layer = getattr(layer, "token_adapter", layer)
+    if isinstance(layer, TrainableTokensLayer):
+        return layer.trainable_tokens_delta["default"].detach().clone()
+    return layer.weight[[tokenizer.convert_tokens_to_ids(token)]].detach().clone()
+
+
+def embedding_table(encoder: CLIPTextModel | CLIPTextModelWithProjection) -> Tensor:
+    """The whole table [V, D], detached, with the token's untrained starting row where it is being trained."""
+    layer = encoder.get_input_embeddings()
+    layer = getattr(layer, "token_adapter", layer)
+    return getattr(layer, "base_layer", layer).weight.detach()
+
+
+def save_token(pipe: StableDiffusionXLPipeline, path: Path, token: str = TOKEN) -> Path:
+    """Write both rows in SDXL's textual-inversion layout: safetensors with ``clip_l`` and ``clip_g``, each [1, D]."""
+    rows = {
+        key: token_row(getattr(pipe, encoder), getattr(pipe, tokenizer), token).float().cpu().contiguous()
+        for key, (tokenizer, encoder) in ROW_KEYS.items()
+    }
+    save_file(rows, path, metadata={"format": "pt", "token": token})
+    return path
+
+
+def load_token(pipe: StableDiffusionXLPipeline, path: Path) -> str:
+    """Install the rows of ``save_token`` and return the token. Raises ``InputError`` if they do not fit."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            token = (file.metadata() or {}).get("token", TOKEN)
+            rows = {key: file.get_tensor(key) for key in ROW_KEYS}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not a readable token file ({error}); export the trained token again") from error
+    for key, (_, encoder) in ROW_KEYS.items():
+        wanted = getattr(pipe, encoder).config.hidden_size
+        if rows[key].shape != (1, wanted):
+            raise InputError(
+                f"{path}: {key} has shape {tuple(rows[key].shape)} where this foundation needs (1, {wanted}); "
+                "load it with the foundation it was trained on"
+            )
+    _install(pipe, rows, token)
+    return token
+
+
+def _install(pipe: StableDiffusionXLPipeline, rows: dict[str, Tensor], token: str) -> None:
+    for key, (tokenizer_name, encoder_name) in ROW_KEYS.items():
+        tokenizer, encoder = getattr(pipe, tokenizer_name), getattr(pipe, encoder_name)
+        table = encoder.get_input_embeddings().weight
+        known = tokenizer.convert_tokens_to_ids(token) if token in tokenizer.get_vocab() else None
+        # Both tokenizers may be one object: then the token is in the vocabulary but not yet in the second table.
+        if known is not None and known < len(table):
+            raise InputError(f"token {token}: it is in the vocabulary already; load a fresh foundation")
+        tokenizer.add_tokens(token)
+        # Resizing draws random rows; the caller's random state must not notice.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            weight = encoder.get_input_embeddings().weight
+            weight[tokenizer.convert_tokens_to_ids(token)] = rows[key][0].to(weight)
+        encoder.get_input_embeddings().requires_grad_(False)
+        pool_at_end(encoder, tokenizer)
+
+
+def pool_at_end(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
+    """Make CLIP pool at the end-of-text token.
+
+    SDXL's configurations say ``eos_token_id: 2``, at which transformers pools at the *highest* id of the prompt. That is
+    the end of text until a word is added behind it: then the pooled embedding would stop at the new word, and what
+    follows it ("of a city") would never reach the UNet's second text input.
+    """
+    inner: nn.Module = getattr(encoder, "text_model", encoder)
+    inner.eos_token_id = tokenizer.eos_token_id
+    encoder.config.eos_token_id = tokenizer.eos_token_id

@@ -1,0 +1,181 @@
+"""The typed profile: everything that sizes a run, as data.
+
+One YAML file per profile, every key present, nothing else accepted. The notebooks receive the values as
+upper-case parameters (``train_steps`` → ``TRAIN_STEPS``); no code asks for the name of a profile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from sarnb.errors import InputError
+
+FOLDER = Path(__file__).parent / "profiles"
+SENSORS = ("airborne-x", "terrasar-x", "sentinel-1", "umbra")
+SOURCES = ("twin", "sarlo80")
+
+
+def _value(meaning: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> typing.Any:
+    """A profile field with its one-line meaning and its allowed range (for lists: of every item)."""
+    return field(metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The values of one profile.
+
+    Raises:
+        InputError: a value of the wrong type, out of its range, or at odds with another one.
+    """
+
+    name: str = _value("name of the profile; its results go to results/<name>")
+    stamp: str = _value("text put on every artefact; empty for real results")
+    seed: int = _value("seed of the data, the generation and the bootstrap", 0)
+    data: str = _value("folder of the user's own images; empty = the profile's source")
+    source: str = _value("where the images come from when no folder is given", choices=SOURCES)
+    foundation: str = _value("'embedded', a hub id or a local diffusers folder")
+    sensor: str = _value("preset of the simulated radar", choices=SENSORS)
+    image_size: int = _value("side of an image [px]", 32, 4096)
+    train_images: int = _value("SAR images that fine-tuning sees", 1)
+    val_images: int = _value("held-out images of the seen classes", 1)
+    test_per_class: int = _value("real test images per class and composition", 2)
+    judge_images: int = _value("images that train the SAR-CLIP judge", 2)
+    train_steps: int = _value("optimizer steps of each fine-tuning", 1)
+    batch_size: int = _value("images per optimizer step", 1)
+    lr_unet_full: float = _value("learning rate of the full UNet", 0, 1)
+    lr_unet_lora: float = _value("learning rate of the UNet's LoRA", 0, 1)
+    lr_text_lora: float = _value("learning rate of the text encoders' LoRA", 0, 1)
+    lr_token: float = _value("learning rate of the <SAR> token", 0, 1)
+    warmup_steps: int = _value("steps of linear learning-rate warm-up", 0)
+    ema_decay: float = _value("decay of the weight average; 0 = off", 0, 0.99999)
+    ranks: tuple[int, ...] = _value("LoRA ranks of the sweep", 1, 1024)
+    train_seeds: tuple[int, ...] = _value("seeds of the trainings", 0)
+    generate_per_class: int = _value("images generated per class, strategy and training seed", 1)
+    sampling_steps: int = _value("denoising steps of the sampler", 1, 1000)
+    guidance_scale: float = _value("classifier-free guidance; 1 = off", 1, 50)
+    clip_steps: int = _value("optimizer steps of the judge", 1)
+    clip_batch: int = _value("image-caption pairs per step of the judge", 2)
+    checkpoint_every: int = _value("steps between two checkpoints", 1)
+    bootstrap_resamples: int = _value("resamples behind an interval", 10)
+    workers: int = _value("processes that draw the twin world; 0 = one per core of the job", 0, 1024)
+    threads: int = _value("torch threads per notebook; 0 = cores / parallel notebooks", 0, 1024)
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in dataclasses.fields(self):
+            object.__setattr__(self, item.name, _checked(self, item, hints[item.name]))
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise InputError(f"profile name {self.name!r}: use letters, digits, '-', '_' and '.', it names a folder")
+        if self.image_size % 8:
+            raise InputError(f"profile {self.name}: image_size is {self.image_size}, it must be a multiple of 8")
+        if self.batch_size > self.train_images:
+            raise InputError(
+                f"profile {self.name}: batch_size {self.batch_size} is above train_images {self.train_images}; lower it")
+        if self.warmup_steps > self.train_steps:
+            raise InputError(
+                f"profile {self.name}: warmup_steps {self.warmup_steps} is above train_steps {self.train_steps}; lower it")
+        if self.clip_batch > self.judge_images:
+            raise InputError(
+                f"profile {self.name}: clip_batch {self.clip_batch} is above judge_images {self.judge_images}; lower it")
+
+    def parameters(self, results: str) -> dict[str, typing.Any]:
+        """The notebook parameters: every field in upper case, ``name`` as PROFILE, and RESULTS, the results folder."""
+        values = {key.upper(): list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
+        return {"PROFILE": values.pop("NAME"), "RESULTS": results, **values}
+
+    def replace(self, **changes: typing.Any) -> "Profile":
+        """A checked copy with some values changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def profile_names() -> list[str]:
+    """Names of the shipped profiles."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_profile(name: str | Path, **overrides: typing.Any) -> Profile:
+    """Reads a shipped profile by name, or a YAML file by path, with some values overridden.
+
+    Raises:
+        InputError: unknown profile, broken YAML, unknown or missing key, wrong value.
+    """
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise InputError(f"unknown profile {str(name)!r}: choose one of {', '.join(profile_names())}, or give a .yaml file")
+    try:
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold 'key: value' lines, found {type(values).__name__}")
+    return make_profile({**values, **overrides}, str(path))
+
+
+def make_profile(values: dict[str, typing.Any], where: str) -> Profile:
+    """Builds a profile from a mapping; ``where`` names its origin in messages."""
+    known = [item.name for item in dataclasses.fields(Profile)]
+    unknown = [str(key) for key in values if key not in known]
+    if unknown:
+        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
+    missing = [key for key in known if key not in values]
+    if missing:
+        raise InputError(f"{where}: key {missing[0]!r} is missing; a profile gives every value")
+    try:
+        return Profile(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _checked(profile: Profile, item: dataclasses.Field, kind: typing.Any) -> typing.Any:
+    """One field's value, converted to its type, or an InputError that names field and value."""
+    value = getattr(profile, item.name)
+    sentence = f"{item.name} is {value!r}"
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise InputError(f"{sentence}, it must be a non-empty list of whole numbers ({item.metadata['meaning']})")
+        if len(set(map(str, value))) != len(value):
+            raise InputError(f"{sentence}, no number may come twice ({item.metadata['meaning']})")
+        return tuple(_scalar(v, int, item, sentence) for v in value)
+    return _scalar(value, kind, item, sentence)
+
+
+def _scalar(value: typing.Any, kind: type, item: dataclasses.Field, sentence: str) -> typing.Any:
+    words = {int: "a whole number", float: "a number", str: "a text"}
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = isinstance(value, str) if kind is str else whole and (kind is float or isinstance(value, int))
+    if not fits or value != value:
+        raise InputError(f"{sentence}, it must be {words[kind]} ({item.metadata['meaning']})")
+    low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
+    if choices and value not in choices:
+        raise InputError(f"{sentence}, it must be one of {', '.join(choices)}")
+    if low is not None and value < low:
+        raise InputError(f"{sentence}, it must be at least {low} ({item.metadata['meaning']})")
+    if high is not None and value > high:
+        raise InputError(f"{sentence}, it must be at most {high} ({item.metadata['meaning']})")
+    return kind(value)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number, as in YAML 1.2 (PyYAML reads it as a text), and a key may not come twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key {key!r} comes twice")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+
+
+def read_yaml(text: str) -> typing.Any:
+    """Parses YAML text safely."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader

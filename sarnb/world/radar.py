@@ -1,0 +1,256 @@
+"""SAR image formation: a scene and a radar → the complex image, with its layover, shadow and incidence.
+
+Complex first, amplitude last: facets put their mean power where their range is (world/facets.py), gamma texture and
+circular Gaussian speckle make it a K-distributed complex field (world/speckle.py), metal and window glints are added as
+complex points with the phase of their range, and the band-limited impulse response forms the image. Thermal noise enters
+before the impulse response, because the receiver's noise passes the same processor. Looks are independent and averaged in intensity.
+
+Left out, knowingly: one incidence for the whole patch (far field), no azimuth layover or ambiguities, no motion, no
+multipath beyond the wall-ground corner, incoherent sums inside a cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sarnb.errors import InputError
+from sarnb.world import facets, speckle
+from sarnb.world.backscatter import BANDS_GHZ, POLARISATIONS, Table, lookup
+from sarnb.world.covers import COVERS
+from sarnb.world.scene import Scene
+
+SPEED_OF_LIGHT = 299_792_458.0
+MARGIN = 8  # cells formed beyond each border, so that the circular impulse response does not wrap
+BORDER = (8, 40)  # least and most scene cells mirrored at the near and far border, to stand for the swath beyond
+SMALLEST = 8  # cells an image needs on each side
+SHADOW_COVERAGE, LAYOVER_COVERAGE = 0.5, 1.3  # lit surface per cell below / above which a cell counts as such
+
+
+@dataclass(frozen=True)
+class Radar:
+    """What a sensor and its processor do to a scene. Raises InputError for values no radar has."""
+
+    name: str
+    band: str  # "X" or "C": chooses the backscatter
+    frequency_ghz: float  # carrier, sets the phase of point scatterers
+    incidence_deg: float  # at the scene centre, from the vertical, open interval (0, 90)
+    look: str = "left"  # the side of the image the illumination comes from: "left" = near range at column 0
+    geometry: str = "ground"  # columns are "ground" or "slant" range
+    resolution_m: tuple[float, float] = (2.4, 2.4)  # -3 dB widths (range, azimuth), range in the plane of `geometry`
+    spacing_m: float = 2.0  # pixel spacing, both axes, in the plane of `geometry`
+    looks: int = 1
+    window: str = "taylor"  # band weighting: "rect" (side lobes -13.3 dB) or "taylor" (-35 dB)
+    nesz_db: float = -30.0  # noise-equivalent σ0
+    polarisation: str = "VV"
+
+    def __post_init__(self) -> None:
+        def need(good: bool, message: str) -> None:
+            if not good:
+                raise InputError(f"radar {self.name!r}: {message}")
+
+        need(0 < self.incidence_deg < 90, f"incidence_deg {self.incidence_deg} must lie between 0 and 90, both excluded")
+        need(self.look in ("left", "right"), f"look {self.look!r} must be 'left' or 'right'")
+        need(self.geometry in ("ground", "slant"), f"geometry {self.geometry!r} must be 'ground' or 'slant'")
+        need(self.window in speckle.WINDOWS, f"window {self.window!r} must be one of {speckle.WINDOWS}")
+        need(self.band in BANDS_GHZ, f"band {self.band!r} must be one of {tuple(BANDS_GHZ)}")
+        low, high = BANDS_GHZ[self.band]
+        need(low <= self.frequency_ghz <= high, f"frequency {self.frequency_ghz} GHz lies outside {self.band} band ({low}-{high} GHz)")
+        need(self.polarisation in POLARISATIONS, f"polarisation {self.polarisation!r} must be one of {POLARISATIONS}")
+        need(isinstance(self.looks, int) and self.looks >= 1, f"looks {self.looks} must be a whole number, 1 or more")
+        need(np.isfinite(self.spacing_m) and self.spacing_m > 0, f"spacing_m {self.spacing_m} must be positive")
+        need(np.isfinite(self.nesz_db), f"nesz_db {self.nesz_db} must be a number")
+        need(len(self.resolution_m) == 2, f"resolution_m {self.resolution_m} must be (range, azimuth)")
+        # the band 'broadening / resolution' may fill the sampling rate '1 / spacing', no more (Nyquist)
+        finest = speckle.broadening(self.window) * self.spacing_m
+        need(min(self.resolution_m) >= 0.999 * finest,
+             f"resolution {min(self.resolution_m)} m is finer than a {self.spacing_m} m grid carries with window {self.window!r}; "
+             f"use at least {finest:.3f} m or a finer spacing")
+
+    @property
+    def wavelength_m(self) -> float:
+        """Carrier wavelength in metres."""
+        return SPEED_OF_LIGHT / (self.frequency_ghz * 1e9)
+
+    def scaled(self, spacing_m: float) -> Radar:
+        """The same radar with spacing and resolution scaled together to another pixel spacing."""
+        factor = spacing_m / self.spacing_m
+        return replace(self, spacing_m=spacing_m, resolution_m=(self.resolution_m[0] * factor, self.resolution_m[1] * factor))
+
+
+# Modes after the operators' product descriptions (TerraSAR-X TX-GS-DD-3302; Sentinel-1 ESA-S1-CSPD; Umbra product guide),
+# rounded; range resolutions are on the ground. airborne-x is an idea of a SETHI-like airborne X-band sensor, put on the
+# 2 m grid of the 128-pixel patches; its noise floor and Umbra's are our choice.
+PRESETS = {
+    "airborne-x": Radar("airborne-x", "X", 9.6, 40.0, resolution_m=(2.4, 2.4), spacing_m=2.0, nesz_db=-32.0),
+    "terrasar-x": Radar("terrasar-x", "X", 9.65, 35.0, resolution_m=(2.1, 3.3), spacing_m=1.5, nesz_db=-22.0),
+    "sentinel-1": Radar("sentinel-1", "C", 5.405, 39.0, resolution_m=(20.0, 22.0), spacing_m=10.0, looks=5, nesz_db=-22.0),
+    "umbra": Radar("umbra", "X", 9.6, 45.0, geometry="slant", resolution_m=(1.0, 1.0), spacing_m=0.8, nesz_db=-20.0),
+}
+
+
+@dataclass(frozen=True)
+class SarImage:
+    """One image and the geometry it was formed with; all arrays [rows = azimuth, cols = range].
+
+    ``slc`` complex64, calibrated so that the mean of |slc|² over a homogeneous cover is its σ0 plus noise (the first look where
+    there are several); ``intensity`` float32, averaged over looks; ``layover`` and ``shadow`` bool; ``incidence`` float32,
+    local incidence in degrees, averaged over what shares a cell, the radar's own where nothing is lit.
+    """
+
+    slc: np.ndarray
+    intensity: np.ndarray
+    layover: np.ndarray
+    shadow: np.ndarray
+    incidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reflectivity:
+    """What is there to be imaged, before speckle: arrays on the image grid, points at fractional positions."""
+
+    power: np.ndarray  # float64 [rows, cols], σ0 units, textured
+    coverage: np.ndarray  # lit surface per cell, 1 on flat lit ground
+    incidence: np.ndarray  # degrees
+    point_row: np.ndarray  # whole numbers at cell centres
+    point_col: np.ndarray
+    point_amplitude: np.ndarray  # complex, sqrt(RCS / cell area)
+
+
+def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
+    """Form the SAR image of a scene.
+
+    With geometry "ground" and the scene's own spacing the image lies on the scene's grid: flat ground at the median height
+    maps to itself. Any other spacing or "slant" resamples, keeping energy. Deterministic in (scene, radar, seed); a
+    mirrored scene seen from the other side gives the mirrored image. Raises InputError for a scene no image can be made of.
+    """
+    _check(scene, radar)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5A12]))
+    mirrored = radar.look == "right"
+    seen = reflectivity(_mirror(scene) if mirrored else scene, radar, rng)
+    ratios = (radar.resolution_m[0] / radar.spacing_m, radar.resolution_m[1] / radar.spacing_m)
+    scale = np.sqrt(np.pad(seen.power, MARGIN, mode="symmetric") + 10 ** (radar.nesz_db / 10)).astype(np.float32)
+    first, intensity = None, 0.0
+    for _ in range(radar.looks):
+        cells = scale * speckle.circular_gaussian(scale.shape, rng)
+        cells = speckle.add_points(cells, seen.point_row + MARGIN, seen.point_col + MARGIN, seen.point_amplitude)
+        look = speckle.impulse_response(cells, ratios, radar.window)[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        first = look if first is None else first
+        intensity = intensity + (look.real**2 + look.imag**2)
+    arrays = (first, intensity / np.float32(radar.looks), seen.coverage > LAYOVER_COVERAGE,
+              seen.coverage < SHADOW_COVERAGE, seen.incidence.astype(np.float32))
+    return SarImage(*(np.ascontiguousarray(a[:, ::-1] if mirrored else a) for a in arrays))
+
+
+def amplitude(image: SarImage) -> np.ndarray:
+    """Amplitude float32 [rows, cols]: the square root of the multi-looked intensity."""
+    return np.sqrt(image.intensity)
+
+
+def reflectivity(scene: Scene, radar: Radar, rng: np.random.Generator) -> Reflectivity:
+    """Everything up to speckle, for illumination from the left (``radar.look`` is not read)."""
+    table = lookup(tuple(COVERS), radar.band, radar.polarisation)
+    cot = 1 / np.tan(np.deg2rad(radar.incidence_deg))
+    shape, factor, range_factor = _grid(scene, radar)
+    rows = scene.height.shape[0]
+    scene, near = _widen(scene, cot)
+    reference = np.median(scene.ground)
+    ground = (scene.ground.astype(np.float64) - reference) / scene.spacing
+    height = (scene.height.astype(np.float64) - reference) / scene.spacing
+    profile = facets.trace(height, ground, table.depth_m[scene.cover] > 0, facets.STEP_M / scene.spacing, cot)
+    surface = facets.surface_strips(profile, np.gradient(ground, axis=0), scene.cover, scene.tint, table, scene.spacing)
+    facades, corners, windows = facets.wall_strips(profile, scene.cover, table, scene.spacing, rng)
+    metal = facets.metal_glints(scene.points, ground, profile, scene.spacing, rng)
+    maps = _maps((surface, facades, corners), near, (rows, shape[1]), shape[0], (factor, range_factor), radar.incidence_deg, rng)
+    row, position, rcs = (np.concatenate([getattr(windows, n), getattr(metal, n)]) for n in ("row", "position", "rcs"))
+    return Reflectivity(*maps, *_points(row, position - near, rcs, scene.spacing, radar, factor, range_factor))
+
+
+def _widen(scene: Scene, cot: float) -> tuple[Scene, int]:
+    """Mirror the scene at its near and far border, as far as heights reach across it; (scene, cells added at the near side).
+
+    Without it the far border would be empty where what lies behind leans into the image, and nothing outside would cast shadows.
+    """
+    relief = (scene.height - np.median(scene.ground)) * (cot / scene.spacing)
+    low, high = BORDER
+    most = min(high, scene.height.shape[1])
+    near, far = (int(np.clip(np.ceil(reach) + 1, min(low, most), most)) for reach in (-relief.min(), relief.max()))
+    index = np.pad(np.arange(scene.height.shape[1]), (near, far), mode="symmetric")
+    points = np.array(scene.points, np.float32).reshape(-1, 4)
+    points[:, 1] += near
+    return replace(scene, height=scene.height[:, index], ground=scene.ground[:, index], cover=scene.cover[:, index],
+                   tint=scene.tint[:, index], points=points), near
+
+
+def _grid(scene: Scene, radar: Radar) -> tuple[tuple[int, int], float, float]:
+    """Image shape, and image cells per scene cell in azimuth and (projected) range."""
+    factor = scene.spacing / radar.spacing_m
+    range_factor = factor * (np.sin(np.deg2rad(radar.incidence_deg)) if radar.geometry == "slant" else 1.0)
+    rows, cols = scene.height.shape
+    return (int(rows * factor + 1e-6), int(cols * range_factor + 1e-6)), factor, range_factor
+
+
+def _maps(strips: tuple[facets.Strips, ...], near: int, bins: tuple[int, int], rows: int, factors: tuple[float, float],
+          angle: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Accumulate strips over range, then azimuth: (power, coverage, local incidence in degrees) per image cell.
+
+    ``near``: scene cells before the image; ``bins``: (scene rows, image columns); ``factors``: image cells per scene cell in
+    azimuth and range; ``angle``: the incidence to report where nothing is lit.
+    """
+    names = ("row", "start", "stop", "power", "nu", "surface", "incidence")
+    row, start, stop, power, nu, surface, incidence = (np.concatenate([getattr(s, n) for s in strips]) for n in names)
+    power = power * speckle.gamma_texture(nu, rng)
+    start, stop, reach = (start - near) * factors[1], (stop - near) * factors[1], surface * factors[1]
+    (image,) = facets.accumulate(row, start, stop, (power,), bins)
+    coverage, weighted = facets.accumulate(row, start, start + reach, (surface, surface * incidence), bins)
+    scale = factors[0] * factors[1]
+    image, coverage, weighted = (_azimuth(a, rows, factors[0]) * scale for a in (image, coverage, weighted))
+    empty = coverage < 1e-6
+    return image, coverage, np.where(empty, angle, weighted / np.where(empty, 1, coverage))
+
+
+def _azimuth(rows: np.ndarray, count: int, factor: float) -> np.ndarray:
+    """Energy-conserving resampling of the first axis to ``count`` cells, ``factor`` of them per old one."""
+    if factor == 1.0 and count == len(rows):
+        return rows
+    total = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)])
+    edge = np.arange(count + 1) / factor
+    below = np.minimum(edge.astype(int), len(rows) - 1)
+    part = (edge - below)[:, None]
+    return np.diff(total[below] * (1 - part) + total[below + 1] * part, axis=0)
+
+
+def _points(row: np.ndarray, position: np.ndarray, rcs: np.ndarray, scene_spacing: float, radar: Radar, factor: float,
+            range_factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Glints in scene cells → image positions and complex amplitudes with the two-way phase of their slant range."""
+    keep = rcs > 0
+    row, position, rcs = row[keep], position[keep], rcs[keep]
+    slant_m = position * scene_spacing * np.sin(np.deg2rad(radar.incidence_deg))
+    phase = np.exp(-4j * np.pi / radar.wavelength_m * slant_m)
+    cell_area = (radar.spacing_m / scene_spacing) * (position.dtype.type(1) / range_factor)  # in scene cells
+    return row * factor - 0.5, position * range_factor - 0.5, np.sqrt(rcs / cell_area) * phase
+
+
+def _mirror(scene: Scene) -> Scene:
+    """The scene seen in a mirror along range."""
+    points = np.array(scene.points, np.float32).reshape(-1, 4)
+    points[:, 1] = scene.height.shape[1] - 1 - points[:, 1]
+    return replace(scene, height=scene.height[:, ::-1], ground=scene.ground[:, ::-1], cover=scene.cover[:, ::-1],
+                   tint=scene.tint[:, ::-1], points=points)
+
+
+def _check(scene: Scene, radar: Radar) -> None:
+    shape = np.shape(scene.height)
+    if len(shape) != 2 or any(np.shape(a) != shape for a in (scene.ground, scene.cover, scene.tint)):
+        raise InputError(f"scene: height, ground, cover and tint must be arrays of one shape [rows, cols], height has {shape}")
+    for name in ("height", "ground", "tint", "points"):
+        if not np.isfinite(getattr(scene, name)).all():
+            raise InputError(f"scene: {name} holds NaN or infinite values; fill the gaps first")
+    if not np.issubdtype(scene.cover.dtype, np.integer) or scene.cover.min() < 0 or scene.cover.max() >= len(COVERS):
+        raise InputError(f"scene: cover must hold integer codes from 0 to {len(COVERS) - 1}, found {scene.cover.dtype} "
+                         f"up to {scene.cover.max()}")
+    rows, cols = _grid(scene, radar)[0]
+    if min(rows, cols) < SMALLEST:
+        raise InputError(f"scene: {shape[0]}x{shape[1]} cells of {scene.spacing} m make only {rows}x{cols} pixels of radar "
+                         f"{radar.name!r} ({radar.spacing_m} m); use a larger scene or a finer radar")

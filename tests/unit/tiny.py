@@ -1,0 +1,83 @@
+"""A miniature SDXL with random weights and a tiny image set: what the model and training tests run on."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+MERGES = [
+    "i m", "im a", "ima g", "imag e</w>", "r a", "ra d", "rad a", "rada r</w>", "o f</w>", "c i", "ci t", "cit y</w>",
+    "f o", "fo r", "for e", "fore s", "fores t</w>", "S A", "s a", "sa r</w>",
+]
+
+
+def tiny_tokenizer(pad_token: str) -> CLIPTokenizer:
+    """CLIP tokenizer that knows four words whole and spells the rest."""
+    letters = list("abcdefghijklmnopqrstuvwxyzSA<>|_-.,0123456789")
+    words = letters + [letter + "</w>" for letter in letters] + ["".join(merge.split()) for merge in MERGES]
+    words += ["!", "<|startoftext|>", "<|endoftext|>"]
+    vocab = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    return CLIPTokenizer(
+        vocab=vocab,
+        merges=[tuple(merge.split()) for merge in MERGES],
+        model_max_length=16,
+        pad_token=pad_token,
+    )
+
+
+def tiny_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
+    """The parts of SDXL, each a few thousand parameters: 16x16 px images, 4x4 latents of 4 channels."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer, tokenizer_2 = tiny_tokenizer("<|endoftext|>"), tiny_tokenizer("!")
+        common = dict(
+            vocab_size=len(tokenizer),
+            num_attention_heads=2,
+            num_hidden_layers=2,
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            pad_token_id=1,
+        )
+        # eos_token_id 2 is what SDXL's own configs say: it makes CLIP pool at the highest id.
+        first = CLIPTextConfig(hidden_size=16, intermediate_size=32, eos_token_id=2, **common)
+        second = CLIPTextConfig(hidden_size=24, intermediate_size=48, projection_dim=24, eos_token_id=2, **common)
+        unet = UNet2DConditionModel(
+            sample_size=4,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(16, 32),
+            norm_num_groups=8,
+            layers_per_block=1,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            transformer_layers_per_block=1,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=24 + 6 * 8,
+            cross_attention_dim=16 + 24,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 8),
+            norm_num_groups=4,
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            latent_channels=4,
+            sample_size=16,
+            scaling_factor=0.5,
+        )
+        return StableDiffusionXLPipeline(
+            vae=vae,
+            text_encoder=CLIPTextModel(first).eval(),
+            text_encoder_2=CLIPTextModelWithProjection(second).eval(),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer_2,
+            unet=unet.eval(),
+            scheduler=EulerDiscreteScheduler(
+                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
+            ),
+            force_zeros_for_empty_prompt=True,
+            add_watermarker=False,
+        )
