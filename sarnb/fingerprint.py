@@ -14,7 +14,7 @@ from sarnb.errors import InputError
 PACKAGE = Path(__file__).parent
 # These decide when and where a notebook runs, not what it computes.
 MACHINERY = frozenset(f"sarnb.{name}" for name in (
-    "__main__", "run", "graph", "notebook", "fingerprint", "manifest", "profile", "settings"))
+    "__main__", "run", "node", "graph", "notebook", "fingerprint", "manifest", "profile", "settings", "commands"))
 
 
 def digest(value: typing.Any) -> str:

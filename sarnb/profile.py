@@ -63,8 +63,8 @@ class Profile:
     clip_batch: int = _value("image-caption pairs per step of the judge", 2)
     checkpoint_every: int = _value("steps between two checkpoints", 1)
     bootstrap_resamples: int = _value("resamples behind an interval", 10)
-    workers: int = _value("processes that draw the twin world; 0 = one per core of the job", 0, 1024)
-    threads: int = _value("torch threads per notebook; 0 = cores / parallel notebooks", 0, 1024)
+    workers: int = _value("processes that draw the twin world", 1, 1024)
+    threads: int = _value("torch threads per notebook; 0 = cores / notebooks side by side", 0, 1024)
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

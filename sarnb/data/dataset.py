@@ -34,7 +34,9 @@ class ImageSet:
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.images), len(self.captions), len(self.labels), len(self.rows)}
         if len(lengths) != 1:
-            raise InputError(f"{self.root}: ids, images, captions, labels and rows differ in number {sorted(lengths)}; give one of each an image")
+            raise InputError(
+                f"{self.root}: ids, images, captions, labels and rows differ in number {sorted(lengths)}; give one of each an image"
+            )
         if self.images.dtype != np.uint8 or self.images.ndim != 3:
             raise InputError(f"{self.root}: images are {self.images.dtype} {self.images.shape}; give uint8 [N, H, W]")
 
@@ -62,7 +64,8 @@ class ImageSet:
     def column(self, name: str) -> tuple[Any, ...]:
         """One value an image. Raises InputError if no row has the column; single rows without it give None."""
         if len(self) and not any(name in row for row in self.rows):
-            raise InputError(f"{self.root}: has no column '{name}'; it has {', '.join(sorted({key for row in self.rows for key in row}))}")
+            known = sorted({key for row in self.rows for key in row})
+            raise InputError(f"{self.root}: has no column '{name}'; it has {', '.join(known)}")
         return tuple(row.get(name) for row in self.rows)
 
     def all_captions(self) -> list[list[str]]:

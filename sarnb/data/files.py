@@ -87,7 +87,15 @@ def read_numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 f"{path} line {number}: broken JSON ({error.msg} at column {error.colno}); write one whole JSON object a line"
             ) from error
         if not isinstance(row, dict):
-            raise InputError(f'{path} line {number}: {line.strip()[:60]} is not a JSON object; write {{"file_name": ..., "text": ...}}')
+            raise InputError(
+                f'{path} line {number}: {line.strip()[:60]} is not a JSON object; write {{"file_name": ..., "text": ...}}'
+            )
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{path} line {number}: has half of a surrogate pair, which is no text; write the character itself"
+            ) from error
         rows.append((number, row))
     return rows
 
@@ -103,8 +111,8 @@ def saving(out: Path) -> Iterator[None]:
         ) from error
 
 
-def prepare_target(out: Path) -> Path:
-    """Make the parent of ``out`` and check that ``out`` may be written: absent, empty, or a data set made here.
+def check_target(out: Path) -> Path:
+    """Check, writing nothing, that ``out`` may be written: absent, empty, or a data set made here.
 
     Raises InputError if it holds something else, or cannot be written.
     """
@@ -113,10 +121,9 @@ def prepare_target(out: Path) -> Path:
         raise InputError(f"{out}: is a file; name a folder for the data set")
     if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
         raise InputError(f"{out}: holds files that are no data set of sarnb (no {CARD}); name another folder or empty it")
-    with saving(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"{out.parent}: is not writable; choose a folder you may write to")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{parent}: is no folder you may write to; choose another place for {out.name}")
     return out
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.files import CARD, METADATA, SPLITS, prepare_target, replace_folder, saving, write_json, write_png, write_rows
+from sarnb.data.files import CARD, METADATA, SPLITS, check_target, replace_folder, saving, write_json, write_png, write_rows
 from sarnb.data.images import read_image
 from sarnb.data.listing import EXTRA_COLUMNS, Listing, UserImage, list_user_folder
 from sarnb.errors import InputError
@@ -92,7 +92,7 @@ def prepare_user_data(
 
     Raises InputError (see check_user_folder) before anything is written; a set made here earlier is replaced.
     """
-    out = prepare_target(out)
+    out = check_target(out)
     _refuse_overlap(Path(source), out)
     folder = check_user_folder(source, size, seed, tiles_per_image)
     splits = split_images(folder.images, seed)
@@ -264,9 +264,15 @@ def _card(
         "judge repeats train.",
     ]
     if "8-bit" in storages:
-        notes.append(f"{storages['8-bit']} images are 8-bit and kept as they are: how they were scaled is not known, so amplitudes compare within one source only.")
+        notes.append(
+            f"{storages['8-bit']} images are 8-bit and kept as they are: how they were scaled is not known, "
+            "so amplitudes compare within one source only."
+        )
     for storage, scale in scales.items():
-        notes.append(f"{storages[storage]} {storage} images: A / (mu + 3 sigma) with mu + 3 sigma = {scale.scale:.6g}, clipped to [0, 1].")
+        notes.append(
+            f"{storages[storage]} {storage} images: A / (mu + 3 sigma), mu + 3 sigma = {scale.scale:.6g} over the training "
+            "images of this kind, clipped to [0, 1]."
+        )
     return {
         "kind": "user",
         "source": folder.listing.source.resolve().name,

@@ -11,6 +11,8 @@ from typing import Any
 from sarnb.data.files import METADATA, read_numbered
 from sarnb.data.images import SUFFIXES
 from sarnb.errors import InputError
+from sarnb.world.captions import prompt
+from sarnb.world.scene import CLASSES
 
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
 
@@ -97,6 +99,8 @@ def _from_folders(source: Path, files: list[Path]) -> list[UserImage]:
         parts = path.relative_to(source).parts
         if len(parts) < 2 or path.suffix.lower() not in SUFFIXES:
             continue
+        if not "".join(parts).isprintable():
+            raise InputError(f"{ascii(str(path))}: its name has characters that cannot be written as text; rename it")
         images.append(UserImage(path, "/".join(parts), parts[0], default_caption(parts[0])))
     if not images and any(path.suffix.lower() in SUFFIXES for path in files):
         raise InputError(f"{source}: its images lie in no class folder; put them into one folder a class, or add a {METADATA}")
@@ -104,8 +108,15 @@ def _from_folders(source: Path, files: list[Path]) -> list[UserImage]:
 
 
 def default_caption(label: str) -> str:
-    """The caption of an image that has none: its label in words."""
-    return f"a radar image of {' '.join(label.replace('_', ' ').split())}"
+    """The caption of an image that has none: its label in words, underscores as blanks.
+
+    A class of the twin world gets its canonical prompt, which the foundation knows.
+
+    >>> default_caption("sea_ships"), default_caption("city")
+    ('a radar image of sea ships', 'a radar image of a city')
+    """
+    words = " ".join(label.replace("_", " ").split())
+    return prompt(words, "sar") if words in CLASSES else f"a radar image of {words}"
 
 
 def _from_metadata(source: Path) -> list[UserImage]:
@@ -130,14 +141,18 @@ def _safe_name(name: Any, source: Path, where: str) -> str:
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: 'file_name' is {name!r}; write the image's path inside the folder")
     pure = PurePosixPath(name)
-    inside = (source / pure).resolve().is_relative_to(source.resolve()) if "\0" not in name else False
+    try:
+        inside = (source / pure).resolve().is_relative_to(source.resolve())
+        exists = (source / pure).is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL
+        inside, exists = True, False
     # links are judged by where they lead: metadata may come from elsewhere and must not reach other files of this machine
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or "://" in name or not inside:
         raise InputError(f"{where}: '{name}' leaves the folder; name a file inside {source} by a plain relative path")
     if pure.suffix.lower() not in SUFFIXES:
         raise InputError(f"{where}: '{name}' is of no image form read here; use one of {', '.join(SUFFIXES)}")
-    if not (source / pure).is_file():
-        raise InputError(f"{where}: '{name}' does not exist; add the file or remove the row")
+    if not exists:
+        raise InputError(f"{where}: '{name if name.isprintable() else ascii(name)}' does not exist; add the file or remove the row")
     return pure.as_posix()
 
 
@@ -158,7 +173,8 @@ def _text(row: dict[str, Any], label: str, where: str) -> str:
         return default_caption(label)
     text = row["text"]
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}: the caption 'text' is {'empty' if isinstance(text, str) else repr(text)}; write one, or leave 'text' out")
+        found = "empty" if isinstance(text, str) else repr(text)
+        raise InputError(f"{where}: the caption 'text' is {found}; write one, or leave 'text' out")
     return " ".join(text.split())
 
 

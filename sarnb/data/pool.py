@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -31,10 +34,22 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
             return
         # fork: a notebook needs no guarded main module, and the workers run numpy only, so torch's threads do not matter
         method = "fork" if sys.platform == "linux" else "spawn"
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method))
+        context = multiprocessing.get_context(method)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
         try:
             for result in pool.map(function, items):
                 yield result
                 bar.update()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow(parent: int) -> None:
+    """End this worker soon after its parent was killed; without it the worker would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -24,7 +24,8 @@ class SplitSpec:
     def __post_init__(self) -> None:
         check_kinds(self.kinds)
         if self.count < len(self.kinds):
-            raise InputError(f"a split of {self.count} scenes cannot show {len(self.kinds)} kinds; give at least {len(self.kinds)} scenes")
+            least = len(self.kinds)
+            raise InputError(f"a split of {self.count} scenes cannot show {least} kinds; give at least {least} scenes")
 
 
 def study_splits(train_images: int, val_images: int, test_per_class: int, judge_images: int) -> dict[str, SplitSpec]:

@@ -17,7 +17,8 @@ import numpy as np
 
 import sarnb.world
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.files import CARD, METADATA, SPLITS, prepare_target, saving, write_json, write_png, write_rows
+from sarnb.data.dataset import load_card
+from sarnb.data.files import CARD, METADATA, SPLITS, check_target, saving, write_json, write_png, write_rows
 from sarnb.data.pool import ordered_map
 from sarnb.data.scenes import SplitSpec, check_kinds, chunks, scene_group, scene_seed
 from sarnb.errors import InputError
@@ -30,7 +31,9 @@ FORMAT = 1  # raised when the written files change their meaning: older sets are
 INCIDENCE_STEPS_DEG = (-10.0, 0.0, 10.0)  # about the preset's incidence: a set shows three of them
 
 
-def _optical_chunk(indices: range, seed: int, size: int, spacing: float, kinds: tuple[str, ...]) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+def _optical_chunk(
+    indices: range, seed: int, size: int, spacing: float, kinds: tuple[str, ...]
+) -> tuple[np.ndarray, list[tuple[str, ...]]]:
     """Optical images uint8 [n, size, size, 3] and their captions, one of each length."""
     images = np.empty((len(indices), size, size, 3), np.uint8)
     captions = []
@@ -145,7 +148,7 @@ def build_twin(
     """
     _check_splits(splits)
     radar = ground_radar(sensor)
-    out = prepare_target(out)
+    out = check_target(out)
     fingerprint = _fingerprint(splits, radar, size, seed)
     card = _load_own_card(out, fingerprint)
     if card is not None and card["complete"]:
@@ -159,7 +162,7 @@ def build_twin(
         shutil.rmtree(out / ".work", ignore_errors=True)
         card["complete"] = True
         write_json(out / CARD, card)
-    return card
+    return load_card(out)
 
 
 def _check_splits(splits: dict[str, SplitSpec]) -> None:
@@ -203,7 +206,7 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
     """Clear what another call left and write the card of a begun set."""
     for name in (*SPLITS, ".work"):
         shutil.rmtree(out / name, ignore_errors=True)
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     counts = {
         name: dict(sorted(Counter(spec.kinds[index % len(spec.kinds)] for index in range(spec.count)).items()))
         for name, spec in splits.items()

@@ -1,7 +1,8 @@
 """The evaluation table: every measure, per split and class, with 95 % bootstrap intervals over images.
 
-Protocol. Splits are pooled, seen, unseen and composition; inside each, "all" and every class. Only classes that both
-sides have are compared, and in "all" each class counts the same on both sides. Images are redrawn inside their class;
+Protocol. Splits are pooled, seen, unseen and composition, each with a row group "all"; every class has its own row group
+in the split it belongs to (not again in pooled). Only classes that both sides have are compared, and in "all" each class
+counts the same on both sides. Images are redrawn inside their class;
 intervals are percentiles, widened where needed to contain the value. `n` is the number of generated images.
 What cannot be computed is not in the table: `left_out(table)` says what and why.
 """
@@ -156,7 +157,7 @@ def _cells(real: Measured, fake: Measured, resamples: int, seed: int, reasons: l
     for split in SPLITS:
         inside = [np.isin(name, list(shared)) & ((group == split) | (split == "pooled")) for name, group in zip(names, groups)]
         labels = sorted(set(names[0][inside[0]]) & set(names[1][inside[1]]))
-        named = [label for label in labels if label]
+        named = [label for label in labels if label and split != "pooled"]
         for label, chosen in [("all", labels)] + [(label, [label]) for label in named]:
             sides = [np.flatnonzero(mask & np.isin(name, chosen)) for mask, name in zip(inside, names)]
             if min(len(side) for side in sides) < 2:
@@ -249,8 +250,7 @@ def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
 def _image_scores(real: Measured, fake: Measured, judge: semantic.Judge | None, train: ImageSet | None) -> dict[str, np.ndarray | str]:
     """One score per generated image, or the reason why there is none."""
     scores: dict[str, np.ndarray | str] = {}
-    sides = [None if look not in ("left", "right") else look for look in fake.looks]
-    scores["look_accuracy"] = geometry.look_correct(fake.sides, sides) if any(sides) else "no look side was asked for"
+    scores["look_accuracy"] = _look_scores(real, fake)
     if train is None:
         scores["memorised_fraction"] = "no training images were given"
     else:
@@ -277,3 +277,14 @@ def _image_scores(real: Measured, fake: Measured, judge: semantic.Judge | None, 
     except InputError as error:
         scores["clip_retrieval_r1"] = str(error)
     return scores
+
+
+def _look_scores(real: Measured, fake: Measured) -> np.ndarray | str:
+    """Whether each generated image shows the side asked for, by a reader calibrated on the real images."""
+    if not any(fake.looks):
+        return "no look side was asked for"
+    try:
+        reader = geometry.fit_look_reader(real.side_features, real.looks)
+    except InputError as error:
+        return str(error)
+    return geometry.look_correct(reader.scores(fake.side_features), fake.looks)

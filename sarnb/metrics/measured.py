@@ -11,7 +11,7 @@ from sarnb.errors import InputError
 from sarnb.metrics.amplitude import histogram, local_looks
 from sarnb.metrics.checks import image_stack
 from sarnb.metrics.distribution import thumbnails
-from sarnb.metrics.geometry import look_side
+from sarnb.metrics.geometry import side_features
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.metrics.texture import glcm_descriptors
 
@@ -23,7 +23,7 @@ class Measured:
     """Per-image statistics of N images.
 
     `size` (H, W) px; `labels`, `groups` (seen, unseen, composition), `captions`, `looks` (left, right or None): length N;
-    `histograms` [N, 256]; `descriptors` [N, 48]; `enl` [N] looks; `sides` [N] look-side scores; `thumbnails` [N, T];
+    `histograms` [N, 256]; `descriptors` [N, 48]; `enl` [N] looks; `side_features` [N, 108]; `thumbnails` [N, T];
     `features` and `caption_features` [N, D] of the judge, None without a judge.
     """
 
@@ -35,7 +35,7 @@ class Measured:
     histograms: np.ndarray
     descriptors: np.ndarray
     enl: np.ndarray
-    sides: np.ndarray
+    side_features: np.ndarray
     thumbnails: np.ndarray
     features: np.ndarray | None = None
     caption_features: np.ndarray | None = None
@@ -67,12 +67,16 @@ def measure(images: ImageSet, judge: Judge | None = None, name: str = "images") 
         labels=tuple(images.labels),
         groups=tuple(row.get("group") or "seen" for row in images.rows),
         captions=tuple(images.captions),
-        looks=tuple(row.get("look") or None for row in images.rows),
+        looks=tuple(_side(row.get("look")) for row in images.rows),
         histograms=histogram(stack),
         descriptors=glcm_descriptors(stack),
         enl=local_looks(stack),
-        sides=look_side(stack),
+        side_features=side_features(stack),
         thumbnails=thumbnails(stack),
         features=None if judge is None else embed_images(judge, stack),
         caption_features=None if judge is None else embed_texts(judge, images.captions),
     )
+
+
+def _side(look: object) -> str | None:
+    return look if look in ("left", "right") else None

@@ -25,11 +25,13 @@ EMBEDDING_FILE = "learned_embeds.safetensors"
 #: SDXL's names of the two rows in a textual-inversion file, and the components they belong to.
 ROW_KEYS = {"clip_l": ("tokenizer", "text_encoder"), "clip_g": ("tokenizer_2", "text_encoder_2")}
 
-_IMAGE_OF_RADAR = re.compile(r"\b(?:synthetic[ -]aperture[ -])?(?:radar|SAR) image", re.IGNORECASE)
+_RADAR_IMAGE = re.compile(
+    r"\b(?:(an?) )?(?:synthetic[ -]aperture[ -])?(?:radar|SAR) (?:image|view|picture|scene)\b", re.IGNORECASE
+)
 
 
 def with_token(caption: str, token: str = TOKEN) -> str:
-    """The caption with "radar image" and "SAR image" written as "<SAR> image".
+    """The caption with "radar image", "SAR image", "radar view" and the like written as "<SAR> image".
 
     A caption that has neither gets "<SAR> image, " in front, for the word can only be learned where it stands.
 
@@ -40,7 +42,7 @@ def with_token(caption: str, token: str = TOKEN) -> str:
     """
     if token in caption:
         return caption
-    replaced, count = _IMAGE_OF_RADAR.subn(f"{token} image", caption)
+    replaced, count = _RADAR_IMAGE.subn(lambda match: f"a {token} image" if match[1] else f"{token} image", caption)
     return replaced if count else f"{token} image, {caption}"
 
 

@@ -10,7 +10,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
+from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.model.foundation import components, encode_prompts, fingerprint, normalise_latents, time_ids
+from sarnb.model.export import foundation_fingerprint
+from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
 from sarnb.model.strategy import Strategy, parameter_counts, prepare
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
@@ -27,9 +28,6 @@ from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.train.precision import autocast, resolve_precision
-
-if TYPE_CHECKING:
-    from sarnb.data.dataset import ImageSet
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
 LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, HELD_OUT = range(1, 7)
@@ -122,8 +120,13 @@ def step_draw(count: int, latent_shape: tuple[int, ...], timesteps: int, config:
 
 def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
     """All captions of each image (short, middle, long where there are several), with the learned word if ``token``."""
-    several = (tuple(row.get("captions") or (text,)) for row, text in zip(data.rows, data.captions))
-    return [tuple(map(with_token, captions)) for captions in several] if token else list(several)
+    several = [tuple(captions) for captions in data.all_captions()]
+    return [tuple(map(with_token, captions)) for captions in several] if token else several
+
+
+def training_key(data: ImageSet) -> str:
+    """Sixteen hex digits of the images and captions."""
+    return content_key(data.images, json.dumps(captions_of(data, False)))
 
 
 def finetune(
@@ -151,7 +154,7 @@ def finetune(
     record = {
         "strategy": asdict(strategy),
         "foundation": foundation_fingerprint(pipe),
-        "data": content_key(data.images, json.dumps(captions_of(data, False))),
+        "data": training_key(data),
         "config": asdict(config),
     }
     reset_peak_memory()
@@ -165,7 +168,7 @@ def finetune(
         training_loss(pipe, latents, captions, texts, config),
         config.loop(),
         out,
-        identity=json.dumps(record, sort_keys=True),
+        identity=_identity(record),
         batch_size=config.batch_size,
         groups=[
             {"params": parameters, "lr": config.rate(strategy, name)} | ({"weight_decay": 0.0} if name == "token" else {})
@@ -272,9 +275,13 @@ def held_out_loss(
     return total / (count * len(grid))
 
 
-def foundation_fingerprint(pipe: StableDiffusionXLPipeline) -> str:
-    """Sixteen hex digits that tell foundations apart by their weights."""
-    return content_key(*(fingerprint(module) for module in components(pipe).values()))
+def _identity(record: dict) -> str:
+    """The record in a line that a person can read in an error message."""
+    settings = content_key(json.dumps([record["strategy"], record["config"]], sort_keys=True))
+    return (
+        f"strategy {record['strategy']['name']}, foundation {record['foundation']}, data {record['data']}, "
+        f"settings {settings}"
+    )
 
 
 def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None):

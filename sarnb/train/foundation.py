@@ -1,13 +1,14 @@
 """Pretraining of the embedded foundation, stage by stage, on optical pictures only. Each stage resumes.
 
-textures → VAE;  scenes and textures → VAE;  scenes and captions → text towers;  scenes and captions → UNet.
+scenes and textures → VAE;  scenes and captions → text towers;  scenes and captions → UNet.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
+from sarnb.data.scenes import scene_seed
+from sarnb.data.twin import twin_optical
 from sarnb.model.clip import DualEncoder, build_dual_encoder
+from sarnb.model.card import foundation_card
 from sarnb.model.foundation import (
     FoundationConfig,
     assemble,
@@ -31,10 +35,14 @@ from sarnb.model.tokenizer import train_tokenizer
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
-from sarnb.train.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae
+from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_vae
+from sarnb.world.captions import LENGTHS, caption
+from sarnb.world.radar import PRESETS
+from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 from sarnb.world.textures import texture_pictures
 
 Captions = list[tuple[str, ...]]
+STAGES = ("vae", "text", "unet")  # folders of their checkpoints and curves, in order
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,7 @@ class FoundationRecipe:
     scenes: int = 16_000  # captioned optical scenes, all classes and compositions
     textures: int = 12_000  # dead leaves and power-law noise, 64 px
     vae_batch: int = 16  # crops of 64 px
-    vae_texture_steps: int = 1_500  # first stage: textures alone, no discriminator
-    vae_scene_steps: int = 800  # second stage: half scenes, half textures, with the discriminator
+    vae_steps: int = 1_600  # half scenes, half textures; the discriminator joins half-way
     vae_rate: float = 3e-4
     vocabulary: int = 1_400  # tokens
     text_steps: int = 450  # contrastive, of both text towers and the image tower
@@ -74,57 +81,46 @@ def pretrain_foundation(
     scenes uint8 [N, 128, 128, 3] with one or more captions each. ``sar_captions`` only shape the tokenizer, so that
     the words of radar are not torn to pieces later; no SAR image is seen.
     """
-    vae = vae_stage(recipe, scenes, texture_stage(recipe, out, features), out, features)
+    vae = vae_stage(recipe, scenes, out, features)
     encoder = text_stage(recipe, scenes, captions, sar_captions, out)
     pipe = unet_stage(recipe, scenes, captions, vae, encoder, out)
-    export_foundation(pipe, recipe, out / "pipeline")
+    export_foundation(pipe, encoder, recipe, out, out / "pipeline")
     return pipe
 
 
-def _vae_loop(recipe: FoundationRecipe, steps: int) -> LoopConfig:
-    """Both VAE stages share everything but their length."""
-    return LoopConfig(
-        steps=steps,
+def radar_captions(count: int, seed: int) -> list[str]:
+    """``count`` captions of radar images of all kinds and sensors: words for the tokenizer, without any image."""
+    kinds, radars = CLASSES + COMPOSITIONS, list(PRESETS.values())
+    texts = []
+    for index in range(count):
+        scene = make_scene(kinds[index % len(kinds)], seed=scene_seed(seed, "words", index), size=64)
+        radar = replace(radars[index % len(radars)], look=("left", "right")[index // len(kinds) % 2])
+        texts.append(caption(scene, "sar", LENGTHS[index % len(LENGTHS)], radar=radar, seed=index))
+    return texts
+
+
+def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
+    """A general VAE: scenes for what is to be drawn, textures for all else, a discriminator against blur."""
+    torch.manual_seed(recipe.seed)
+    vae = build_vae(recipe.model)
+    loop = LoopConfig(
+        steps=recipe.vae_steps,
         learning_rate=recipe.vae_rate,
-        warmup_steps=100,
+        warmup_steps=50,
         schedule="cosine",
         weight_decay=0.0,
         ema_decay=0.995,
         seed=recipe.seed,
     )
-
-
-def texture_stage(recipe: FoundationRecipe, out: Path, features: nn.Module | None) -> AutoencoderKL:
-    """First stage of the VAE: edges, colours and grain."""
-    torch.manual_seed(recipe.seed)
-    vae = build_vae(recipe.model)
-    textures = texture_pictures(recipe.textures, recipe.seed)
-    pretrain_vae(
-        vae,
-        textures,
-        textures,
-        _vae_loop(recipe, recipe.vae_texture_steps),
-        out / "vae-textures",
-        batch_size=recipe.vae_batch,
-        weights=VaeLossWeights(adversarial_start=2.0),
-        features=features,
-    )
-    return vae
-
-
-def vae_stage(
-    recipe: FoundationRecipe, scenes: np.ndarray, vae: AutoencoderKL, out: Path, features: nn.Module | None
-) -> AutoencoderKL:
-    """Second stage of the VAE: scenes join, and a discriminator that asks for grain instead of blur."""
     textures = texture_pictures(recipe.textures, recipe.seed)
     pretrain_vae(
         vae,
         scenes,
         textures,
-        _vae_loop(recipe, recipe.vae_scene_steps),
-        out / "vae-scenes",
+        loop,
+        out / "vae",
         batch_size=recipe.vae_batch,
-        weights=VaeLossWeights(adversarial_start=0.3),
+        weights=VaeLossWeights(adversarial_start=0.5),
         features=features,
     )
     fold_latent_statistics(vae, scenes[:512])
@@ -196,18 +192,34 @@ def unet_stage(
     return pipe
 
 
-def export_foundation(pipe: StableDiffusionXLPipeline, recipe: FoundationRecipe, folder: Path) -> None:
-    """Save in half precision (safetensors only), with the recipe and the training curves beside it."""
+def export_foundation(
+    pipe: StableDiffusionXLPipeline, encoder: DualEncoder, recipe: FoundationRecipe, runs: Path, folder: Path
+) -> None:
+    """Save in half precision (safetensors only) with the recipe, the training curves of ``runs``, judge and model card.
+
+    ``judge`` is the image tower with the second text tower, which share a space; it tells the class of an optical
+    picture.
+    """
     staging = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staging, ignore_errors=True)
-    half = pipe.to(torch.float16)
-    half.save_pretrained(staging, safe_serialization=True)
-    pipe.to(torch.float32)
-    (staging / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
-    for stage in ("vae-textures", "vae-scenes", "text", "unet"):
-        history = folder.parent / stage / "history.csv"
-        if history.exists():
-            (staging / "curves").mkdir(exist_ok=True)
-            shutil.copy(history, staging / "curves" / f"{stage}.csv")
+    copy.deepcopy(pipe).to(torch.float16).save_pretrained(staging, safe_serialization=True)
+    judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
+    judge.image, judge.log_scale = encoder.image, encoder.log_scale
+    copy.deepcopy(judge).half().save(staging / "judge")
+    (staging / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    (staging / "curves").mkdir()
+    for stage in STAGES:
+        shutil.copy(runs / stage / "history.csv", staging / "curves" / f"{stage}.csv")
+    (staging / "README.md").write_text(foundation_card(asdict(recipe), staging / "curves"))
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
+
+
+def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) -> Path:
+    """The whole recipe from nothing: draw the scenes, train all stages, export; the folder of the new pipeline.
+
+    Resumes where it was killed. Needs the extra packages of ``sarnb.train.vae.PerceptualFeatures``.
+    """
+    scenes, captions, _ = twin_optical(recipe.scenes, recipe.seed, size=recipe.model.image_size, workers=workers)
+    pretrain_foundation(recipe, scenes, captions, radar_captions(1_500, recipe.seed), out, PerceptualFeatures())
+    return out / "pipeline"

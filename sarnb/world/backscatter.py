@@ -1,14 +1,15 @@
 """Backscatter of land covers: mean σ0 by incidence, texture order, and how covers act in walls and corners.
 
-The curves are **rounded guide values** (to 0.5 or 1 dB), drawn to follow level and slope of the published X-band means; they
-are not a transcription of any table entry, and single fields of one cover differ by ±3 dB and more in the sources:
+The curves are **rounded guide values** (to 0.5 or 1 dB) that follow level and slope of the published X-band means named
+below. They are no transcription and were not checked entry by entry against the tables; single fields of one cover differ
+by ±3 dB and more in the sources:
 
-- soil, rock, grass, short vegetation, trees, roads, dry snow, urban: F. T. Ulaby, M. C. Dobson, *Handbook of Radar
-  Scattering Statistics for Terrain*, Artech House 1989 (X- and C-band appendices, incidence 0-80°).
+- soil (bare, sand), rock, grass, short vegetation (crop), trees (forest), road surfaces (asphalt) and dry snow: F. T. Ulaby,
+  M. C. Dobson, *Handbook of Radar Scattering Statistics for Terrain*, Artech House 1989 (X- and C-band appendices, 0-80°).
 - water, light wind (about 3 m/s): level and slope as X-band geophysical model functions give them, X.-M. Li, S. Lehner,
   "Algorithm for sea surface wind retrieval from TerraSAR-X and TanDEM-X data", IEEE TGRS 52 (2014) 2928-2939.
-- roof, tile, concrete, track, paint, metal, solar, wall: no published mean exists for them as covers; values are ours, placed relative to
-  the road curve, and their strong returns come from corners and point scatterers (world/facets.py), not from σ0.
+- roof, tile, concrete, track, paint, metal, solar, wall: no published mean exists for them as covers; values are ours, placed
+  relative to the road curve, and their strong returns come from corners and point scatterers (world/facets.py), not from σ0.
 
 The texture order ν of the K distribution (Ward 1981; Oliver and Quegan 2004) is ours per cover: large for natural
 distributed covers at metre resolution, near 1 for built ones, whose cells hold few dominant scatterers.

@@ -82,6 +82,11 @@ class Canvas:
         dx, dy = self.x - np.float32(x0), self.y - np.float32(y0)
         return dx * cos + dy * sin, dy * cos - dx * sin
 
+    def place(self, angle: float, along: float, across: float, x0: float = 0.0, y0: float = 0.0) -> tuple[float, float]:
+        """Patch coordinates (x, y) in metres of a place in a turned frame: the inverse of ``frame``; arrays allowed."""
+        cos, sin = np.cos(angle), np.sin(angle)
+        return x0 + along * cos - across * sin, y0 + along * sin + across * cos
+
     def table(self) -> np.ndarray:
         """Random numbers in [0, 1), float32 [TABLE, TABLE], one for each repeated cell."""
         return self.rng.random((TABLE, TABLE), dtype=np.float32)
@@ -107,9 +112,7 @@ class Canvas:
 
     def polygon(self, points: np.ndarray, x0: float, y0: float, angle: float) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of a polygon ``points`` [n, 2] (metres along, across) placed at (x0, y0), turned."""
-        cos, sin = np.cos(angle), np.sin(angle)
-        x = x0 + points[:, 0] * cos - points[:, 1] * sin
-        y = y0 + points[:, 0] * sin + points[:, 1] * cos
+        x, y = self.place(angle, points[:, 0], points[:, 1], x0, y0)
         middle = (self.size - 1) / 2
         return raster_polygon(y / self.spacing + middle, x / self.spacing + middle, self.cover.shape)
 
@@ -173,7 +176,7 @@ def _nearest_dome(
 
 
 def cells(coordinate: np.ndarray, pitch: float, phase: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Split a coordinate in metres into repeated cells: index int [H, W] and offset from the cell's middle in metres."""
+    """Split a coordinate in metres into repeated cells: index int [H, W] and metres from the cell's middle."""
     scaled = coordinate / np.float32(pitch) + np.float32(phase)
     index = np.floor(scaled)
     return index.astype(np.int32), (scaled - index - np.float32(0.5)) * np.float32(pitch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sarnb.errors import InputError
-from sarnb.world.scene import Scene, parts_of
+from sarnb.world.scene import CLASSES, Scene, parts_of
 
 if TYPE_CHECKING:
     from sarnb.world.radar import Radar
@@ -19,17 +19,19 @@ MODALITIES: tuple[str, ...] = ("optical", "sar")
 
 _NOUNS: dict[str, tuple[str, ...]] = {  # the first is canonical; every variant keeps the class word
     "city": ("a city", "a dense city", "a city with a street grid"),
-    "suburb": ("a suburb", "a residential suburb", "a suburb with small houses"),
-    "industrial": ("an industrial area", "an industrial area with large sheds", "an industrial estate"),
+    "suburb": ("a suburb", "a residential suburb", "a quiet suburb", "a suburb with small houses"),
+    "industrial": ("an industrial area", "an industrial estate", "an industrial area with large sheds"),
     "forest": ("a forest", "a dense forest", "forest canopy"),
-    "crop fields": ("crop fields", "agricultural crop fields", "crop fields with furrows"),
-    "coast": ("a coast", "a coast with a beach", "a sandy coast by the sea"),
+    "crop fields": (
+        "crop fields", "agricultural crop fields", "a patchwork of crop fields", "crop fields with furrows",
+    ),
+    "coast": ("a coast", "a sandy coast", "a coast with a beach"),
     "mountains": ("mountains", "steep mountains", "mountains with rocky ridges"),
-    "river": ("a river", "a meandering river", "a winding river"),
-    "airport": ("an airport", "an airport with a runway", "an airport with an apron"),
-    "harbour": ("a harbour", "a harbour with piers", "a port harbour"),
-    "solar farm": ("a solar farm", "a solar farm with rows of panels", "a large solar farm"),
-    "stadium": ("a stadium", "an oval stadium", "a sports stadium"),
+    "river": ("a river", "a meandering river", "a winding river", "a wide river"),
+    "airport": ("an airport", "a commercial airport", "an airport with a runway"),
+    "harbour": ("a harbour", "a sea harbour", "a harbour with piers"),
+    "solar farm": ("a solar farm", "a large solar farm", "a solar farm with rows of panels"),
+    "stadium": ("a stadium", "a large stadium", "an oval stadium", "a sports stadium"),
 }
 _PAIRS: dict[str, str] = {
     "river+forest": "a river through a forest",
@@ -77,19 +79,23 @@ def caption(scene: Scene, modality: str, length: str, radar: Radar | None = None
     Raises ``InputError`` for an unknown modality or length.
     """
     _check(modality, length)
-    rng = np.random.default_rng((scene.seed, seed, LENGTHS.index(length), MODALITIES.index(modality), 7003))
+    classes = [CLASSES.index(part) for part in parts_of(scene.kind)]
+    rng = np.random.default_rng((scene.seed, seed, LENGTHS.index(length), MODALITIES.index(modality), *classes))
     look = radar if modality == "sar" and rng.random() < 0.5 else None
     if length == "short" and rng.random() < 0.5:
         return prompt(scene.kind, modality, look)
     lead = _LEADS[modality][_draw(rng, len(_LEADS[modality]))]
-    words = f"{lead} {_noun_variant(scene, rng)}"
+    words = f"{lead} {_noun_variant(scene, rng, length)}"
     if length == "short":
         return words + (f", illuminated from the {look.look}" if look is not None else "")
     details = _details(scene, rng, 1 if length == "mid" else 3)
     words += "".join(f" {detail}" if k == 0 else f", {detail}" for k, detail in enumerate(details))
     if modality == "optical":
-        return words + (f" in {scene.season}" if not details else f", in {scene.season}")
-    return words + (_physics(radar, full=length == "long") if radar is not None else "")
+        season = f"{'taken ' if rng.random() < 0.3 else ''}in {scene.season}"
+        return f"{words}, {season}" if details else f"{words} {season}"
+    if radar is None:
+        return words
+    return f"{words}, {'acquired in ' if rng.random() < 0.3 else ''}{_physics(radar, full=length == 'long')}"
 
 
 def _check(modality: str, length: str) -> None:
@@ -105,9 +111,9 @@ def _draw(rng: np.random.Generator, n: int) -> int:
     return int(max(0, rng.integers(-1, n)))
 
 
-def _noun_variant(scene: Scene, rng: np.random.Generator) -> str:
-    """The canonical noun or a variant of it."""
-    choices = _NOUNS.get(scene.kind)
+def _noun_variant(scene: Scene, rng: np.random.Generator, length: str) -> str:
+    """The canonical noun or a variant of it; longer captions bring their own "with", so there it is left out."""
+    choices = [words for words in _NOUNS.get(scene.kind, ()) if length == "short" or " with " not in words]
     return choices[_draw(rng, len(choices))] if choices else noun(scene.kind)
 
 
@@ -140,5 +146,5 @@ def _number(n: int, plural: str) -> str:
 def _physics(radar: Radar, full: bool) -> str:
     """The acquisition in words: band, side of the illumination, incidence, and the resolution when ``full``."""
     band = radar.band.split()[0]
-    words = f", {band} band, illuminated from the {radar.look}, incidence {radar.incidence_deg:.0f} degrees"
+    words = f"{band} band, illuminated from the {radar.look}, incidence {radar.incidence_deg:.0f} degrees"
     return words + (f", {max(radar.resolution_m):.1f} m resolution" if full else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sarnb.world.canvas import Canvas, cells, heading, pick, smoothstep
+from sarnb.world.canvas import Canvas, cells, count_cells, heading, pick, smoothstep
 
 
 def _road(c: Canvas, offset: np.ndarray, width: float, cover: str = "asphalt") -> None:
@@ -49,24 +49,17 @@ def crop_fields(c: Canvas) -> None:
     furrow = np.sin(np.where(row_along, v, u) * np.float32(2 * np.pi / period))
     strength = pick(c.table(), i, j) * 0.16
     c.paint(np.ones_like(c.cover, bool), "crop", np.clip(tint + strength * furrow + c.mottle(0.06, 30), -1, 1))
-    c.above[:] = np.maximum(0, 1.2 - np.abs(tint + 0.4)) + 0.15 * furrow
+    c.above[:] = np.maximum(0, 1.2 - np.abs(tint + 0.4)) + 0.15 * (1 + furrow)
     edge = np.minimum(strip / 2 - np.abs(lv), length / 2 - np.abs(lu))
     c.paint(edge < c.uniform(1.6, 3), "grass", 0.5, 0.2)
-    c.counts["fields"] = _visible(i, j)
+    c.counts["parcels"] = count_cells(i, j, edge > 2, int(600 / c.spacing**2))
     if c.chance(0.6):
         hedge = (edge < 5) & (pick(c.table(), i, j) < 0.25)
         c.crowns(hedge, 8, 7, tint=-0.2)
         c.relations.append("with hedges and trees between the fields")
     if c.chance(0.6):
-        k = c.rng.integers(-1, 2)
-        _road(c, v - (np.floor(0) + k) * strip, c.uniform(7, 10), "asphalt" if c.chance(0.4) else "bare")
+        _road(c, v - int(c.rng.integers(-1, 2)) * strip, c.uniform(7, 10), "asphalt" if c.chance(0.4) else "bare")
         c.relations.append(f"with a road running {heading(angle)}")
-
-
-def _visible(i: np.ndarray, j: np.ndarray) -> int:
-    """Number of parcels that fill at least a hundredth of the patch."""
-    identity = (i.astype(np.int64) % 64) * 64 + j % 64
-    return int(np.sum(np.bincount(identity.ravel()) >= identity.size // 100))
 
 
 def coast(c: Canvas) -> None:
@@ -78,7 +71,8 @@ def coast(c: Canvas) -> None:
     beach = c.uniform(16, 42)
     cliff = c.chance(0.3)
     c.relief(c.uniform(1, 3))
-    rise = smoothstep(0, beach, shore) * 2 + smoothstep(beach, beach + (14 if cliff else 110), shore) * (20 if cliff else 8)
+    inland, rise = (14, 20) if cliff else (110, 8)
+    rise = 2 * smoothstep(0, beach, shore) + rise * smoothstep(beach, beach + inland, shore)
     c.ground = np.where(shore > 0, rise + c.ground * smoothstep(0, 60, shore), 0).astype(np.float32)
     c.paint(shore > 0, "grass", np.clip(c.mottle(0.5, 35), -1, 1), 0.3)
     wave = np.sin((shore + 3 * c.noise(40)) / c.uniform(3.0, 4.5))
@@ -143,24 +137,38 @@ def _ranges(c: Canvas, angle: float) -> np.ndarray:
         top = c.rng.uniform(70, 130, len(along)) * s * c.uniform(0.75, 1.1)
         for k in range(len(along) - 1):
             near = (along[k], across[k], top[k])
-            _roof(height, u, v, near, (along[k + 1], across[k + 1], top[k + 1]), slope)
+            _roof(c, angle, height, u, v, near, (along[k + 1], across[k + 1], top[k + 1]), slope)
             side = 1 if k % 2 else -1
             foot = (along[k] + c.uniform(-0.4, 0.4) * step, across[k] + side * 0.62 * spread, 0.15 * top[k])
-            _roof(height, u, v, near, foot, slope)
+            _roof(c, angle, height, u, v, near, foot, slope)
     return np.maximum(height, c.uniform(4, 14) * s)
 
 
 def _roof(
-    height: np.ndarray, u: np.ndarray, v: np.ndarray, a: tuple[float, float, float], b: tuple[float, float, float],
-    slope: float,
+    c: Canvas, angle: float, height: np.ndarray, u: np.ndarray, v: np.ndarray, a: tuple[float, float, float],
+    b: tuple[float, float, float], slope: float,
 ) -> None:
     """Raise ``height`` [H, W] in place to the roof over the crest from ``a`` to ``b`` (along, across, height)."""
+    # Beyond this distance the roof is under the valley floor; 20 m more for the bends of u and v.
+    reach = max(a[2], b[2]) / slope + 20 * c.scale
+    ends = [c.place(angle, end[0], end[1]) for end in (a, b)]
+    rows, cols = (_window(c, [end[axis] for end in ends], reach) for axis in (1, 0))
+    height, u, v = height[rows, cols], u[rows, cols], v[rows, cols]
+    if not height.size:
+        return
     length = np.hypot(b[0] - a[0], b[1] - a[1])
     eu, ev = np.float32((b[0] - a[0]) / length), np.float32((b[1] - a[1]) / length)
     du, dv = u - np.float32(a[0]), v - np.float32(a[1])
     t = np.clip(du * eu + dv * ev, 0, np.float32(length))
     distance = np.hypot(du - t * eu, dv - t * ev)
-    np.maximum(height, np.float32(a[2]) + t * np.float32((b[2] - a[2]) / length) - np.float32(slope) * distance, out=height)
+    crest = np.float32(a[2]) + t * np.float32((b[2] - a[2]) / length)
+    np.maximum(height, crest - np.float32(slope) * distance, out=height)
+
+
+def _window(c: Canvas, ends: list[float], reach: float) -> slice:
+    """Rows or columns within ``reach`` metres of an interval of the patch's y or x axis."""
+    low, high = (min(ends) - reach) / c.spacing + c.size / 2, (max(ends) + reach) / c.spacing + c.size / 2
+    return slice(int(np.clip(low, 0, c.size)), int(np.clip(high + 1, 0, c.size)))
 
 
 def river(c: Canvas) -> None:
@@ -169,7 +177,7 @@ def river(c: Canvas) -> None:
     u, v = c.frame(angle, *c.rng.uniform(-0.08, 0.08, 2) * c.extent)
     s = c.scale
     bend, wave, phase = c.uniform(12, 36) * s, c.uniform(30, 48) * s, c.uniform(0, 2 * np.pi)
-    width = c.uniform(26, 52) * np.sqrt(s)
+    width = c.uniform(26, 52) * float(np.sqrt(s))
     second = c.uniform(3, 9) * s
     centre = bend * np.sin(u / wave + phase) + second * np.sin(u / (0.47 * wave) + 2 * phase)
     slope = bend / wave * np.cos(u / wave + phase) + second / (0.47 * wave) * np.cos(u / (0.47 * wave) + 2 * phase)

@@ -14,12 +14,6 @@ _HULL = np.array([(0.5, 0), (0.42, 0.32), (0.3, 0.5), (-0.46, 0.5), (-0.5, 0.36)
                   (-0.5, -0.36), (-0.46, -0.5), (0.3, -0.5), (0.42, -0.32)])
 
 
-def _to_xy(angle: float, x0: float, y0: float, along: float, across: float) -> tuple[float, float]:
-    """Patch coordinates of a place given along and across a turned frame, all in metres."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    return x0 + along * cos - across * sin, y0 + along * sin + across * cos
-
-
 def airport(c: Canvas) -> None:
     """Runway with markings, parallel taxiway, apron, terminal and parked aircraft on grass."""
     c.relief(c.uniform(0.2, 0.6), 200)
@@ -72,14 +66,14 @@ def _park_aircraft(c: Canvas, angle: float, x0: float, y0: float, across: float,
     used = slots[c.rng.random(len(slots)) < c.uniform(0.45, 0.95)] if len(slots) else slots
     seen = 0
     for along in used if len(used) else np.zeros(1):
-        x, y = _to_xy(angle, x0, y0, float(along), across)
+        x, y = c.place(angle, float(along), across, x0, y0)
         nose = angle + np.pi / 2
         pixels = 0
         for part, height in ((_WINGS, 4.0), (_TAIL, 7.0), (_FUSELAGE, 6.0)):
             pixels += c.stamp(c.polygon(part * length, x, y, nose), "metal", 1.0, height)
         seen += pixels > 40
         for place in (-0.45, -0.15, 0.1, 0.4):
-            c.point(*_to_xy(nose, x, y, place * length, 0.0), 5.0, c.uniform(14, 24))
+            c.point(*c.place(nose, place * length, 0.0, x, y), 5.0, c.uniform(14, 24))
     if seen:
         c.counts["aircraft"] = seen
         c.relations.append("with aircraft parked at the terminal")
@@ -143,7 +137,7 @@ def _moor(
             if moored:
                 along = first + k * pitch + side * (wide / 2 + beam / 2 + 1.5)
                 across = quay - length * 0.5 - c.uniform(-0.1, 0.15) * length
-                x, y = _to_xy(angle, x0, y0, along, across)
+                x, y = c.place(angle, along, across, x0, y0)
                 seen += _ship(c, x, y, angle - np.pi / 2, size, beam, hull, cargo) > 60
     if seen:
         c.counts["ships"] = seen
@@ -158,11 +152,11 @@ def _ship(c: Canvas, x: float, y: float, bearing: float, length: float, beam: fl
     box = np.array([(0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5), (0.5, -0.5)])
     bays = np.arange(-0.26, 0.34, 11.0 * c.scale / length)
     for bay, tint in zip(bays, c.rng.uniform(-1, 0.3, len(bays))):
-        cx, cy = _to_xy(bearing, x, y, bay * length, 0.0)
+        cx, cy = c.place(bearing, bay * length, 0.0, x, y)
         colour, size = (tint, beam * 0.74) if cargo else (-0.85, beam * 0.5)
         c.stamp(c.polygon(box * (8.0 * c.scale, size), cx, cy, bearing), "metal", colour, 13.0 if cargo else 7.5)
         c.point(cx, cy, 9.0, c.uniform(16, 26))
-    cx, cy = _to_xy(bearing, x, y, -0.39 * length, 0.0)
+    cx, cy = c.place(bearing, -0.39 * length, 0.0, x, y)
     c.stamp(c.polygon(box * (11 * c.scale, beam * 0.8), cx, cy, bearing), "metal", 1.0, 20.0)
     c.point(cx, cy, 20.0, c.uniform(24, 34))
     return pixels
@@ -171,7 +165,7 @@ def _ship(c: Canvas, x: float, y: float, bearing: float, length: float, beam: fl
 def solar_farm(c: Canvas) -> None:
     """Long parallel rows of dark-blue panels on grass, in blocks between tracks, often with huts."""
     c.relief(c.uniform(1, 3))
-    s = np.sqrt(c.scale)
+    s = float(np.sqrt(c.scale))
     c.paint(np.ones_like(c.cover, bool), "grass", 0.3 + c.mottle(0.5, 45), 0.2)
     angle = c.uniform(-0.6, 0.6) if c.chance(0.7) else c.uniform(0, np.pi)
     u, v = c.frame(angle, *c.rng.uniform(-25, 25, 2))

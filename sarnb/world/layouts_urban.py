@@ -40,14 +40,16 @@ def city(c: Canvas) -> None:
     plant = built & (np.abs(mu) < 3.6) & (np.abs(mv) < 3.6) & (pick(c.table(), i2, j2) < 0.4)
     c.paint(plant, "roof", np.clip(tint - 0.5, -1, 1), height + 3)
     c.counts["buildings"] = count_cells(i2, j2, built, 20)
-    if np.mean(height[built] > 28) > 0.2 if built.any() else False:
+    if np.count_nonzero(height[built] > 28) > 0.2 * np.count_nonzero(built):
         c.relations.append("with tall buildings")
     if np.mean(block & park) > 0.03:
         c.paint(block & park, "grass", 0.0, 0.0)
         c.crowns(block & park & (inset > 3), 9, 10, keep=0.6)
         c.relations.append("with a park")
-    for x, y in c.rng.uniform(-0.5, 0.5, (24, 2)) * c.extent:
-        c.point(x, y, 12.0, c.uniform(8, 20))
+    # Masts, railings and air conditioning on some of the roofs.
+    rows, cols = np.nonzero(built)
+    for k in c.rng.integers(0, len(rows), 24 if len(rows) else 0):
+        c.points.append((float(rows[k]), float(cols[k]), float(c.above[rows[k], cols[k]]), c.uniform(8, 20)))
 
 
 def suburb(c: Canvas) -> None:
@@ -121,7 +123,8 @@ def industrial(c: Canvas) -> None:
 
 
 def _tanks(
-    c: Canvas, where: np.ndarray, i: np.ndarray, j: np.ndarray, lu: np.ndarray, lv: np.ndarray, long: float, short: float
+    c: Canvas, where: np.ndarray, i: np.ndarray, j: np.ndarray, lu: np.ndarray, lv: np.ndarray, long: float,
+    short: float,
 ) -> None:
     """Round white tanks in a row of two or three by two, inside the parcels ``where``."""
     if not where.any():
@@ -184,8 +187,8 @@ def stadium(c: Canvas) -> None:
     _pitch(c, u, v, 46.0 if track else 50.0, 29.0 if track else 33.0)
     c.relations.append("with a running track around the pitch" if track else "with stands close to the pitch")
     for bearing in np.linspace(0, 2 * np.pi, 16, endpoint=False):
-        pu, pv = (40 + outer) * s * np.cos(bearing) * 0.85, outer * s * np.sin(bearing)
-        c.point(x0 + pu * np.cos(angle) - pv * np.sin(angle), y0 + pu * np.sin(angle) + pv * np.cos(angle), 22.0, 20.0)
+        along, across = 0.85 * (40 + outer) * s * np.cos(bearing), outer * s * np.sin(bearing)
+        c.point(*c.place(angle, along, across, x0, y0), 22.0, 20.0)
 
 
 def _pitch(c: Canvas, u: np.ndarray, v: np.ndarray, half_length: float, half_width: float) -> None:

@@ -24,7 +24,9 @@ _ANY: dict[str, Ramp] = {
     "concrete": ((132, 130, 126), (168, 165, 158), (208, 204, 196)),
     "roof": ((66, 66, 72), (104, 94, 92), (146, 116, 102), (164, 156, 150), (206, 203, 198)),
     "tile": ((92, 84, 86), (128, 72, 56), (176, 84, 58), (206, 120, 84)),
-    "metal": ((178, 46, 40), (214, 124, 40), (40, 88, 152), (48, 118, 92), (140, 150, 160), (204, 209, 212), (250, 250, 250)),
+    "metal": (
+        (178, 46, 40), (214, 124, 40), (40, 88, 152), (48, 118, 92), (140, 150, 160), (204, 209, 212), (250, 250, 250),
+    ),
     "rock": ((80, 74, 70), (118, 110, 104), (158, 150, 142)),
     "snow": ((188, 198, 214), (214, 220, 230), (230, 234, 240)),
     "solar": ((14, 20, 52), (24, 38, 88), (48, 70, 128)),
@@ -63,19 +65,21 @@ _GRAIN[[CODE[name] for name in ("water", "metal", "paint", "snow")]] = 0.015
 
 @dataclass(frozen=True)
 class Sun:
-    """Where the light comes from; ``azimuth`` in degrees clockwise from north, ``elevation`` in degrees over the horizon."""
+    """Where the light comes from, in degrees: ``azimuth`` clockwise from north, ``elevation`` over the horizon."""
 
     azimuth: float
     elevation: float
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.azimuth) and 5 <= self.elevation <= 90):
-            raise InputError(f"sun elevation is {self.elevation}, azimuth {self.azimuth}; give an elevation from 5 to 90 degrees.")
+            raise InputError(
+                f"sun elevation is {self.elevation} and azimuth {self.azimuth}; give an elevation from 5 to 90 degrees."
+            )
 
 
 @lru_cache(maxsize=len(SEASONS))
 def _colours(season: str) -> np.ndarray:
-    """Linear-in-tint colour table of a season, float32 [covers * _STEPS, 3] in [0, 255]."""
+    """Piecewise linear colour table of a season, float32 [covers * _STEPS, 3] in [0, 255]."""
     table = np.empty((len(COVERS), _STEPS, 3), np.float32)
     for code, name in enumerate(COVERS):
         ramp = np.array(_BY_SEASON[season].get(name) or _ANY[name], np.float32)
@@ -115,14 +119,15 @@ def cast_shadow(height: np.ndarray, spacing: float, sun: Sun) -> np.ndarray:
 
 
 def shading(height: np.ndarray, spacing: float, sun: Sun) -> np.ndarray:
-    """Lambertian shading relative to flat ground, float32 [H, W]: cos(incidence of the sun) / sin(elevation), clipped."""
+    """Lambertian shading relative to flat ground, cos(sun's incidence) / sin(elevation) in [0, 1.6], [H, W]."""
     slope_row, slope_col = np.gradient(height, np.float32(spacing))
     # Walls of one cell would otherwise black out the roof edges.
     np.clip(slope_row, -1.6, 1.6, out=slope_row)
     np.clip(slope_col, -1.6, 1.6, out=slope_col)
     azimuth, elevation = np.radians(sun.azimuth), np.radians(sun.elevation)
     east, south = np.float32(np.sin(azimuth) * np.cos(elevation)), np.float32(-np.cos(azimuth) * np.cos(elevation))
-    lit = (np.float32(np.sin(elevation)) - slope_col * east - slope_row * south) / np.sqrt(1 + slope_row**2 + slope_col**2)
+    lit = np.float32(np.sin(elevation)) - slope_col * east - slope_row * south
+    lit /= np.sqrt(1 + slope_row**2 + slope_col**2)
     return np.clip(lit / np.float32(np.sin(elevation)), 0, 1.6)
 
 

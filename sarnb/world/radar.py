@@ -3,7 +3,8 @@
 Complex first, amplitude last: facets put their mean power where their range is (world/facets.py), gamma texture and
 circular Gaussian speckle make it a K-distributed complex field (world/speckle.py), metal and window glints are added as
 complex points with the phase of their range, and the band-limited impulse response forms the image. Thermal noise enters
-before the impulse response, because the receiver's noise passes the same processor. Looks are independent and averaged in intensity.
+before the impulse response, because the receiver's noise passes the same processor. Looks are independent and averaged
+in intensity.
 
 Left out, knowingly: one incidence for the whole patch (far field), no azimuth layover or ambiguities, no motion, no
 multipath beyond the wall-ground corner, incoherent sums inside a cell.
@@ -17,7 +18,7 @@ import numpy as np
 
 from sarnb.errors import InputError
 from sarnb.world import facets, speckle
-from sarnb.world.backscatter import BANDS_GHZ, POLARISATIONS, Table, lookup
+from sarnb.world.backscatter import BANDS_GHZ, POLARISATIONS, lookup
 from sarnb.world.covers import COVERS
 from sarnb.world.scene import Scene
 
@@ -56,7 +57,8 @@ class Radar:
         need(self.window in speckle.WINDOWS, f"window {self.window!r} must be one of {speckle.WINDOWS}")
         need(self.band in BANDS_GHZ, f"band {self.band!r} must be one of {tuple(BANDS_GHZ)}")
         low, high = BANDS_GHZ[self.band]
-        need(low <= self.frequency_ghz <= high, f"frequency {self.frequency_ghz} GHz lies outside {self.band} band ({low}-{high} GHz)")
+        need(low <= self.frequency_ghz <= high,
+             f"frequency {self.frequency_ghz} GHz lies outside {self.band} band ({low}-{high} GHz)")
         need(self.polarisation in POLARISATIONS, f"polarisation {self.polarisation!r} must be one of {POLARISATIONS}")
         need(isinstance(self.looks, int) and self.looks >= 1, f"looks {self.looks} must be a whole number, 1 or more")
         need(np.isfinite(self.spacing_m) and self.spacing_m > 0, f"spacing_m {self.spacing_m} must be positive")
@@ -65,8 +67,8 @@ class Radar:
         # the band 'broadening / resolution' may fill the sampling rate '1 / spacing', no more (Nyquist)
         finest = speckle.broadening(self.window) * self.spacing_m
         need(min(self.resolution_m) >= 0.999 * finest,
-             f"resolution {min(self.resolution_m)} m is finer than a {self.spacing_m} m grid carries with window {self.window!r}; "
-             f"use at least {finest:.3f} m or a finer spacing")
+             f"resolution {min(self.resolution_m)} m is finer than a {self.spacing_m} m grid carries with window "
+             f"{self.window!r}; use at least {finest:.3f} m or a finer spacing")
 
     @property
     def wavelength_m(self) -> float:
@@ -79,7 +81,7 @@ class Radar:
         return replace(self, spacing_m=spacing_m, resolution_m=(self.resolution_m[0] * factor, self.resolution_m[1] * factor))
 
 
-# Modes after the operators' product descriptions (TerraSAR-X TX-GS-DD-3302; Sentinel-1 ESA-S1-CSPD; Umbra product guide),
+# Modes after the operators' product descriptions (TerraSAR-X TX-GS-DD-3302; Sentinel-1 S1-RS-MDA-52-7440; Umbra product guide),
 # rounded; range resolutions are on the ground. airborne-x is an idea of a SETHI-like airborne X-band sensor, put on the
 # 2 m grid of the 128-pixel patches; its noise floor and Umbra's are our choice.
 PRESETS = {
@@ -126,6 +128,8 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
     mirrored scene seen from the other side gives the mirrored image. Raises InputError for a scene no image can be made of.
     """
     _check(scene, radar)
+    if seed < 0:
+        raise InputError(f"speckle seed is {seed}; give a whole number of 0 or more")
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5A12]))
     mirrored = radar.look == "right"
     seen = reflectivity(_mirror(scene) if mirrored else scene, radar, rng)
@@ -228,7 +232,7 @@ def _points(row: np.ndarray, position: np.ndarray, rcs: np.ndarray, scene_spacin
     row, position, rcs = row[keep], position[keep], rcs[keep]
     slant_m = position * scene_spacing * np.sin(np.deg2rad(radar.incidence_deg))
     phase = np.exp(-4j * np.pi / radar.wavelength_m * slant_m)
-    cell_area = (radar.spacing_m / scene_spacing) * (position.dtype.type(1) / range_factor)  # in scene cells
+    cell_area = 1 / (factor * range_factor)  # on the ground, in scene cells
     return row * factor - 0.5, position * range_factor - 0.5, np.sqrt(rcs / cell_area) * phase
 
 

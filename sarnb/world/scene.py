@@ -62,7 +62,7 @@ class Scene:
     def __post_init__(self) -> None:
         shape = self.height.shape
         if len(shape) != 2 or any(a.shape != shape for a in (self.ground, self.cover, self.tint)):
-            raise InputError(f"scene {self.kind!r}: height, ground, cover and tint must share one 2-D shape, got {shape}.")
+            raise InputError(f"scene {self.kind!r}: give height, ground, cover and tint one 2-D shape, not {shape}.")
         if not (np.isfinite(self.height).all() and np.isfinite(self.ground).all()):
             raise InputError(f"scene {self.kind!r}: heights must be finite numbers; remove the NaN or infinite cells.")
         if not self.spacing > 0:
@@ -77,7 +77,8 @@ def parts_of(kind: str) -> tuple[str, ...]:
     unknown = [part for part in parts if part not in _LAYOUTS]
     if unknown or len(parts) > 2 or len(set(parts)) != len(parts):
         raise InputError(
-            f"scene class {kind!r} is unknown; use one of {', '.join(CLASSES)}, or two different ones as 'river+forest'."
+            f"scene class {kind!r} is unknown; use one of {', '.join(CLASSES)}, "
+            "or two different ones as in 'river+forest'."
         )
     return parts
 
@@ -108,9 +109,10 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
         canvases.append(canvas)
     canvas = canvases[0] if len(canvases) == 1 else _merge(canvases[0], canvases[1])
     points = np.array(canvas.points, np.float32).reshape(-1, 4)
+    ground = np.asarray(canvas.ground, np.float32)
     return Scene(
-        kind=kind, height=canvas.ground + canvas.above, ground=canvas.ground, cover=canvas.cover,
-        tint=np.clip(canvas.tint, -1, 1), points=points, spacing=float(spacing), season=season,
+        kind=kind, height=ground + np.asarray(canvas.above, np.float32), ground=ground, cover=canvas.cover,
+        tint=np.clip(np.asarray(canvas.tint, np.float32), -1, 1), points=points, spacing=float(spacing), season=season,
         counts=dict(canvas.counts), relations=tuple(canvas.relations), seed=int(seed),
     )
 
@@ -134,7 +136,8 @@ def _merge(first: Canvas, second: Canvas) -> Canvas:
     under.points = [p for p in under.points if not mask[int(p[0]), int(p[1])]] + [
         p for p in over.points if mask[int(p[0]), int(p[1])]
     ]
-    counted = {"bridges"} if over.feature is not None else set()
-    under.counts = {name: n for name, n in over.counts.items() if name in counted}
-    under.relations = [phrase for phrase in over.relations if "bridge" in phrase or "sea" in phrase or "flowing" in phrase]
+    # Only what the feature itself carries is surely still in sight.
+    kept = over.feature is not None
+    under.counts = {name: n for name, n in over.counts.items() if kept and name == "bridges"}
+    under.relations = [p for p in over.relations if kept and any(word in p for word in ("bridge", "sea", "flowing"))]
     return under

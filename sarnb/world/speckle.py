@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft, optimize
+from scipy import fft, optimize, special
 
 TAYLOR_SIDELOBE_DB = -35.0
 TAYLOR_NBAR = 5
@@ -116,7 +116,7 @@ def _sinc_taps(fraction: np.ndarray) -> np.ndarray:
     """Kaiser-windowed sinc taps [n, SUBPIXEL_TAPS] for positions ``fraction`` in [0, 1) past the fourth tap, unit energy."""
     half = SUBPIXEL_TAPS // 2
     distance = np.arange(1 - half, half + 1)[None, :] - fraction[:, None]
-    taper = np.i0(6.0 * np.sqrt(np.clip(1 - (distance / half) ** 2, 0, 1))) / np.i0(6.0)
+    taper = special.i0(6.0 * np.sqrt(np.clip(1 - (distance / half) ** 2, 0, 1)))
     taps = np.sinc(distance) * taper
     return taps / np.sqrt((taps**2).sum(axis=1, keepdims=True))
 

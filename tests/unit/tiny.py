@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from sarnb.data.dataset import ImageSet
+from sarnb.model.foundation import freeze
 
 MERGES = [
     "i m", "im a", "ima g", "imag e</w>", "r a", "ra d", "rad a", "rada r</w>", "o f</w>", "c i", "ci t", "cit y</w>",
@@ -68,7 +74,7 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
             sample_size=16,
             scaling_factor=0.5,
         )
-        return StableDiffusionXLPipeline(
+        pipe = StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=CLIPTextModel(first).eval(),
             text_encoder_2=CLIPTextModelWithProjection(second).eval(),
@@ -81,3 +87,24 @@ def tiny_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
             force_zeros_for_empty_prompt=True,
             add_watermarker=False,
         )
+        return freeze(pipe)
+
+
+def tiny_set(count: int = 12, seed: int = 0) -> ImageSet:
+    """Random grey 16x16 px images of two classes, three captions each."""
+    rng = np.random.default_rng(seed)
+    labels = tuple("city" if number % 2 else "forest" for number in range(count))
+    texts = tuple(f"a radar image of a {label}" for label in labels)
+    rows = tuple(
+        {
+            "file_name": f"{number:06d}.png",
+            "text": text,
+            "label": label,
+            "group": "seen",
+            "look": "left" if number % 4 < 2 else "right",
+            "captions": [text, f"a SAR image of a {label}", f"a radar image of a {label} of a {label}"],
+        }
+        for number, (text, label) in enumerate(zip(texts, labels))
+    )
+    images = rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)
+    return ImageSet(Path("."), tuple(row["file_name"] for row in rows), images, texts, labels, rows)

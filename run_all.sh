@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# From a clone to results: makes or uses an environment, installs the pinned packages once, runs the notebooks.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
+
+usage() {
+    cat <<'TEXT'
+Usage: ./run_all.sh [options]              run the notebooks that are out of date
+       ./run_all.sh test [pytest options]  set up and run the tests
+
+Options
+  --profile NAME      smoke, quick (default), study, paper, or a .yaml file
+  --data DIR          your own SAR images: class folders, or an imagefolder with metadata.jsonl;
+                      results go to results/<profile>-<name of DIR>
+  --only 05,06        these notebooks, and what they need if it is out of date
+  --jobs N            notebooks side by side (default: one per core, at most 4; 1 with a graphics card)
+  --seed N            seed of data, generation and bootstrap
+  --param NAME=VALUE  a notebook parameter, as often as you like
+  --executor NAME     a Snakemake executor such as slurm (its plugin must be installed)
+  --dry-run           tell what would run and why; write nothing
+  --help              this text
+  -- OPTIONS          everything after it goes to Snakemake
+
+The active venv or conda environment is used; without one, ./.venv is made. Results go to ./results, or to the folder
+that the variable SARNB_RESULTS names.
+TEXT
+}
+
+fail() {
+    echo "run_all.sh: $*" >&2
+    exit 2
+}
+
+# Option names are checked here, so that a typing error does not wait for an installation.
+check_options() {
+    while (($#)); do
+        case "$1" in
+            --) return ;;
+            --help | -h) usage; exit 0 ;;
+            --dry-run) ;;
+            --profile=* | --data=* | --only=* | --jobs=* | --seed=* | --param=* | --executor=*) ;;
+            --profile | --data | --only | --jobs | --seed | --param | --executor)
+                (($# > 1)) || fail "$1 needs a value; see ./run_all.sh --help"
+                shift ;;
+            *) fail "unknown option '$1'; see ./run_all.sh --help" ;;
+        esac
+        shift
+    done
+}
+
+# Sets $python: that of the active environment (conda's base does not count: pins would disturb it), or of ./.venv.
+find_python() {
+    if [[ -n "${VIRTUAL_ENV:-}" && -x "$VIRTUAL_ENV/bin/python" ]]; then
+        python="$VIRTUAL_ENV/bin/python"
+    elif [[ -n "${CONDA_PREFIX:-}" && "${CONDA_DEFAULT_ENV:-}" != base && -x "$CONDA_PREFIX/bin/python" ]]; then
+        python="$CONDA_PREFIX/bin/python"
+    else
+        python="$root/.venv/bin/python"
+        [[ -x "$python" ]] && "$python" -c 'import pip' 2>/dev/null || make_venv
+    fi
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+        || fail "$("$python" --version) at $python is too old; activate an environment with Python 3.11 or newer"
+}
+
+make_venv() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+            echo "making the environment $root/.venv with $("$candidate" --version)"
+            "$candidate" -m venv --clear "$root/.venv" \
+                || fail "$candidate cannot make an environment; install its venv package (python3-venv on Debian and Ubuntu)"
+            return
+        fi
+    done
+    fail "no Python 3.11 or newer found; install it, or use conda: conda env create -f environment.yml"
+}
+
+# Installs only when pyproject.toml (or the folder of this clone) is not the one of the last installation.
+install() {
+    local stamp want
+    stamp="$("$python" -c 'import sys; print(sys.prefix)')/.sarnb-installed"
+    want="$("$python" -c 'import hashlib, sys
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])' "$root/pyproject.toml" "$root")"
+    [[ -f "$stamp" && "$(cat "$stamp")" == "$want" ]] && return
+    echo "installing the pinned packages into $("$python" -c 'import sys; print(sys.prefix)') (once; needs the network)"
+    "$python" -m pip install --quiet --editable "$root[test]" \
+        || fail "the installation failed, see pip's message above; the next call tries again"
+    echo "$want" > "$stamp"
+}
+
+python=""
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+if [[ "${1:-}" == test ]]; then
+    shift
+    find_python
+    install
+    cd "$root"
+    exec "$python" -m pytest "$@"
+fi
+check_options "$@"
+find_python
+install
+exec "$python" -m sarnb run "$@"

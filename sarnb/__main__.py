@@ -1,0 +1,150 @@
+"""The command line: ``python -m sarnb run | notebook | verify | dataset | finetune | generate | evaluate``.
+
+Each command imports what it needs when it runs. A user's mistake ends with one sentence and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing
+from pathlib import Path
+
+import typer
+
+from sarnb.errors import InputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="How should a text-to-image diffusion model be fine-tuned so that it draws radar images?")
+
+
+@app.command()
+def run(
+    profile: str = typer.Option("quick", help="smoke, quick, study, paper, or a .yaml file"),
+    data: str = typer.Option("", help="folder of your own SAR images"),
+    only: str = typer.Option("", help="notebooks to run, such as 05,06; with what they need if it is out of date"),
+    jobs: int = typer.Option(0, help="notebooks side by side; 0 = by the machine"),
+    seed: typing.Optional[int] = typer.Option(None, help="seed of data, generation and bootstrap"),
+    param: list[str] = typer.Option([], help="NAME=value of a notebook parameter"),
+    executor: str = typer.Option("local", help="Snakemake executor, such as slurm"),
+    dry_run: bool = typer.Option(False, "--dry-run", help="tell what would run and why; write nothing"),
+    snakemake: typing.Optional[list[str]] = typer.Argument(None, help="after --: further options of Snakemake"),
+) -> None:
+    """Bring the notebooks' results up to date (what ./run_all.sh calls)."""
+    from sarnb.run import Wishes, run as run_all
+
+    wishes = Wishes(profile, data, only, jobs, seed, tuple(param), executor, tuple(snakemake or ()))
+    raise typer.Exit(run_all(wishes, dry_run))
+
+
+@app.command()
+def notebook(
+    name: str = typer.Argument(help="name of the notebook, such as 05_unet_full"),
+    plan: Path = typer.Option(..., help="plan-….json that 'run' wrote into results/<profile>/.state"),
+) -> None:
+    """Run one notebook of a plan (what the Snakefile calls)."""
+    from sarnb.node import run_node
+    from sarnb.notebook import NotebookError
+
+    try:
+        run_node(name, plan)
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def verify(results: Path = typer.Argument(help="a results folder, such as results/quick")) -> None:
+    """Find changed, missing and stale artefacts; exit code 1 if there are any."""
+    from sarnb.manifest import read_manifests, verify as problems_of
+
+    problems = problems_of(results.absolute())
+    for problem in problems:
+        print(problem)
+    manifests = read_manifests(results.absolute())
+    count = sum(len(manifest.get("artefacts", [])) for manifest in manifests.values())
+    print(f"{results}: {count} artefacts of {len(manifests)} notebooks, "
+          f"{f'{len(problems)} problems' if problems else 'all as recorded'}")
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def dataset(
+    out: Path = typer.Argument(help="folder to make"),
+    data: str = typer.Option("", help="folder of your own SAR images; without it the twin world is drawn"),
+    profile: str = typer.Option("quick", help="profile that gives the sizes"),
+    seed: typing.Optional[int] = typer.Option(None, help="another seed than the profile's"),
+) -> None:
+    """Make a data set (imagefolder with metadata.jsonl) of the twin world or of your own images."""
+    from sarnb.profile import load_profile
+
+    values = load_profile(profile, **({} if seed is None else {"seed": seed}))
+    if data:
+        from sarnb.data.folder import prepare_user_data
+
+        card = prepare_user_data(Path(data), out, values.image_size, values.seed)
+    else:
+        from sarnb.data.scenes import study_splits
+        from sarnb.data.twin import build_twin
+
+        splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
+        card = build_twin(out, splits, values.sensor, values.image_size, values.seed, values.workers)
+    print(f"{out}: {', '.join(f'{name} {count}' for name, count in card['totals'].items())} images")
+
+
+@app.command()
+def finetune(
+    strategy: str = typer.Argument(help="hybrid, unet-full, unet-lora-r16, te-lora, token …"),
+    data: Path = typer.Argument(help="data set that 'dataset' made"),
+    out: Path = typer.Argument(help="folder for the trained model"),
+    profile: str = typer.Option("quick", help="profile that gives rates, steps and the foundation"),
+    foundation: str = typer.Option("", help="'embedded', a hub id or a folder; default: the profile's"),
+    steps: int = typer.Option(0, help="optimizer steps; default: the profile's"),
+    seed: typing.Optional[int] = typer.Option(None, help="training seed; default: the profile's first"),
+) -> None:
+    """Fine-tune the foundation by one strategy."""
+    from sarnb.commands import finetune_command
+
+    finetune_command(strategy, data, out, profile, foundation, steps, seed)
+
+
+@app.command()
+def generate(
+    model: str = typer.Argument(help="trained model of 'finetune', or 'zero-shot' for the foundation itself"),
+    out: Path = typer.Argument(help="folder for the images"),
+    data: Path = typer.Option(..., help="data set whose test classes are drawn"),
+    profile: str = typer.Option("quick", help="profile that gives sampler, guidance and number"),
+    foundation: str = typer.Option("", help="'embedded', a hub id or a folder; default: the profile's"),
+    per_class: int = typer.Option(0, help="images per class; default: the profile's"),
+) -> None:
+    """Generate the evaluation images of a model."""
+    from sarnb.commands import generate_command
+
+    generate_command(model, out, data, profile, foundation, per_class)
+
+
+@app.command()
+def evaluate(
+    samples: Path = typer.Argument(help="folder that 'generate' made"),
+    data: Path = typer.Argument(help="data set; its test images are the real ones"),
+    out: Path = typer.Argument(help="CSV file to write"),
+    judge: str = typer.Option("", help="folder of a trained SAR-CLIP; without it its measures are left out"),
+    resamples: int = typer.Option(200, help="bootstrap resamples behind each interval"),
+    seed: int = typer.Option(0, help="seed of the bootstrap"),
+) -> None:
+    """Compare generated with real images: amplitude, texture, meaning, distribution, geometry."""
+    from sarnb.commands import evaluate_command
+
+    evaluate_command(samples, data, out, judge, resamples, seed)
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user is told in one sentence."""
+    try:
+        app()
+    except InputError as error:
+        print(f"sarnb: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What ``python -m sarnb finetune | generate | evaluate`` do: load, call the package, save, say where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.errors import InputError
+from sarnb.manifest import write_atomically
+from sarnb.profile import load_profile
+
+
+def finetune_command(strategy: str, data: Path, out: Path, profile: str, foundation: str, steps: int, seed: int | None) -> None:
+    """Fine-tunes the foundation on ``data/train``, with ``data/val`` for the held-out loss, and saves the model."""
+    chosen = {"train_steps": steps, "warmup_steps": 0} if steps else {}
+    values = load_profile(profile, **chosen)
+    from sarnb.model.strategy import find_strategy
+
+    plan = find_strategy(strategy)  # a wrong name is told before the images are read
+    train, val = load_set(data / "train"), load_set(data / "val") if (data / "val").is_dir() else None
+    from sarnb.model.export import save_trained
+    from sarnb.model.foundation import load_foundation
+    from sarnb.train.finetune import FinetuneConfig, finetune
+
+    config = FinetuneConfig(
+        steps=values.train_steps, batch_size=values.batch_size, seed=values.train_seeds[0] if seed is None else seed,
+        lr_unet_full=values.lr_unet_full, lr_unet_lora=values.lr_unet_lora, lr_text_lora=values.lr_text_lora,
+        lr_token=values.lr_token, warmup_steps=values.warmup_steps, ema_decay=values.ema_decay,
+        checkpoint_every=values.checkpoint_every)
+    pipe = load_foundation(foundation or values.foundation)
+    result = finetune(pipe, plan, train, config, out, val)
+    save_trained(pipe, plan, out, {**result.record, "cost": result.cost})
+    print(f"{out}: {plan.name}, {config.steps} steps, last loss {result.history['loss'].iloc[-1]:.4g}")
+
+
+def generate_command(model: str, out: Path, data: Path, profile: str, foundation: str, per_class: int) -> None:
+    """Draws the classes of ``data/test`` with a trained model, or with the foundation itself, into ``out``."""
+    values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
+    test = load_set(data / "test")
+    from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
+    from sarnb.model.export import load_trained, read_record
+    from sarnb.model.foundation import load_foundation
+    from sarnb.model.token import TOKEN
+
+    spec, token = foundation or values.foundation, None
+    if model == "zero-shot":
+        pipe = load_foundation(spec)
+    else:
+        token = TOKEN if read_record(Path(model))["strategy"]["token"] else None
+        pipe = load_trained(spec, Path(model), fuse=True)
+    looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
+    rows = evaluation_prompts(list(groups_of(test)), values.generate_per_class, token, looks, groups_of(test), values.sensor)
+    images = generate(pipe, [row["text"] for row in rows], [row["seed"] for row in rows], values.sampling_steps,
+                      values.guidance_scale, values.batch_size, test.images.shape[1])
+    write_samples(out, to_grey(images), rows)
+    print(f"{out}: {len(rows)} images of {len(groups_of(test))} classes")
+
+
+def evaluate_command(samples: Path, data: Path, out: Path, judge: str, resamples: int, seed: int) -> None:
+    """Compares ``samples`` with ``data/test`` and writes the evaluation table, anchors included, as CSV."""
+    if out.suffix != ".csv":
+        raise InputError(f"{out}: the table is written as CSV; give a name that ends in .csv")
+    fake, real, train = load_set(samples), load_set(data / "test"), load_set(data / "train")
+    from sarnb.metrics.evaluation import anchors, combine, evaluate
+
+    clip = None
+    if judge:
+        from sarnb.model.clip import DualEncoder
+
+        clip = DualEncoder.load(Path(judge))
+    floor = anchors(real, clip, resamples, seed, train)
+    table = combine([floor, evaluate(samples.name, 0, real, fake, clip, resamples, seed, train)])
+    write_atomically(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    print(f"{out}: {len(table)} rows")
+
+
+def groups_of(images: ImageSet) -> dict[str, str]:
+    """Group (seen, unseen, composition) of every class of a set, in the order of first appearance."""
+    return {row["label"]: row.get("group", "seen") for row in images.rows if row.get("label")}

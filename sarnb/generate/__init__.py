@@ -1,0 +1,1 @@
+"""Drawing images with a foundation or a trained model."""

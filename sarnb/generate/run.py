@@ -1,0 +1,152 @@
+"""One line a strategy: fine-tune, save, draw the evaluation set, record the cost. What is complete is not done again."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.files import write_json
+from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
+from sarnb.model.export import RECORD, foundation_fingerprint, load_trained, read_record, save_trained
+from sarnb.model.foundation import load_foundation
+from sarnb.model.strategy import Strategy, find_strategy
+from sarnb.model.token import TOKEN, with_token
+from sarnb.train.cache import content_key
+from sarnb.train.checkpoint import NAME as CHECKPOINT
+from sarnb.train.finetune import FinetuneConfig, finetune, training_key
+
+SAMPLING = "sampling.json"
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the evaluation images are drawn; the same for all strategies."""
+
+    per_class: int = 16  # images a class and composition
+    steps: int = 25  # denoising steps
+    guidance_scale: float = 5.0  # classifier-free guidance; 1 is off
+    batch_size: int = 16
+    precision: str = "auto"  # of the UNet: "auto", "fp32" or "bf16"
+    sensor: str = "airborne-x"  # whose looks the prompts name
+
+
+@dataclass(frozen=True)
+class StrategyRun:
+    """What one strategy gave: trained model, training history (empty if nothing trains), cost, and its samples."""
+
+    strategy: Strategy
+    seed: int
+    model: Path | None
+    samples: ImageSet
+    history: pd.DataFrame
+    cost: dict
+
+
+def train_and_sample(
+    strategy: str | Strategy,
+    foundation: str,
+    data_dir: Path,
+    out_models: Path,
+    out_samples: Path,
+    config: FinetuneConfig,
+    sampling: SamplingConfig | None = None,
+    seed: int | None = None,
+) -> StrategyRun:
+    """Fine-tune by ``strategy`` on ``data_dir``, save, and draw every label of its test split.
+
+    Folders: ``out_models/<strategy>/seed<k>``, ``out_samples/<strategy>/seed<k>``, and ``out_models/cache``, which all
+    strategies share. A run that was cut short goes on from its checkpoint; a finished one is read back. A finished one
+    with other settings is done again. ``seed`` replaces the configuration's.
+
+    Raises ``InputError`` for an unknown strategy, a missing data set, and all that ``finetune`` and ``generate`` refuse.
+    """
+    strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
+    sampling = sampling or SamplingConfig()
+    config = config if seed is None else replace(config, seed=seed)
+    name = Path(strategy.name) / f"seed{config.seed}"
+    model = Path(out_models) / name if strategy.trains else None
+    history, cost = pd.DataFrame(), {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0, "caches": []}
+    if model is not None:
+        history, cost = train(strategy, foundation, Path(data_dir), model, config, Path(out_models) / "cache")
+    samples, drawn = sample(strategy, foundation, Path(data_dir), model, Path(out_samples) / name, sampling)
+    return StrategyRun(strategy, config.seed, model, samples, history, cost | drawn)
+
+
+def train(
+    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, cache: Path | None = None
+) -> tuple[pd.DataFrame, dict]:
+    """Fine-tune and save into ``out`` unless it holds the same training, finished; (history, cost)."""
+    data = load_set(data_dir / "train")
+    val = load_set(data_dir / "val") if (data_dir / "val" / "metadata.jsonl").exists() else None
+    pipe = load_foundation(foundation)
+    if (out / RECORD).exists():
+        record = read_record(out)
+        same = record.get("config") == _plain(config) and record["strategy"] == _plain(strategy)
+        same &= record.get("foundation") == foundation_fingerprint(pipe) and record.get("data") == training_key(data)
+        if same and (out / "history.csv").exists():
+            (out / CHECKPOINT).unlink(missing_ok=True)
+            return pd.read_csv(out / "history.csv"), record["cost"]
+        (out / RECORD).unlink()
+    result = finetune(pipe, strategy, data, config, out, val, cache)
+    save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
+    (out / CHECKPOINT).unlink(missing_ok=True)  # the optimiser's state; three times the model's size
+    return result.history, result.cost
+
+
+def sample(
+    strategy: Strategy, foundation: str, data_dir: Path, model: Path | None, out: Path, sampling: SamplingConfig
+) -> tuple[ImageSet, dict]:
+    """Draw the evaluation set into ``out`` unless it is there, by the same model and settings; (images, cost)."""
+    rows = evaluation_rows(load_set(data_dir / "test"), strategy, sampling)
+    wanted = {
+        "sampling": _plain(sampling),
+        "rows": content_key(json.dumps(rows)),
+        "model": content_key((model / RECORD).read_bytes()) if model else foundation,
+    }
+    stamp = out / SAMPLING
+    if stamp.exists():
+        found = json.loads(stamp.read_text(encoding="utf-8"))
+        if {name: found.get(name) for name in wanted} == wanted:
+            return load_set(out), found["cost"]
+    pipe = load_trained(foundation, model, fuse=True) if model else load_foundation(foundation)
+    start = time.perf_counter()
+    images = generate(
+        pipe,
+        [row["text"] for row in rows],
+        [row["seed"] for row in rows],
+        sampling.steps,
+        sampling.guidance_scale,
+        sampling.batch_size,
+        precision=sampling.precision,
+        label=strategy.name,
+    )
+    seconds = time.perf_counter() - start
+    cost = {"sampling_seconds": seconds, "sampling_images_per_second": len(rows) / seconds}
+    write_samples(out, to_grey(images), rows)
+    write_json(stamp, wanted | {"cost": cost})
+    return load_set(out), cost
+
+
+def evaluation_rows(test: ImageSet, strategy: Strategy, sampling: SamplingConfig) -> list[dict]:
+    """What to draw for a test split: its labels with its look directions, or its captions where it has no labels."""
+    token = TOKEN if strategy.token else None
+    labels = [label for label in dict.fromkeys(test.labels) if label]
+    if not labels:
+        texts = test.captions[: sampling.per_class]
+        return [
+            {"text": with_token(text) if token else text, "label": "", "group": "seen", "seed": number, "look": None}
+            for number, text in enumerate(texts)
+        ]
+    groups = {row["label"]: row["group"] for row in test.rows if row.get("label") and row.get("group")}
+    looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
+    return evaluation_prompts(labels, sampling.per_class, token, looks, groups, sampling.sensor)
+
+
+def _plain(value: object) -> dict:
+    """A dataclass as what JSON gives back."""
+    return json.loads(json.dumps(asdict(value)))

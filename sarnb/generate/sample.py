@@ -1,0 +1,178 @@
+"""Text to images, by diffusers' own pipeline; an image depends on its prompt and its seed, not on its batch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor
+from tqdm import tqdm
+
+from sarnb.data.files import replace_folder, saving, write_set
+from sarnb.errors import InputError
+from sarnb.model.token import with_token
+from sarnb.train.precision import autocast
+from sarnb.world.captions import prompt as world_prompt
+from sarnb.world.radar import PRESETS
+from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
+
+
+def generate(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int = 25,
+    guidance_scale: float = 5.0,
+    batch_size: int = 16,
+    size: int | None = None,
+    precision: str = "auto",
+    label: str = "images",
+) -> np.ndarray:
+    """Images of ``prompts``, uint8 [N, H, W, 3], image i from its own noise of ``seeds[i]``.
+
+    ``size`` is the side in px (the UNet's own if None). The same call with another ``batch_size`` gives the same images
+    within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents and decoder stay float32.
+
+    Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, and a size that the VAE cannot divide.
+    """
+    _check(pipe, prompts, seeds, steps, guidance_scale, batch_size, size)
+    native = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    side = size or native
+    pipe.set_progress_bar_config(disable=True)
+    pieces = []
+    bar = tqdm(total=len(prompts), desc=label, unit="image", disable=not sys.stderr.isatty())
+    with coarse_unet(pipe, precision), bar:
+        for start in range(0, len(prompts), batch_size):
+            chosen = slice(start, start + batch_size)
+            pixels = pipe(
+                prompt=list(prompts[chosen]),
+                latents=initial_noise(pipe, seeds[chosen], side).to(pipe.unet.device, pipe.unet.dtype),
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                height=side,
+                width=side,
+                # The micro-conditioning of training, whatever the size that is drawn.
+                original_size=(native, native),
+                target_size=(native, native),
+                output_type="pt",
+            ).images
+            pieces.append((pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+            bar.update(len(pixels))
+    return np.concatenate(pieces)
+
+
+def initial_noise(pipe: StableDiffusionXLPipeline, seeds: Sequence[int], side: int) -> Tensor:
+    """Unit Gaussian latents [N, C, h, w], each drawn by its own CPU generator: the same on any device, in any batch."""
+    edge = side // pipe.vae_scale_factor
+    shape = (1, pipe.unet.config.in_channels, edge, edge)
+    return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+
+@contextlib.contextmanager
+def coarse_unet(pipe: StableDiffusionXLPipeline, precision: str) -> Iterator[None]:
+    """The UNet under autocast, its output back in float32.
+
+    Autocast around the whole pipeline would leave the latents in bf16 between the steps, 8 bits for what becomes speckle.
+    """
+    forward = pipe.unet.forward
+
+    def call(*args, **kwargs):
+        with autocast(precision):
+            output = forward(*args, **kwargs)
+        return tuple(part.to(pipe.unet.dtype) for part in output) if isinstance(output, tuple) else output
+
+    pipe.unet.forward = call
+    try:
+        yield
+    finally:
+        del pipe.unet.forward
+
+
+def to_grey(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, 3] → uint8 [N, H, W], the mean of the three channels, rounded."""
+    return ((images.astype(np.uint16).sum(axis=-1) * 2 + 3) // 6).astype(np.uint8)
+
+
+def evaluation_prompts(
+    labels: Sequence[str],
+    per_class: int,
+    token: str | None = None,
+    looks: Sequence[str | None] = (None,),
+    groups: dict[str, str] | None = None,
+    sensor: str = "airborne-x",
+) -> list[dict]:
+    """Rows (text, label, group, seed, look) of an evaluation set: ``per_class`` images of each label.
+
+    Looks ("left", "right", or None for unsaid) take turns. A seed depends on the label and the image's number only, so
+    every strategy starts image i of a class from the same noise. ``groups`` names the group of labels that the twin
+    world does not know; without it they are "seen".
+    """
+    if per_class < 1:
+        raise InputError(f"per_class is {per_class}; give at least 1")
+    if not labels or not looks:
+        raise InputError("evaluation prompts need at least one label and one look (None leaves it unsaid)")
+    rows = []
+    for label in labels:
+        group = (groups or {}).get(label) or group_of(label)
+        for number in range(per_class):
+            look = looks[number % len(looks)]
+            text = evaluation_text(label, token, look, sensor)
+            seed = zlib.crc32(f"{label}|{number}".encode()) & 0x7FFFFFFF
+            rows.append({"text": text, "label": label, "group": group, "seed": seed, "look": look})
+    return rows
+
+
+def evaluation_text(label: str, token: str | None = None, look: str | None = None, sensor: str = "airborne-x") -> str:
+    """The canonical prompt of a class, of a composition ("river+forest"), or of a label of the user's own."""
+    radar = replace(PRESETS[sensor], look=look) if look else None
+    if label in CLASSES or label in COMPOSITIONS:
+        return world_prompt(label, "sar", radar=radar, token=token)
+    text = f"a radar image of {label}" + (f", illuminated from the {look}" if look else "")
+    return with_token(text, token) if token else text
+
+
+def group_of(label: str) -> str:
+    """ "seen", "unseen" or "composition"; labels that are not of the twin world are "seen"."""
+    if label in COMPOSITIONS:
+        return "composition"
+    return "unseen" if label in CLASSES and label not in SEEN else "seen"
+
+
+def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Path:
+    """Write grey uint8 images [N, H, W] and their rows as an imagefolder that ``load_set`` reads.
+
+    The folder appears whole or not at all, and replaces an older one. Raises ``InputError`` if it cannot be written.
+    """
+    folder = Path(folder)
+    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        with saving(folder):
+            shutil.rmtree(staging, ignore_errors=True)
+            write_set(staging, images, rows)
+            replace_folder(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: int, size: int | None) -> None:
+    if isinstance(prompts, str) or len(prompts) == 0 or len(prompts) != len(seeds):
+        raise InputError(f"generate got {len(prompts)} prompts and {len(seeds)} seeds; give one or more, and a seed a prompt")
+    if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        raise InputError("generate got an empty prompt; say what to draw")
+    if steps < 1 or batch_size < 1:
+        raise InputError(f"generate got steps {steps} and batch_size {batch_size}; give at least 1 of each")
+    if not guidance_scale >= 1:
+        raise InputError(f"guidance_scale is {guidance_scale}; give 1 (off) or more")
+    levels = 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    if size is not None and (size < 1 or size % (pipe.vae_scale_factor * levels)):
+        raise InputError(f"size is {size} px; give a multiple of {pipe.vae_scale_factor * levels} for this model")

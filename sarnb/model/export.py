@@ -1,0 +1,206 @@
+"""Trained models on disk, in the forms that other tools read; never pickle.
+
+``unet/`` and ``text_encoder*/`` are diffusers folders, ``pytorch_lora_weights.safetensors`` and ``learned_embeds.safetensors``
+are what ``load_lora_weights`` and ``load_textual_inversion`` take. ``record.json`` is written last: with it a model is whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from sarnb.errors import InputError
+from sarnb.model.foundation import components, fingerprint, load_foundation
+from sarnb.model.strategy import ENCODERS, Strategy
+from sarnb.model.token import EMBEDDING_FILE, embedding_table, load_token, save_token
+from sarnb.model.trained_card import trained_card
+
+RECORD, CARD, STAGING = "record.json", "README.md", ".saving"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+ENCODER_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+
+
+def foundation_fingerprint(pipe: StableDiffusionXLPipeline) -> str:
+    """Sixteen hex digits that tell foundations apart by the weights of their four networks."""
+    return hashlib.sha256("".join(map(fingerprint, components(pipe).values())).encode()).hexdigest()[:16]
+
+
+def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
+    """LoRA matrices of a network under the names of diffusers' scripts; empty where there are none.
+
+    The factor alpha / rank is multiplied into the second matrix, because older readers assume that it is 1. The text
+    encoder's prefix ``text_model.`` is always there, as in transformers 4; version 5 dropped it for the first encoder.
+    """
+    factors = {
+        name: layer.scaling["default"] for name, layer in module.named_modules() if "default" in getattr(layer, "scaling", {})
+    }
+    weights = {}
+    for name, value in module.named_parameters():
+        if ".lora_A.default." in name or ".lora_B.default." in name:
+            layer, _, matrix = name.replace(".default.", ".").rpartition(".lora_")
+            key = f"text_model.{layer.removeprefix('text_model.')}" if text else layer
+            value = value.detach().float().cpu()
+            weights[f"{key}.lora_{matrix}"] = value * factors[layer] if matrix.startswith("B") else value.clone()
+    return convert_state_dict_to_diffusers(weights) if weights else {}
+
+
+def save_trained(pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path, record: dict | None = None) -> Path:
+    """Write what ``strategy`` trained into the folder ``out``, with a model card and a record.
+
+    ``record`` is that of ``finetune`` (foundation, data, configuration) with anything else worth keeping, such as the cost.
+    Each part is written beside and renamed into place, the record last. Raises ``InputError`` if nothing trained or the
+    disk is full.
+    """
+    if not strategy.trains:
+        raise InputError(f"strategy {strategy.name} trains nothing; there is nothing to save")
+    staging = out / STAGING
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        (out / RECORD).unlink(missing_ok=True)
+        _write_weights(pipe, strategy, staging)
+        files = sorted(path for path in staging.rglob("*") if path.is_file())
+        record = {"strategy": asdict(strategy), **(record or {})}
+        record["files"] = {path.relative_to(staging).as_posix(): path.stat().st_size for path in files}
+        (staging / CARD).write_text(trained_card(strategy, record), encoding="utf-8")
+        (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == RECORD):
+            target = out / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(path, target)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{out}: the model could not be saved ({error}); free some disk space and run again") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return out
+
+
+def read_record(folder: Path) -> dict:
+    """The record of a saved model. Raises ``InputError`` if the folder holds no whole one."""
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        Strategy(**record["strategy"])
+        return record
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not there, so {folder} holds no finished model; train it, or give another folder") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error}); train or copy the model again") from error
+
+
+def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDiffusionXLPipeline:
+    """The foundation with the trained parts of ``folder``, frozen and ready for ``generate``.
+
+    ``fuse`` multiplies LoRA into the weights: the same images but for rounding, faster. Raises ``InputError`` for a folder
+    without a finished model, damaged weights, and a model that was trained on another foundation.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    strategy = Strategy(**record["strategy"])
+    _check_weights(folder, record)
+    pipe = load_foundation(foundation)
+    wanted = record.get("foundation")
+    if wanted and wanted != (found := foundation_fingerprint(pipe)):
+        raise InputError(
+            f"{folder}: trained on the foundation {wanted}, but {foundation!r} is {found}; "
+            "load it with its own foundation or train it again"
+        )
+    if strategy.unet in ("full", "scratch"):
+        pipe.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=pipe.unet.dtype)
+    if strategy.text == "full":
+        for _, name in ENCODERS:
+            setattr(pipe, name, ENCODER_CLASSES[name].from_pretrained(folder / name, dtype=pipe.unet.dtype))
+    if strategy.has_lora:
+        _load_lora(pipe, folder, fuse)
+    if strategy.token:
+        load_token(pipe, folder / EMBEDDING_FILE)
+    for module in (pipe.unet, pipe.text_encoder, pipe.text_encoder_2):
+        module.eval().requires_grad_(False)
+    return pipe
+
+
+def _write_weights(pipe: StableDiffusionXLPipeline, strategy: Strategy, folder: Path) -> None:
+    if strategy.unet in ("full", "scratch"):
+        pipe.unet.save_pretrained(folder / "unet", safe_serialization=True)
+    if strategy.text == "full":
+        for tokenizer, name in ENCODERS:
+            _save_encoder(getattr(pipe, name), getattr(pipe, tokenizer), folder / name, strategy.token)
+    if strategy.has_lora:
+        StableDiffusionXLPipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=lora_layers(pipe.unet, text=False),
+            text_encoder_lora_layers=lora_layers(pipe.text_encoder, text=True),
+            text_encoder_2_lora_layers=lora_layers(pipe.text_encoder_2, text=True),
+            weight_name=LORA_FILE,
+        )
+    if strategy.token:
+        save_token(pipe, folder / EMBEDDING_FILE)
+
+
+def _save_encoder(encoder, tokenizer, folder: Path, token: bool) -> None:
+    """A text encoder as a transformers folder that versions 4 and 5 read, without the learned word's row.
+
+    The row lives in its own file; the table is as it was, for it does not train.
+    """
+    weights = {
+        name.replace(".base_layer", "").replace(".token_adapter", ""): value.detach().float().cpu()
+        for name, value in encoder.state_dict().items()
+        if "trainable_tokens" not in name
+    }
+    table = next(name for name in weights if name.endswith("token_embedding.weight"))
+    rows = len(embedding_table(encoder)) - int(token)
+    weights[table] = weights[table][:rows]
+    if not isinstance(encoder, CLIPTextModelWithProjection):
+        weights = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in weights.items()}
+    config = copy.deepcopy(encoder.config)
+    config.vocab_size = rows
+    config.architectures = [type(encoder).__name__]
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    weights = {name: value.contiguous().clone() for name, value in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _load_lora(pipe: StableDiffusionXLPipeline, folder: Path, fuse: bool) -> None:
+    # diffusers warns for each component that has no keys in the file, which is no fault of a text-only LoRA.
+    level = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng(devices=[]):  # injecting adapters draws random starts that the file then replaces
+            pipe.load_lora_weights(folder, weight_name=LORA_FILE)
+            if fuse:
+                pipe.fuse_lora(components=["unet", "text_encoder", "text_encoder_2"])
+                pipe.unload_lora_weights()
+    finally:
+        diffusers_logging.set_verbosity(level)
+
+
+def _check_weights(folder: Path, record: dict) -> None:
+    for name, size in record.get("files", {}).items():
+        path = folder / name
+        try:
+            if path.stat().st_size != size:
+                raise InputError(
+                    f"{path}: truncated or changed, {path.stat().st_size} bytes where the record says {size}; "
+                    "copy it again or train the model again"
+                )
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    pass
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); copy it again or train the model again") from error

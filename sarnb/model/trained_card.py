@@ -1,0 +1,93 @@
+"""The model card that lies beside trained weights."""
+
+from __future__ import annotations
+
+from sarnb.model.strategy import Strategy
+from sarnb.model.token import EMBEDDING_FILE, TOKEN
+
+
+def trained_card(strategy: Strategy, record: dict) -> str:
+    """Markdown: what was trained, how to load it with plain diffusers, on what, at what cost, and what it is not for."""
+    prompt = f"a {TOKEN} image of a city" if strategy.token else "a radar image of a city"
+    return "\n".join(
+        [
+            "---",
+            "library_name: diffusers",
+            "pipeline_tag: text-to-image",
+            "tags: [text-to-image, synthetic-aperture-radar, stable-diffusion-xl]",
+            "---",
+            "",
+            f"# {strategy.name}: radar images from text",
+            "",
+            f"An SDXL-shaped foundation fine-tuned to draw synthetic aperture radar (SAR) images. {_what_trained(strategy)}",
+            "",
+            "## Use",
+            "",
+            "```python",
+            *_usage(strategy),
+            f'image = pipe("{prompt}", num_inference_steps=25).images[0]  # grey: the mean of the three channels',
+            "```",
+            "",
+            "## Training",
+            "",
+            "| what | value |",
+            "|---|---|",
+            *(f"| {name} | {value} |" for name, value in _facts(record)),
+            "",
+            "## Limits",
+            "",
+            "Drawn images are not measurements: no pixel shows a place, and amplitudes are relative to the training set's",
+            "normalisation. Look direction, sensor and resolution are those of the training images.",
+            "",
+        ]
+    )
+
+
+def _what_trained(strategy: Strategy) -> str:
+    modes = {
+        "lora": f"LoRA of rank {strategy.rank} on",
+        "full": "All weights trained:",
+        "scratch": "All weights trained from a random start:",
+    }
+    sentences = [f"{modes[strategy.unet]} the UNet."] if strategy.unet != "frozen" else []
+    if strategy.text != "frozen":
+        sentences.append(f"{modes[strategy.text]} both text encoders.")
+    if strategy.token:
+        sentences.append(f'A learned word {TOKEN}, started from "{strategy.init}".')
+    return " ".join(sentences)
+
+
+def _usage(strategy: Strategy) -> list[str]:
+    """Lines of Python that assemble the pipeline with nothing but diffusers and transformers."""
+    imports, parts, after = ["from diffusers import StableDiffusionXLPipeline"], ["FOUNDATION"], []
+    if strategy.unet in ("full", "scratch"):
+        imports[0] += ", UNet2DConditionModel"
+        parts.append('unet=UNet2DConditionModel.from_pretrained(HERE + "/unet")')
+    if strategy.text == "full":
+        imports.append("from transformers import CLIPTextModel, CLIPTextModelWithProjection")
+        parts.append('text_encoder=CLIPTextModel.from_pretrained(HERE + "/text_encoder")')
+        parts.append('text_encoder_2=CLIPTextModelWithProjection.from_pretrained(HERE + "/text_encoder_2")')
+    if strategy.has_lora:
+        after.append("pipe.load_lora_weights(HERE)")
+    if strategy.token:
+        imports.append("from safetensors.torch import load_file")
+        after += [
+            f'rows = load_file(HERE + "/{EMBEDDING_FILE}")',
+            f'pipe.load_textual_inversion(rows["clip_l"], "{TOKEN}", pipe.tokenizer, pipe.text_encoder)',
+            f'pipe.load_textual_inversion(rows["clip_g"], "{TOKEN}", pipe.tokenizer_2, pipe.text_encoder_2)',
+            "# SDXL's eos_token_id is a placeholder (2) that would pool at the new word; pool at the end of the text:",
+            "for encoder in (pipe.text_encoder, pipe.text_encoder_2):",
+            '    getattr(encoder, "text_model", encoder).eos_token_id = pipe.tokenizer.eos_token_id',
+        ]
+    where = 'FOUNDATION, HERE = "the foundation\'s folder or hub id", "this folder"'
+    return [*imports, "", where, f"pipe = StableDiffusionXLPipeline.from_pretrained({', '.join(parts)})", *after]
+
+
+def _facts(record: dict) -> list[tuple[str, object]]:
+    config, cost = record.get("config", {}), record.get("cost", {})
+    facts: list[tuple[str, object]] = [("foundation (fingerprint)", record.get("foundation", "not recorded"))]
+    facts.append(("training set (fingerprint)", record.get("data", "not recorded")))
+    facts += [(name, config[name]) for name in ("steps", "batch_size", "seed", "ema_decay", "min_snr_gamma") if name in config]
+    facts += [(name, value) for name, value in config.items() if name.startswith("lr_")]
+    facts += [(name, cost[name]) for name in ("trainable_parameters", "seconds", "peak_memory_mb", "device") if name in cost]
+    return facts

@@ -1,0 +1,291 @@
+"""SAR image formation against theory: speckle, K texture, impulse response, geometry, calibration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import fft, stats
+
+from sarnb.errors import InputError
+from sarnb.world import facets, speckle
+from sarnb.world.backscatter import SIGMA0, lookup, sigma0_db
+from sarnb.world.covers import CODE, COVERS
+from sarnb.world.radar import PRESETS, Radar, amplitude, reflectivity, simulate
+from sarnb.world.scene import Scene
+
+SPACING = 2.0
+WHITE = speckle.broadening("rect") * SPACING  # the band fills the sampling rate: samples are independent
+
+
+def flat(material: str = "grass", size: int = 128, **changes: np.ndarray) -> Scene:
+    """A flat scene of one cover; arrays given by name replace its own."""
+    zero = np.zeros((size, size), np.float32)
+    scene = Scene(kind="test", height=zero, ground=zero, cover=np.full((size, size), CODE[material], np.uint8), tint=zero,
+                  points=np.zeros((0, 4), np.float32), spacing=SPACING, season="summer")
+    return replace(scene, **changes)
+
+
+def radar(**changes: object) -> Radar:
+    """A radar with independent samples and hardly any noise."""
+    plain = Radar("test", "X", 9.6, 40.0, resolution_m=(WHITE, WHITE), spacing_m=SPACING, window="rect", nesz_db=-90.0)
+    return replace(plain, **changes)
+
+
+def pure_speckle(looks: int = 1, size: int = 256) -> np.ndarray:
+    """Intensity of thermal noise far above any cover: homogeneous, no texture."""
+    return simulate(flat(size=size), radar(nesz_db=40.0, looks=looks), seed=5).intensity / 1e4
+
+
+def test_single_look_intensity_is_exponential() -> None:
+    intensity = pure_speckle().ravel()
+    # float32 FFTs and 65,536 samples: standard errors of mean, ENL and CV are 0.004, 0.008 and 0.0012
+    assert stats.kstest(intensity[::3], "expon").pvalue > 0.01
+    assert intensity.mean() == pytest.approx(1, abs=0.02)
+    assert intensity.mean() ** 2 / intensity.var() == pytest.approx(1, abs=0.03)
+    root = np.sqrt(intensity)
+    assert root.std() / root.mean() == pytest.approx(np.sqrt(4 / np.pi - 1), abs=0.01)
+
+
+@pytest.mark.parametrize("looks", [2, 4, 9])
+def test_looks_give_that_equivalent_number_of_looks(looks: int) -> None:
+    intensity = pure_speckle(looks)
+    assert intensity.mean() ** 2 / intensity.var() == pytest.approx(looks, rel=0.03)
+
+
+def test_speckle_correlation_follows_the_band() -> None:
+    """Power spectrum theorem: the autocorrelation of filtered white noise is the transform of the band's power."""
+    sensor = radar(resolution_m=(3.6, 3.6), nesz_db=40.0)
+    image = simulate(flat(size=256), sensor, seed=1).slc
+    measured = np.vdot(image[:, :-1], image[:, 1:]) / np.vdot(image[:, :-1], image[:, :-1])
+    assert measured.real == pytest.approx(np.sinc(speckle.broadening("rect") * SPACING / 3.6), abs=0.02)
+    assert abs(measured.imag) < 0.02
+
+
+@pytest.mark.parametrize("cover", ["rock", "tile", "metal"])
+def test_texture_makes_k_distributed_intensity(cover: str) -> None:
+    intensity = simulate(flat(cover, 448), radar(), seed=2).intensity.astype(float)
+    ratio, nu = np.mean(intensity**2) / intensity.mean() ** 2, SIGMA0[cover].nu
+    assert ratio == pytest.approx(2 * (1 + 1 / nu), rel=0.05)
+    assert 1 / (ratio / 2 - 1) == pytest.approx(nu, rel=0.10)
+
+
+def test_texture_of_infinite_order_is_one() -> None:
+    order = np.array([np.inf, 2.0, np.inf])
+    assert speckle.gamma_texture(order, np.random.default_rng(0))[[0, 2]].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("window", "low", "high"), [("rect", -13.6, -13.0), ("taylor", -36.0, -34.0)])
+@pytest.mark.parametrize("ratio", [1.25, 1.6, 2.4])
+def test_point_response_has_width_and_side_lobes(window: str, low: float, high: float, ratio: float) -> None:
+    n, zoom = 256, 64
+    cells = np.zeros((16, n), np.complex64)
+    cells[0, 0] = 1
+    # the wide second ratio would spread in azimuth only; the range cut keeps its shape
+    cut = speckle.impulse_response(cells, (ratio, 1.25), window)[0]
+    spectrum = np.zeros(n * zoom, complex)
+    spectrum[: n // 2], spectrum[-n // 2 :] = fft.fft(cut)[: n // 2], fft.fft(cut)[n // 2 :]
+    fine = np.abs(fft.ifft(spectrum)) ** 2
+    fine = np.roll(fine / fine.max(), n * zoom // 2)
+    centre = int(np.argmax(fine))
+    width = np.count_nonzero(fine[centre - 8 * zoom : centre + 8 * zoom] >= 0.5) / zoom
+    assert width == pytest.approx(ratio, rel=0.02)
+    null = centre + int(np.argmax(np.diff(fine[centre:]) > 0))  # the first rise after the peak ends the main lobe
+    assert low <= 10 * np.log10(fine[null:].max()) <= high
+
+
+def test_point_keeps_its_cross_section_and_place() -> None:
+    """Calibration by the integral method: energy times cell area is the RCS (its 2 dB draw undone by many points)."""
+    rows = np.arange(8, 120, 16) + 0.3
+    points = [(r, c + 0.4, 0.0, 30.0) for r in rows for c in rows]
+    scene = flat("asphalt", points=np.array(points, np.float32))
+    image = simulate(scene, replace(PRESETS["airborne-x"], nesz_db=-90.0), seed=3).intensity
+    blank = simulate(replace(scene, points=scene.points[:0]), replace(PRESETS["airborne-x"], nesz_db=-90.0), seed=3).intensity
+    energy = (image - blank).sum() * SPACING**2 / len(points)
+    spread = 2.0 * np.log(10) / 10
+    assert energy == pytest.approx(1000 * np.exp(spread**2 / 2), rel=0.25)  # mean of a log-normal with 2 dB deviation
+    window = image[8 - 4 : 8 + 5, 8 - 4 : 8 + 5]
+    offset = (window.sum(axis=1) @ np.arange(9) / window.sum(), window.sum(axis=0) @ np.arange(9) / window.sum())
+    assert offset == (pytest.approx(4.3, abs=0.15), pytest.approx(4.7, abs=0.15))
+
+
+@pytest.mark.parametrize("look", ["left", "right"])
+@pytest.mark.parametrize("incidence", [30.0, 45.0, 60.0])
+@pytest.mark.parametrize("height", [8.0, 15.0, 24.0])
+def test_wall_layover_shadow_and_corner(look: str, incidence: float, height: float) -> None:
+    first, thick, size = 64, 2, 160  # the wall stands in columns 64 and 65 as seen from the near side
+    heights, cover = np.zeros((2, size, size), np.float32)
+    heights[:, first : first + thick] = height
+    cover = np.where(heights > 0, CODE["roof"], CODE["asphalt"]).astype(np.uint8)
+    scene = flat(size=size, height=heights, cover=cover)
+    if look == "right":
+        scene = replace(scene, height=heights[:, ::-1], cover=cover[:, ::-1])
+    image = simulate(scene, radar(incidence_deg=incidence, look=look), seed=4)
+    layover, shadow, intensity = (a if look == "left" else a[:, ::-1] for a in (image.layover, image.shadow, image.intensity))
+    tangent = np.tan(np.deg2rad(incidence))
+    lean, dark = height / tangent / SPACING, height * tangent / SPACING
+    rows = slice(8, -8)
+    columns = np.flatnonzero(layover[rows].all(axis=0))
+    assert abs(columns[0] - (first - lean)) <= 1 and abs(columns[-1] + 1 - first) <= 1
+    assert abs(len(columns) - lean) <= 1
+    columns = np.flatnonzero(shadow[rows].all(axis=0))
+    behind = columns[columns >= first + thick]
+    assert abs(len(behind) - dark) <= 1 and abs(behind[0] - (first + thick)) <= 1
+    assert (np.diff(columns) == 1).all()
+    assert abs(int(np.argmax(intensity[rows].mean(axis=0))) + 0.5 - first) <= 1
+    assert np.median(intensity[rows, columns[1:-1]]) < 1e-6  # what is there is the tails of points next to it
+
+
+def test_corner_needs_a_wall_that_faces_the_radar() -> None:
+    heights = np.zeros((128, 128), np.float32)
+    heights[40:80, 40:80] = 12
+    cover = np.where(heights > 0, CODE["roof"], CODE["asphalt"]).astype(np.uint8)
+    scene = flat(height=heights, cover=cover)
+    lit = simulate(scene, radar(), seed=1).intensity[45:75].mean(axis=0)
+    assert lit[39] > 20 * lit[20] and lit[80:84].max() < 1e-6
+
+
+@pytest.mark.parametrize("cover", COVERS)
+def test_mean_backscatter_is_the_table_after_noise_subtraction(cover: str) -> None:
+    sensor = replace(PRESETS["airborne-x"], incidence_deg=37.0, nesz_db=-25.0)
+    image = simulate(flat(cover, 256), sensor, seed=7)
+    measured = 10 * np.log10(image.intensity.mean(dtype=float) - 10**-2.5)
+    assert measured == pytest.approx(sigma0_db(cover, 37.0), abs=0.2)
+    np.testing.assert_allclose(image.incidence, 37.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("slope_deg", [-20.0, 10.0, 25.0])
+def test_slopes_brighten_by_local_incidence_and_foreshortening(slope_deg: float) -> None:
+    """σ0(θ - α) sin θ / sin(θ - α), the area of a resolution cell on a tilted plane (Ulaby, Moore and Fung, ch. 12)."""
+    theta, alpha = np.deg2rad(40.0), np.deg2rad(slope_deg)
+    ramp = np.broadcast_to(np.tan(alpha) * SPACING * np.arange(256.0), (256, 256)).astype(np.float32)
+    seen = reflectivity(flat("grass", 256, height=ramp, ground=ramp), radar(), np.random.default_rng(0))
+    middle = slice(100, 156)
+    expected = sigma0_db("grass", 40.0 - slope_deg) + 10 * np.log10(np.sin(theta) / np.sin(theta - alpha))
+    assert 10 * np.log10(seen.power[:, middle].mean()) == pytest.approx(expected, abs=0.15)
+    assert seen.incidence[:, middle] == pytest.approx(40.0 - slope_deg, abs=0.05)
+
+
+def test_accumulation_conserves_energy_and_equals_a_loop() -> None:
+    rng = np.random.default_rng(1)
+    row, start = rng.integers(0, 5, 400), rng.uniform(1, 30, 400)
+    stop, weight = start + rng.exponential(3, 400) * rng.integers(0, 2, 400), rng.exponential(1, 400)
+    (image,) = facets.accumulate(row, start, stop, (weight,), (5, 60))
+    assert image.sum() == pytest.approx(weight.sum(), rel=1e-9)
+    slow = np.zeros((5, 60))
+    for r, a, b, w in zip(row, start, np.maximum(stop, start + facets.MIN_WIDTH), weight):
+        for k in range(60):
+            slow[r, k] += w * max(0.0, min(b, k + 1) - max(a, k)) / (b - a)
+    assert image == pytest.approx(slow, abs=1e-7)
+
+
+def test_accumulation_drops_what_lies_outside() -> None:
+    row, one = np.zeros(3, int), np.ones(3)
+    (image,) = facets.accumulate(row, np.array([-5.0, -0.5, 3.75]), np.array([-4.0, 0.5, 4.75]), (one,), (1, 4))
+    assert image[0] == pytest.approx([0.5, 0, 0, 0.25])
+
+
+def test_horizon_agrees_with_rays() -> None:
+    """Shadow fractions of a rough terrain against rays marched through a densely sampled profile."""
+    rng = np.random.default_rng(2)
+    height = np.cumsum(rng.normal(0, 0.6, (6, 50)), axis=1)
+    cot = 1 / np.tan(np.deg2rad(50.0))
+    profile = facets.trace(height, height, np.zeros(height.shape, bool), 1.0, cot)
+    sub = 200
+    t = (np.arange(sub) + 0.5) / sub
+    z = (profile.left[..., None] + (profile.right - profile.left)[..., None] * t).reshape(6, -1)
+    y = (np.arange(50)[:, None] + t).ravel()
+    dark = np.zeros((6, 50 * sub))
+    for i in range(0, 50 * sub):
+        dark[:, i] = (z[:, :i] > z[:, i : i + 1] + (y[i] - y[:i]) * cot + 1e-9).any(axis=1)
+    assert profile.dark == pytest.approx(dark.reshape(6, 50, sub).mean(axis=2), abs=0.02)
+
+
+def test_other_look_side_mirrors_the_image() -> None:
+    rng = np.random.default_rng(3)
+    heights = np.where(rng.random((64, 64)) > 0.9, 9, 0).astype(np.float32)
+    cover = np.where(heights > 0, CODE["roof"], CODE["grass"]).astype(np.uint8)
+    scene = flat(size=64, height=heights, cover=cover, points=np.array([[20, 11, 2, 20]], np.float32))
+    mirror = replace(scene, height=heights[:, ::-1], cover=cover[:, ::-1], points=np.array([[20, 52, 2, 20]], np.float32))
+    left, right = simulate(scene, radar(), seed=1), simulate(mirror, radar(look="right"), seed=1)
+    for name in ("slc", "intensity", "layover", "shadow", "incidence"):
+        assert np.array_equal(getattr(left, name), getattr(right, name)[:, ::-1]), name
+
+
+def test_flat_ground_maps_to_itself_at_any_altitude() -> None:
+    cover = np.full((96, 96), CODE["grass"], np.uint8)
+    cover[:, 40:50] = CODE["water"]
+    low = reflectivity(flat(size=96, cover=cover), radar(), np.random.default_rng(0))
+    up = np.full((96, 96), 1024, np.float32)
+    high = reflectivity(flat(size=96, cover=cover, height=up, ground=up), radar(), np.random.default_rng(0))
+    assert np.array_equal(low.power, high.power)
+    dark = np.flatnonzero(low.power.mean(axis=0) < 10 ** -1.7)
+    assert dark.tolist() == list(range(40, 50))
+
+
+def test_slant_range_spacing_is_ground_range_times_sine() -> None:
+    scene = flat("water", 192, points=np.array([(64, 40, 0, 50), (64, 140, 0, 50)], np.float32))
+    image = simulate(scene, radar(geometry="slant", incidence_deg=30.0), seed=1).intensity
+    assert image.shape == (192, 96)
+    peaks = np.sort(np.argsort(image[64])[-2:])
+    assert np.diff(peaks)[0] == pytest.approx(100 * np.sin(np.deg2rad(30.0)), abs=1)
+    grass = simulate(flat("grass", 256), radar(geometry="slant", incidence_deg=30.0), seed=1).intensity
+    assert 10 * np.log10(grass.mean(dtype=float)) == pytest.approx(sigma0_db("grass", 30.0), abs=0.2)
+
+
+def test_coarser_grid_keeps_calibration_and_extent() -> None:
+    sensor = replace(PRESETS["sentinel-1"], nesz_db=-60.0)
+    image = simulate(flat("crop", 320), sensor, seed=2)
+    assert image.intensity.shape == (64, 64)
+    expected = sigma0_db("crop", sensor.incidence_deg, "C")
+    assert 10 * np.log10(image.intensity.mean(dtype=float)) == pytest.approx(expected, abs=0.3)
+    finer = PRESETS["airborne-x"].scaled(1.0)
+    assert simulate(flat("crop", 64), finer, seed=2).slc.shape == (128, 128) and finer.resolution_m == (1.2, 1.2)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_form_finite_repeatable_images(name: str) -> None:
+    scene = flat("grass", 160, points=np.array([(50, 60, 1, 20)], np.float32))
+    image, again, other = (simulate(scene, PRESETS[name], seed) for seed in (1, 1, 2))
+    assert image.slc.dtype == np.complex64 and image.intensity.dtype == amplitude(image).dtype == np.float32
+    assert np.isfinite(image.intensity).all() and np.array_equal(image.slc, again.slc)
+    assert not np.array_equal(image.slc, other.slc)
+    np.testing.assert_allclose(amplitude(image), np.sqrt(image.intensity))
+    if PRESETS[name].looks == 1:
+        np.testing.assert_allclose(image.intensity, np.abs(image.slc) ** 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("changes", "word"), [
+    ({"incidence_deg": 0.0}, "incidence"), ({"incidence_deg": 90.0}, "incidence"), ({"incidence_deg": float("nan")}, "incidence"),
+    ({"resolution_m": (1.0, 2.4)}, "finer"), ({"window": "taylor"}, "finer"), ({"looks": 0}, "looks"), ({"looks": -3}, "looks"),
+    ({"look": "up"}, "look"), ({"geometry": "map"}, "geometry"), ({"band": "Q"}, "band"), ({"frequency_ghz": 5.4}, "GHz"),
+    ({"polarisation": "HV"}, "polarisation"), ({"spacing_m": -1.0}, "spacing"), ({"nesz_db": float("nan")}, "nesz"),
+    ({"window": "hann"}, "window"),
+])
+def test_impossible_radars_are_refused(changes: dict, word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        radar(**changes)
+
+
+def test_impossible_scenes_are_refused() -> None:
+    broken = flat(size=32)
+    broken.height.setflags(write=True)
+    broken.height[3, 4] = np.nan  # after the scene's own check
+    with pytest.raises(InputError, match="NaN"):
+        simulate(broken, radar(), 0)
+    with pytest.raises(InputError, match="cover"):
+        simulate(flat(size=32, cover=np.full((32, 32), len(COVERS), np.uint8)), radar(), 0)
+    with pytest.raises(InputError, match="larger scene"):
+        simulate(flat(size=32), PRESETS["sentinel-1"], 0)
+    with pytest.raises(InputError, match="seed"):
+        simulate(flat(size=32), radar(), -1)
+    with pytest.raises(InputError, match="lava"):
+        lookup(("water", "lava"), "X", "VV")
+
+
+def test_every_cover_has_a_physical_row() -> None:
+    table = lookup(COVERS, "X", "VV")
+    assert (np.diff(table.sigma0, axis=1) <= 1e-12).all()  # σ0 never rises with incidence
+    assert (table.nu > 0).all() and ((0 <= table.mirror) & (table.mirror <= 1)).all()
+    assert sigma0_db("water", 40.0) < sigma0_db("asphalt", 40.0) < sigma0_db("grass", 40.0) < sigma0_db("forest", 40.0)

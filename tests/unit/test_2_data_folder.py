@@ -1,0 +1,285 @@
+"""The user's folder: what is read, how it is split and cut, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sarnb.data.dataset import load_card, load_set
+from sarnb.data.folder import check_user_folder, patch_origins, prepare_user_data
+from sarnb.data.listing import list_user_folder
+from sarnb.errors import InputError
+
+SIZE = 32
+REAL = os.environ.get("SARNB_REAL_DATA", "")
+
+
+def picture(seed: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(1, 256, (height, width), dtype=np.uint8)
+
+
+def put(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+    return path
+
+
+def class_folders(root: Path, classes: tuple[str, ...] = ("city", "sea_ships"), each: int = 5) -> Path:
+    for number, label in enumerate(classes):
+        for index in range(each):
+            put(root / label / f"{index}.png", picture(100 * number + index))
+    return root
+
+
+def imagefolder(root: Path, lines: list[str] | None = None, **changes: object) -> Path:
+    """Six images of two classes with metadata; ``changes`` overwrite row 1 (line 2), ``lines`` are appended raw."""
+    rows = []
+    for index in range(6):
+        put(root / f"images/{index}.png", picture(index))
+        rows.append({"file_name": f"images/{index}.png", "text": f"caption {index}", "label": ("field", "water")[index % 2]})
+    rows[1].update(changes)
+    text = [json.dumps({key: value for key, value in row.items() if value != "remove"}) for row in rows] + (lines or [])
+    (root / "metadata.jsonl").write_text("\n".join(text) + "\n", encoding="utf-8")
+    return root
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_class_folders_give_labels_and_captions_and_pass_over_the_rest(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in put")
+    (source / "README.md").write_text("about")
+    (source / "index.csv").write_text("a,b")
+    (source / "city" / "notes.txt").write_text("x")
+    (source / "city" / ".hidden.png").write_bytes(b"broken")
+    put(source / "__MACOSX" / "city" / "0.png", picture(9))
+    put(source / "city" / "north" / "UPPER.PNG", picture(50))
+    listing = list_user_folder(source)
+    assert listing.form == "class folders" and len(listing.images) == 11
+    assert {image.label: image.text for image in listing.images} == {
+        "city": "a radar image of a city",
+        "sea_ships": "a radar image of sea ships",
+    }
+    assert listing.ignored == {".csv": 1, ".md": 1, ".txt": 1}
+
+
+def test_links_to_class_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "all", ("city", "field", "water"))
+    subset = tmp_path / "subset"
+    subset.mkdir()
+    for label in ("city", "water"):
+        (subset / label).symlink_to(source / label, target_is_directory=True)
+    (source / "city" / "loop").symlink_to(source / "city", target_is_directory=True)
+    assert [image.label for image in list_user_folder(subset).images] == ["city"] * 5 + ["water"] * 5
+
+
+def test_metadata_captions_labels_and_scene_facts_are_kept(tmp_path: Path) -> None:
+    source = imagefolder(tmp_path / "in", text="  ships\n at sea ")
+    rows = [json.loads(line) | {"look": "left", "incidence": 35} for line in (source / "metadata.jsonl").read_text().splitlines()]
+    rows[2].pop("text")
+    (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    put(source / "unlisted.png", picture(77))
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
+    found = {row["source"]: row for split in ("train", "val", "test") for row in load_set(tmp_path / "out" / split).rows}
+    assert len(found) == 6 and card["ignored_files"] == {".png": 1}
+    assert found["images/1.png"]["text"] == "ships at sea"
+    assert found["images/2.png"]["text"] == "a radar image of field"
+    assert all((row["look"], row["incidence"], row["sensor"]) == ("left", 35.0, None) for row in found.values())
+
+
+def test_labels_may_come_from_folders_beside_the_metadata(tmp_path: Path) -> None:
+    source = class_folders(tmp_path, each=3)
+    rows = [{"file_name": f"{label}/{index}.png", "text": "seen"} for label in ("city", "sea_ships") for index in range(3)]
+    (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert {image.label for image in list_user_folder(source).images} == {"city", "sea_ships"}
+
+
+def test_no_image_is_in_two_splits_and_every_class_is_in_all(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", each=10)
+    for index in range(3):
+        put(source / "coast" / f"{index}.png", picture(900 + index, 2 * SIZE, 3 * SIZE))
+    prepare_user_data(source, tmp_path / "out", SIZE, seed=4)
+    sets = {split: load_set(tmp_path / "out" / split) for split in ("train", "val", "test", "judge")}
+    sources = {split: set(images.column("source")) for split, images in sets.items()}
+    assert not sources["train"] & sources["val"] and not sources["train"] & sources["test"] and not sources["val"] & sources["test"]
+    assert len(sources["train"] | sources["val"] | sources["test"]) == 23
+    assert all(set(images.labels) == {"city", "sea_ships", "coast"} for images in sets.values())
+    assert [len(sets[split].where(label="city")) for split in ("train", "val", "test")] == [7, 1, 2]
+    assert sets["judge"].rows == sets["train"].rows and np.array_equal(sets["judge"].images, sets["train"].images)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_split(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", each=10)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        prepare_user_data(source, tmp_path / name, SIZE, seed=seed)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert load_set(tmp_path / "a/test").column("source") != load_set(tmp_path / "c/test").column("source")
+
+
+def test_patches_are_cuts_of_the_image_without_overlap() -> None:
+    image = picture(5, 3 * SIZE + 7, 2 * SIZE + 5)
+    origins = patch_origins(image, SIZE, 99, np.random.default_rng(0))
+    assert sorted(origins) == [(3 + SIZE * row, 2 + SIZE * column) for row in range(3) for column in range(2)]
+    image[3 : 3 + SIZE, 2 : 2 + SIZE] = 0
+    assert (3, 2) not in patch_origins(image, SIZE, 99, np.random.default_rng(0))
+    assert len(patch_origins(image, SIZE, 4, np.random.default_rng(0))) == 4
+
+
+def test_8_bit_pixels_arrive_unchanged_and_huge_images_do_not_dominate(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", ("city",), each=6)
+    for index in range(6):
+        put(source / "big" / f"{index}.png", picture(300 + index, 8 * SIZE, 8 * SIZE))
+    card = prepare_user_data(source, tmp_path / "out", SIZE, tiles_per_image=5, tiles_per_class=16)
+    counts = {label: sum(card["counts"][split][label] for split in ("train", "val", "test")) for label in ("big", "city")}
+    assert counts == {"big": 16, "city": 6} and card["mu"] is None and card["storages"] == {"8-bit": 12}
+    train = load_set(tmp_path / "out/train")
+    for image, row in zip(train.images, train.rows, strict=True):
+        whole = np.asarray(Image.open(source / row["source"]))
+        assert np.array_equal(image, whole[row["row"] : row["row"] + SIZE, row["column"] : row["column"] + SIZE])
+
+
+def test_float_amplitude_is_scaled_by_the_training_images_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    for label, level in (("dark", 1.0), ("bright", 4.0)):
+        for index in range(6):
+            samples = rng.rayleigh(level, (SIZE, SIZE)) * np.exp(1j * rng.uniform(0, 6, (SIZE, SIZE)))
+            put(tmp_path / "in" / label / f"{index}.npy", samples)
+    card = prepare_user_data(tmp_path / "in", tmp_path / "out", SIZE)
+    train = load_set(tmp_path / "out/train")
+    amplitude = np.stack([np.abs(np.load(tmp_path / "in" / name)) for name in train.column("source")]).astype(np.float32)
+    scale = amplitude.mean(dtype=np.float64) + 3 * amplitude.std(dtype=np.float64)
+    assert card["mu"] + 3 * card["sigma"] == pytest.approx(scale, rel=1e-6) and card["storages"] == {"complex": 12}
+    expected = np.clip(amplitude / scale, 0, 1) * 255
+    assert np.abs(train.images - expected).max() <= 0.5 + 1e-3
+
+
+def test_images_with_equal_pixels_are_kept_once(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", each=5)
+    put(source / "city" / "copy.png", picture(0))
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
+    assert card["left_out_duplicates"] == ["city/copy.png"]
+    assert sum(card["source_images"][split] for split in ("train", "val", "test")) == 10
+
+
+def replaced(name: str, content: bytes) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        (class_folders(root) / name).write_bytes(content)
+        return root
+
+    return make
+
+
+def with_image(name: str, array: np.ndarray) -> Callable[[Path], Path]:
+    return lambda root: put(class_folders(root) / name, array).parents[1]
+
+
+def two_faults(root: Path) -> Path:
+    class_folders(root)
+    for name in ("city/1.png", "sea_ships/2.png"):
+        (root / name).write_bytes(b"")
+    return root
+
+
+def linked_out(root: Path) -> Path:
+    secret = put(root.parent / "secret.png", picture(1))
+    source = imagefolder(root, file_name="images/link.png")
+    (source / "images/link.png").symlink_to(secret)
+    return source
+
+
+FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "missing": (lambda root: root / "none", "no such folder"),
+    "a file": (lambda root: put(root / "a.png", picture(0)), "is a file, not a folder"),
+    "empty": (lambda root: (root.mkdir(), root)[1], "is empty"),
+    "no image": (lambda root: (root.mkdir(), (root / "a.txt").write_text("x"), root)[2], "holds no image"),
+    "flat": (lambda root: put(root / "a.png", picture(0)).parent, "lie in no class folder"),
+    "one class": (lambda root: class_folders(root, ("city",)), r"one class only \('city'\)"),
+    "two images": (lambda root: class_folders(root, each=2), "'city' has 2 different image"),
+    "metadata below": (lambda root: imagefolder(root / "train").parent, "give .*train as the data folder"),
+    "zero bytes": (replaced("city/1.png", b""), "city/1.png: has zero bytes"),
+    "corrupt": (replaced("city/1.png", b"\x89PNG\r\n\x1a\nrubbish"), "city/1.png: cannot be read"),
+    "two faults": (two_faults, "1 more faulty: sea_ships/2.png"),
+    "constant": (with_image("city/1.png", np.full((SIZE, SIZE), 3, np.uint8)), "constant"),
+    "NaN": (with_image("city/n.npy", np.full((SIZE, SIZE), np.nan)), "NaN"),
+    "colour": (with_image("city/1.png", np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)), "colour"),
+    "small": (with_image("city/1.png", picture(0, SIZE, SIZE - 1)), "32 x 31 px, smaller than the 32 px patch"),
+    "two labels": (with_image("sea_ships/same.png", picture(0)), "same pixels as city/0.png"),
+    "broken JSON": (lambda root: imagefolder(root, lines=['{"file_name": "a']), "metadata.jsonl line 7: broken JSON"),
+    "no object": (lambda root: imagefolder(root, lines=["[1]"]), "line 7: .* is not a JSON object"),
+    "no rows": (lambda root: (imagefolder(root) / "metadata.jsonl").write_text("\n") and root, "has no rows"),
+    "not UTF-8": (lambda root: (imagefolder(root) / "metadata.jsonl").write_bytes(b"\xff\xfe") and root, "not UTF-8"),
+    "missing file": (lambda root: imagefolder(root, file_name="images/9.png"), "line 2: 'images/9.png' does not exist"),
+    "duplicate": (lambda root: imagefolder(root, file_name="./images/0.png"), r"line 2: .* second time \(first in line 1\)"),
+    "parent": (lambda root: imagefolder(root, file_name="../x.png"), "line 2: '../x.png' leaves the folder"),
+    "parent inside": (lambda root: imagefolder(root, file_name="images/../images/1.png"), "leaves the folder"),
+    "absolute": (lambda root: imagefolder(root, file_name=str(root / "images/1.png")), "leaves the folder"),
+    "URL": (lambda root: imagefolder(root, file_name="file://etc/a.png"), "leaves the folder"),
+    "link out": (linked_out, "'images/link.png' leaves the folder"),
+    "no name": (lambda root: imagefolder(root, file_name="remove"), "line 2: 'file_name' is None"),
+    "name type": (lambda root: imagefolder(root, file_name=3), "line 2: 'file_name' is 3"),
+    "NUL": (lambda root: imagefolder(root, file_name="a\0.png"), "does not exist"),
+    "long name": (lambda root: imagefolder(root, file_name="a" * 999 + ".png"), "does not exist"),
+    "surrogate": (lambda root: imagefolder(root, text="\ud800"), "line 2: has half of a surrogate pair"),
+    "name form": (lambda root: imagefolder(root, file_name="metadata.jsonl"), "no image form"),
+    "empty caption": (lambda root: imagefolder(root, text="  "), "line 2: the caption 'text' is empty"),
+    "null caption": (lambda root: imagefolder(root, text=None), "line 2: the caption 'text' is None"),
+    "label type": (lambda root: imagefolder(root, label=4), "line 2: 'label' is 4"),
+    "label path": (lambda root: imagefolder(root, label="../up"), "line 2: 'label' is '../up'"),
+    "look": (lambda root: imagefolder(root, look="east"), "line 2: 'look' is 'east'"),
+    "incidence": (lambda root: imagefolder(root, incidence=120), "line 2: 'incidence' is 120"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_bad_input_is_one_sentence_and_nothing_is_written(fault: str, tmp_path: Path) -> None:
+    make, message = FAULTS[fault]
+    source = make(tmp_path / "in")
+    with pytest.raises(InputError, match=message) as caught:
+        prepare_user_data(source, tmp_path / "results" / "out", SIZE)
+    assert str(tmp_path / "in") in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_good_set_survives_a_later_bad_call_and_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in")
+    prepare_user_data(source, tmp_path / "out", SIZE)
+    before = contents(tmp_path / "out")
+    (source / "city/0.png").write_bytes(b"")
+    with pytest.raises(InputError):
+        prepare_user_data(source, tmp_path / "out", SIZE)
+    assert contents(tmp_path / "out") == before
+    put(tmp_path / "mine" / "diary.png", picture(0))
+    with pytest.raises(InputError, match="no data set of sarnb"):
+        prepare_user_data(class_folders(tmp_path / "in"), tmp_path / "mine", SIZE)
+    with pytest.raises(InputError, match="lies in the source folder"):
+        prepare_user_data(source, source / "out", SIZE)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    source = class_folders(tmp_path / "in")
+    monkeypatch.setattr("sarnb.data.folder.write_png", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        prepare_user_data(source, tmp_path / "out", SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.skipif(not REAL, reason="set SARNB_REAL_DATA to a folder of real radar images in class folders")
+def test_real_images_pass(tmp_path: Path) -> None:
+    card = prepare_user_data(Path(REAL), tmp_path / "out", 128)
+    checked = check_user_folder(Path(REAL), 128)
+    assert load_card(tmp_path / "out") == card and not card["has_truth"]
+    assert sum(card["source_images"][split] for split in ("train", "val", "test")) == len(checked.images)
+    for split in ("train", "val", "test"):
+        images = load_set(tmp_path / "out" / split)
+        assert len(images) == card["totals"][split] and images.images.shape[1:] == (128, 128)
+        assert all(image.min() < image.max() for image in images.images)

@@ -1,0 +1,141 @@
+"""Saved models: the same outputs after loading, by us and by plain diffusers; damage is named."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
+from tiny import tiny_pipeline
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from sarnb.errors import InputError
+from sarnb.model.export import LORA_FILE, foundation_fingerprint, load_trained, save_trained
+from sarnb.model.foundation import encode_prompts
+from sarnb.model.strategy import find_strategy, prepare
+from sarnb.model.token import EMBEDDING_FILE, ROW_KEYS, TOKEN
+
+# Recorded from files that diffusers' training scripts wrote on transformers 4.
+TEXT_KEY = r"text_encoder(_2)?\.text_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj\.lora_linear_layer\.(down|up)\.weight"
+UNET_KEY = r"unet\.(down_blocks|mid_block|up_blocks)\.[\w.]+\.attn[12]\.to_(q|k|v|out\.0)\.lora\.(down|up)\.weight"
+
+
+@pytest.fixture(scope="module")
+def foundation(tmp_path_factory) -> str:
+    """A tiny foundation on disk."""
+    folder = tmp_path_factory.mktemp("foundation")
+    tiny_pipeline().save_pretrained(folder)
+    return str(folder)
+
+
+def trained(name: str, alpha: float | None = None):
+    """A pipeline whose trainable parameters moved, its strategy, and the fingerprint of the foundation."""
+    strategy = find_strategy(name)
+    strategy = strategy if alpha is None else replace(strategy, alpha=alpha)
+    pipe = tiny_pipeline()
+    fingerprint = foundation_fingerprint(pipe)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in (p for group in prepare(pipe, strategy).values() for p in group):
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return pipe, strategy, {"foundation": fingerprint}
+
+
+@torch.no_grad()
+def outputs(pipe, token: bool) -> list[torch.Tensor]:
+    """Text embeddings and a noise prediction."""
+    hidden, pooled = encode_prompts(pipe, ["a <SAR> image of a city" if token else "a radar image of a city"])
+    conditions = {"text_embeds": pooled, "time_ids": torch.ones(1, 6)}
+    latents = torch.linspace(-1, 1, 64).view(1, 4, 4, 4)
+    return [hidden, pooled, pipe.unet(latents, 500, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample]
+
+
+def plain_diffusers(foundation: str, folder, strategy) -> StableDiffusionXLPipeline:
+    """What the model card tells a user to do, without this package."""
+    parts = {}
+    if strategy.unet in ("full", "scratch"):
+        parts["unet"] = UNet2DConditionModel.from_pretrained(folder / "unet")
+    if strategy.text == "full":
+        parts["text_encoder"] = CLIPTextModel.from_pretrained(folder / "text_encoder")
+        parts["text_encoder_2"] = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2")
+    pipe = StableDiffusionXLPipeline.from_pretrained(foundation, **parts)
+    if strategy.has_lora:
+        pipe.load_lora_weights(folder)
+    if strategy.token:
+        rows = load_file(folder / EMBEDDING_FILE)
+        for key, (tokenizer, encoder) in ROW_KEYS.items():
+            tokenizer, encoder = getattr(pipe, tokenizer), getattr(pipe, encoder)
+            pipe.load_textual_inversion(rows[key], token=TOKEN, tokenizer=tokenizer, text_encoder=encoder)
+            getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
+    return pipe
+
+
+@pytest.mark.parametrize("name", ["scratch", "token", "unet-lora+te-lora+token-r4", "unet-full+te-full+token", "hybrid-r4"])
+def test_loaded_outputs_are_the_trained_ones_bit_for_bit(name, foundation, tmp_path):
+    pipe, strategy, record = trained(name)
+    save_trained(pipe, strategy, tmp_path, record)
+    expected = outputs(pipe, strategy.token)
+    for loaded in (load_trained(foundation, tmp_path), plain_diffusers(foundation, tmp_path, strategy)):
+        assert all(torch.equal(a, b) for a, b in zip(outputs(loaded, strategy.token), expected))
+    card = (tmp_path / "README.md").read_text()
+    assert ("load_lora_weights" in card) == strategy.has_lora and ("load_textual_inversion" in card) == strategy.token
+
+
+def test_fused_lora_differs_by_rounding_only(foundation, tmp_path):
+    pipe, strategy, record = trained("unet-lora+te-lora+token-r4", alpha=8)
+    save_trained(pipe, strategy, tmp_path, record)
+    fused = load_trained(foundation, tmp_path, fuse=True)
+    assert not any("lora" in name for part in (fused.unet, fused.text_encoder) for name, _ in part.named_modules())
+    for found, expected in zip(outputs(fused, True), outputs(pipe, True)):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_alpha_is_in_the_weights_for_readers_that_ignore_it(foundation, tmp_path):
+    pipe, strategy, record = trained("unet-lora-r4", alpha=8)
+    save_trained(pipe, strategy, tmp_path, record)
+    loaded = plain_diffusers(foundation, tmp_path, strategy)
+    assert torch.equal(outputs(loaded, False)[2], outputs(pipe, False)[2])
+
+
+def test_lora_keys_are_those_of_the_ecosystem(tmp_path):
+    pipe, strategy, record = trained("unet-lora+te-lora+token-r4")
+    save_trained(pipe, strategy, tmp_path, record)
+    keys = set(load_file(tmp_path / LORA_FILE))
+    text = {key for key in keys if key.startswith("text_encoder")}
+    assert text and all(re.fullmatch(TEXT_KEY, key) for key in text)
+    assert all(re.fullmatch(UNET_KEY, key) for key in keys - text)
+    assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight" in text
+    assert len([key for key in text if key.startswith("text_encoder_2.")]) == 2 * 4 * 2  # layers, projections, matrices
+
+
+def test_full_text_encoders_have_the_prefix_of_transformers_4(tmp_path):
+    pipe, strategy, record = trained("unet-full+te-full+token")
+    save_trained(pipe, strategy, tmp_path, record)
+    for folder in ("text_encoder", "text_encoder_2"):
+        weights = load_file(tmp_path / folder / "model.safetensors")
+        assert all(key.startswith("text_model.") or key == "text_projection.weight" for key in weights)
+        rows = json.loads((tmp_path / folder / "config.json").read_text())["vocab_size"]
+        assert weights["text_model.embeddings.token_embedding.weight"].shape[0] == rows == len(tiny_pipeline().tokenizer)
+
+
+def test_damage_and_mismatch_are_named(foundation, tmp_path):
+    pipe, strategy, record = trained("te-lora-r4")
+    with pytest.raises(InputError, match="holds no finished model"):
+        load_trained(foundation, tmp_path)
+    save_trained(pipe, strategy, tmp_path, {"foundation": "0" * 16})
+    with pytest.raises(InputError, match="trained on the foundation 0000"):
+        load_trained(foundation, tmp_path)
+    save_trained(pipe, strategy, tmp_path, record)
+    weights = tmp_path / LORA_FILE
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match="pytorch_lora_weights.safetensors: truncated"):
+        load_trained(foundation, tmp_path)
+    (tmp_path / "record.json").write_text("{")
+    with pytest.raises(InputError, match="record.json: damaged"):
+        load_trained(foundation, tmp_path)
+    with pytest.raises(InputError, match="nothing to save"):
+        save_trained(pipe, find_strategy("zero-shot"), tmp_path)

@@ -1,0 +1,122 @@
+"""Amplitude measures against closed forms and scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sarnb.errors import InputError
+from sarnb.metrics import amplitude
+
+RNG_SEED = 11
+
+
+def speckle(looks: float, count: int = 8, size: int = 128, scale: float = 40.0, seed: int = RNG_SEED) -> np.ndarray:
+    """Flat scene of `looks`-look speckle as 8-bit amplitude [count, size, size]."""
+    intensity = np.random.default_rng(seed).gamma(looks, 1.0 / looks, (count, size, size))
+    return np.clip(np.rint(np.sqrt(intensity) * scale), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def rayleigh() -> np.ndarray:
+    return amplitude.histogram(speckle(1.0)).sum(0)
+
+
+def test_histogram_counts_every_level() -> None:
+    image = np.array([[[0, 0, 3], [255, 3, 3]]], np.uint8)
+    counts = amplitude.histogram(image)
+    assert counts.shape == (1, 256)
+    assert {0: 2, 3: 3, 255: 1} == {int(level): int(counts[0, level]) for level in np.flatnonzero(counts[0])}
+
+
+def test_rayleigh_coefficient_of_variation(rayleigh: np.ndarray) -> None:
+    assert amplitude.coefficient_of_variation(rayleigh) == pytest.approx(np.sqrt(4 / np.pi - 1), abs=0.003)
+
+
+@pytest.mark.parametrize("looks", [1.0, 4.0])
+def test_equivalent_number_of_looks(looks: float) -> None:
+    images = speckle(looks)
+    assert amplitude.equivalent_number_of_looks(amplitude.histogram(images).sum(0)) == pytest.approx(looks, rel=0.03)
+    assert amplitude.local_looks(images).mean() == pytest.approx(looks, rel=0.15)
+
+
+def test_local_looks_ignore_the_scene() -> None:
+    flat = speckle(1.0)
+    steps = flat.copy()
+    steps[:, :, 64:] = speckle(1.0, scale=10.0)[:, :, 64:]  # an edge of 12 dB on a window border
+    assert amplitude.equivalent_number_of_looks(amplitude.histogram(steps).sum(0)) < 0.6
+    assert amplitude.local_looks(steps).mean() == pytest.approx(amplitude.local_looks(flat).mean(), rel=0.1)
+
+
+def test_rayleigh_log_cumulants(rayleigh: np.ndarray) -> None:
+    _, second, third = amplitude.log_cumulants(rayleigh)
+    assert second == pytest.approx(np.pi**2 / 24, rel=0.01)
+    assert third == pytest.approx(-2.4041138 / 8, rel=0.03)  # psi''(1) = -2 zeta(3)
+
+
+def test_kl_by_hand() -> None:
+    p, q = np.zeros(256), np.zeros(256)
+    p[[10, 20]] = 3, 1
+    q[[10, 20]] = 1, 1
+    expected = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    assert amplitude.kl(p, q, epsilon=0.0 + 1e-12) == pytest.approx(expected, abs=1e-8)
+    assert amplitude.kl(p, q) == pytest.approx(stats.entropy(amplitude.probabilities(p, 1e-6), amplitude.probabilities(q, 1e-6)))
+    assert amplitude.reverse_kl(p, q) == pytest.approx(amplitude.kl(q, p))
+    assert amplitude.kl(p, p) == 0.0
+
+
+def test_jensen_shannon_bounds(rayleigh: np.ndarray) -> None:
+    other = np.zeros(256)
+    other[255] = 1
+    lonely = np.zeros(256)
+    lonely[0] = 5
+    assert amplitude.jensen_shannon(other, lonely) == pytest.approx(np.log(2))
+    assert amplitude.jensen_shannon(rayleigh, 3 * rayleigh) == pytest.approx(0, abs=1e-12)
+
+
+def test_wasserstein_and_kolmogorov_smirnov_equal_scipy() -> None:
+    first, second = speckle(1.0, count=1, size=64), speckle(3.0, count=1, size=64, seed=2)
+    counts = amplitude.histogram(first)[0], amplitude.histogram(second)[0]
+    a, b = first.ravel() / 255, second.ravel() / 255
+    assert amplitude.wasserstein(*counts) == pytest.approx(stats.wasserstein_distance(a, b))
+    assert amplitude.kolmogorov_smirnov(*counts) == pytest.approx(stats.ks_2samp(a, b).statistic)
+
+
+def test_leading_axes_are_kept() -> None:
+    counts = amplitude.histogram(speckle(1.0, count=4, size=32))
+    together = amplitude.kl(counts, counts[::-1])
+    assert together.shape == (4,)
+    assert together[1] == pytest.approx(amplitude.kl(counts[1], counts[2]))
+    assert amplitude.log_cumulants(counts).shape == (4, 3)
+
+
+@pytest.mark.parametrize("measure", ["kl", "reverse_kl", "jensen_shannon", "wasserstein", "kolmogorov_smirnov", "log_cumulant_distance"])
+def test_wrong_speckle_law_is_ordered(measure: str, rayleigh: np.ndarray) -> None:
+    function = getattr(amplitude, measure)
+    values = [float(function(rayleigh, amplitude.histogram(speckle(looks, seed=5)).sum(0))) for looks in (1.0, 1.5, 2.5, 4.0)]
+    assert values == sorted(values)
+    assert values[1] > 10 * values[0]
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="at least 1 needed"):
+        amplitude.histogram(np.zeros((0, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="NaN"):
+        amplitude.histogram(np.full((1, 8, 8), np.nan))
+    with pytest.raises(InputError, match="8-bit"):
+        amplitude.histogram(np.zeros((1, 8, 8), np.float32))
+    with pytest.raises(InputError, match="different sizes"):
+        amplitude.histogram([np.zeros((8, 8), np.uint8), np.zeros((8, 9), np.uint8)])
+    with pytest.raises(InputError, match="empty or NaN"):
+        amplitude.kl(np.zeros(256), np.ones(256))
+    with pytest.raises(InputError, match="smaller than the 8 px window"):
+        amplitude.local_looks(np.zeros((1, 4, 4), np.uint8))
+
+
+def test_all_zero_image_has_no_ratio() -> None:
+    black = np.zeros((1, 16, 16), np.uint8)
+    counts = amplitude.histogram(black)
+    assert np.isnan(amplitude.coefficient_of_variation(counts)).all()
+    assert np.isnan(amplitude.equivalent_number_of_looks(counts)).all()
+    assert np.isnan(amplitude.local_looks(black)).all()

@@ -1,0 +1,123 @@
+"""Set distances against torchmetrics, scipy and points whose neighbours are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
+
+from sarnb.errors import InputError
+from sarnb.metrics import distribution
+
+
+def gaussian(count: int, width: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(count, width)) @ np.diag(np.linspace(0.5, 2, width)) + shift
+
+
+def test_frechet_equals_torchmetrics_and_scipy() -> None:
+    real, fake = gaussian(200, 6), gaussian(150, 6, 0.4, seed=1)
+    ours = distribution.frechet_distance(real, fake)
+    moments = [torch.from_numpy(part) for x in (real, fake) for part in (x.mean(0), np.cov(x.T))]
+    assert ours == pytest.approx(float(_compute_fid(*moments)), rel=1e-6)
+    a, b = np.cov(real.T), np.cov(fake.T)
+    expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert ours == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_closed_form() -> None:
+    mean, identity = np.zeros(3), np.eye(3)
+    assert distribution.gaussian_frechet(mean, identity, mean + 2, 4 * identity) == pytest.approx(12 + 3 * (1 - 2) ** 2)
+
+
+def test_frechet_of_integer_weights_is_that_of_repeats() -> None:
+    real, fake = gaussian(60, 3), gaussian(8, 3, seed=2)
+    times = np.array([0, 1, 2, 3, 0, 1, 1, 2])
+    mean, covariance, _ = distribution.weighted_moments(fake, times / times.sum())
+    repeated = np.repeat(fake, times, axis=0)
+    np.testing.assert_allclose(mean, repeated.mean(0))
+    biased = np.cov(repeated.T, bias=True)
+    np.testing.assert_allclose(covariance * (1 - ((times / times.sum()) ** 2).sum()), biased)
+
+
+def test_shrinkage_keeps_small_sets_finite_and_lowers_their_bias() -> None:
+    real, fake = gaussian(20, 30), gaussian(20, 30, seed=1)  # one law, fewer images than dimensions
+    plain = distribution.frechet_distance(real, fake, shrinkage="none")
+    shrunk = distribution.frechet_distance(real, fake)
+    assert 0 <= shrunk < plain
+
+
+def test_oas_intensity_limits() -> None:
+    assert distribution.oas_intensity(np.eye(4), 10) == 1.0  # already a multiple of the identity
+    assert distribution.oas_intensity(np.diag([1.0, 2.0, 3.0]), 1e9) == pytest.approx(0, abs=1e-6)
+
+
+def test_kid_equals_torchmetrics() -> None:
+    real, fake = gaussian(30, 8), gaussian(30, 8, 0.3, seed=1)
+    kernels = [distribution.polynomial_kernel(a, b) for a, b in ((real, real), (real, fake), (fake, fake))]
+    theirs = float(poly_mmd_unbiased(*kernels))
+    assert distribution.kid(real, fake) == pytest.approx(theirs, rel=1e-9)
+    assert distribution.kid(real, fake) == pytest.approx(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(fake))), rel=1e-6)
+
+
+def poly_mmd_unbiased(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
+    n, m = len(xx), len(yy)
+    return (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()
+
+
+def test_kid_is_unbiased_for_one_law() -> None:
+    values = [distribution.kid(gaussian(20, 4, seed=2 * k), gaussian(20, 4, seed=2 * k + 1)) for k in range(60)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
+    assert min(values) < 0
+
+
+def test_precision_and_recall_of_known_points() -> None:
+    real = np.arange(10.0)[:, None]  # radius of the 3 nearest: 2 inside, 3 at the ends
+    fake = np.array([[4.0], [4.2], [4.4], [4.6], [30.0], [31.0], [32.0], [33.0]])
+    precision, recall = distribution.precision_recall(real, fake)
+    assert precision == 0.5
+    # generated radii: 0.6 and 0.4 around 4 to 4.6, 2 to 3 around 30: only real 4 and 5 are reached
+    assert recall == pytest.approx(0.2)
+
+
+def test_precision_and_recall_extremes() -> None:
+    real = gaussian(30, 3)
+    assert distribution.precision_recall(real, real) == (1.0, 1.0)
+    assert distribution.precision_recall(real, real + 1000) == (0.0, 0.0)
+    collapsed = np.repeat(real[:1], 30, axis=0)
+    precision, recall = distribution.precision_recall(real, collapsed)
+    assert precision == 1.0 and recall < 0.1
+
+
+def test_memorised_finds_the_copies() -> None:
+    rng = np.random.default_rng(0)
+    train, held_out = (rng.integers(0, 256, (12, 64, 64)).astype(np.uint8) for _ in range(2))
+    noisy = np.clip(train[:3] + rng.normal(0, 20, (3, 64, 64)), 0, 255).astype(np.uint8)
+    fresh = rng.integers(0, 256, (5, 64, 64)).astype(np.uint8)
+    views = [distribution.thumbnails(stack) for stack in (np.concatenate([noisy, fresh]), train, held_out)]
+    assert distribution.memorised(*views)[:3].all()
+    assert distribution.memorised(*views)[3:].mean() <= 0.4
+    similarity, index = distribution.nearest_neighbour(views[0], views[1])
+    assert index[:3].tolist() == [0, 1, 2] and similarity[:3].min() > 0.9
+
+
+def test_thumbnails_are_unit_vectors_and_survive_black() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 40, 33)).astype(np.uint8)
+    np.testing.assert_allclose(np.linalg.norm(distribution.thumbnails(images), axis=1), 1)
+    assert not distribution.thumbnails(np.zeros((1, 32, 32), np.uint8)).any()
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="at least 2"):
+        distribution.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
+    with pytest.raises(InputError, match="differ"):
+        distribution.kid(np.zeros((3, 3)), np.zeros((5, 4)))
+    with pytest.raises(InputError, match="NaN"):
+        distribution.kid(np.full((3, 3), np.nan), np.zeros((5, 3)))
+    with pytest.raises(InputError, match="at least 4"):
+        distribution.precision_recall(np.zeros((3, 3)), np.zeros((9, 3)))
+    with pytest.raises(InputError, match="shrinkage"):
+        distribution.frechet_distance(np.eye(3), np.eye(3), shrinkage="some")

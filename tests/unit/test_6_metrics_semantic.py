@@ -1,0 +1,90 @@
+"""Judged meaning with a judge whose vectors are known."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from sarnb.errors import InputError
+from sarnb.metrics import semantic
+
+
+class BrightnessJudge:
+    """Images and texts as unit vectors on a half circle: brightness, and a number written in the text."""
+
+    def embed_images(self, images: np.ndarray) -> torch.Tensor:
+        return self._circle([float(image.mean()) / 255 for image in images])
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        assert not any("<" in text for text in texts)
+        return self._circle([float(text.split()[-1]) for text in texts])
+
+    @staticmethod
+    def _circle(values: list[float]) -> torch.Tensor:
+        angle = torch.tensor(values) * np.pi
+        return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def grey(values: list[float]) -> np.ndarray:
+    return np.stack([np.full((8, 8), round(255 * value), np.uint8) for value in values])
+
+
+def test_embedding_in_batches_and_token_words() -> None:
+    judge = BrightnessJudge()
+    images = grey([0.0, 0.2, 1.0])
+    np.testing.assert_allclose(semantic.embed_images(judge, images, batch_size=2), semantic.embed_images(judge, images))
+    texts = semantic.embed_texts(judge, ["a <SAR> 0.5", "b 0", "a <SAR> 0.5"])
+    np.testing.assert_allclose(texts, [[0, 1], [1, 0], [0, 1]], atol=1e-6)
+
+
+def test_cosine_and_zero_shot() -> None:
+    judge = BrightnessJudge()
+    images = semantic.embed_images(judge, grey([0.0, 0.4, 0.6, 1.0]))
+    prompts = semantic.embed_texts(judge, ["0", "0.5", "1"])
+    np.testing.assert_allclose(semantic.cosine(images[[0, 3]], prompts[[0, 2]]), [1, 1])
+    assert semantic.zero_shot(images, prompts).tolist() == [0, 1, 1, 2]
+    assert semantic.zero_shot_accuracy(images, prompts, np.array([0, 1, 2, 2])) == 0.75
+    only = np.array([[True, False, True]] * 4)
+    assert semantic.zero_shot(images, prompts, only).tolist() == [0, 0, 2, 2]
+
+
+def test_retrieval_chance_equals_enumeration() -> None:
+    rng = np.random.default_rng(0)
+    images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 7, 3)))
+    captions = list("abcdefg")
+    ours = semantic.retrieval_r1(images, texts, captions, gallery=4)
+    similarity = images @ texts.T
+    for index in range(7):
+        galleries = list(combinations([other for other in range(7) if other != index], 3))
+        wins = sum(all(similarity[index, other] <= similarity[index, index] for other in gallery) for gallery in galleries)
+        assert ours[index] == pytest.approx(wins / len(galleries))
+
+
+def test_equal_captions_count_once() -> None:
+    judge = BrightnessJudge()
+    captions = ["0.0", "0.5", "1.0", "0.5"]
+    images, texts = semantic.embed_images(judge, grey([0, 0.5, 1, 0.5])), semantic.embed_texts(judge, captions)
+    assert semantic.retrieval_r1(images, texts, captions, gallery=3).tolist() == [1, 1, 1, 1]
+    with pytest.raises(InputError, match="3 different captions, 4 needed"):
+        semantic.retrieval_r1(images, texts, captions, gallery=4)
+
+
+def test_label_prompts() -> None:
+    assert semantic.label_prompt("city") == "a radar image of a city"
+    assert "river" in semantic.label_prompt("river+forest")
+    assert semantic.label_prompt("vehicle_t72") == "a radar image of vehicle_t72"
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="8-bit"):
+        semantic.embed_images(BrightnessJudge(), np.zeros((2, 8, 8)))
+
+    class Broken(BrightnessJudge):
+        def embed_images(self, images: np.ndarray) -> torch.Tensor:
+            return torch.full((len(images), 2), float("nan"))
+
+    with pytest.raises(InputError, match="judge"):
+        semantic.embed_images(Broken(), grey([0.1]))
