@@ -24,7 +24,8 @@ def run_node(name: str, plan_file: Path) -> None:
     """
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
     node, results = plan["nodes"][name], Path(plan["results"])
-    state, stamp = results / ".state", Path(node["stamp"])
+    state = results / ".state"
+    stamp = state / node["stamp"]
 
     def say(line: str) -> None:
         with open(state / "progress.log", "a", encoding="utf-8") as stream:

@@ -99,7 +99,7 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_profile(name: str | Path, **overrides: typing.Any) -> Profile:
+def load_profile(name: str | Path, /, **overrides: typing.Any) -> Profile:
     """Reads a shipped profile by name, or a YAML file by path, with some values overridden.
 
     Raises:

@@ -143,7 +143,8 @@ class Record:
         Returns:
             The recorded artefacts, a row each: path, meaning, sha256 (first twelve digits).
         """
-        earlier = {entry["path"] for entry in read_manifest(self.folder, self.producer).get("artefacts", []) if entry["kind"] in ("figure", "table")}
+        recorded = read_manifest(self.folder, self.producer).get("artefacts", [])
+        earlier = {entry["path"] for entry in recorded if entry["kind"] in ("figure", "table")}
         entries = []
         for kind, name, meaning in self._staged:
             target = self.folder / name

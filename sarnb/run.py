@@ -163,7 +163,7 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
         "root": str(repository()), "python": sys.executable, "results": str(results), "notebooks": str(notebooks_folder()),
         "runner": {"host": os.uname().nodename, "pid": os.getpid()}, "offline": local, "memory_mb": MEMORY_MB,
         "nodes": {name: {
-            "upstream": list(node.upstream), "stamp": str(node.stamp), "parameters": node.parameters, "parts": node.parts,
+            "upstream": list(node.upstream), "stamp": node.stamp.name, "parameters": node.parameters, "parts": node.parts,
             "threads": profile.threads or (share if name in crowd else cores())} for name, node in nodes.items()}}
 
 
@@ -176,7 +176,7 @@ def _snakemake(wishes: Wishes, plan_file: Path, jobs: int, lock: int) -> int:
     local = wishes.executor == "local"
     scale = ["--cores", str(max(cores(), jobs))] if local else ["--jobs", str(wishes.jobs or 4), "--executor", wishes.executor]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository() / "notebooks" / "Snakefile"),
-               "--directory", str(state), "--config", f"plan={plan_file}", *scale,
+               "--directory", str(state), "--config", f"plan={plan_file.name}", *scale,
                *(["--resources", f"slot={jobs}"] if local else []),
                "--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "--scheduler", "greedy",
                # This folder has a lock of its own, which the system lifts when its holder is killed.

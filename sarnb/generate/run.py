@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,17 +12,16 @@ from pathlib import Path
 import pandas as pd
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import write_json
+from sarnb.data.files import METADATA, write_json
 from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
-from sarnb.model.export import RECORD, foundation_fingerprint, load_trained, read_record, save_trained
+from sarnb.model.export import RECORD, foundation_fingerprint, load_trained, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.model.token import TOKEN, with_token
 from sarnb.train.cache import content_key
-from sarnb.train.checkpoint import NAME as CHECKPOINT
 from sarnb.train.finetune import FinetuneConfig, finetune, training_key
 
-SAMPLING = "sampling.json"
+SAMPLING, HISTORY, TRAINING = "sampling.json", "history.csv", ".training-"
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,27 @@ def train(
 ) -> tuple[pd.DataFrame, dict]:
     """Fine-tune and save into ``out`` unless it holds the same training, finished; (history, cost)."""
     data = load_set(data_dir / "train")
-    val = load_set(data_dir / "val") if (data_dir / "val" / "metadata.jsonl").exists() else None
+    val = load_set(data_dir / "val") if (data_dir / "val" / METADATA).exists() else None
     pipe = load_foundation(foundation)
-    if (out / RECORD).exists():
-        record = read_record(out)
-        same = record.get("config") == _plain(config) and record["strategy"] == _plain(strategy)
-        same &= record.get("foundation") == foundation_fingerprint(pipe) and record.get("data") == training_key(data)
-        if same and (out / "history.csv").exists():
-            (out / CHECKPOINT).unlink(missing_ok=True)
-            return pd.read_csv(out / "history.csv"), record["cost"]
-        (out / RECORD).unlink()
-    result = finetune(pipe, strategy, data, config, out, val, cache)
+    wanted = {
+        "strategy": _plain(strategy),
+        "config": _plain(config),
+        "foundation": foundation_fingerprint(pipe),
+        "data": training_key(data),
+    }
+    history = out / HISTORY
+    if history.exists():
+        record = _finished(out / RECORD)
+        if {name: record.get(name) for name in wanted} == wanted:
+            return pd.read_csv(history), record["cost"]
+    # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
+    training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
+    result = finetune(pipe, strategy, data, config, training, val, cache)
+    (out / HISTORY).unlink(missing_ok=True)
     save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
-    (out / CHECKPOINT).unlink(missing_ok=True)  # the optimiser's state; three times the model's size
+    os.replace(training / HISTORY, history)
+    for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
+        shutil.rmtree(folder)
     return result.history, result.cost
 
 
@@ -102,17 +111,17 @@ def sample(
     strategy: Strategy, foundation: str, data_dir: Path, model: Path | None, out: Path, sampling: SamplingConfig
 ) -> tuple[ImageSet, dict]:
     """Draw the evaluation set into ``out`` unless it is there, by the same model and settings; (images, cost)."""
-    rows = evaluation_rows(load_set(data_dir / "test"), strategy, sampling)
+    test = load_set(data_dir / "test")
+    rows, size = evaluation_rows(test, strategy, sampling), test.images.shape[1]
     wanted = {
         "sampling": _plain(sampling),
-        "rows": content_key(json.dumps(rows)),
+        "rows": content_key(json.dumps([size, rows])),
         "model": content_key((model / RECORD).read_bytes()) if model else foundation,
     }
     stamp = out / SAMPLING
-    if stamp.exists():
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-        if {name: found.get(name) for name in wanted} == wanted:
-            return load_set(out), found["cost"]
+    found = _finished(stamp)
+    if {name: found.get(name) for name in wanted} == wanted:
+        return load_set(out), found["cost"]
     pipe = load_trained(foundation, model, fuse=True) if model else load_foundation(foundation)
     start = time.perf_counter()
     images = generate(
@@ -122,6 +131,7 @@ def sample(
         sampling.steps,
         sampling.guidance_scale,
         sampling.batch_size,
+        size,
         precision=sampling.precision,
         label=strategy.name,
     )
@@ -145,6 +155,14 @@ def evaluation_rows(test: ImageSet, strategy: Strategy, sampling: SamplingConfig
     groups = {row["label"]: row["group"] for row in test.rows if row.get("label") and row.get("group")}
     looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
     return evaluation_prompts(labels, sampling.per_class, token, looks, groups, sampling.sensor)
+
+
+def _finished(path: Path) -> dict:
+    """The record of earlier work, or {} where there is none or it is damaged: then the work is done again."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _plain(value: object) -> dict:

@@ -23,8 +23,8 @@ BRIGHT, DARK = (0.0, 1.0, 2.0), (0.0, 1.0)  # thresholds in standard deviations 
 SMOOTHING = ((3, 1), (3, 3))  # averaging windows (azimuth, range) in pixels against speckle
 RIDGE = 30.0
 CALIBRATION_MINIMUM = 8  # real images of known side
-_STRONG = [index for index, (size, b, d, lag) in enumerate((s, b, d, lag) for s in SMOOTHING for b in BRIGHT for d in DARK for lag in LAGS)
-           if size == (3, 3) and (b, d) == (2.0, 1.0) and lag <= 8]
+_COLUMNS = [(size, bright, dark, lag) for size in SMOOTHING for bright in BRIGHT for dark in DARK for lag in LAGS]
+_STRONG = [index for index, column in enumerate(_COLUMNS) if column[:3] == ((3, 3), 2.0, 1.0) and column[3] <= 8]
 
 
 def side_features(images: np.ndarray) -> np.ndarray:

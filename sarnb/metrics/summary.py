@@ -57,10 +57,10 @@ def format_interval(row: pd.Series) -> str:
 
 
 def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled", label: str = "all") -> pd.DataFrame:
-    """Strategies (no anchors) from best to worst on one metric, with columns of `over_seeds` and `gap`.
+    """Strategies (no anchors) from best to worst on one metric, with columns of `over_seeds`, `gap`, `gap_lo`, `gap_hi`.
 
     `gap` is what is sorted: the value (lower is better), its negative (higher is better), or its distance from the
-    "real vs real" row (match), where that row exists.
+    "real vs real" row (match), where that row exists. `gap_lo` and `gap_hi` are the interval in the same terms.
     """
     chosen = _select(evaluation, [metric], split, label)
     better = find_metric(metric).better
@@ -69,9 +69,14 @@ def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled", label: st
         real = chosen.loc[chosen["strategy"] == REAL_VS_REAL, "value"]
         if real.empty:
             raise InputError(f"evaluation table: no {REAL_VS_REAL!r} row for {metric}; add the anchors first.")
-        runs["gap"] = (runs["value"] - float(real.iloc[0])).abs()
+        offsets = runs[["value", "lo", "hi"]] - float(real.iloc[0])
+        ends = offsets[["lo", "hi"]].abs()
+        around = (offsets["lo"] <= 0) & (offsets["hi"] >= 0)  # an interval around the real value has gaps down to 0
+        runs["gap"], runs["gap_lo"], runs["gap_hi"] = offsets["value"].abs(), ends.min(axis=1).mask(around, 0.0), ends.max(axis=1)
+    elif better == "lower":
+        runs["gap"], runs["gap_lo"], runs["gap_hi"] = runs["value"], runs["lo"], runs["hi"]
     else:
-        runs["gap"] = runs["value"] * (1.0 if better == "lower" else -1.0)
+        runs["gap"], runs["gap_lo"], runs["gap_hi"] = -runs["value"], -runs["hi"], -runs["lo"]
     return runs.sort_values("gap", kind="stable").reset_index(drop=True)
 
 
@@ -114,11 +119,12 @@ def _sentence(order: pd.DataFrame, rows: pd.DataFrame, metric: str, split: str) 
     if pd.isna(best["lo"]) or rest["lo"].isna().any():
         text += "; without intervals the order is not settled" if len(rest) else ""
     elif len(rest):
-        overlap = rest[(rest["lo"] <= best["hi"]) & (rest["hi"] >= best["lo"])]["strategy"].tolist()
+        overlap = rest[(rest["gap_lo"] <= best["gap_hi"]) & (rest["gap_hi"] >= best["gap_lo"])]["strategy"].tolist()
+        kind = "a distance whose interval" if METRICS[metric].better == "match" else "an interval that"
         if overlap:
-            text += f", an interval that overlaps that of {_join(overlap)}, so these are not told apart"
+            text += f", {kind} overlaps that of {_join(overlap)}, so these are not told apart"
         else:
-            text += ", an interval that overlaps no other strategy's"
+            text += f", {kind} overlaps no other strategy's"
     anchors = {row["strategy"]: row["value"] for _, row in rows.iterrows()}
     marks = [f"{name} {anchors[name]:.3g}" for name in (REAL_VS_REAL, OPTICAL_AS_GREY) if name in anchors]
     return text + (f" ({', '.join(marks)})." if marks else ".")

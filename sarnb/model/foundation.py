@@ -6,15 +6,18 @@ The object is always diffusers' own ``StableDiffusionXLPipeline``: two CLIP text
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from sarnb import foundation_path
 from sarnb.errors import InputError
@@ -158,12 +161,15 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
     Raises ``InputError`` where nothing is there or the weights are damaged.
     """
     path = foundation_path() if spec == "embedded" else Path(spec)
+    if not sys.stderr.isatty():  # their bars would fill a log with thousands of lines
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
     try:
         if path.suffix in (".safetensors", ".ckpt"):
-            pipe = StableDiffusionXLPipeline.from_single_file(path, torch_dtype=dtype)
+            pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=dtype)
         else:
             source = str(path) if path.exists() else spec
-            pipe = StableDiffusionXLPipeline.from_pretrained(source, torch_dtype=dtype, add_watermarker=False)
+            pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False)
     except (OSError, EnvironmentError, SafetensorError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

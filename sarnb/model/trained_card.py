@@ -45,13 +45,14 @@ def trained_card(strategy: Strategy, record: dict) -> str:
 
 def _what_trained(strategy: Strategy) -> str:
     modes = {
-        "lora": f"LoRA of rank {strategy.rank} on",
-        "full": "All weights trained:",
-        "scratch": "All weights trained from a random start:",
+        "lora": f"LoRA of rank {strategy.rank} on {{}}.",
+        "full": "All weights of {} trained.",
+        "scratch": "All weights of {} trained from a random start.",
     }
-    sentences = [f"{modes[strategy.unet]} the UNet."] if strategy.unet != "frozen" else []
+    sentences = [modes[strategy.unet].format("the UNet")] if strategy.unet != "frozen" else []
     if strategy.text != "frozen":
-        sentences.append(f"{modes[strategy.text]} both text encoders.")
+        tables = ", their embedding tables apart" if strategy.text == "full" else ""
+        sentences.append(modes[strategy.text].format(f"both text encoders{tables}"))
     if strategy.token:
         sentences.append(f'A learned word {TOKEN}, started from "{strategy.init}".')
     return " ".join(sentences)

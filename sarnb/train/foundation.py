@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sarnb.data.scenes import scene_seed
@@ -54,13 +55,13 @@ class FoundationRecipe:
     scenes: int = 16_000  # captioned optical scenes, all classes and compositions
     textures: int = 12_000  # dead leaves and power-law noise, 64 px
     vae_batch: int = 16  # crops of 64 px
-    vae_steps: int = 1_600  # half scenes, half textures; the discriminator joins half-way
+    vae_steps: int = 1_000  # half scenes, half textures; the discriminator joins half-way
     vae_rate: float = 3e-4
     vocabulary: int = 1_400  # tokens
-    text_steps: int = 450  # contrastive, of both text towers and the image tower
+    text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: int = 4_000
+    unet_steps: int = 2_400
     unet_batch: int = 32
     unet_rate: float = 4e-4
     unet_ema: float = 0.999
@@ -110,6 +111,7 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
         schedule="cosine",
         weight_decay=0.0,
         ema_decay=0.995,
+        checkpoint_every=100,
         seed=recipe.seed,
     )
     textures = texture_pictures(recipe.textures, recipe.seed)
@@ -140,6 +142,7 @@ def text_stage(
         warmup_steps=50,
         schedule="cosine",
         ema_decay=0.99,
+        checkpoint_every=50,
         seed=recipe.seed,
     )
     train_clip(encoder, scenes, captions, loop, out / "text", batch_size=recipe.text_batch, label="text towers")
@@ -203,6 +206,10 @@ def export_foundation(
     staging = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staging, ignore_errors=True)
     copy.deepcopy(pipe).to(torch.float16).save_pretrained(staging, safe_serialization=True)
+    # transformers 5 dropped the prefix of CLIPTextModel's names; version 4 looks for it, and 5 reads both.
+    weights = staging / "text_encoder" / "model.safetensors"
+    names = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(weights).items()}
+    save_file(names, weights, metadata={"format": "pt"})
     judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
     judge.image, judge.log_scale = encoder.image, encoder.log_scale
     copy.deepcopy(judge).half().save(staging / "judge")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sarnb.errors import InputError
 from sarnb.train.checkpoint import load_checkpoint, save_checkpoint
-from sarnb.train.precision import autocast, resolve_precision
+from sarnb.train.precision import autocast
 
 Loss = Callable[[dict[str, nn.Module], int], Tensor | dict[str, Tensor]]
 
@@ -172,6 +172,7 @@ def train_loop(
         if (done % config.checkpoint_every == 0 or last) and accelerator.is_main_process:
             save_checkpoint(out, done, identity, modules, optimizer, average, {"history": rows})
             _write_history(rows, out)
+            tick = time.perf_counter()
             if not terminal:
                 rate = next((r["images_per_second"] for r in reversed(rows) if "images_per_second" in r), 0.0)
                 print(f"{label or 'training'}: step {done}/{config.steps}, {rate:.1f} images/s", flush=True)
@@ -203,8 +204,3 @@ def _write_history(rows: list[dict], out: Path) -> pd.DataFrame:
     history.to_csv(out / "history.csv.tmp", index=False)
     os.replace(out / "history.csv.tmp", out / "history.csv")
     return history
-
-
-def describe_precision(config: LoopConfig) -> str:
-    """The number format that this machine will use, for records."""
-    return resolve_precision(config.precision)

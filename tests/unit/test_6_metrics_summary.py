@@ -58,6 +58,13 @@ def test_sentences_name_best_overlap_and_floor() -> None:
     assert recall == "SAR-CLIP recall could not be computed for any strategy on pooled."
 
 
+def test_equal_distances_on_either_side_of_real_are_not_told_apart() -> None:
+    rows = table(
+        ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9), ("a", 0, "amplitude_cv", 0.6, 0.55, 0.65), ("b", 0, "amplitude_cv", 1.01, 0.96, 1.06)
+    )
+    assert "a distance whose interval overlaps that of b" in sentences(rows, ["amplitude_cv"])[0]
+
+
 def test_ties_are_shared() -> None:
     tied = table(("a", 0, "clip_accuracy", 0.5, 0.4, 0.6), ("b", 0, "clip_accuracy", 0.5, 0.4, 0.6))
     assert "highest for a and b" in sentences(tied, ["clip_accuracy"])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from skimage.feature import graycomatrix, graycoprops
 
 from sarnb.errors import InputError
@@ -65,8 +66,6 @@ def test_texture_distance_by_hand() -> None:
 
 
 def test_distance_orders_blur() -> None:
-    from scipy.ndimage import gaussian_filter
-
     speckle = np.random.default_rng(0).rayleigh(50, (24, 48, 48))
     images = [np.clip(gaussian_filter(speckle, (0, s, s)), 0, 255).astype(np.uint8) for s in (0, 0.5, 1.0, 2.0)]
     real = texture.glcm_descriptors(images[0][:12])

@@ -1,0 +1,128 @@
+"""What the strategies drew: every samples folder of a results folder, whether it may be compared, and what it cost."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sarnb.data.dataset import ImageSet
+from sarnb.data.files import METADATA
+from sarnb.errors import InputError
+from sarnb.generate.run import SAMPLING, SamplingConfig, evaluation_rows
+from sarnb.model.export import RECORD
+from sarnb.model.strategy import STRATEGIES, Strategy
+from sarnb.train.cache import content_key
+
+
+@dataclass(frozen=True)
+class SampleRun:
+    """One samples folder, ``samples/<strategy>/seed<k>``.
+
+    ``sampling``: the settings it was drawn with. ``cost``: training and drawing joined, as ``StrategyRun.cost``.
+    ``problem``: why it must not be compared with the others; empty if it may.
+    """
+
+    strategy: str
+    seed: int
+    folder: Path
+    sampling: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def find_runs(results: Path, test: ImageSet, wanted: Mapping[str, Any] | None = None) -> list[SampleRun]:
+    """Every finished samples folder of a results folder, the foundation's own first, then by strategy, rank and seed.
+
+    ``test``: the real images, whose classes and sides were to be drawn. ``wanted``: sampler settings (fields of
+    ``SamplingConfig``) that all must share. A folder that was drawn by other settings, for other classes, or by a model
+    that was trained again since, has a ``problem``.
+    """
+    folders = [path.parent for path in (results / "samples").glob(f"*/seed*/{METADATA}") if re.fullmatch(r"seed\d+", path.parent.name)]
+    runs = [_read(results, folder, test, dict(wanted or {})) for folder in folders]
+    return sorted(runs, key=lambda run: (strategy_order(run.strategy), run.seed))
+
+
+def usable_runs(runs: Sequence[SampleRun]) -> list[SampleRun]:
+    """The runs without a problem. Raises InputError where none is left, with the first problem if there is one."""
+    usable = [run for run in runs if not run.problem]
+    if not usable:
+        why = f"{runs[0].folder}: {runs[0].problem}" if runs else "no strategy has drawn anything yet; run notebooks 02, 05, 06 and 09"
+        raise InputError(f"nothing to evaluate: {why}")
+    return usable
+
+
+def strategy_order(name: str) -> tuple[int, int, str]:
+    """Sort key: the order of ``STRATEGIES``, ranks of one LoRA strategy by their number, strange names last."""
+    families = list(dict.fromkeys(_family(known)[0] for known in STRATEGIES))
+    family, rank = _family(name)
+    return (families.index(family) if family in families else len(families), rank, name)
+
+
+def cost_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
+    """What each run cost, a row each; NaN where nothing trained or the model is no longer there.
+
+    Columns: strategy, seed, trainable parameters, images seen, training [s], training [images/s], peak memory [MB],
+    checkpoint [MB] (10^6 bytes of the trained weights), drawing [images/s], caches.
+    """
+    numbers = {
+        "trainable parameters": ("trainable_parameters", 1.0),
+        "images seen": ("images_seen", 1.0),
+        "training [s]": ("seconds", 1.0),
+        "training [images/s]": ("images_per_second", 1.0),
+        "peak memory [MB]": ("peak_memory_mb", 1.0),
+        "checkpoint [MB]": ("checkpoint_bytes", 1e-6),
+        "drawing [images/s]": ("sampling_images_per_second", 1.0),
+    }
+    rows = []
+    for run in runs:
+        row: dict[str, Any] = {"strategy": run.strategy, "seed": run.seed}
+        row |= {name: float(run.cost.get(key, np.nan)) * factor for name, (key, factor) in numbers.items()}
+        rows.append(row | {"caches": ", ".join(run.cost.get("caches", [])) or "none"})
+    return pd.DataFrame(rows, columns=["strategy", "seed", *numbers, "caches"])
+
+
+def _family(name: str) -> tuple[str, int]:
+    """A strategy's name without its rank, and the rank (that of the family's default where the name has none)."""
+    match = re.fullmatch(r"(.+)-r(\d+)", name)
+    if match:
+        return match[1], int(match[2])
+    return name, STRATEGIES[name].rank if name in STRATEGIES and STRATEGIES[name].has_lora else 0
+
+
+def _read(results: Path, folder: Path, test: ImageSet, wanted: dict[str, Any]) -> SampleRun:
+    name, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    record = results / "models" / name / folder.name / RECORD
+    try:
+        stamp = json.loads((folder / SAMPLING).read_text(encoding="utf-8"))
+        sampling = dict(stamp["sampling"])
+        model = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return SampleRun(name, seed, folder, problem=f"its record cannot be read ({error}); draw it again")
+    cost = {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0} if name == "zero-shot" else {}
+    cost = cost | model.get("cost", {}) | stamp.get("cost", {})
+    return SampleRun(name, seed, folder, sampling, cost, _problem(stamp, record, model, test, wanted))
+
+
+def _problem(stamp: dict, record: Path, model: dict, test: ImageSet, wanted: dict[str, Any]) -> str:
+    """Why a run must not be compared: other settings, other prompts, or an older model than the one that is there."""
+    sampling = stamp["sampling"]
+    for name, value in wanted.items():
+        if sampling.get(name) != value:
+            return f"drawn with {name} {sampling.get(name)}, the others with {value}; run its notebook again"
+    try:
+        strategy = Strategy(**model["strategy"]) if model else STRATEGIES.get(record.parent.parent.name)
+        rows = evaluation_rows(test, strategy or Strategy(record.parent.parent.name), SamplingConfig(**sampling))
+    except (InputError, KeyError, TypeError) as error:
+        return f"its settings cannot be read ({error}); run its notebook again"
+    if stamp.get("rows") != content_key(json.dumps(rows)):
+        return "drawn for other classes or sides than those of the test images; run its notebook again"
+    if model and stamp.get("model") != content_key(record.read_bytes()):
+        return "drawn by an earlier model than the one that is there; run its notebook again"
+    return ""

@@ -1,0 +1,168 @@
+"""How good is the judge? Class, side and caption of held-out real images, as SAR-CLIP tells them.
+
+Every figure is a mean of one score an image, so that its interval comes from redrawing images inside their class, and
+each class counts the same, as in the evaluation of generated images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sarnb.data.dataset import ImageSet
+from sarnb.errors import InputError
+from sarnb.generate.sample import evaluation_text
+from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.measured import COMPOSITION
+from sarnb.metrics.semantic import GALLERY, Judge, cosine, embed_images, embed_texts, label_prompt, retrieval_r1, zero_shot
+
+COLUMNS = ("measure", "split", "class", "value", "lo", "hi", "n", "chance")
+ACCURACY, LOOK, RETRIEVAL, COSINE = "class accuracy", "look-side accuracy", "retrieval R@1", "cosine with the own caption"
+SIDES = ("left", "right")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judge says of N images of K classes.
+
+    `names`: the classes, single ones before compositions. `truth`, `guess` int [N]: index into `names`. `candidates`
+    bool [K, K]: classes that an image of a class may be called. `splits`: seen, unseen or composition, length N.
+    `images`, `captions` [N, D], `prompts` [K, D]: unit features. `texts`: the caption of each image.
+    """
+
+    names: tuple[str, ...]
+    truth: np.ndarray
+    guess: np.ndarray
+    candidates: np.ndarray
+    splits: tuple[str, ...]
+    images: np.ndarray
+    captions: np.ndarray
+    prompts: np.ndarray
+    texts: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The class of each image."""
+        return [self.names[index] for index in self.truth]
+
+
+def judge_images(judge: Judge, data: ImageSet) -> Judged:
+    """Embed images, captions and class prompts, and guess the class of each image.
+
+    A class competes with classes and a composition with compositions, because "a river" is not wrong for a river through
+    a forest. Raises InputError for a set with an image that has no label.
+    """
+    if not all(data.labels):
+        raise InputError(f"{data.root}: images without a class label cannot be judged by class; label them all")
+    groups = {label: row.get("group") or "seen" for label, row in zip(data.labels, data.rows)}
+    order = list(dict.fromkeys(data.labels))
+    names = tuple(sorted(order, key=lambda label: (groups[label] == COMPOSITION, order.index(label))))
+    mixed = np.array([groups[label] == COMPOSITION for label in names])
+    candidates = mixed[None] == mixed[:, None]
+    truth = np.array([names.index(label) for label in data.labels])
+    images, prompts = embed_images(judge, data.images), embed_texts(judge, [label_prompt(label) for label in names])
+    return Judged(
+        names=names,
+        truth=truth,
+        guess=zero_shot(images, prompts, candidates[truth]),
+        candidates=candidates,
+        splits=tuple(groups[label] for label in data.labels),
+        images=images,
+        captions=embed_texts(judge, data.captions),
+        prompts=prompts,
+        texts=tuple(data.captions),
+    )
+
+
+def confusion(judged: Judged) -> np.ndarray:
+    """Share [K, K] of the images of a class (row) that were called each class (column); NaN where it could not be."""
+    counts = np.zeros((len(judged.names),) * 2)
+    np.add.at(counts, (judged.truth, judged.guess), 1.0)
+    return np.where(judged.candidates, counts / counts.sum(1, keepdims=True), np.nan)
+
+
+def class_similarity(judged: Judged) -> np.ndarray:
+    """Mean cosine [K, K] of the images of a class (row) with the prompt of each class (column)."""
+    similarity = judged.images @ judged.prompts.T
+    return np.stack([similarity[judged.truth == index].mean(0) for index in range(len(judged.names))])
+
+
+def pair_cosines(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of images with their own caption [N], and of all pairs of an image and a caption of another class [M]."""
+    others = judged.truth[:, None] != judged.truth[None]
+    return cosine(judged.images, judged.captions), (judged.images @ judged.captions.T)[others]
+
+
+def look_scores(judge: Judge, judged: Judged, looks: Sequence[object], sensor: str) -> np.ndarray:
+    """Whether of the two prompts of an image's class, "… from the left" and "… right", the true one is nearer: [N].
+
+    1 or 0, and one half for equal cosines. Raises InputError where a side is not known: the radar did not tell it.
+    """
+    if not len(looks) or any(look not in SIDES for look in looks):
+        raise InputError("look side: the data do not say for every image from where it was illuminated; leave this measure out")
+    prompts = [embed_texts(judge, [evaluation_text(name, None, side, sensor) for name in judged.names]) for side in SIDES]
+    left, right = (cosine(judged.images, features[judged.truth]) for features in prompts)
+    towards = np.where(np.asarray(looks, dtype=object) == "left", left - right, right - left)
+    return 0.5 * (1.0 + np.sign(towards))
+
+
+def judge_table(
+    judged: Judged, looks: np.ndarray | None = None, resamples: int = 200, seed: int = 0
+) -> tuple[pd.DataFrame, list[str]]:
+    """The measures of the judge by split and class, with 95 % intervals, and sentences on what could not be measured.
+
+    `looks`: what `look_scores` gave, None where sides are unknown. Columns: measure, split, class ("all" and each), value,
+    lo, hi, n, chance (what a guess would reach; NaN where there is no such thing).
+    """
+    right = (judged.guess == judged.truth).astype(float)
+    rivals = judged.candidates.sum(1)[judged.truth]
+    scores = [(ACCURACY, right, 1.0 / rivals), (COSINE, cosine(judged.images, judged.captions), np.full(len(right), np.nan))]
+    missing = []
+    if looks is None:
+        missing.append("Look-side accuracy is left out: the data do not say from which side they were illuminated.")
+    else:
+        scores.append((LOOK, looks, np.full(len(right), 0.5)))
+    try:
+        found = retrieval_r1(judged.images, judged.captions, judged.texts)
+        scores.append((RETRIEVAL, found, np.full(len(right), 1.0 / GALLERY)))
+    except InputError as error:
+        missing.append(f"Retrieval R@1 is left out: {error}")
+    if len(set(rivals)) == 1 and rivals[0] < 2:
+        missing.append("There is one class only, so class accuracy is 1 whatever the judge does.")
+    rows = []
+    for measure, score, chance in scores:
+        for split, label, chosen in _parts(judged):
+            names = np.asarray(judged.labels, dtype=object)[chosen]
+            base, resampled = stratified_weights(list(names), resamples, seed)
+            value = float(weighted_mean(score[chosen], base))
+            lo, hi = percentile_interval(weighted_mean(score[chosen], resampled), value)
+            rows.append((measure, split, label, value, lo, hi, int(chosen.sum()), float(base @ chance[chosen])))
+    return pd.DataFrame(rows, columns=list(COLUMNS)), missing
+
+
+def judge_sentences(table: pd.DataFrame) -> list[str]:
+    """One sentence for each measure and split, over its classes, and at last whether the judge may be asked at all."""
+    lines = []
+    for row in table[table["class"] == "all"].itertuples():
+        guess = "" if np.isnan(row.chance) else f"; a guess reaches {row.chance:.3f}"
+        lines.append(f"{row.measure} ({row.split}, {row.n} images): {row.value:.3f} [{row.lo:.3f}, {row.hi:.3f}]{guess}.")
+    whole = table[(table["measure"] == ACCURACY) & (table["split"] == "pooled")].iloc[0]
+    if whole["lo"] > whole["chance"]:
+        lines.append("The judge tells classes apart better than a guess, so its measures of other images carry meaning.")
+    else:
+        lines.append("The judge cannot be told from a guess, so its measures of other images mean nothing in this run.")
+    return lines
+
+
+def _parts(judged: Judged) -> list[tuple[str, str, np.ndarray]]:
+    """(split, class, images) of all row groups: the whole set, each split, and each class inside its split."""
+    splits = np.asarray(judged.splits, dtype=object)
+    parts = [("pooled", "all", np.ones(len(splits), bool))]
+    for split in [name for name in ("seen", "unseen", COMPOSITION) if name in judged.splits]:
+        inside = splits == split
+        parts.append((split, "all", inside))
+        parts += [(split, judged.names[k], inside & (judged.truth == k)) for k in dict.fromkeys(judged.truth[inside])]
+    return parts

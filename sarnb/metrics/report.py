@@ -1,0 +1,95 @@
+"""Tables that explain and rearrange the evaluation: legend of the measures, protocol, values by split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from sarnb.errors import InputError
+from sarnb.metrics import amplitude, evaluation, geometry, semantic, texture
+from sarnb.metrics.catalogue import METRICS, find_metric
+from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS
+from sarnb.metrics.measured import Measured
+from sarnb.metrics.summary import format_interval, over_seeds
+
+BETTER = {"lower": "lower is better", "higher": "higher is better", "match": "as near to real as possible"}
+
+
+def metric_legend() -> pd.DataFrame:
+    """One row a measure: name, family, direction, unit, meaning."""
+    rows = [(m.name, m.family, BETTER[m.better], m.unit, m.meaning) for m in METRICS.values()]
+    return pd.DataFrame(rows, columns=["metric", "family", "direction", "unit", "meaning"])
+
+
+def protocol_table(resamples: int) -> pd.DataFrame:
+    """The settings that belong to the measures' definitions, read from the code that uses them: item, value."""
+    rows = [
+        ("amplitude histogram", f"{amplitude.LEVELS} bins, one a grey level of A/(mu + 3 sigma) in 8 bits"),
+        ("smoothing of KL and reverse KL", f"{amplitude.EPSILON:g} added to the probability of every bin, renormalised"),
+        ("smoothing of the other amplitude distances", "none"),
+        ("GLCM levels", f"{texture.LEVELS}, uniform on [0, 1]"),
+        ("GLCM distances", f"{', '.join(map(str, texture.DISTANCES))} px"),
+        ("GLCM directions", f"{' and '.join(texture.DIRECTIONS)}, kept apart; symmetric, normalised"),
+        ("GLCM properties", ", ".join(texture.PROPERTIES)),
+        ("texture unit", "standard deviations of the property over the real test images"),
+        ("retrieval gallery", f"{semantic.GALLERY} different captions, averaged over all galleries"),
+        ("precision and recall", "balls to the third nearest neighbour in SAR-CLIP features"),
+        ("least images a side, Fréchet distances", str(evaluation.FRECHET_MINIMUM)),
+        ("least images a side, kernel distance, precision, recall", str(evaluation.KERNEL_MINIMUM)),
+        ("least real images of known side, look reader", str(geometry.CALIBRATION_MINIMUM)),
+        ("shrinkage of Fréchet covariances", "OAS, the larger of both, where a side has fewer than 2 D images"),
+        ("intervals", f"95 % percentile, {resamples} resamples of images inside their class"),
+        ("resamples of Fréchet distances", str(min(resamples, evaluation.FRECHET_RESAMPLES))),
+        ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),
+        ("memorisation", "thumbnails of 32 x 32 block means, threshold: nearest held-out real image"),
+    ]
+    return pd.DataFrame(rows, columns=["item", "value"])
+
+
+def sample_sizes(sets: Mapping[str, Measured]) -> pd.DataFrame:
+    """Images by set and group, and least and most images a class: columns set, seen, unseen, composition, least, most."""
+    rows = []
+    for name, part in sets.items():
+        classes = np.unique(np.asarray(part.labels), return_counts=True)[1]
+        rows.append((name, *(sum(group == split for group in part.groups) for split in SPLITS[1:]), classes.min(), classes.max()))
+    columns = ["set", *SPLITS[1:], "fewest in a class", "most in a class"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def splits_of(table: pd.DataFrame) -> list[str]:
+    """The splits that an evaluation table has rows for, in the usual order; anchors alone do not count."""
+    present = set(table.loc[~table["strategy"].isin(ANCHORS), "split"])
+    return [split for split in SPLITS if split in present]
+
+
+def split_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One measure by split: a row a strategy (anchors last), a column a split, cells "value [lo, hi]"."""
+    find_metric(metric)
+    joined = over_seeds(table)
+    rows = joined[(joined["metric"] == metric) & (joined["class"] == "all")]
+    if rows.empty:
+        raise InputError(f"evaluation table: no values of {metric}; see what was left out.")
+    names = list(dict.fromkeys(rows["strategy"]))
+    names = [name for name in names if name not in ANCHORS] + [name for name in ANCHORS if name in names]
+    cells = {(row["strategy"], row["split"]): format_interval(row) for _, row in rows.iterrows()}
+    splits = [split for split in SPLITS if split in set(rows["split"])]
+    return pd.DataFrame([[name, *(cells.get((name, split), "") for split in splits)] for name in names], columns=["strategy", *splits])
+
+
+def gap_sentences(table: pd.DataFrame, metric: str, first: str = "seen", second: str = "unseen") -> list[str]:
+    """How each strategy's value changes from one split to another, and whether the intervals overlap; empty without both."""
+    find_metric(metric)
+    joined = over_seeds(table)
+    rows = joined[(joined["metric"] == metric) & (joined["class"] == "all") & ~joined["strategy"].isin((REAL_VS_REAL, OPTICAL_AS_GREY))]
+    lines = []
+    for name, part in rows.groupby("strategy", sort=False):
+        part = part.set_index("split")
+        if not {first, second} <= set(part.index):
+            continue
+        a, b = part.loc[first], part.loc[second]
+        apart = a["lo"] > b["hi"] or b["lo"] > a["hi"]
+        words = "the intervals do not overlap" if apart else "the intervals overlap, so the change is not settled"
+        lines.append(f"{name}: {first} {format_interval(a)}, {second} {format_interval(b)}, a change of {b['value'] - a['value']:+.3f}; {words}.")
+    return lines

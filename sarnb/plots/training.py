@@ -1,0 +1,174 @@
+"""Figures of a fine-tuning: what trains, how the loss fell, what came out, how far it is from real images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sarnb.data.groups import Column
+from sarnb.metrics.catalogue import find_metric
+from sarnb.metrics.evaluation import OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.summary import over_seeds
+from sarnb.plots import image_grid
+
+_ANCHOR_LINES = {REAL_VS_REAL: "--", OPTICAL_AS_GREY: ":"}
+
+
+def component_bars(counts: pd.DataFrame, title: str = "") -> Figure:
+    """Parameters of each component and how many of them train, on a logarithmic scale.
+
+    ``counts``: columns component, trains, total, as ``sarnb.model.account.component_counts`` gives.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 0.5 + 0.42 * len(counts)))
+    places = np.arange(len(counts))
+    axis.barh(places, counts["total"], color="0.85", label="all parameters")
+    axis.barh(places, counts["trains"], color="C0", label="those that train", height=0.5)
+    axis.set_xscale("log")
+    axis.set_xlim(1, 1e3 * counts["total"].max())  # room for the numbers
+    for place, trains, total in zip(places, counts["trains"], counts["total"]):
+        share = f"{trains:,} of {total:,} ({trains / total:.2%})" if trains else f"none of {total:,}"
+        axis.annotate(share, (total, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axis.set(yticks=places, yticklabels=counts["component"], xlabel="parameters", title=title)
+    axis.invert_yaxis()
+    figure.legend(loc="outside lower right", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+    """Training loss and held-out loss against the step; one colour a strategy, one line a training seed.
+
+    ``histories``: strategy → the tables of its runs, with columns step, loss and, where it was measured, held_out.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2))
+    panels = (("loss", "training loss, weighted by min-SNR"), ("held_out", "held-out loss, fixed noise and steps"))
+    for axis, (column, title) in zip(axes, panels):
+        for place, (name, runs) in enumerate(histories.items()):
+            for number, history in enumerate(runs):
+                known = history.reindex(columns=["step", column]).dropna()
+                label = name if number == 0 else None
+                axis.plot(known["step"], known[column], color=f"C{place}", marker=".", markersize=5, lw=1.2, alpha=0.8, label=label)
+        if not any(len(line.get_xdata()) for line in axis.lines):
+            axis.text(0.5, 0.5, "not measured: no validation images", ha="center", va="center", transform=axis.transAxes)
+        axis.set(title=title, xlabel="step", ylabel="mean squared error")
+    axes[0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def comparison_grid(rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[Column], cell: float = 0.95) -> Figure:
+    """Rows of images under common columns, with a gap between the groups (seen | unseen).
+
+    ``rows``: name → one image a column, uint8 [H, W] or [H, W, 3], as for real images, strategies, or before and after.
+    Raises ``ValueError`` if a row has another number of images than there are columns.
+    """
+    for name, images in rows.items():
+        if len(images) != len(columns):
+            raise ValueError(f"comparison_grid: row {name} has {len(images)} images for {len(columns)} columns")
+    starts = [i for i, column in enumerate(columns) if i == 0 or column.group != columns[i - 1].group]
+    places: list[int | None] = []
+    for i in range(len(columns)):
+        places += [None, i] if i in starts[1:] else [i]
+    titles = ["" if i is None else f"{columns[i].group if i in starts else ''}\n{columns[i].title}" for i in places]
+    grid = [[None if i is None else images[i] for i in places] for images in rows.values()]
+    return image_grid(grid, list(rows), titles, cell)
+
+
+def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[str]) -> Figure:
+    """Each strategy's value with its 95 % interval, one panel a measure, one colour a split, anchors as lines.
+
+    ``table``: evaluation table with the rows of class "all". The dashed line is real images against real ones, the dotted
+    one optical images as grey, each in the colour of its split.
+    """
+    joined = over_seeds(table[table["class"] == "all"])
+    names = [name for name in dict.fromkeys(joined["strategy"]) if name not in _ANCHOR_LINES]
+    height = 1.4 + 0.3 * len(names) * max(1, len(splits)) / 2
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), height), squeeze=False, sharey=True)
+    for axis, metric in zip(axes[0], metrics):
+        part = joined[joined["metric"] == metric]
+        for place, split in enumerate(splits):
+            rows = part[part["split"] == split].set_index("strategy")
+            shift = (place - (len(splits) - 1) / 2) * 0.2
+            known = [name for name in names if name in rows.index]
+            _dots(axis, rows.loc[known], [names.index(name) + shift for name in known], f"C{place}", split)
+            for anchor, style in _ANCHOR_LINES.items():
+                if anchor in rows.index:
+                    axis.axvline(rows.loc[anchor, "value"], color=f"C{place}", linestyle=style, lw=1, zorder=0)
+        _name_axis(axis, metric)
+        if find_metric(metric).better == "lower" and (part["lo"] > 0).all():
+            axis.set_xscale("log")  # floor and ceiling are orders of magnitude apart
+        axis.set(yticks=range(len(names)), yticklabels=names)
+    axes[0][0].invert_yaxis()
+    axes[0][0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def quality_against_parameters(
+    table: pd.DataFrame, parameters: Mapping[str, int], metrics: Sequence[str], splits: Sequence[str]
+) -> Figure:
+    """Measures against the number of trained parameters, one panel a measure, one line a split.
+
+    ``table``: evaluation table; ``parameters``: strategy → number that trains; strategies without one are left out.
+    """
+    joined = over_seeds(table[table["class"] == "all"])
+    order = sorted(parameters, key=parameters.get)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), 3.2), squeeze=False)
+    for axis, metric in zip(axes[0], metrics):
+        for place, split in enumerate(splits):
+            rows = joined[(joined["metric"] == metric) & (joined["split"] == split)].set_index("strategy")
+            known = [name for name in order if name in rows.index]
+            values = rows.loc[known]
+            axis.errorbar([parameters[name] for name in known], values["value"], yerr=_spread(values), color=f"C{place}",
+                          marker="o", markersize=4, capsize=2, lw=1.2, label=split)
+            if REAL_VS_REAL in rows.index:
+                axis.axhline(rows.loc[REAL_VS_REAL, "value"], color=f"C{place}", linestyle="--", lw=1, zorder=0)
+        axis.set(xscale="log", xlabel="trained parameters", ylabel=f"[{find_metric(metric).unit}]", title=_title(metric))
+        axis.set_xticks([parameters[name] for name in order], order, rotation=30, fontsize=8)
+        axis.minorticks_off()
+    axes[0][0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
+    """Nearest vocabulary words of the learned word by cosine: a row an encoder, left at the start, right after training.
+
+    ``neighbours``: columns encoder, when, rank, word, cosine.
+    """
+    encoders, moments = list(dict.fromkeys(neighbours["encoder"])), list(dict.fromkeys(neighbours["when"]))
+    count = int(neighbours["rank"].max())
+    figure, axes = plt.subplots(len(encoders), len(moments), squeeze=False, sharex=True,
+                                figsize=(4.4 * len(moments), (0.6 + 0.22 * count) * len(encoders)))
+    for row, encoder in zip(axes, encoders):
+        for axis, when in zip(row, moments):
+            part = neighbours[(neighbours["encoder"] == encoder) & (neighbours["when"] == when)]
+            axis.barh(part["rank"], part["cosine"], color="C0" if when == moments[0] else "C1")
+            # Dollar signs would start a formula in matplotlib.
+            axis.set(yticks=part["rank"], yticklabels=[word.replace("$", r"\$") for word in part["word"]])
+            axis.invert_yaxis()
+            axis.tick_params(axis="y", labelsize=8)
+            axis.set_title(f"{encoder}, {when}", fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("cosine")
+    return figure
+
+
+def _dots(axis: Axes, rows: pd.DataFrame, places: Sequence[float], color: str, label: str) -> None:
+    axis.errorbar(rows["value"], places, xerr=_spread(rows), fmt="o", markersize=5, capsize=2, lw=1, color=color, label=label)
+
+
+def _spread(rows: pd.DataFrame) -> np.ndarray:
+    """Distances [2, n] from the value down to lo and up to hi; none where there is no interval."""
+    return np.nan_to_num(np.stack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]]).astype(float)).clip(min=0)
+
+
+def _name_axis(axis: Axes, metric: str) -> None:
+    about = find_metric(metric)
+    goal = {"lower": "lower is better", "higher": "higher is better", "match": "nearer to the dashed line is better"}
+    axis.set(title=_title(metric), xlabel=f"[{about.unit}], {goal[about.better]}")
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ").replace("kl", "KL").replace("cv", "CV")

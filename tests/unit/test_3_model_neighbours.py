@@ -1,0 +1,46 @@
+"""Nearest words by cosine: against angles known beforehand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import tiny_pipeline
+
+from sarnb.model.neighbours import nearest_words, readable, token_neighbours
+from sarnb.model.token import ROW_KEYS, TOKEN, add_token
+
+
+def test_nearest_words_of_known_angles():
+    pipe = tiny_pipeline()
+    table = torch.zeros(len(pipe.tokenizer), 2)
+    table[:, 0] = -1.0
+    ids = [pipe.tokenizer.convert_tokens_to_ids(word) for word in ("city</w>", "forest</w>", "rad")]
+    for index, degrees in zip(ids, (10, 40, 60)):
+        # Length must not matter.
+        table[index] = (1 + index) * torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+    found = nearest_words(table, pipe.tokenizer, torch.tensor([[5.0, 0.0]]), count=3)
+    assert list(found["word"]) == ["city", "forest", "rad-"] and list(found["rank"]) == [1, 2, 3]
+    assert found["cosine"].tolist() == pytest.approx([math.cos(math.radians(angle)) for angle in (10, 40, 60)], abs=1e-6)
+    assert "city" not in set(nearest_words(table, pipe.tokenizer, torch.tensor([1.0, 0.0]), but=("city</w>",))["word"])
+
+
+def test_words_are_written_as_one_reads_them():
+    assert [readable(piece) for piece in ("city</w>", "harb", "<|endoftext|>")] == ["city", "harb-", "<|endoftext|>"]
+
+
+def test_an_untrained_word_lies_on_the_word_it_starts_from():
+    start, trained = tiny_pipeline(), tiny_pipeline()
+    add_token(start, "city")
+    add_token(trained, "forest")
+    near, travel = token_neighbours(start, trained, count=3)
+    first = near[near["rank"] == 1].set_index(["encoder", "when"])["word"]
+    for _, encoder in ROW_KEYS.values():
+        assert first[encoder, "start"] == "city" and first[encoder, "learned"] == "forest"
+    assert TOKEN not in set(near["word"])
+    tables = [getattr(start, name).get_input_embeddings().weight for _, name in ROW_KEYS.values()]
+    city, forest = (start.tokenizer.convert_tokens_to_ids(word) for word in ("city</w>", "forest</w>"))
+    expected = [float((table[city] - table[forest]).norm()) for table in tables]
+    assert travel["distance from its start"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert travel["norm learned"].tolist() == pytest.approx([float(table[forest].norm()) for table in tables], rel=1e-5)

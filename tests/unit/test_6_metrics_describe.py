@@ -1,0 +1,121 @@
+"""Descriptive tables against simulated speckle of known law, and against hand-made images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sarnb.data.dataset import ImageSet
+from sarnb.errors import InputError
+from sarnb.metrics import describe
+from sarnb.metrics.texture import glcm_descriptors
+from sarnb.world.covers import CODE
+
+
+def rayleigh(count: int = 4, side: int = 64, level: float = 60.0, seed: int = 0) -> np.ndarray:
+    """Single-look amplitude of a flat scene as uint8 [N, side, side], mean about ``level``."""
+    sample = np.random.default_rng(seed).rayleigh(level / np.sqrt(np.pi / 2), (count, side, side))
+    return np.clip(np.rint(sample), 0, 255).astype(np.uint8)
+
+
+def image_set(images: np.ndarray, labels: tuple[str, ...]) -> ImageSet:
+    rows = tuple({"label": label, "group": "unseen" if label == "b" else "seen"} for label in labels)
+    return ImageSet(Path("."), tuple(map(str, range(len(labels)))), images, labels, labels, rows)
+
+
+def test_constants_of_the_rayleigh_law() -> None:
+    sample = np.random.default_rng(0).rayleigh(1.0, 1_000_000)
+    assert describe.RAYLEIGH_CV == pytest.approx(sample.std() / sample.mean(), rel=5e-3)
+    assert describe.RAYLEIGH_CLIPPED == pytest.approx((sample > sample.mean() + 3 * sample.std()).mean(), rel=0.05)
+
+
+def test_flat_speckle_has_the_textbook_statistics() -> None:
+    table = describe.image_statistics(rayleigh())
+    assert table["mean"].mean() == pytest.approx(60 / 255, rel=0.02)
+    assert table["cv"].mean() == pytest.approx(describe.RAYLEIGH_CV, rel=0.02)
+    assert table["enl"].mean() == pytest.approx(1.0, abs=0.1)
+    assert table["saturated"].max() < 1e-3
+
+
+def test_shares_at_the_end_levels_are_exact() -> None:
+    image = np.full((1, 16, 16), 100, np.uint8)
+    image[0, 0, :4], image[0, 1, :2] = 255, 0
+    table = describe.image_statistics(image)
+    assert (table["saturated"][0], table["zero"][0]) == (4 / 256, 2 / 256)
+
+
+def test_class_tables_keep_classes_apart() -> None:
+    images = np.concatenate([np.full((2, 16, 16), 10, np.uint8), rayleigh(1, 16)])
+    images[:2, 0, 0] = 11
+    data = image_set(images, ("a", "a", "b"))
+    counts = describe.class_histograms(data)
+    assert list(counts) == ["a", "b"] and counts["a"][10] == 2 * 255 and counts["a"].sum() == 512 and counts["b"].sum() == 256
+    table = describe.class_statistics(data).set_index("class")
+    assert table["n"].tolist() == [2, 1] and table["group"].tolist() == ["seen", "unseen"]
+    assert table.loc["a", "mean"] == pytest.approx((255 * 10 + 11) / 256 / 255)
+
+
+def test_law_table_ranks_the_true_law_above_the_others() -> None:
+    counts = np.bincount(rayleigh(8).ravel(), minlength=256)
+    table = describe.law_table({"flat": counts}, ("lognormal", "gamma", "rayleigh"))
+    assert table["law"][0] == "rayleigh" and table["ks"].is_monotonic_increasing
+    assert table["ks"][0] < 0.02
+
+
+def test_cover_statistics_sees_each_cover_alone() -> None:
+    images, masks = rayleigh(4, 64), np.full((4, 64, 64), CODE["grass"], np.uint8)
+    images[:, :, 32:] = 90  # asphalt without speckle: no variance at all
+    images[:, 0, 32:] = 91
+    masks[:, :, 32:] = CODE["asphalt"]
+    masks[:, :8, :8] = np.arange(64).reshape(8, 8) % 2  # a mixed window counts for no cover
+    table = describe.cover_statistics(images, masks).set_index("cover")
+    assert table.loc["grass", "windows"] == 4 * 31 and table.loc["asphalt", "windows"] == 4 * 32
+    assert table.loc["grass", "cv"] == pytest.approx(describe.RAYLEIGH_CV, rel=0.05)
+    assert table.loc["grass", "enl"] == pytest.approx(1.0, abs=0.1)
+    assert table.loc["asphalt", "cv"] == 0
+
+
+def test_flat_sample_leaves_out_windows_of_another_level() -> None:
+    images, masks = rayleigh(3, 64), np.full((3, 64, 64), CODE["crop"], np.uint8)
+    images[0, :16] = np.minimum(images[0, :16].astype(int) * 3, 250)  # two brighter rows of windows
+    counts = describe.flat_sample(images, masks, "crop")
+    p = counts / counts.sum()
+    mean = p @ np.arange(256)
+    spread = np.sqrt(p @ np.arange(256) ** 2 - mean**2) / mean
+    assert 0 < counts.sum() < images.size
+    assert spread == pytest.approx(describe.RAYLEIGH_CV, rel=0.03)
+    with pytest.raises(InputError, match="lies in snow alone"):
+        describe.flat_sample(images, masks, "snow")
+
+
+def test_masks_must_match() -> None:
+    with pytest.raises(InputError, match="one mask an image"):
+        describe.cover_statistics(rayleigh(2), np.zeros((1, 64, 64), np.uint8))
+
+
+def test_direction_table_finds_the_axis_of_stripes() -> None:
+    stripes = np.tile(np.array([40, 40, 200, 200], np.uint8), (1, 32, 8))  # varies along columns, which is range
+    table = describe.direction_table(glcm_descriptors(stripes), ["a"], ["seen"], distance=2).set_index("property")
+    assert table.loc["contrast", "range"] == 40**2  # (200 >> 2) - (40 >> 2)
+    assert table.loc["contrast", "azimuth"] == 0
+    with pytest.raises(InputError, match="distance 3"):
+        describe.direction_table(glcm_descriptors(stripes), ["a"], ["seen"], distance=3)
+
+
+@pytest.mark.parametrize("law", ["speckle", "k", "g0"])
+def test_log_cumulants_equal_those_of_samples(law: str) -> None:
+    rng, order, count = np.random.default_rng(5), 4.0, 400_000
+    texture = {"speckle": 1.0, "k": rng.gamma(order, 1, count), "g0": 1 / rng.gamma(order, 1, count)}[law]
+    speckle = rng.gamma(order if law == "speckle" else 1.0, 1.0, count)
+    logs = 0.5 * np.log(speckle * texture)
+    centred = logs - logs.mean()
+    expected = describe.law_log_cumulants(law, np.array(order))
+    assert expected[0] == pytest.approx((centred**2).mean(), rel=0.01)
+    assert expected[1] == pytest.approx((centred**3).mean(), abs=0.01)
+
+
+def test_unknown_law_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown law"):
+        describe.law_log_cumulants("weibull", np.array(1.0))

@@ -1,0 +1,31 @@
+"""The helpers that draw."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import pytest
+
+from sarnb.plots import image_grid
+
+matplotlib.use("agg")
+
+
+def test_image_grid_shows_values_on_the_fixed_scale():
+    images = np.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).astype(np.uint8)
+    figure = image_grid(images, ["a", "b"], ["x", "y", "z"])
+    assert len(figure.axes) == 6
+    shown = figure.axes[4].images[0]
+    np.testing.assert_array_equal(shown.get_array(), images[1, 1])
+    assert shown.get_clim() == (0, 255)
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["x", "y", "z"] and figure.axes[3].get_ylabel() == "b"
+
+
+def test_image_grid_leaves_gaps_empty_and_checks_labels():
+    colour = np.zeros((4, 4, 3), np.uint8)
+    figure = image_grid([[colour, None], [colour]])
+    assert [len(axis.images) for axis in figure.axes] == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="2 row labels for 1 rows"):
+        image_grid([[colour]], ["a", "b"])
+    with pytest.raises(ValueError, match="no image"):
+        image_grid([])

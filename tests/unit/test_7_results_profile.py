@@ -1,0 +1,90 @@
+"""The typed profile: shipped ones load, every kind of mistake is one clear sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sarnb.errors import InputError
+from sarnb.profile import SENSORS, Profile, load_profile, profile_names, read_yaml
+
+
+def test_shipped_profiles_load_and_carry_their_name():
+    assert profile_names() == ["paper", "quick", "smoke", "study"]
+    for name in profile_names():
+        assert load_profile(name).name == name
+
+
+def test_only_smoke_is_stamped():
+    assert {name: load_profile(name).stamp for name in profile_names() if load_profile(name).stamp} == {"smoke": "smoke: not a result"}
+
+
+def test_study_has_three_training_seeds_and_paper_is_sdxl():
+    assert len(load_profile("study").train_seeds) == 3
+    paper = load_profile("paper")
+    assert (paper.image_size, paper.source) == (1024, "sarlo80") and "stable-diffusion-xl" in paper.foundation
+
+
+def test_sensors_are_the_presets_of_the_radar():
+    from sarnb.world.radar import PRESETS
+
+    assert set(SENSORS) == set(PRESETS)
+
+
+def test_parameters_are_upper_case_with_profile_and_results():
+    profile = load_profile("quick")
+    values = profile.parameters("results/quick")
+    assert values["PROFILE"] == "quick" and values["RESULTS"] == "results/quick" and "NAME" not in values
+    assert values["RANKS"] == [4, 16, 64]
+    assert len(values) == len(dataclasses.fields(Profile)) + 1
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"train_steps": "many"}, "train_steps is 'many', it must be a whole number"),
+    ({"train_steps": 2.0}, "train_steps is 2.0, it must be a whole number"),
+    ({"train_steps": True}, "train_steps is True, it must be a whole number"),
+    ({"train_steps": 0}, "at least 1"),
+    ({"lr_token": 3}, "at most 1"),
+    ({"lr_token": float("nan")}, "it must be a number"),
+    ({"ema_decay": 1.0}, "at most 0.99999"),
+    ({"ranks": []}, "non-empty list"),
+    ({"ranks": 16}, "non-empty list"),
+    ({"ranks": [4, 4]}, "twice"),
+    ({"ranks": [4, "x"]}, "whole number"),
+    ({"sensor": "sonar"}, "must be one of airborne-x"),
+    ({"image_size": 100}, "multiple of 8"),
+    ({"batch_size": 10**6}, "above train_images"),
+    ({"warmup_steps": 10**6}, "above train_steps"),
+    ({"name": "../x"}, "names a folder"),
+    ({"colour": 1}, "unknown key 'colour'"),
+])
+def test_a_wrong_value_is_one_sentence_with_key_value_and_mend(change, words):
+    with pytest.raises(InputError) as error:
+        load_profile("quick", **change)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_profile_lists_the_known_ones():
+    with pytest.raises(InputError, match="unknown profile 'fast'.*paper, quick, smoke, study"):
+        load_profile("fast")
+
+
+@pytest.mark.parametrize("text, words", [
+    ("seed: 1\nseed: 2\n", "comes twice"), ("a: [1\n", "YAML"), ("- 1\n", "key: value"), ("name: x\n", "'stamp' is missing"),
+])
+def test_a_broken_file_names_itself(tmp_path, text, words):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        load_profile(path)
+    assert str(path) in str(error.value)
+
+
+def test_scientific_numbers_without_a_point_are_numbers():
+    assert read_yaml("1e-4") == 1e-4 and read_yaml("[4, 16]") == [4, 16] and read_yaml("1.5e3") == 1500.0
+
+
+def test_replace_checks_again():
+    with pytest.raises(InputError, match="seed is -1"):
+        load_profile("quick").replace(seed=-1)

@@ -1,0 +1,173 @@
+"""Records, manifests and their verification."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from sarnb.errors import InputError
+from sarnb.manifest import verify, write_atomically
+from sarnb.results import claim_folder, open_record, read_table
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def notebooks(tmp_path, monkeypatch):
+    """Two notebooks, the second built on the first."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for name in ("00_one", "01_two"):
+        (folder / f"{name}.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 1"]}]}))
+    (folder / "graph.yaml").write_text("00_one: []\n01_two: [00_one]\n")
+    monkeypatch.setenv("SARNB_NOTEBOOKS", str(folder))
+    return folder
+
+
+def _figure() -> Figure:
+    figure = Figure()
+    figure.subplots().plot([0, 1])
+    return figure
+
+
+def _record(folder, producer="00_one", profile="smoke", value=1.0):
+    record = open_record(producer, folder, profile, 0, {"SEED": 0})
+    record.figure(_figure(), f"{producer}_figure", "a rising line")
+    record.table(pd.DataFrame({"value": [value, 2.123456789]}), f"{producer}_table", "two numbers")
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    (folder / "models" / f"{producer}.bin").write_bytes(b"weights")
+    record.artefact(f"models/{producer}.bin", "weights")
+    return record.close()
+
+
+def test_a_record_writes_figures_tables_manifest_and_index(tmp_path):
+    rows = _record(tmp_path / "r")
+    assert list(rows.columns) == ["path", "meaning", "sha256"]
+    assert {path.rpartition(".")[2] for path in rows["path"]} == {"png", "svg", "csv", "md", "tex", "bin"}
+    manifest = json.loads((tmp_path / "r/manifest/00_one.json").read_text())
+    for entry in manifest["artefacts"]:
+        assert hashlib.sha256((tmp_path / "r" / entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
+    for key in ("producer", "profile", "seed", "parameters", "git", "packages", "device", "started", "finished", "notebook_sha256"):
+        assert key in manifest
+    text = (tmp_path / "r/index.md").read_text()
+    assert "[figures/00_one_figure.png]" in text and "two numbers" in text and "smoke: not a result" in text
+    assert verify(tmp_path / "r") == []
+
+
+def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
+    _record(tmp_path)
+    assert "smoke: not a result" in (tmp_path / "figures/00_one_figure.svg").read_text()
+    raw = pd.read_csv(tmp_path / "tables/00_one_table.csv")
+    assert list(raw.columns) == ["value", "stamp"] and set(raw["stamp"]) == {"smoke: not a result"}
+    assert read_table(tmp_path, "00_one_table")["value"].tolist() == [1.0, 2.12346]
+    for ending in ("md", "tex"):
+        assert "smoke: not a result" in (tmp_path / f"tables/00_one_table.{ending}").read_text()
+
+
+def test_a_real_profile_is_not_stamped(tmp_path):
+    _record(tmp_path, profile="study")
+    assert list(pd.read_csv(tmp_path / "tables/00_one_table.csv").columns) == ["value"]
+    assert "not a result" not in (tmp_path / "index.md").read_text() + (tmp_path / "figures/00_one_figure.svg").read_text()
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    first, second = _record(tmp_path / "a"), _record(tmp_path / "b")
+    assert first["sha256"].tolist() == second["sha256"].tolist()
+
+
+def test_smoke_is_not_written_over_study_and_changes_nothing(tmp_path):
+    _record(tmp_path, profile="study")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="'study', 'smoke' must not be written over"):
+        open_record("00_one", tmp_path, "smoke", 0, {})
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_results_folder_keeps_to_its_data(tmp_path):
+    claim_folder(tmp_path, "quick", "", "/a/sar")
+    with pytest.raises(InputError, match="of the data folder /a/sar, not of /b/sar"):
+        claim_folder(tmp_path, "quick", "", "/b/sar")
+
+
+def test_an_unclosed_record_leaves_the_earlier_results_alone(tmp_path):
+    _record(tmp_path)
+    record = open_record("00_one", tmp_path, "smoke", 0, {})
+    record.table(pd.DataFrame({"value": [7.0]}), "00_one_table", "another")
+    assert read_table(tmp_path, "00_one_table")["value"].iloc[0] == 1.0 and verify(tmp_path) == []
+
+
+def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
+    _record(tmp_path)
+    record = open_record("00_one", tmp_path, "smoke", 0, {})
+    record.table(pd.DataFrame({"value": [7.0]}), "only", "the only one")
+    record.close()
+    assert not (tmp_path / "figures/00_one_figure.png").exists() and verify(tmp_path) == []
+
+
+def test_two_notebooks_cannot_share_a_name(tmp_path):
+    _record(tmp_path)
+    with pytest.raises(InputError, match="00_one has recorded one of this name"):
+        open_record("01_two", tmp_path, "smoke", 0, {}).figure(_figure(), "00_one_table", "x")
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a b", "a/b"])
+def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="plain file name"):
+        open_record("00_one", tmp_path, "smoke", 0, {}).figure(_figure(), name, "x")
+
+
+def test_verify_finds_changed_missing_unrecorded(tmp_path):
+    _record(tmp_path)
+    (tmp_path / "tables/00_one_table.csv").write_text("value\n9\n")
+    (tmp_path / "figures/00_one_figure.png").unlink()
+    (tmp_path / "figures/stray.png").write_bytes(b"x")
+    problems = verify(tmp_path)
+    assert len(problems) == 3
+    assert any(p.startswith("tables/00_one_table.csv: changed") for p in problems)
+    assert any(p.startswith("figures/00_one_figure.png: missing") for p in problems)
+    assert any(p.startswith("figures/stray.png: stale, no manifest records it") for p in problems)
+
+
+def test_verify_finds_a_changed_source_and_a_changed_upstream(tmp_path, notebooks):
+    _record(tmp_path, "00_one")
+    _record(tmp_path, "01_two")
+    assert verify(tmp_path) == []
+    _record(tmp_path, "00_one", value=5.0)
+    assert [p for p in verify(tmp_path) if "00_one recorded other results since" in p]
+    _record(tmp_path, "01_two")
+    (notebooks / "00_one.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 2"]}]}))
+    assert verify(tmp_path) == ["manifest/00_one.json: stale, notebooks/00_one.ipynb changed since; run 00_one again"]
+
+
+def test_models_may_be_absent_in_a_clone_but_not_in_part(tmp_path):
+    _record(tmp_path, "00_one")
+    _record(tmp_path, "01_two")
+    (tmp_path / "models/00_one.bin").unlink()
+    assert verify(tmp_path) == ["models/00_one.bin: missing; run 00_one again"]
+    (tmp_path / "models/01_two.bin").unlink()
+    (tmp_path / "models").rmdir()
+    assert verify(tmp_path) == []
+
+
+def test_verify_of_nothing_is_bad_input(tmp_path):
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(InputError):
+            verify(folder)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sarnb.manifest.os.replace", full)
+    with pytest.raises(InputError, match="x.txt: cannot be saved .No space left on device."):
+        write_atomically(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.glob(".x*")) == []

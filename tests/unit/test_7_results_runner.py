@@ -1,0 +1,263 @@
+"""Notebook parameters, the graph, and the plan of what runs and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sarnb import fingerprint, run
+from sarnb.errors import InputError
+from sarnb.fingerprint import code_digest, notebook_digest
+from sarnb.graph import closure, independent, plan, read_graph, select
+from sarnb.manifest import write_atomically
+from sarnb.notebook import declared_parameters, injected_parameters
+from sarnb.run import Wishes, parse_params, settle
+from sarnb.settings import notebooks_folder
+
+VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
+
+
+def _notebook(path: Path, parameters: str = "SEED = 0  # seed\n", code: str = "print(SEED)", tag: str = "parameters") -> Path:
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["# Title"]},
+             {"cell_type": "code", "metadata": {"tags": [tag]}, "source": parameters.splitlines(keepends=True)},
+             {"cell_type": "code", "metadata": {}, "source": [code]}]
+    path.write_text(json.dumps({"cells": cells}))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A diamond: b and c need a, d needs both."""
+    monkeypatch.setenv("SARNB_NOTEBOOKS", str(tmp_path / "nb"))
+    monkeypatch.setenv("SARNB_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "nb").mkdir()
+    for name in ("00_a", "01_b", "02_c", "03_d"):
+        _notebook(tmp_path / "nb" / f"{name}.ipynb")
+    _notebook(tmp_path / "nb" / "02_c.ipynb", "SEED = 0  # seed\nRATE = 1.0e-4  # rate\n")
+    (tmp_path / "nb" / "graph.yaml").write_text("03_d: [01_b, 02_c]\n00_a: []\n01_b: [00_a]\n02_c: [00_a]\n")
+    return tmp_path
+
+
+def _plan(folder, extra=None, only="", **values):
+    return plan(folder / "nb", folder / "r", {**VALUES, **values}, extra or {}, only)
+
+
+def _finish(folder, nodes):
+    for node in nodes.values():
+        for old in node.stamp.parent.glob(f"{node.name}.*.done"):
+            old.unlink()
+        write_atomically(node.stamp, json.dumps(node.parts))
+        write_atomically(folder / "r/notebooks" / f"{node.name}.ipynb", "{}")
+
+
+def _todo(nodes):
+    return {name: node.reason for name, node in nodes.items() if node.reason}
+
+
+def test_parameters_are_read_from_the_syntax_tree(tmp_path):
+    text = "SEED = 0  # a = b\nRATE = 1.0e-4  # rate\nRANKS = [4, 16]  # ranks\nLOOK = ''  # side\nLOW = -1  # low\n"
+    assert declared_parameters(_notebook(tmp_path / "x.ipynb", text)) == {"SEED": 0, "RATE": 1e-4, "RANKS": [4, 16], "LOOK": "", "LOW": -1}
+
+
+@pytest.mark.parametrize("text", ["X: int = 1", "X = 1 + Y", "x = 1", "X = Y = 1", "X, Y = 1, 2", "X = 1\nX = 2", "import os", "X = ("])
+def test_other_lines_in_the_parameters_cell_are_refused(tmp_path, text):
+    with pytest.raises(InputError, match="x.ipynb: the cell tagged 'parameters'"):
+        declared_parameters(_notebook(tmp_path / "x.ipynb", text))
+
+
+def test_no_parameters_cell_is_refused(tmp_path):
+    with pytest.raises(InputError, match="0 cells are tagged"):
+        declared_parameters(_notebook(tmp_path / "x.ipynb", tag="other"))
+
+
+def test_an_undeclared_parameter_is_an_error(tmp_path):
+    path = _notebook(tmp_path / "x.ipynb")
+    assert injected_parameters(path, VALUES) == {"SEED": 0}
+    with pytest.raises(InputError, match="declares no parameter 'RATE'; it declares SEED"):
+        injected_parameters(path, VALUES, ["RATE"])
+
+
+def test_a_value_of_another_type_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="SEED is 'x', it must be a int like 0"):
+        injected_parameters(_notebook(tmp_path / "x.ipynb"), {"SEED": "x"})
+    floats = _notebook(tmp_path / "y.ipynb", "RATE = 1.5  # rate")
+    assert injected_parameters(floats, {"RATE": 2}) == {"RATE": 2}
+
+
+def test_the_graph_is_put_in_order(folder):
+    graph = read_graph(folder / "nb")
+    assert list(graph) == ["00_a", "01_b", "02_c", "03_d"]
+    assert closure(graph, ["01_b"]) == ["00_a", "01_b"]
+    assert select(graph, "1, 03") == ["01_b", "03_d"] and select(graph, "") == list(graph) and select(graph, "02_c") == ["02_c"]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("00_a: [01_b]\n01_b: [00_a]\n", "circle"), ("00_a: [07_x]\n", "does not name"), ("07_x: []\n", "07_x.ipynb is not beside"), ("- a\n", "lines"),
+])
+def test_a_broken_graph_is_one_sentence(folder, text, words):
+    (folder / "nb/graph.yaml").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_graph(folder / "nb")
+
+
+@pytest.mark.parametrize("only", ["7", "05", "x", "00,99"])
+def test_an_unknown_notebook_number_is_refused(folder, only):
+    with pytest.raises(InputError, match="there is no notebook"):
+        _plan(folder, only=only)
+
+
+def test_everything_runs_once(folder):
+    nodes = _plan(folder)
+    assert set(_todo(nodes)) == {"00_a", "01_b", "02_c", "03_d"}
+    _finish(folder, nodes)
+    assert _todo(_plan(folder)) == {}
+
+
+def test_only_takes_what_it_needs(folder):
+    assert set(_plan(folder, only="01")) == {"00_a", "01_b"}
+    _finish(folder, _plan(folder, only="00"))
+    assert set(_todo(_plan(folder, only="01"))) == {"01_b"}
+
+
+def test_a_changed_notebook_reruns_itself_and_what_builds_on_it(folder):
+    _finish(folder, _plan(folder))
+    _notebook(folder / "nb/01_b.ipynb", code="print(SEED + 1)")
+    assert _todo(_plan(folder)) == {"01_b": "the notebook changed", "03_d": "what it builds on changed"}
+
+
+def test_file_times_and_outputs_do_not_matter(folder):
+    _finish(folder, _plan(folder))
+    path = folder / "nb/00_a.ipynb"
+    text = json.loads(path.read_text())
+    text["cells"][2]["outputs"] = [{"output_type": "stream", "text": ["0"]}]
+    path.write_text(json.dumps(text))
+    os.utime(path, (0, 0))
+    assert _todo(_plan(folder)) == {}
+
+
+def test_a_parameter_reruns_those_that_declare_it(folder):
+    _finish(folder, _plan(folder))
+    assert _todo(_plan(folder, extra={"RATE": 0.5})) == {"02_c": "RATE 0.001 → 0.5", "03_d": "what it builds on changed"}
+    assert set(_todo(_plan(folder, SEED=1))) == {"00_a", "01_b", "02_c", "03_d"}
+    assert _todo(_plan(folder, RESULTS="elsewhere", RANKS=[8])) == {}
+
+
+def test_a_parameter_that_nobody_declares_is_an_error(folder):
+    with pytest.raises(InputError, match="--param RANKS: none of 00_a, 01_b, 02_c, 03_d declares it"):
+        _plan(folder, extra={"RANKS": [4]})
+    with pytest.raises(InputError, match="--param RATE"):
+        _plan(folder, extra={"RATE": 0.1}, only="01")
+
+
+def test_a_lost_copy_or_figure_reruns(folder):
+    _finish(folder, _plan(folder))
+    (folder / "r/notebooks/01_b.ipynb").unlink()
+    assert _todo(_plan(folder)) == {"01_b": "notebooks/01_b.ipynb is missing", "03_d": "01_b runs before it"}
+
+
+def test_lost_models_rerun_only_where_they_are_needed(folder):
+    _finish(folder, _plan(folder))
+    entry = {"path": "models/b.bin", "kind": "artefact", "meaning": "m", "sha256": ""}
+    write_atomically(folder / "r/manifest/01_b.json", json.dumps({"producer": "01_b", "artefacts": [entry]}))
+    assert _todo(_plan(folder)) == {}  # as in a clone of the committed results
+    (folder / "r/notebooks/03_d.ipynb").unlink()
+    assert _todo(_plan(folder)) == {"01_b": "03_d needs models/b.bin, which is missing", "03_d": "notebooks/03_d.ipynb is missing"}
+
+
+def test_a_changed_data_folder_reruns(folder):
+    data = folder / "data"
+    data.mkdir()
+    (data / "a.png").write_bytes(b"1")
+    _notebook(folder / "nb/00_a.ipynb", "DATA = ''  # data\n", "print(DATA)")
+    _finish(folder, _plan(folder, DATA=str(data)))
+    (data / "b.png").write_bytes(b"2")
+    assert _todo(_plan(folder, DATA=str(data)))["00_a"] == "the data folder changed"
+
+
+def test_independent_notebooks_share_the_cores(folder):
+    assert independent(_plan(folder)) == {"01_b", "02_c"}
+
+
+def test_the_code_digest_follows_imports_and_ignores_docstrings(tmp_path, monkeypatch):
+    package = tmp_path / "sarnb"
+    (package / "metrics").mkdir(parents=True)
+    for name, text in {"__init__.py": "", "a.py": "from .metrics import b\n", "metrics/__init__.py": "", "metrics/b.py": "X = 1\n",
+                       "other.py": "Y = 1\n"}.items():
+        (package / name).write_text(text)
+    monkeypatch.setattr(fingerprint, "PACKAGE", package)
+    notebook = _notebook(tmp_path / "x.ipynb", code="%matplotlib inline\nfrom sarnb import a")
+
+    def digest() -> str:
+        fingerprint._module.cache_clear()
+        return code_digest(notebook)
+
+    first = digest()
+    (package / "other.py").write_text("Y = 2\n")
+    (package / "metrics/b.py").write_text('"""Doc."""\nX = 1  # comment\n')
+    assert digest() == first
+    (package / "metrics/b.py").write_text("X = 2\n")
+    assert digest() != first
+
+
+def test_a_broken_notebook_names_itself(tmp_path):
+    (tmp_path / "x.ipynb").write_text("{")
+    with pytest.raises(InputError, match="x.ipynb: not a Jupyter notebook"):
+        notebook_digest(tmp_path / "x.ipynb")
+
+
+def test_parameter_words():
+    assert parse_params(["RATE=1e-4", "RANKS=[4, 8]", "DATA=", "LOOK=left"]) == {"RATE": 1e-4, "RANKS": [4, 8], "DATA": "", "LOOK": "left"}
+    for word in ("rate=1", "RATE", "=1", "A B=1"):
+        with pytest.raises(InputError, match="write NAME=value"):
+            parse_params([word])
+
+
+def test_overrides_go_through_the_profile(folder):
+    profile, extra, results = settle(Wishes("smoke", seed=3, params=("LR_TOKEN=1",)))
+    assert profile.seed == 3 and extra == {"LR_TOKEN": 1.0} and results == folder / "results/smoke"
+    with pytest.raises(InputError, match="train_steps is -1"):
+        settle(Wishes("smoke", params=("TRAIN_STEPS=-1",)))
+    with pytest.raises(InputError, match="--param RESULTS"):
+        settle(Wishes("smoke", params=("RESULTS=x",)))
+
+
+def test_user_data_gets_its_own_results_folder(folder):
+    (folder / "my sar").mkdir()
+    profile, _, results = settle(Wishes("smoke", data=str(folder / "my sar")))
+    assert profile.data == str(folder / "my sar") and results == folder / "results/smoke-my sar"
+    with pytest.raises(InputError, match="no such folder"):
+        settle(Wishes("smoke", data=str(folder / "none")))
+
+
+def test_a_profile_without_its_images_asks_for_them(folder):
+    with pytest.raises(InputError, match="profile paper: its images .sarlo80. have to be on this machine"):
+        settle(Wishes("paper"))
+
+
+def test_an_unknown_executor_names_its_package():
+    with pytest.raises(InputError, match="snakemake-executor-plugin-moon-base, which is not installed"):
+        Wishes(executor="moon-base")
+
+
+def test_a_dry_run_and_bad_data_write_nothing(folder, capsys):
+    assert run.run(Wishes("smoke"), dry=True) == 0
+    assert "00_a: would run, it has no finished run" in capsys.readouterr().out
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError):
+        run.run(Wishes("smoke", data=str(folder / "empty")))
+    assert not (folder / "results").exists()
+
+
+def test_a_results_place_that_is_no_folder_is_bad_input(folder):
+    (folder / "results").write_text("a file")
+    with pytest.raises(InputError, match="cannot be written to"):
+        run.run(Wishes("smoke"))
+
+
+def test_every_notebook_of_the_repository_is_in_the_graph(monkeypatch):
+    monkeypatch.delenv("SARNB_NOTEBOOKS", raising=False)
+    graph = read_graph(notebooks_folder())
+    assert sorted(graph) == sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
