@@ -64,6 +64,16 @@ def splits_of(table: pd.DataFrame) -> list[str]:
     return [split for split in SPLITS if split in present]
 
 
+def left_out_sentences(table: pd.DataFrame) -> list[str]:
+    """What the table lacks for whole splits, one sentence a measure and split; single classes are in `left_out`."""
+    gone = evaluation.left_out(table)
+    gone, count, lines = gone[gone["class"] == "all"], table.groupby(["strategy", "seed"]).ngroups, []
+    for (metric, split), part in gone.groupby(["metric", "split"], sort=False):
+        what = "Every measure" if metric == "all" else metric
+        lines.append(f"{what} ({split}) is missing for {len(part)} of {count} sets: {part['reason'].iloc[0]}.")
+    return lines
+
+
 def split_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """One measure by split: a row a strategy (anchors last), a column a split, cells "value [lo, hi]"."""
     find_metric(metric)

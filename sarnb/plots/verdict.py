@@ -16,9 +16,9 @@ from sarnb.data.dataset import ImageSet
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.summary import over_seeds
-from sarnb.plots import image_grid
 
 REAL = "real"
+LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
 MARKERS = "osD^vP*Xph<>"
 ANCHOR_LINES = {REAL_VS_REAL: ("black", "-"), OPTICAL_AS_GREY: ("crimson", "--")}
 
@@ -30,13 +30,12 @@ def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float] | str]
     return dict(zip(drawn, palette)) | {REAL: "black"}
 
 
-def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequence[str], cell: float = 1.15) -> Figure:
+def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequence[str]) -> Figure:
     """The first image of each class by each strategy, one row a class, beside a real one of the same side.
 
     Args:
-        real: held-out real images. samples: image sets by strategy.
+        real: held-out real images. samples: image sets of the same size, by strategy.
         labels: the classes to show; where a set lacks one, its place stays empty.
-        cell: side of one image [inch].
     """
     rows = []
     for label in labels:
@@ -44,7 +43,31 @@ def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequenc
         look = next((row.get("look") for _, row in filter(None, drawn)), None)
         beside = _first(real, label, look) or _first(real, label)
         rows.append([found[0] if found else None for found in (beside, *drawn)])
-    return image_grid(rows, row_labels=list(labels), column_labels=[REAL, *samples], cell=cell)
+    return mosaic(rows, list(labels), [REAL, *samples])
+
+
+def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str], column_labels: Sequence[str]) -> Figure:
+    """Grey images of one size in rows and columns, on the fixed scale 0 to 255; small ones keep every pixel when saved.
+
+    Args:
+        rows: equally long rows of uint8 [H, W]; None leaves a place white.
+        row_labels, column_labels: one text each, at the left and on top.
+    """
+    height, width = next(image.shape for row in rows for image in row if image is not None)
+    gap = max(2, width // 32)
+    sheet = np.full((len(rows) * (height + gap) - gap, len(column_labels) * (width + gap) - gap), 255, np.uint8)
+    for r, c in np.ndindex(len(rows), len(column_labels)):
+        if rows[r][c] is not None:
+            sheet[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = rows[r][c]
+    scale = min(1.0, LARGEST_CELL / width) / plt.rcParams["savefig.dpi"] if plt.rcParams["savefig.dpi"] != "figure" else 0.01
+    figure = plt.figure(figsize=(sheet.shape[1] * scale, sheet.shape[0] * scale), layout="none")
+    axis = figure.add_axes((0, 0, 1, 1))  # one image pixel is one pixel of the file: resampled speckle is no speckle
+    axis.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="auto", aspect="auto")
+    axis.set_xticks(np.arange(len(column_labels)) * (width + gap) + width / 2, column_labels, fontsize=9)
+    axis.set_yticks(np.arange(len(rows)) * (height + gap) + height / 2, row_labels, fontsize=9)
+    axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    return figure
 
 
 def _first(images: ImageSet, label: str, look: str | None = None) -> tuple[np.ndarray, dict] | None:

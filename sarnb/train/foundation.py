@@ -210,6 +210,9 @@ def export_foundation(
     weights = staging / "text_encoder" / "model.safetensors"
     names = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(weights).items()}
     save_file(names, weights, metadata={"format": "pt"})
+    for name in ("text_encoder", "text_encoder_2"):  # transformers loads in the type named here, diffusers in float32
+        config = staging / name / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=1) + "\n")
     judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
     judge.image, judge.log_scale = encoder.image, encoder.log_scale
     copy.deepcopy(judge).half().save(staging / "judge")

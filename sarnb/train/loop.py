@@ -157,7 +157,8 @@ def train_loop(
             torch._foreach_lerp_(average, [p.detach() for p in parameters], weight)
         done = step + 1
         bar.update()
-        if done % config.log_every == 0 or done == config.steps:
+        last, saves = done == config.steps, done % config.checkpoint_every == 0 or done == config.steps
+        if done % config.log_every == 0 or saves:  # a row never spans a checkpoint, so a resumed history is the same
             now = time.perf_counter()
             row = {"step": done} | {name: float(np.mean([p[name] for p in pending])) for name in pending[0]}
             row |= {"learning_rate": optimizer.param_groups[0]["lr"], "seconds": now - tick}
@@ -165,11 +166,10 @@ def train_loop(
             rows.append(row)
             pending, tick = [], now
             bar.set_postfix(loss=f"{row['loss']:.4f}", images_per_second=f"{row['images_per_second']:.1f}")
-        last = done == config.steps
         if validate is not None and (last or (config.validate_every and done % config.validate_every == 0)):
             rows.append({"step": done, "held_out": _with_average(parameters, average, validate)})
             tick = time.perf_counter()
-        if (done % config.checkpoint_every == 0 or last) and accelerator.is_main_process:
+        if saves and accelerator.is_main_process:
             save_checkpoint(out, done, identity, modules, optimizer, average, {"history": rows})
             _write_history(rows, out)
             tick = time.perf_counter()

@@ -19,7 +19,7 @@ def test_lengths_count_both_marks_and_are_not_cut() -> None:
 def test_pieces_of_known_and_unknown_words() -> None:
     tokenizer = tiny_tokenizer("<|endoftext|>")
     assert pieces(tokenizer, "radar") == ["radar"]
-    assert pieces(tokenizer, "rad") == ["rad-", "d"] or pieces(tokenizer, "rad") == ["ra-", "d"]
+    assert pieces(tokenizer, "rad") == ["ra-", "d"]  # "ra d" is a merge inside a word only
     assert pieces(tokenizer, "xy") == ["x-", "y"]
 
 

@@ -1,0 +1,150 @@
+"""The training loop: data order, resume to the bit, moving average, and the errors that keep the last checkpoint."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sarnb.errors import InputError
+from sarnb.train import checkpoint
+from sarnb.train.loop import LoopConfig, batch_ids, ema_decay_at, rate_factor, step_generator, train_loop
+
+
+def regression(seed: int = 0):
+    """A small network and a loss that draws its batch from the step."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def loss(modules, step):
+        x = torch.randn(16, 4, generator=step_generator(0, step))
+        return (modules["net"](x) - x.sum(dim=1, keepdim=True)).pow(2).mean()
+
+    return network, loss
+
+
+def config(steps: int = 20, **changes) -> LoopConfig:
+    return LoopConfig(**({"steps": steps, "learning_rate": 1e-2, "checkpoint_every": 5, "precision": "fp32"} | changes))
+
+
+def test_every_epoch_shows_every_image_once():
+    ids = np.concatenate([batch_ids(12, 4, seed=3, step=step) for step in range(6)])
+    assert sorted(ids[:12]) == sorted(ids[12:]) == list(range(12))
+    assert not np.array_equal(ids[:12], ids[12:])
+
+
+def test_batches_that_cross_an_epoch_lose_no_image():
+    ids = np.concatenate([batch_ids(10, 4, seed=0, step=step) for step in range(5)])
+    assert sorted(ids[:10]) == sorted(ids[10:]) == list(range(10))
+
+
+def test_generator_depends_on_seed_step_and_stream_only():
+    first = torch.randn(4, generator=step_generator(1, 2))
+    torch.manual_seed(99)
+    assert torch.equal(first, torch.randn(4, generator=step_generator(1, 2)))
+    others = [torch.randn(4, generator=step_generator(*key)) for key in ((2, 2), (1, 3), (1, 2, 1))]
+    assert not any(torch.equal(first, other) for other in others)
+
+
+def test_rate_rises_then_falls_to_a_tenth():
+    loop = config(100, warmup_steps=10, schedule="cosine")
+    assert rate_factor(4, loop) == pytest.approx(0.5)
+    assert rate_factor(10, loop) == pytest.approx(1.0)
+    assert rate_factor(100, loop) == pytest.approx(0.1)
+
+
+def test_training_lowers_the_loss(tmp_path):
+    network, loss = regression()
+    history = train_loop({"net": network}, loss, config(200, log_every=20), tmp_path)
+    assert history["loss"].iloc[-1] < 0.1 * history["loss"].iloc[0]
+
+
+def test_moving_average_is_the_recursion_written_out(tmp_path):
+    network, loss = regression()
+    plain = copy.deepcopy(network)
+    train_loop({"net": network}, loss, config(6, ema_decay=0.9), tmp_path / "average")
+    expected = [p.detach().clone() for p in plain.parameters()]
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2, betas=(0.9, 0.99), weight_decay=0.01)
+    for step in range(6):
+        loss({"net": plain}, step).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        decay = ema_decay_at(step, 0.9)
+        expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, plain.parameters())]
+    for mine, reference in zip(network.parameters(), expected):
+        torch.testing.assert_close(mine.detach(), reference)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
+    whole, loss = regression()
+    train_loop({"net": whole}, loss, config(ema_decay=ema), tmp_path / "whole")
+    cut, _ = regression()
+
+    def failing(modules, step):
+        if step == 13:
+            raise KeyboardInterrupt
+        return loss(modules, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_loop({"net": cut}, failing, config(ema_decay=ema), tmp_path / "cut")
+    fresh, _ = regression(seed=5)  # the weights come from the checkpoint, not from here
+    train_loop({"net": fresh}, loss, config(ema_decay=ema), tmp_path / "cut")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters()))
+
+
+def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
+    network, loss = regression()
+    broken = lambda modules, step: loss(modules, step) * (float("nan") if step == 7 else 1.0)  # noqa: E731
+    with pytest.raises(InputError, match="step 7"):
+        train_loop({"net": network}, broken, config(), tmp_path)
+    fresh, _ = regression()
+    history = train_loop({"net": fresh}, loss, config(), tmp_path)
+    assert history["step"].iloc[-1] == 20
+
+
+def test_nothing_to_train_is_refused(tmp_path):
+    network, loss = regression()
+    with pytest.raises(InputError, match="trains nothing"):
+        train_loop({"net": network.requires_grad_(False)}, loss, config(), tmp_path)
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path):
+    network, loss = regression()
+    train_loop({"net": network}, loss, config(5), tmp_path, identity="unet-full")
+    with pytest.raises(InputError, match="another run"):
+        train_loop({"net": network}, loss, config(5), tmp_path, identity="unet-lora")
+
+
+def test_truncated_checkpoint_is_named(tmp_path):
+    network, loss = regression()
+    train_loop({"net": network}, loss, config(5), tmp_path)
+    path = tmp_path / checkpoint.NAME
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="damaged"):
+        train_loop({"net": network}, loss, config(5), tmp_path)
+
+
+def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    network, loss = regression()
+    train_loop({"net": network}, loss, config(5), tmp_path)
+    before = (tmp_path / checkpoint.NAME).read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    optimizer = torch.optim.AdamW(network.parameters())
+    with pytest.raises(InputError, match="disk space"):
+        checkpoint.save_checkpoint(tmp_path, 6, "", {"net": network}, optimizer, None)
+    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "linear"}])
+def test_impossible_configuration_is_refused(changes):
+    with pytest.raises(InputError):
+        config(**changes)

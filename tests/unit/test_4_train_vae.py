@@ -1,0 +1,81 @@
+"""Autoencoder losses against closed forms, and the folding of latent statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
+from sarnb.train.vae import (
+    PatchDiscriminator,
+    VaeLossWeights,
+    autoencoder_losses,
+    fold_latent_statistics,
+    hinge_discriminator_loss,
+    kl_to_unit_normal,
+    random_crops,
+)
+
+SMALL = FoundationConfig(image_size=32, vae_channels=(16, 16, 32, 32), latent_channels=4)
+
+
+def pictures(count: int = 6, size: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def small_vae():
+    torch.manual_seed(0)
+    return build_vae(SMALL).eval()
+
+
+def test_kl_equals_torch_distributions():
+    mean, log_variance = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(kl_to_unit_normal(mean, log_variance), expected)
+
+
+def test_hinge_loss_by_hand():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
+    assert hinge_discriminator_loss(real, fake).item() == 0.5 * 0.25 + 0.5 * 0.5
+
+
+def test_generator_term_does_not_move_the_discriminator():
+    vae, discriminator = small_vae().requires_grad_(True), PatchDiscriminator(16)
+    pixels = to_pixels(pictures(2))
+    parts = autoencoder_losses(
+        vae, discriminator, pixels, torch.zeros(2, 4, 4, 4), VaeLossWeights(adversarial=1.0), None, adversarial=True
+    )
+    (parts["loss"] - parts["discriminator"]).backward()
+    assert all(p.grad is None or not p.grad.any() for p in discriminator.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in vae.decoder.parameters())
+
+
+def test_discriminator_term_does_not_move_the_autoencoder():
+    vae, discriminator = small_vae().requires_grad_(True), PatchDiscriminator(16)
+    parts = autoencoder_losses(
+        vae, discriminator, to_pixels(pictures(2)), torch.zeros(2, 4, 4, 4), VaeLossWeights(), None, adversarial=True
+    )
+    parts["discriminator"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in vae.parameters())
+    assert any(p.grad.any() for p in discriminator.parameters())
+
+
+def test_folding_gives_unit_latents_and_the_same_pictures():
+    vae, images = small_vae(), pictures()
+    with torch.no_grad():
+        before = vae.decode(vae.encode(to_pixels(images)).latent_dist.mean).sample
+        fold_latent_statistics(vae, images)
+        after = vae.decode(vae.encode(to_pixels(images)).latent_dist.mean).sample
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    mean, std = encode_posterior(vae, images)
+    torch.testing.assert_close(mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    total = mean.var(dim=(0, 2, 3)) + std.pow(2).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(total, torch.ones(4), atol=1e-3, rtol=0)
+
+
+def test_crops_are_parts_of_their_own_picture():
+    images = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 20, 20, 3), np.uint8)
+    crops = random_crops(images, 8, np.random.default_rng(0))
+    assert crops.shape == (3, 8, 8, 3)
+    assert [crop.max() for crop in crops] == [0, 1, 2] and [crop.min() for crop in crops] == [0, 1, 2]
