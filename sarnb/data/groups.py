@@ -13,38 +13,23 @@ _PLURALS = {"seen": "seen classes", "unseen": "unseen classes", "composition": "
 
 @dataclass(frozen=True)
 class Column:
-    """One place of a comparison: image ``number`` (from 0) of class ``label`` ("" where images have no class)."""
+    """One place of a comparison: an image of class ``label``, which belongs to ``group``."""
 
     group: str
     label: str
-    number: int
-
-    @property
-    def title(self) -> str:
-        """What stands over it: the class, or the image's number (from 1) where there is no class."""
-        return self.label or f"image {self.number + 1}"
 
 
 def columns_of(*sets: ImageSet, groups: Sequence[str] = ("seen", "unseen"), most: int = 12) -> tuple[Column, ...]:
-    """At most ``most`` columns that every set can fill: one a class in the order of ``groups``, then of first appearance.
-
-    Images without a class fill a column each, in order; image i of one set then stands over image i of the others, as the
-    evaluation images of an unlabelled test set follow its captions.
-    """
+    """At most ``most`` columns: one a class that every set has, in the order of ``groups``, then of first appearance."""
     first, others = sets[0], sets[1:]
-    columns = []
-    for group in groups:
-        labels = dict.fromkeys(label for label, row in zip(first.labels, first.rows) if _group(row) == group)
-        for label in labels:
-            counts = [_members(images, label) for images in (first, *others)]
-            shared = min(map(len, counts))
-            columns += [Column(group, label, number) for number in range(shared if label == "" else min(1, shared))]
-    return tuple(columns[:most])
+    shared = [label for label in dict.fromkeys(first.labels) if all(label in images.labels for images in others)]
+    group = {label: _group(row) for label, row in zip(first.labels, first.rows)}
+    return tuple(Column(name, label) for name in groups for label in shared if group[label] == name)[:most]
 
 
 def pick(images: ImageSet, columns: Sequence[Column]) -> list[int]:
-    """The index in ``images`` of each column's image."""
-    return [_members(images, column.label)[column.number] for column in columns]
+    """The index in ``images`` of the first image of each column's class."""
+    return [images.labels.index(column.label) for column in columns]
 
 
 def missing_groups(images: ImageSet) -> str:
@@ -58,7 +43,3 @@ def missing_groups(images: ImageSet) -> str:
 
 def _group(row: dict) -> str:
     return row.get("group") or "seen"
-
-
-def _members(images: ImageSet, label: str) -> list[int]:
-    return [index for index, name in enumerate(images.labels) if name == label]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sarnb.data.dataset import ImageSet
+from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA
 from sarnb.errors import InputError
 from sarnb.generate.run import SAMPLING, SamplingConfig, evaluation_rows
@@ -20,18 +20,21 @@ from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
 from sarnb.train.cache import content_key
 
+PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was to show
+
 
 @dataclass(frozen=True)
 class SampleRun:
     """One samples folder, ``samples/<strategy>/seed<k>``.
 
-    ``sampling``: the settings it was drawn with. ``cost``: training and drawing joined, as ``StrategyRun.cost``.
-    ``problem``: why it must not be compared with the others; empty if it may.
+    ``images``: what was drawn; None if it cannot be read. ``sampling``: the settings it was drawn with. ``cost``: training
+    and drawing joined, as ``StrategyRun.cost``. ``problem``: why it must not be compared with the others; empty if it may.
     """
 
     strategy: str
     seed: int
     folder: Path
+    images: ImageSet | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
@@ -100,29 +103,29 @@ def _read(results: Path, folder: Path, test: ImageSet, wanted: dict[str, Any]) -
     name, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     record = results / "models" / name / folder.name / RECORD
     try:
+        images = load_set(folder)
         stamp = json.loads((folder / SAMPLING).read_text(encoding="utf-8"))
-        sampling = dict(stamp["sampling"])
+        sampling, model_key = SamplingConfig(**stamp["sampling"]), stamp["model"]
         model = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return SampleRun(name, seed, folder, problem=f"its record cannot be read ({error}); draw it again")
+        strategy = Strategy(**model["strategy"]) if model else STRATEGIES.get(name) or Strategy(name)
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+        return SampleRun(name, seed, folder, problem=f"its files cannot be read ({error}); run its notebook again")
     cost = {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0} if name == "zero-shot" else {}
     cost = cost | model.get("cost", {}) | stamp.get("cost", {})
-    return SampleRun(name, seed, folder, sampling, cost, _problem(stamp, record, model, test, wanted))
+    problem = _problem(images, test, strategy, sampling, wanted)
+    if not problem and model and model_key != content_key(record.read_bytes()):
+        problem = "drawn by an earlier model than the one that is there; run its notebook again"
+    return SampleRun(name, seed, folder, images, asdict(sampling), cost, problem)
 
 
-def _problem(stamp: dict, record: Path, model: dict, test: ImageSet, wanted: dict[str, Any]) -> str:
-    """Why a run must not be compared: other settings, other prompts, or an older model than the one that is there."""
-    sampling = stamp["sampling"]
+def _problem(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: SamplingConfig, wanted: dict[str, Any]) -> str:
+    """Why images must not be compared: other settings, another size, or other prompts than the test images ask for."""
     for name, value in wanted.items():
-        if sampling.get(name) != value:
-            return f"drawn with {name} {sampling.get(name)}, the others with {value}; run its notebook again"
-    try:
-        strategy = Strategy(**model["strategy"]) if model else STRATEGIES.get(record.parent.parent.name)
-        rows = evaluation_rows(test, strategy or Strategy(record.parent.parent.name), SamplingConfig(**sampling))
-    except (InputError, KeyError, TypeError) as error:
-        return f"its settings cannot be read ({error}); run its notebook again"
-    if stamp.get("rows") != content_key(json.dumps(rows)):
-        return "drawn for other classes or sides than those of the test images; run its notebook again"
-    if model and stamp.get("model") != content_key(record.read_bytes()):
-        return "drawn by an earlier model than the one that is there; run its notebook again"
+        if getattr(sampling, name) != value:
+            return f"drawn with {name} {getattr(sampling, name)}, not {value}; run its notebook again"
+    if images.images.shape[1:] != test.images.shape[1:]:
+        return f"drawn at {images.images.shape[1]} px, the test images have {test.images.shape[1]} px; run its notebook again"
+    asked = evaluation_rows(test, strategy, sampling)
+    if [{name: row.get(name) for name in PROMPT} for row in images.rows] != [{name: row[name] for name in PROMPT} for row in asked]:
+        return "drawn for other classes, sides or seeds than the test images ask for; run its notebook again"
     return ""

@@ -67,10 +67,11 @@ def splits_of(table: pd.DataFrame) -> list[str]:
 def left_out_sentences(table: pd.DataFrame) -> list[str]:
     """What the table lacks for whole splits, one sentence a measure and split; single classes are in `left_out`."""
     gone = evaluation.left_out(table)
-    gone, count, lines = gone[gone["class"] == "all"], table.groupby(["strategy", "seed"]).ngroups, []
+    gone = gone[(gone["class"] == "all") & (gone["split"] != "all")]
+    count, lines = table.groupby(["strategy", "seed"]).ngroups, []
     for (metric, split), part in gone.groupby(["metric", "split"], sort=False):
         what = "Every measure" if metric == "all" else metric
-        lines.append(f"{what} ({split}) is missing for {len(part)} of {count} sets: {part['reason'].iloc[0]}.")
+        lines.append(f"{what} ({split}) is missing for {len(part)} of {count} sets: {part['reason'].iloc[0].rstrip('.')}.")
     return lines
 
 

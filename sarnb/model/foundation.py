@@ -29,7 +29,7 @@ class FoundationConfig:
 
     image_size: int = 128  # px
     latent_channels: int = 8
-    vae_channels: tuple[int, ...] = (32, 64, 96, 128)  # four levels: downsampling 8, as SDXL
+    vae_channels: tuple[int, ...] = (24, 48, 96, 160)  # four levels: downsampling 8, as SDXL
     vae_layers: int = 1
     unet_channels: tuple[int, ...] = (96, 160, 256)  # attention from the second level on, as SDXL
     unet_layers: int = 1
@@ -68,7 +68,7 @@ def build_vae(config: FoundationConfig) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=config.vae_layers,
         latent_channels=config.latent_channels,
-        norm_num_groups=16,
+        norm_num_groups=8,
         sample_size=config.image_size,
         mid_block_add_attention=False,
         scaling_factor=1.0,

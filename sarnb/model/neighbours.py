@@ -12,34 +12,33 @@ from transformers import CLIPTokenizer
 from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
 
 
-def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8, but: tuple[str, ...] = (TOKEN,)) -> pd.DataFrame:
-    """The vocabulary entries nearest to an embedding by cosine: rank (from 1), word, cosine.
+def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8) -> pd.DataFrame:
+    """The words nearest to an embedding by cosine: rank (from 1), word, cosine.
 
-    ``table`` [V, D], ``row`` [1, D] or [D]; entries ``but``, and rows without an entry, are left out. A piece that only
-    begins or continues a word is written with a hyphen, "harb-".
+    ``table`` [V, D], ``row`` [1, D] or [D]. Only whole words count, see ``whole_words``.
     """
-    ids = [index for word, index in tokenizer.get_vocab().items() if word not in but and index < len(table)]
-    words = tokenizer.convert_ids_to_tokens(ids)
-    cosines = cosine_similarity(table[ids].float(), row.reshape(1, -1).float())
-    best = torch.topk(cosines, min(count, len(ids)))
+    words = whole_words(tokenizer, len(table))
+    cosines = cosine_similarity(table[list(words.values())].float(), row.reshape(1, -1).float())
+    best = torch.topk(cosines, min(count, len(words)))
+    names = list(words)
     return pd.DataFrame(
         {
             "rank": range(1, len(best.indices) + 1),
-            "word": [readable(words[index]) for index in best.indices.tolist()],
+            "word": [names[index] for index in best.indices.tolist()],
             "cosine": best.values.tolist(),
         }
     )
 
 
-def readable(piece: str) -> str:
-    """A CLIP vocabulary entry as one reads it.
+def whole_words(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
+    """Word → id, for the entries below ``rows`` that are a word of two letters or more, in the order of their ids.
 
-    >>> readable("city</w>"), readable("harb"), readable("<|endoftext|>")
-    ('city', 'harb-', '<|endoftext|>')
+    Left out are pieces of words, signs, single bytes and added words: many of them stand in no caption at all, so their
+    rows never moved from their random start, and a neighbourhood with them would mean nothing.
     """
-    if piece.endswith("</w>"):
-        return piece.removesuffix("</w>")
-    return piece if piece.startswith("<") and piece.endswith(">") else f"{piece}-"
+    found = ((entry.removesuffix("</w>"), index) for entry, index in tokenizer.get_vocab().items() if entry.endswith("</w>"))
+    return {word: index for word, index in sorted(found, key=lambda pair: pair[1])
+            if len(word) > 1 and word.isascii() and word.isalpha() and index < rows}
 
 
 def token_neighbours(
@@ -52,8 +51,8 @@ def token_neighbours(
     Returns
     -------
     neighbours : columns encoder, when ("start" or "learned"), rank, word, cosine.
-    travel : a row an encoder: cosine of learned and start row; their distance and norms; the median norm of the
-        vocabulary's rows and the 99th percentile of the cosine of the start row with them, as a scale.
+    travel : a row an encoder: cosine of learned and start row; their distance and norms; as a scale, the median norm of the
+        vocabulary's words, and the cosine with the learned row that one word in a hundred exceeds.
     """
     near, travel = [], []
     for tokenizer_name, name in ROW_KEYS.values():
@@ -61,9 +60,9 @@ def token_neighbours(
         before = token_row(getattr(start, name), tokenizer, token).float()
         after = token_row(getattr(trained, name), getattr(trained, tokenizer_name), token).float()
         table = embedding_table(getattr(start, name)).float()
-        known = table[[index for word, index in tokenizer.get_vocab().items() if word != token and index < len(table)]]
+        known = table[list(whole_words(tokenizer, len(table)).values())]
         for when, row in (("start", before), ("learned", after)):
-            near.append(nearest_words(table, tokenizer, row, count, (token,)).assign(encoder=name, when=when))
+            near.append(nearest_words(table, tokenizer, row, count).assign(encoder=name, when=when))
         travel.append(
             {
                 "encoder": name,
@@ -72,7 +71,7 @@ def token_neighbours(
                 "norm at start": float(before.norm()),
                 "norm learned": float(after.norm()),
                 "median norm of the vocabulary": float(known.norm(dim=1).median()),
-                "cosine that 1 % of words exceed": float(cosine_similarity(known, before).quantile(0.99)),
+                "cosine that 1 % of words exceed": float(cosine_similarity(known, after).quantile(0.99)),
             }
         )
     return pd.concat(near, ignore_index=True)[["encoder", "when", "rank", "word", "cosine"]], pd.DataFrame(travel)

@@ -101,7 +101,7 @@ def amplitude_laws(samples: Mapping[str, np.ndarray], families: Sequence[str] = 
         middle = density[1:-1].max()  # the end bins hold everything clipped there
         column[0].set(title=name, ylim=(0, 1.15 * middle))
         floor = 0.3 * density[density > 0].min()
-        column[1].set(yscale="log", ylim=(floor, 3 * middle), xlim=(0, last), xlabel="A / (μ + 3σ)")
+        column[1].set(yscale="log", ylim=(floor, 3 * middle), xlim=(0, last), xlabel="normalised amplitude")
     axes[0, 0].set_ylabel("density")
     axes[1, 0].set_ylabel("density, logarithmic")
     axes[0, 0].legend(fontsize=8)
@@ -134,7 +134,7 @@ def log_cumulant_diagram(points: pd.DataFrame) -> Figure:
     ``points``: columns class, group, kappa2, kappa3. Lines: speckle of any number of looks, and single-look speckle under
     gamma (K law) or inverse-gamma (G0 law) texture; they meet in single-look speckle on flat ground.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 4.8))
+    figure, axis = plt.subplots(figsize=(8.0, 4.8))
     looks, orders = np.geomspace(0.6, 50, 200), np.geomspace(0.5, 200, 200)
     for law, order, style, name in (
         ("speckle", looks, "0.4", "speckle, looks from 0.6 up"),
@@ -153,7 +153,7 @@ def log_cumulant_diagram(points: pd.DataFrame) -> Figure:
     pad_x, pad_y = 0.2 * (np.ptp(x) + 0.3), 0.15 * (np.ptp(y) + 0.2)
     axis.set(xlim=(min(x) - pad_x, max(x) + 1.5 * pad_x), ylim=(max(0, min(y) - pad_y), max(y) + pad_y))
     axis.set(xlabel="third log-cumulant κ₃", ylabel="second log-cumulant κ₂")
-    axis.legend(fontsize=7, loc="upper right")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

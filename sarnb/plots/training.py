@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sarnb.data.groups import Column
 from sarnb.metrics.catalogue import find_metric
@@ -17,6 +18,7 @@ from sarnb.metrics.summary import over_seeds
 from sarnb.plots import image_grid
 
 _ANCHOR_LINES = {REAL_VS_REAL: "--", OPTICAL_AS_GREY: ":"}
+_GAP = 0.2  # between two groups, in widths of an image
 
 
 def component_bars(counts: pd.DataFrame, title: str = "") -> Figure:
@@ -29,7 +31,7 @@ def component_bars(counts: pd.DataFrame, title: str = "") -> Figure:
     axis.barh(places, counts["total"], color="0.85", label="all parameters")
     axis.barh(places, counts["trains"], color="C0", label="those that train", height=0.5)
     axis.set_xscale("log")
-    axis.set_xlim(1, 1e3 * counts["total"].max())  # room for the numbers
+    axis.set_xlim(1, 300 * counts["total"].max())  # room for the numbers
     for place, trains, total in zip(places, counts["trains"], counts["total"]):
         share = f"{trains:,} of {total:,} ({trains / total:.2%})" if trains else f"none of {total:,}"
         axis.annotate(share, (total, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
@@ -55,6 +57,7 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         if not any(len(line.get_xdata()) for line in axis.lines):
             axis.text(0.5, 0.5, "not measured: no validation images", ha="center", va="center", transform=axis.transAxes)
         axis.set(title=title, xlabel="step", ylabel="mean squared error")
+        axis.ticklabel_format(useOffset=False)
     axes[0].legend(fontsize=8, frameon=False)
     return figure
 
@@ -72,9 +75,14 @@ def comparison_grid(rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[
     places: list[int | None] = []
     for i in range(len(columns)):
         places += [None, i] if i in starts[1:] else [i]
-    titles = ["" if i is None else f"{columns[i].group if i in starts else ''}\n{columns[i].title}" for i in places]
+    titles = ["" if i is None else f"{columns[i].group if i in starts else ''}\n{columns[i].label}" for i in places]
     grid = [[None if i is None else images[i] for i in places] for images in rows.values()]
-    return image_grid(grid, list(rows), titles, cell)
+    figure = image_grid(grid, list(rows), titles, cell)
+    gaps = [_GAP if i is None else 1.0 for i in places]
+    figure.axes[0].get_gridspec().set_width_ratios(gaps)
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width - cell * (len(gaps) - sum(gaps)), height)
+    return figure
 
 
 def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[str]) -> Figure:
@@ -98,11 +106,8 @@ def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[s
                 if anchor in rows.index:
                     axis.axvline(rows.loc[anchor, "value"], color=f"C{place}", linestyle=style, lw=1, zorder=0)
         _name_axis(axis, metric)
-        if find_metric(metric).better == "lower" and (part["lo"] > 0).all():
-            axis.set_xscale("log")  # floor and ceiling are orders of magnitude apart
-        axis.set(yticks=range(len(names)), yticklabels=names)
-    axes[0][0].invert_yaxis()
-    axes[0][0].legend(fontsize=8, frameon=False)
+        axis.set(xscale=_scale(part, metric), yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    _split_legend(figure, axes[0][0], [anchor for anchor in _ANCHOR_LINES if anchor in set(joined["strategy"])])
     return figure
 
 
@@ -125,10 +130,13 @@ def quality_against_parameters(
                           marker="o", markersize=4, capsize=2, lw=1.2, label=split)
             if REAL_VS_REAL in rows.index:
                 axis.axhline(rows.loc[REAL_VS_REAL, "value"], color=f"C{place}", linestyle="--", lw=1, zorder=0)
-        axis.set(xscale="log", xlabel="trained parameters", ylabel=f"[{find_metric(metric).unit}]", title=_title(metric))
-        axis.set_xticks([parameters[name] for name in order], order, rotation=30, fontsize=8)
-        axis.minorticks_off()
-    axes[0][0].legend(fontsize=8, frameon=False)
+        shown = joined[(joined["metric"] == metric) & joined["strategy"].isin([*order, REAL_VS_REAL])]
+        axis.set(xscale="log", yscale=_scale(shown, metric), title=_title(metric), xlabel="trained parameters",
+                 ylabel=f"[{find_metric(metric).unit}]")
+        axis.set_xticks([parameters[name] for name in order], [f"{name}: {parameters[name]:,}" for name in order],
+                        rotation=20, ha="right", fontsize=8)
+        axis.xaxis.minorticks_off()
+    _split_legend(figure, axes[0][0], [REAL_VS_REAL] if REAL_VS_REAL in set(joined["strategy"]) else [])
     return figure
 
 
@@ -157,6 +165,18 @@ def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
 
 def _dots(axis: Axes, rows: pd.DataFrame, places: Sequence[float], color: str, label: str) -> None:
     axis.errorbar(rows["value"], places, xerr=_spread(rows), fmt="o", markersize=5, capsize=2, lw=1, color=color, label=label)
+
+
+def _split_legend(figure: Figure, axis: Axes, anchors: Sequence[str]) -> None:
+    """One legend below all panels: the splits by colour, the anchors by line."""
+    handles, labels = axis.get_legend_handles_labels()
+    handles += [Line2D([], [], color="0.3", linestyle=_ANCHOR_LINES[anchor], lw=1) for anchor in anchors]
+    figure.legend(handles, [*labels, *anchors], loc="outside lower right", ncols=len(handles), fontsize=8, frameon=False)
+
+
+def _scale(rows: pd.DataFrame, metric: str) -> str:
+    """Logarithmic for distances, whose floor and ceiling are orders of magnitude apart."""
+    return "log" if find_metric(metric).better == "lower" and (rows["lo"] > 0).all() else "linear"
 
 
 def _spread(rows: pd.DataFrame) -> np.ndarray:

@@ -26,7 +26,8 @@ ANCHOR_LINES = {REAL_VS_REAL: ("black", "-"), OPTICAL_AS_GREY: ("crimson", "--")
 def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float] | str]:
     """One colour a strategy, the same in every figure that gets the same names; real images are black."""
     drawn = [name for name in names if name not in (REAL, *ANCHORS)]
-    palette = seaborn.color_palette("colorblind" if len(drawn) <= 10 else "husl", len(drawn))
+    palette = seaborn.color_palette("colorblind")
+    palette = palette[:6] + palette[7:] if len(drawn) <= 9 else seaborn.husl_palette(len(drawn), l=0.55)  # its pink is too pale
     return dict(zip(drawn, palette)) | {REAL: "black"}
 
 
@@ -139,7 +140,8 @@ def split_bars(table: pd.DataFrame, metric: str, splits: Sequence[str], chance: 
     rows = joined[(joined["metric"] == metric) & (joined["class"] == "all")]
     names = [name for name in dict.fromkeys(rows["strategy"]) if name not in ANCHORS]
     tint = colours(names)
-    figure, axes = plt.subplots(1, len(splits), figsize=(1.6 + 3.1 * len(splits), 0.36 * len(names) + 1.5), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(splits), figsize=(1.6 + 3.1 * len(splits), 0.36 * len(names) + 1.5), sharex=True, sharey=True,
+                                squeeze=False)
     for axis, split in zip(axes[0], splits):
         part = rows[rows["split"] == split].set_index("strategy")
         own = part.reindex(names)
@@ -151,7 +153,6 @@ def split_bars(table: pd.DataFrame, metric: str, splits: Sequence[str], chance: 
         if split in (chance or {}):
             axis.axvline(chance[split], color="0.5", linestyle=":", label="a guess")
         axis.set_title(split, fontsize=9)
-        axis.set_xlim(left=min(0.0, float(np.nanmin(np.append(own["lo"].to_numpy(float), 0.0)))))
     axes[0, 0].invert_yaxis()
     handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
@@ -242,4 +243,6 @@ def _panels(count: int, columns: int, size: tuple[float, float], **shared) -> tu
     figure, axes = plt.subplots(rows, columns, figsize=(size[0] * columns, size[1] * rows + 0.3), squeeze=False, **shared)
     for axis in axes.flat[count:]:
         axis.set_axis_off()
+    for axis in axes.flat[max(0, count - columns) : count]:  # the lowest panel of each column
+        axis.tick_params(labelbottom=True)
     return figure, list(axes.flat[:count])

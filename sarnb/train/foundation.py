@@ -50,18 +50,18 @@ STAGES = ("vae", "text", "unet")  # folders of their checkpoints and curves, in 
 class FoundationRecipe:
     """Everything that decides the embedded foundation's weights."""
 
-    model: FoundationConfig = field(default_factory=lambda: FoundationConfig(vae_channels=(32, 64, 128, 192)))
+    model: FoundationConfig = field(default_factory=FoundationConfig)
     seed: int = 0
     scenes: int = 16_000  # captioned optical scenes, all classes and compositions
     textures: int = 12_000  # dead leaves and power-law noise, 64 px
     vae_batch: int = 16  # crops of 64 px
-    vae_steps: int = 1_000  # half scenes, half textures; the discriminator joins half-way
-    vae_rate: float = 3e-4
+    vae_steps: int = 2_200  # five eighths scenes, the rest textures; the discriminator joins half-way
+    vae_rate: float = 1e-3
     vocabulary: int = 1_400  # tokens
     text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: int = 2_400
+    unet_steps: int = 1_600
     unet_batch: int = 32
     unet_rate: float = 4e-4
     unet_ema: float = 0.999
@@ -110,8 +110,8 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
         warmup_steps=50,
         schedule="cosine",
         weight_decay=0.0,
-        ema_decay=0.995,
-        checkpoint_every=100,
+        ema_decay=0.998,
+        checkpoint_every=200,
         seed=recipe.seed,
     )
     textures = texture_pictures(recipe.textures, recipe.seed)

@@ -22,7 +22,7 @@ class VaeLossWeights:
     """Weights of the terms beside L1."""
 
     kl: float = 1e-6  # per latent element, towards the unit normal
-    perceptual: float = 0.5  # on the features of a frozen network, where one is given
+    perceptual: float = 0.1  # on the features of a frozen network, where one is given
     adversarial: float = 0.05  # hinge loss of a patch discriminator
     adversarial_start: float = 0.4  # share of the run after which the discriminator joins
 
@@ -137,7 +137,7 @@ def pretrain_vae(
     weights: VaeLossWeights = VaeLossWeights(),
     features: nn.Module | None = None,
 ) -> pd.DataFrame:
-    """Train a general VAE on optical scenes and texture pictures (uint8 [N, H, W, 3]), half and half; no SAR.
+    """Train a general VAE on optical scenes and texture pictures (uint8 [N, H, W, 3]), five to three; no SAR.
 
     A quarter of the pictures is shown as grey.
     """
@@ -145,11 +145,11 @@ def pretrain_vae(
 
     def loss(modules: dict[str, nn.Module], step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((config.seed, 31, step))
-        half = batch_size // 2
+        share = batch_size * 5 // 8
         pictures = np.concatenate(
             [
-                random_crops(scenes[batch_ids(len(scenes), half, config.seed, step)], crop, rng),
-                random_crops(textures[batch_ids(len(textures), batch_size - half, config.seed, step)], crop, rng),
+                random_crops(scenes[batch_ids(len(scenes), share, config.seed, step)], crop, rng),
+                random_crops(textures[batch_ids(len(textures), batch_size - share, config.seed, step)], crop, rng),
             ]
         )
         grey = rng.random(batch_size) < 0.25

@@ -22,7 +22,7 @@ FAKE = make_set(["city", "harbour", "forest", "forest"], ["seen", "unseen", "see
 
 def test_columns_follow_the_groups_and_hold_one_image_of_each_set():
     columns = columns_of(REAL, FAKE)
-    assert [(column.group, column.title) for column in columns] == [("seen", "city"), ("seen", "forest"), ("unseen", "harbour")]
+    assert [(column.group, column.label) for column in columns] == [("seen", "city"), ("seen", "forest"), ("unseen", "harbour")]
     assert pick(REAL, columns) == [1, 4, 0] and pick(FAKE, columns) == [0, 2, 1]
     assert [column.label for column in columns_of(REAL, FAKE, most=2)] == ["city", "forest"]
     assert [column.label for column in columns_of(REAL, groups=("composition",))] == ["river+forest"]
@@ -30,12 +30,6 @@ def test_columns_follow_the_groups_and_hold_one_image_of_each_set():
 
 def test_a_class_that_one_set_lacks_has_no_column():
     assert columns_of(REAL, FAKE, groups=("composition",)) == ()
-
-
-def test_images_without_a_class_stand_over_each_other_by_number():
-    real, fake = make_set(["", "", ""], ["seen"] * 3), make_set(["", ""], ["seen"] * 2)
-    columns = columns_of(real, fake)
-    assert [column.title for column in columns] == ["image 1", "image 2"] and pick(fake, columns) == [0, 1]
 
 
 def test_the_sentence_on_missing_groups():

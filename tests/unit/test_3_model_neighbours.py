@@ -8,26 +8,24 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from sarnb.model.neighbours import nearest_words, readable, token_neighbours
+from sarnb.model.neighbours import nearest_words, token_neighbours, whole_words
 from sarnb.model.token import ROW_KEYS, TOKEN, add_token
 
 
 def test_nearest_words_of_known_angles():
     pipe = tiny_pipeline()
     table = torch.zeros(len(pipe.tokenizer), 2)
-    table[:, 0] = -1.0
-    ids = [pipe.tokenizer.convert_tokens_to_ids(word) for word in ("city</w>", "forest</w>", "rad")]
-    for index, degrees in zip(ids, (10, 40, 60)):
+    table[:, 0] = 1.0  # as near as can be, but not whole words
+    angles = {"city": 10, "forest": 40, "image": 60, "of": 90, "radar": 170, "sar": 180}
+    assert set(whole_words(pipe.tokenizer, len(table))) == set(angles)
+    for word, degrees in angles.items():
+        index = pipe.tokenizer.convert_tokens_to_ids(f"{word}</w>")
         # Length must not matter.
         table[index] = (1 + index) * torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
     found = nearest_words(table, pipe.tokenizer, torch.tensor([[5.0, 0.0]]), count=3)
-    assert list(found["word"]) == ["city", "forest", "rad-"] and list(found["rank"]) == [1, 2, 3]
+    assert list(found["word"]) == ["city", "forest", "image"] and list(found["rank"]) == [1, 2, 3]
     assert found["cosine"].tolist() == pytest.approx([math.cos(math.radians(angle)) for angle in (10, 40, 60)], abs=1e-6)
-    assert "city" not in set(nearest_words(table, pipe.tokenizer, torch.tensor([1.0, 0.0]), but=("city</w>",))["word"])
-
-
-def test_words_are_written_as_one_reads_them():
-    assert [readable(piece) for piece in ("city</w>", "harb", "<|endoftext|>")] == ["city", "harb-", "<|endoftext|>"]
+    assert len(nearest_words(table, pipe.tokenizer, torch.tensor([1.0, 0.0]), count=99)) == len(angles)
 
 
 def test_an_untrained_word_lies_on_the_word_it_starts_from():

@@ -10,7 +10,7 @@ import pytest
 
 from sarnb.data.dataset import ImageSet
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
-from sarnb.metrics.first import FIRST, first_measures, splits_of
+from sarnb.metrics.first import FIRST, first_measures, first_table, readings, splits_of
 
 
 def speckle(count: int, seed: int) -> ImageSet:
@@ -36,3 +36,8 @@ def test_rows_are_those_of_the_evaluation_and_anchors_are_there():
     assert values["good", "amplitude_cv"] == pytest.approx(np.sqrt(4 / np.pi - 1), rel=0.05)
     for metric in ("amplitude_kl", "texture_distance"):
         assert values["good", metric] < values["smooth", metric]
+    wide = first_table(table)
+    assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REAL_VS_REAL]
+    lines = readings(table, "unseen")
+    assert len(lines) == 3 and lines[0].startswith("amplitude kl, unseen: good ") and f"; {REAL_VS_REAL} " in lines[0]
+    assert readings(table, "composition") == []

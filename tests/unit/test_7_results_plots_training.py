@@ -60,7 +60,7 @@ def test_training_curves_leave_out_what_was_not_measured():
 
 
 def test_comparison_grid_parts_the_groups():
-    columns = [Column("seen", "city", 0), Column("seen", "river", 0), Column("unseen", "harbour", 0)]
+    columns = [Column("seen", "city"), Column("seen", "river"), Column("unseen", "harbour")]
     images = np.arange(3, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
     axes = drawn(comparison_grid({"real": images, "hybrid": images}, columns))
     assert [axis.get_title() for axis in axes[:4]] == ["seen\ncity", "\nriver", "", "unseen\nharbour"]
@@ -71,6 +71,7 @@ def test_comparison_grid_parts_the_groups():
 
 def test_measure_dots_show_the_mean_over_seeds_and_the_anchor():
     kl, cv = drawn(measure_dots(TABLE, ("amplitude_kl", "amplitude_cv"), ["seen", "unseen"]))
+    assert [text.get_text() for text in kl.figure.legends[0].get_texts()] == ["seen", "unseen", REAL_VS_REAL]
     points = kl.containers[0].lines[0].get_xydata()
     assert points[:, 0] == pytest.approx([0.3, 0.8]) and [text.get_text() for text in kl.get_yticklabels()] == ["unet-full", "scratch"]
     assert kl.get_xscale() == "log" and cv.get_xscale() == "linear" and "dashed" in cv.get_xlabel()

@@ -1,0 +1,85 @@
+"""Speed against a named baseline in the same run: ``pytest tests/benchmarks --benchmark-only``.
+
+``extra_info["ratio"]`` says how many times faster than the baseline each one is; nothing fails for being slow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from skimage.feature import graycomatrix, graycoprops
+
+from sarnb.data.twin import ground_radar, twin_sample
+from sarnb.generate.sample import generate
+from sarnb.metrics.amplitude import histogram, kl, log_cumulants, wasserstein
+from sarnb.metrics.texture import glcm_descriptors
+from sarnb.model.foundation import load_foundation
+from sarnb.world.scene import CLASSES
+
+SPECKLE = np.random.default_rng(0).rayleigh(60, (8, 128, 128)).clip(0, 255).astype(np.uint8)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Best of three."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def skimage_descriptors(images: np.ndarray) -> list[np.ndarray]:
+    """The baseline of texture: scikit-image, one image at a time."""
+    found = []
+    for image in images // 4:
+        matrices = graycomatrix(image, (1, 2, 4, 8), (0, np.pi / 2), levels=64, symmetric=True, normed=True)
+        found.append(np.stack([graycoprops(matrices, name) for name in ("contrast", "homogeneity", "energy", "correlation")]))
+    return found
+
+
+def test_texture_against_scikit_image(benchmark):
+    benchmark.extra_info["baseline"] = "skimage.feature.graycomatrix and graycoprops"
+    base = seconds(lambda: skimage_descriptors(SPECKLE))
+    benchmark(glcm_descriptors, SPECKLE)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+    benchmark.extra_info["patches_per_second"] = len(SPECKLE) / benchmark.stats.stats.min
+
+
+def test_amplitude_measures_against_sorting_pixels(benchmark):
+    from scipy.stats import wasserstein_distance
+
+    benchmark.extra_info["baseline"] = "scipy.stats.wasserstein_distance on pixels, Wasserstein alone"
+    real, fake = SPECKLE[:4], SPECKLE[4:]
+    base = seconds(lambda: wasserstein_distance(real.ravel(), fake.ravel()))
+
+    def measures():
+        p, q = histogram(real).sum(0), histogram(fake).sum(0)
+        return kl(p, q), wasserstein(p, q), log_cumulants(p)
+
+    benchmark(measures)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+
+
+def test_one_twin_sample_against_half_of_it(benchmark):
+    """Both modalities, masks and captions; the baseline is the same call at a quarter of the area (ratio 1/4: linear)."""
+    benchmark.extra_info["baseline"] = "the same at 64 x 64"
+    radar = ground_radar("airborne-x")
+    base = seconds(lambda: [twin_sample(kind, 1, radar, size=64) for kind in CLASSES])
+    benchmark(lambda: [twin_sample(kind, 1, radar, size=128) for kind in CLASSES])
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+    benchmark.extra_info["samples_per_second"] = len(CLASSES) / benchmark.stats.stats.min
+
+
+@pytest.mark.parametrize("precision", ["auto"])
+def test_sampling_against_float32(benchmark, precision):
+    benchmark.extra_info["baseline"] = "the same in float32"
+    pipe = load_foundation()
+    prompts, seeds = ["a radar image of a city"] * 8, list(range(8))
+    base = seconds(lambda: generate(pipe, prompts, seeds, steps=4, precision="fp32"))
+    benchmark.pedantic(lambda: generate(pipe, prompts, seeds, steps=4, precision=precision), rounds=3)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+    benchmark.extra_info["seconds_per_image_20_steps"] = benchmark.stats.stats.min / 8 * 5
