@@ -12,7 +12,7 @@ from sarnb.data.files import METADATA, read_numbered
 from sarnb.data.images import SUFFIXES
 from sarnb.errors import InputError
 from sarnb.world.captions import prompt
-from sarnb.world.scene import CLASSES
+from sarnb.world.scene import CLASSES, COMPOSITIONS
 
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
 
@@ -115,8 +115,13 @@ def default_caption(label: str) -> str:
     >>> default_caption("sea_ships"), default_caption("city")
     ('a radar image of sea ships', 'a radar image of a city')
     """
-    words = " ".join(label.replace("_", " ").split())
-    return prompt(words, "sar") if words in CLASSES else f"a radar image of {words}"
+    words = label_words(label)
+    return prompt(words, "sar") if words in CLASSES + COMPOSITIONS else f"a radar image of {words}"
+
+
+def label_words(label: str) -> str:
+    """A label in words: underscores and repeated blanks become one blank."""
+    return " ".join(label.replace("_", " ").split())
 
 
 def _from_metadata(source: Path) -> list[UserImage]:

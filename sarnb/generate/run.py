@@ -113,16 +113,17 @@ def sample(
     """Draw the evaluation set into ``out`` unless it is there, by the same model and settings; (images, cost)."""
     test = load_set(data_dir / "test")
     rows, size = evaluation_rows(test, strategy, sampling), test.images.shape[1]
+    untrained = None if model else load_foundation(foundation)
     wanted = {
         "sampling": _plain(sampling),
         "rows": content_key(json.dumps([size, rows])),
-        "model": content_key((model / RECORD).read_bytes()) if model else foundation,
+        "model": content_key((model / RECORD).read_bytes()) if model else foundation_fingerprint(untrained),
     }
     stamp = out / SAMPLING
     found = _finished(stamp)
     if {name: found.get(name) for name in wanted} == wanted:
         return load_set(out), found["cost"]
-    pipe = load_trained(foundation, model, fuse=True) if model else load_foundation(foundation)
+    pipe = untrained or load_trained(foundation, model, fuse=True)
     start = time.perf_counter()
     images = generate(
         pipe,

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sarnb.data.files import replace_folder, saving, write_set
+from sarnb.data.listing import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.token import with_token
 from sarnb.train.precision import autocast
@@ -134,9 +135,10 @@ def evaluation_prompts(
 def evaluation_text(label: str, token: str | None = None, look: str | None = None, sensor: str = "airborne-x") -> str:
     """The canonical prompt of a class, of a composition ("river+forest"), or of a label of the user's own."""
     radar = replace(PRESETS[sensor], look=look) if look else None
-    if label in CLASSES or label in COMPOSITIONS:
-        return world_prompt(label, "sar", radar=radar, token=token)
-    text = f"a radar image of {label}" + (f", illuminated from the {look}" if look else "")
+    words = label_words(label)
+    if words in CLASSES or words in COMPOSITIONS:
+        return world_prompt(words, "sar", radar=radar, token=token)
+    text = default_caption(label) + (f", illuminated from the {look}" if look else "")
     return with_token(text, token) if token else text
 
 

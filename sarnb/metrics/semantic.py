@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from sarnb.data.listing import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics.checks import image_stack, same_width
-from sarnb.world.captions import prompt
-from sarnb.world.scene import CLASSES, COMPOSITIONS
 
 GALLERY = 10  # captions a retrieval chooses from
 
@@ -56,9 +55,7 @@ def _unit(features: torch.Tensor) -> np.ndarray:
 
 def label_prompt(label: str) -> str:
     """The sentence that stands for a class: the world's own wording, or "a radar image of LABEL" for other labels."""
-    if label in CLASSES or label in COMPOSITIONS:
-        return prompt(label, "sar")
-    return f"a radar image of {label}"
+    return default_caption(label)
 
 
 def cosine(image_features: np.ndarray, text_features: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def test_equal_captions_count_once() -> None:
 def test_label_prompts() -> None:
     assert semantic.label_prompt("city") == "a radar image of a city"
     assert "river" in semantic.label_prompt("river+forest")
-    assert semantic.label_prompt("vehicle_t72") == "a radar image of vehicle_t72"
+    assert semantic.label_prompt("vehicle_t72") == "a radar image of vehicle t72"  # as its training captions say
 
 
 def test_bad_input() -> None:
