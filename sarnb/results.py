@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import resource
 import shutil
-import sys
 import time
 import typing
 from datetime import datetime, timezone
@@ -23,6 +21,7 @@ from matplotlib.figure import Figure
 
 from sarnb.errors import InputError
 from sarnb.manifest import artefact_entry, environment, read_manifest, read_manifests, sources, write_atomically, write_manifest
+from sarnb.memory import process_peak_mb
 from sarnb.profile import load_profile
 from sarnb.settings import repository
 
@@ -160,7 +159,7 @@ class Record:
             "parameters": self.parameters, **sources(self.folder, self.producer), **environment(),
             "started": self._started.isoformat(timespec="seconds"),
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - self._clock, 1), "peak_memory_mb": peak_memory_mb(),
+            "seconds": round(time.perf_counter() - self._clock, 1), "peak_memory_mb": round(process_peak_mb(), 1),
             "artefacts": entries})
         rows = [(entry["path"], entry["meaning"], entry["sha256"][:12]) for entry in entries]
         return pd.DataFrame(rows, columns=["path", "meaning", "sha256"])
@@ -188,9 +187,3 @@ def read_table(results_dir: str | Path, name: str) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such table; run the notebook that makes it")
     return pd.read_csv(path).drop(columns=STAMP_COLUMN, errors="ignore")
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far [MB]."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)

@@ -144,13 +144,15 @@ def judge_table(
 
 
 def judge_sentences(table: pd.DataFrame) -> list[str]:
-    """One sentence for each measure and split, over its classes, and at last whether the judge may be asked at all."""
+    """One sentence for each measure and split over its classes, then what the judge may be asked: sides, and, last, classes."""
     lines = []
     for row in table[table["class"] == "all"].itertuples():
         guess = "" if np.isnan(row.chance) else f"; a guess reaches {row.chance:.3f}"
         lines.append(f"{row.measure} ({row.split}, {row.n} images): {row.value:.3f} [{row.lo:.3f}, {row.hi:.3f}]{guess}.")
-    whole = table[(table["measure"] == ACCURACY) & (table["split"] == "pooled")].iloc[0]
-    if whole["lo"] > whole["chance"]:
+    pooled = table[(table["split"] == "pooled") & (table["class"] == "all")].set_index("measure")
+    if LOOK in pooled.index and pooled.loc[LOOK, "lo"] <= 0.5:
+        lines.append("The judge cannot tell the side of illumination; the look reader of sarnb.metrics.geometry measures it instead.")
+    if pooled.loc[ACCURACY, "lo"] > pooled.loc[ACCURACY, "chance"]:
         lines.append("The judge tells classes apart better than a guess, so its measures of other images carry meaning.")
     else:
         lines.append("The judge cannot be told from a guess, so its measures of other images mean nothing in this run.")

@@ -102,5 +102,6 @@ def gap_sentences(table: pd.DataFrame, metric: str, first: str = "seen", second:
         a, b = part.loc[first], part.loc[second]
         apart = a["lo"] > b["hi"] or b["lo"] > a["hi"]
         words = "the intervals do not overlap" if apart else "the intervals overlap, so the change is not settled"
-        lines.append(f"{name}: {first} {format_interval(a)}, {second} {format_interval(b)}, a change of {b['value'] - a['value']:+.3f}; {words}.")
+        change = b["value"] - a["value"]
+        lines.append(f"{name}: {first} {format_interval(a)}, {second} {format_interval(b)}, a change of {change:+.3f}; {words}.")
     return lines

@@ -15,9 +15,9 @@ from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
 def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8) -> pd.DataFrame:
     """The words nearest to an embedding by cosine: rank (from 1), word, cosine.
 
-    ``table`` [V, D], ``row`` [1, D] or [D]. Only whole words count, see ``whole_words``.
+    ``table`` [V, D], ``row`` [1, D] or [D]. Only words count, see ``word_entries``.
     """
-    words = whole_words(tokenizer, len(table))
+    words = word_entries(tokenizer, len(table))
     cosines = cosine_similarity(table[list(words.values())].float(), row.reshape(1, -1).float())
     best = torch.topk(cosines, min(count, len(words)))
     names = list(words)
@@ -30,11 +30,12 @@ def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: i
     )
 
 
-def whole_words(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
-    """Word → id, for the entries below ``rows`` that are a word of two letters or more, in the order of their ids.
+def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
+    """Word → id, for the entries below ``rows`` that end a word, of two letters or more, in the order of their ids.
 
-    Left out are pieces of words, signs, single bytes and added words: many of them stand in no caption at all, so their
-    rows never moved from their random start, and a neighbourhood with them would mean nothing.
+    Byte-pair entries do not tell whole words from their endings, so some are endings ("ter"). Left out are beginnings of
+    words, signs, single bytes and added words: many of them stand in no caption at all, so their rows never moved from
+    their random start, and a neighbourhood with them would mean nothing.
     """
     found = ((entry.removesuffix("</w>"), index) for entry, index in tokenizer.get_vocab().items() if entry.endswith("</w>"))
     return {word: index for word, index in sorted(found, key=lambda pair: pair[1])
@@ -60,7 +61,7 @@ def token_neighbours(
         before = token_row(getattr(start, name), tokenizer, token).float()
         after = token_row(getattr(trained, name), getattr(trained, tokenizer_name), token).float()
         table = embedding_table(getattr(start, name)).float()
-        known = table[list(whole_words(tokenizer, len(table)).values())]
+        known = table[list(word_entries(tokenizer, len(table)).values())]
         for when, row in (("start", before), ("learned", after)):
             near.append(nearest_words(table, tokenizer, row, count).assign(encoder=name, when=when))
         travel.append(

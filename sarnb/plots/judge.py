@@ -23,7 +23,10 @@ def training_curve(history: pd.DataFrame, batch_size: int) -> Figure:
         batch_size: image-caption pairs a step, which sets both levels: ln B and 1/B.
     """
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3))
-    columns = (("loss", "contrastive loss [nats]", math.log(batch_size)), ("retrieval_r1", "own caption first in the batch", 1 / batch_size))
+    columns = (
+        ("loss", "contrastive loss [nats]", math.log(batch_size)),
+        ("retrieval_r1", "own caption first in the batch", 1 / batch_size),
+    )
     for axis, (column, label, level) in zip(axes, columns):
         axis.plot(history["step"], history[column], marker="o" if len(history) < 20 else None, markersize=4)
         axis.axhline(level, color="0.5", linestyle="--", linewidth=1)
@@ -47,7 +50,7 @@ def matrix(values: np.ndarray, names: Sequence[str], colour_label: str, row_labe
     side = max(4.0, 0.47 * count + 2.2)
     figure, axis = plt.subplots(figsize=(side + 0.9, side))
     limit = float(np.nanmax(np.abs(values))) or 1.0
-    words = np.vectorize(lambda value: f"{value:.2f}" if zeros or abs(value) >= 0.005 else "")(values)
+    words = [[f"{value:.2f}" if zeros or abs(value) >= 0.005 else "" for value in row] for row in values]
     seaborn.heatmap(
         pd.DataFrame(values, index=list(names), columns=list(names)), ax=axis, mask=np.isnan(values), annot=words,
         fmt="", annot_kws={"size": 7 if count > 8 else 9}, cmap="vlag" if signed else "Blues",

@@ -93,7 +93,7 @@ def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[s
     """
     joined = over_seeds(table[table["class"] == "all"])
     names = [name for name in dict.fromkeys(joined["strategy"]) if name not in _ANCHOR_LINES]
-    height = 1.4 + 0.3 * len(names) * max(1, len(splits)) / 2
+    height = 1.8 + 0.15 * len(names) * len(splits)
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), height), squeeze=False, sharey=True)
     for axis, metric in zip(axes[0], metrics):
         part = joined[joined["metric"] == metric]

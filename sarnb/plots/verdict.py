@@ -60,8 +60,10 @@ def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str
     for r, c in np.ndindex(len(rows), len(column_labels)):
         if rows[r][c] is not None:
             sheet[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = rows[r][c]
-    scale = min(1.0, LARGEST_CELL / width) / plt.rcParams["savefig.dpi"] if plt.rcParams["savefig.dpi"] != "figure" else 0.01
-    figure = plt.figure(figsize=(sheet.shape[1] * scale, sheet.shape[0] * scale), layout="none")
+    dots = plt.rcParams["savefig.dpi"]
+    scale = min(1.0, LARGEST_CELL / width) / (plt.rcParams["figure.dpi"] if dots == "figure" else dots)
+    figure = plt.figure(figsize=(sheet.shape[1] * scale, sheet.shape[0] * scale))
+    figure.set_layout_engine("none")
     axis = figure.add_axes((0, 0, 1, 1))  # one image pixel is one pixel of the file: resampled speckle is no speckle
     axis.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="auto", aspect="auto")
     axis.set_xticks(np.arange(len(column_labels)) * (width + gap) + width / 2, column_labels, fontsize=9)
@@ -203,7 +205,9 @@ def _laws() -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
     }
 
 
-def quality_against_cost(table: pd.DataFrame, costs: pd.DataFrame, metrics: Sequence[str], against: Sequence[str], split: str = "pooled") -> Figure:
+def quality_against_cost(
+    table: pd.DataFrame, costs: pd.DataFrame, metrics: Sequence[str], against: Sequence[str], split: str = "pooled"
+) -> Figure:
     """Quality over cost: a row a measure, a column a cost on a logarithmic axis; what cost nothing is a dotted line.
 
     Args:

@@ -8,16 +8,16 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from sarnb.model.neighbours import nearest_words, token_neighbours, whole_words
+from sarnb.model.neighbours import nearest_words, token_neighbours, word_entries
 from sarnb.model.token import ROW_KEYS, TOKEN, add_token
 
 
 def test_nearest_words_of_known_angles():
     pipe = tiny_pipeline()
     table = torch.zeros(len(pipe.tokenizer), 2)
-    table[:, 0] = 1.0  # as near as can be, but not whole words
+    table[:, 0] = 1.0  # as near as can be, but no words
     angles = {"city": 10, "forest": 40, "image": 60, "of": 90, "radar": 170, "sar": 180}
-    assert set(whole_words(pipe.tokenizer, len(table))) == set(angles)
+    assert set(word_entries(pipe.tokenizer, len(table))) == set(angles)
     for word, degrees in angles.items():
         index = pipe.tokenizer.convert_tokens_to_ids(f"{word}</w>")
         # Length must not matter.

@@ -12,6 +12,7 @@ from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder
 from sarnb.train import judge as module
 from sarnb.train.judge import judge_config, train_judge
+from sarnb.train.loop import batch_ids
 
 
 @pytest.fixture(autouse=True)
@@ -55,27 +56,18 @@ def test_a_batch_holds_an_image_once(tmp_path):
 
 def test_one_cut_short_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     whole = weights(train_judge(tiny_set(), "embedded", CONFIG, tmp_path / "whole", batch_size=4).judge)
-    cut = tmp_path / "cut"
-    real = module.train_clip
 
-    def killed(encoder, images, captions, config, out, **more):
-        batch = module.batch_of_second_step
-
-        def stop(*args):
+    def killed_at_the_second_step(count, size, seed, step):
+        if step:
             raise KeyboardInterrupt
+        return batch_ids(count, size, seed, step)
 
-        monkeypatch.setattr("sarnb.train.clip.batch_ids", lambda n, size, seed, step: stop() if step else batch(n, size, seed, step))
-        return real(encoder, images, captions, config, out, **more)
-
-    from sarnb.train.loop import batch_ids
-
-    monkeypatch.setattr(module, "batch_of_second_step", batch_ids, raising=False)
-    monkeypatch.setattr(module, "train_clip", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_judge(tiny_set(), "embedded", CONFIG, cut, batch_size=4)
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr("sarnb.train.clip.batch_ids", killed_at_the_second_step)
+        with pytest.raises(KeyboardInterrupt):
+            train_judge(tiny_set(), "embedded", CONFIG, cut, batch_size=4)
     assert not (cut / "record.json").exists() and list(cut.glob("training-*/checkpoint.safetensors"))
-    monkeypatch.setattr("sarnb.train.clip.batch_ids", batch_ids)
-    monkeypatch.setattr(module, "train_clip", real)
     assert same(whole, weights(train_judge(tiny_set(), "embedded", CONFIG, cut, batch_size=4).judge))
 
 

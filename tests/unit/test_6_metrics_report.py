@@ -1,0 +1,84 @@
+"""Legend, protocol, and the evaluation rearranged by split."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from sarnb.errors import InputError
+from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.report import (
+    gap_sentences,
+    left_out_sentences,
+    metric_legend,
+    protocol_table,
+    sample_sizes,
+    split_table,
+    splits_of,
+)
+
+ROWS = [
+    ("hybrid", 0, "seen", "all", "clip_accuracy", 0.9, 0.8, 0.95, 16),
+    ("hybrid", 1, "seen", "all", "clip_accuracy", 0.7, 0.6, 0.75, 16),
+    ("hybrid", 0, "unseen", "all", "clip_accuracy", 0.3, 0.2, 0.4, 8),
+    ("scratch", 0, "seen", "all", "clip_accuracy", 0.5, 0.4, 0.6, 16),
+    ("scratch", 0, "unseen", "all", "clip_accuracy", 0.4, 0.3, 0.5, 8),
+    (REAL_VS_REAL, 0, "composition", "all", "clip_accuracy", 1.0, 0.9, 1.0, 8),
+    (REAL_VS_REAL, 0, "seen", "all", "clip_accuracy", 1.0, 0.9, 1.0, 8),
+    ("hybrid", 0, "seen", "city", "clip_accuracy", 0.1, 0.0, 0.2, 2),
+]
+TABLE = pd.DataFrame(ROWS, columns=list(COLUMNS))
+
+
+def test_the_legend_explains_every_measure():
+    legend = metric_legend()
+    assert legend["metric"].tolist() == list(METRICS) and not legend.isna().any().any()
+
+
+def test_the_protocol_names_the_numbers_that_belong_to_the_definitions():
+    values = protocol_table(500).set_index("item")["value"]
+    assert "256" in values["amplitude histogram"] and "1e-06" in values["smoothing of KL and reverse KL"]
+    assert "64" in values["GLCM levels"] and values["GLCM distances"] == "1, 2, 4, 8 px"
+    assert "500" in values["intervals"] and values["resamples of Fréchet distances"] == "100"
+    assert protocol_table(20).set_index("item")["value"]["resamples of Fréchet distances"] == "20"
+
+
+def test_sample_sizes_count_groups_and_classes():
+    part = SimpleNamespace(labels=("a", "a", "b", "c"), groups=("seen", "seen", "unseen", "unseen"))
+    assert sample_sizes({"real": part}).iloc[0].tolist() == ["real", 2, 2, 0, 1, 2]
+
+
+def test_splits_are_those_of_strategies_not_of_anchors():
+    assert splits_of(TABLE) == ["seen", "unseen"]
+
+
+def test_values_by_split_join_seeds_and_put_anchors_last():
+    table = split_table(TABLE, "clip_accuracy")
+    assert table.columns.tolist() == ["strategy", "seen", "unseen", "composition"]
+    assert table["strategy"].tolist() == ["hybrid", "scratch", REAL_VS_REAL]
+    assert table.iloc[0].tolist() == ["hybrid", "0.8 [0.6, 0.95]", "0.3 [0.2, 0.4]", ""]
+    with pytest.raises(InputError, match="unknown"):
+        split_table(TABLE, "beauty")
+    with pytest.raises(InputError, match="no values"):
+        split_table(TABLE, "look_accuracy")
+
+
+def test_gap_sentences_say_whether_the_change_is_settled():
+    lines = gap_sentences(TABLE, "clip_accuracy")
+    assert len(lines) == 2 and "a change of -0.500; the intervals do not overlap" in lines[0]
+    assert "a change of -0.100; the intervals overlap" in lines[1]
+    assert gap_sentences(TABLE[TABLE["split"] == "seen"], "clip_accuracy") == []
+
+
+def test_left_out_sentences_speak_of_whole_splits_only():
+    table = TABLE.copy()
+    table.attrs["left_out"] = [
+        ("hybrid", 0, "seen", "all", "clip_kid", "too few images."),
+        ("scratch", 0, "seen", "all", "clip_kid", "no judge"),
+        ("hybrid", 0, "seen", "city", "clip_kid", "too few images"),
+        (OPTICAL_AS_GREY, 0, "all", "all", "all", "no twins"),
+    ]
+    assert left_out_sentences(table) == ["clip_kid (seen) is missing for 2 of 4 sets: too few images."]
