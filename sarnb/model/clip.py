@@ -69,10 +69,11 @@ class DualEncoder(nn.Module):
 
     def image_embeddings(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] → unit vectors [N, D]."""
-        return F.normalize(self.image(pixels).float(), dim=-1)
+        return F.normalize(self.image(pixels.to(self.log_scale.device)).float(), dim=-1)
 
     def text_embeddings(self, ids: Tensor) -> list[Tensor]:
         """Token ids [N, T] → unit vectors [N, D], one tensor a tower."""
+        ids = ids.to(self.log_scale.device)
         return [F.normalize(tower(ids).text_embeds.float(), dim=-1) for tower in self.texts]
 
     def tokens(self, captions: list[str]) -> Tensor:

@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from scipy.special import polygamma
 
 from sarnb.data.dataset import ImageSet
@@ -226,6 +227,9 @@ def quality_against_cost(
         for index, name in enumerate(name for name in names if name in part.index):
             _cost_point(axis, name, part.loc[name], means[cost].get(name, np.nan), tint[name], MARKERS[index % len(MARKERS)])
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(cost if r == len(metrics) - 1 else "")
         axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)" if c == 0 else "", fontsize=8)
     handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}

@@ -57,7 +57,7 @@ def train_clip(
         texts = model.text_embeddings(text_ids)
         value = sum(contrastive_loss(pictures, text, model.log_scale) for text in texts) / len(texts)
         with torch.no_grad():
-            hits = (pictures @ texts[0].T).argmax(dim=1) == torch.arange(len(pictures))
+            hits = (pictures @ texts[0].T).argmax(dim=1) == torch.arange(len(pictures), device=pictures.device)
         return {"loss": value, "retrieval_r1": hits.float().mean()}
 
     encoder.train().requires_grad_(True)
