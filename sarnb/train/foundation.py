@@ -1,6 +1,6 @@
 """Pretraining of the embedded foundation, stage by stage, on optical pictures only. Each stage resumes.
 
-scenes and textures → VAE;  scenes and captions → text towers;  scenes and captions → UNet.
+scenes and textures → VAE → its decoder alone;  scenes and captions → text towers;  scenes and captions → UNet.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
@@ -36,14 +38,14 @@ from sarnb.model.tokenizer import train_tokenizer
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
-from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_vae
+from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_decoder, pretrain_vae
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 from sarnb.world.textures import texture_pictures
 
 Captions = list[tuple[str, ...]]
-STAGES = ("vae", "text", "unet")  # folders of their checkpoints and curves, in order
+STAGES = ("vae", "decoder", "text", "unet")  # their curves, in order
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,14 @@ class FoundationRecipe:
     vae_batch: int = 16  # crops of 64 px
     vae_steps: int = 2_200  # five eighths scenes, the rest textures; the discriminator joins half-way
     vae_rate: float = 1e-3
+    decoder_steps: int = 1_500  # then the decoder alone, against a stronger discriminator: the latents stay
+    decoder_rate: float = 5e-4
+    decoder_adversarial: float = 0.2
     vocabulary: int = 1_400  # tokens
     text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: int = 1_600
+    unet_steps: tuple[int, ...] = (1_600, 5_000)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
     unet_rate: float = 4e-4
     unet_ema: float = 0.999
@@ -104,29 +109,25 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
     """A general VAE: scenes for what is to be drawn, textures for all else, a discriminator against blur."""
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
-    loop = LoopConfig(
-        steps=recipe.vae_steps,
-        learning_rate=recipe.vae_rate,
-        warmup_steps=50,
-        schedule="cosine",
-        weight_decay=0.0,
-        ema_decay=0.998,
-        checkpoint_every=200,
-        seed=recipe.seed,
-    )
     textures = texture_pictures(recipe.textures, recipe.seed)
-    pretrain_vae(
-        vae,
-        scenes,
-        textures,
-        loop,
-        out / "vae",
-        batch_size=recipe.vae_batch,
-        weights=VaeLossWeights(adversarial_start=0.5),
-        features=features,
-    )
+    loop = _loop(recipe, recipe.vae_steps, recipe.vae_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
+    weights = VaeLossWeights(adversarial_start=0.5)
+    pretrain_vae(vae, scenes, textures, loop, out / "vae", batch_size=recipe.vae_batch, weights=weights, features=features)
     fold_latent_statistics(vae, scenes[:512])
+    decoder_stage(recipe, vae, scenes, textures, out, features)
     return vae
+
+
+def decoder_stage(
+    recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, textures: np.ndarray, out: Path, features: nn.Module | None
+) -> None:
+    """Grain for the decoder: what eight channels cannot carry, a stronger discriminator teaches it to draw."""
+    torch.manual_seed(recipe.seed + 1)  # of the new discriminator
+    loop = _loop(recipe, recipe.decoder_steps, recipe.decoder_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
+    weights = VaeLossWeights(adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
+    pretrain_decoder(
+        vae, scenes, textures, loop, out / "decoder", batch_size=recipe.vae_batch, weights=weights, features=features
+    )
 
 
 def text_stage(
@@ -136,15 +137,7 @@ def text_stage(
     words = [caption for several in captions for caption in several] + sar_captions
     tokenizer = train_tokenizer(words, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
     encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
-    loop = LoopConfig(
-        steps=recipe.text_steps,
-        learning_rate=recipe.text_rate,
-        warmup_steps=50,
-        schedule="cosine",
-        ema_decay=0.99,
-        checkpoint_every=50,
-        seed=recipe.seed,
-    )
+    loop = _loop(recipe, recipe.text_steps, recipe.text_rate, warmup_steps=50, ema_decay=0.99, checkpoint_every=50)
     train_clip(encoder, scenes, captions, loop, out / "text", batch_size=recipe.text_batch, label="text towers")
     encoder.save(out / "text" / "encoder")
     return encoder
@@ -153,16 +146,36 @@ def text_stage(
 def unet_stage(
     recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, vae: AutoencoderKL, encoder: DualEncoder, out: Path
 ) -> StableDiffusionXLPipeline:
-    """Noise prediction on cached latents; captions of all lengths, each dropped now and then for guidance."""
+    """A new UNet, trained cycle after cycle."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         unet = build_unet(recipe.model)
     pipe = assemble(vae, first_tower(encoder.texts[0]), encoder.texts[1], encoder.tokenizer, unet)
-    mean, std = encode_posterior(vae, scenes)
-    seed, size = recipe.seed, recipe.unet_batch
+    posterior = encode_posterior(vae, scenes)
+    for cycle in range(len(recipe.unet_steps)):
+        unet_cycle(recipe, pipe, posterior, captions, cycle, out)
+    return pipe
+
+
+def unet_cycle(
+    recipe: FoundationRecipe,
+    pipe: StableDiffusionXLPipeline,
+    posterior: tuple[Tensor, Tensor],
+    captions: Captions,
+    cycle: int,
+    out: Path,
+) -> None:
+    """Noise prediction on cached latents, one cosine cycle from the UNet as it is.
+
+    Captions of all lengths, each dropped now and then for guidance. ``posterior``: mean and standard deviation of the
+    scenes' latents. The pictures and the noise go on where the cycle before stopped.
+    """
+    mean, std = posterior
+    seed, size, before = recipe.seed, recipe.unet_batch, sum(recipe.unet_steps[:cycle])
 
     def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
-        chosen = batch_ids(len(scenes), size, seed, step)
+        step += before
+        chosen = batch_ids(len(mean), size, seed, step)
         rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
         prompts = [captions[i][rng.integers(len(captions[i]))] for i in chosen]
         with torch.no_grad():
@@ -172,7 +185,7 @@ def unet_stage(
                 hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped
             )
             draw = torch.randn(mean[chosen].shape, generator=generator)
-            latents = normalise_latents(vae, mean[chosen] + std[chosen] * draw)
+            latents = normalise_latents(pipe.vae, mean[chosen] + std[chosen] * draw)
         noise = torch.randn(latents.shape, generator=generator)
         steps = torch.randint(0, 1000, (size,), generator=generator)
         return noise_prediction_loss(
@@ -180,19 +193,27 @@ def unet_stage(
             recipe.min_snr_gamma,
         )
 
-    unet.train().requires_grad_(True)
-    loop = LoopConfig(
-        steps=recipe.unet_steps,
-        learning_rate=recipe.unet_rate,
-        warmup_steps=200,
-        schedule="cosine",
-        ema_decay=recipe.unet_ema,
-        checkpoint_every=250,
-        seed=seed,
-    )
-    train_loop({"unet": unet}, loss, loop, out / "unet", batch_size=size, label="UNet")
-    unet.eval().requires_grad_(False)
-    return pipe
+    pipe.unet.train().requires_grad_(True)
+    loop = _loop(recipe, recipe.unet_steps[cycle], recipe.unet_rate, warmup_steps=200, ema_decay=recipe.unet_ema)
+    train_loop({"unet": pipe.unet}, loss, loop, out / f"unet-{cycle + 1}", batch_size=size, label=f"UNet, cycle {cycle + 1}")
+    pipe.unet.eval().requires_grad_(False)
+
+
+def _loop(recipe: FoundationRecipe, steps: int, rate: float, **changes: Any) -> LoopConfig:
+    """What all stages share: a cosine from the peak rate, checkpoints every few minutes."""
+    values = {"schedule": "cosine", "checkpoint_every": 200, "seed": recipe.seed} | changes
+    return LoopConfig(steps=steps, learning_rate=rate, **values)
+
+
+def stage_history(runs: Path, stage: str) -> pd.DataFrame:
+    """The training history of one stage; cycles (folders ``<stage>-1``, ``<stage>-2`` …) in a row, steps counted through."""
+    paths = sorted(runs.glob(f"{stage}-*/history.csv"), key=lambda path: int(path.parent.name.rpartition("-")[2]))
+    tables, before = [], 0
+    for path in paths or [runs / stage / "history.csv"]:
+        table = pd.read_csv(path)
+        tables.append(table.assign(step=table["step"] + before))
+        before = int(tables[-1]["step"].max())
+    return pd.concat(tables, ignore_index=True)
 
 
 def export_foundation(
@@ -219,7 +240,7 @@ def export_foundation(
     (staging / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
     (staging / "curves").mkdir()
     for stage in STAGES:
-        shutil.copy(runs / stage / "history.csv", staging / "curves" / f"{stage}.csv")
+        stage_history(runs, stage).to_csv(staging / "curves" / f"{stage}.csv", index=False)
     (staging / "README.md").write_text(foundation_card(asdict(recipe), staging / "curves"))
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)

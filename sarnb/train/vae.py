@@ -101,6 +101,21 @@ def random_crops(images: np.ndarray, size: int, rng: np.random.Generator) -> np.
     return np.stack([image[r : r + size, c : c + size] for image, r, c in zip(images, rows, columns)])
 
 
+def mixed_crops(scenes: np.ndarray, textures: np.ndarray, count: int, size: int, seed: int, step: int) -> np.ndarray:
+    """One batch of crops, uint8 [count, size, size, 3]: five eighths scenes, the rest textures, a quarter of all as grey."""
+    rng = np.random.default_rng((seed, 31, step))
+    share = count * 5 // 8
+    pictures = np.concatenate(
+        [
+            random_crops(scenes[batch_ids(len(scenes), share, seed, step)], size, rng),
+            random_crops(textures[batch_ids(len(textures), count - share, seed, step)], size, rng),
+        ]
+    )
+    grey = rng.random(count) < 0.25
+    pictures[grey] = pictures[grey].mean(axis=3, keepdims=True).astype(np.uint8)
+    return pictures
+
+
 def autoencoder_losses(
     vae: nn.Module,
     discriminator: nn.Module,
@@ -147,32 +162,52 @@ def pretrain_vae(
 
     A quarter of the pictures is shown as grey.
     """
+    vae.train().requires_grad_(True)
+    return _adversarial(vae, scenes, textures, config, out, batch_size, crop, weights, features)
+
+
+def pretrain_decoder(
+    vae: AutoencoderKL,
+    scenes: np.ndarray,
+    textures: np.ndarray,
+    config: LoopConfig,
+    out: Path,
+    *,
+    batch_size: int = 16,
+    crop: int = 64,
+    weights: VaeLossWeights = VaeLossWeights(),
+    features: nn.Module | None = None,
+) -> pd.DataFrame:
+    """The same for the decoder alone (with ``post_quant_conv``): the latents stay, and so does all that was built on them."""
+    vae.eval().requires_grad_(False)
+    for part in (vae.decoder, vae.post_quant_conv):
+        part.train().requires_grad_(True)
+    return _adversarial(vae, scenes, textures, config, out, batch_size, crop, weights, features)
+
+
+def _adversarial(
+    vae: AutoencoderKL,
+    scenes: np.ndarray,
+    textures: np.ndarray,
+    config: LoopConfig,
+    out: Path,
+    batch_size: int,
+    crop: int,
+    weights: VaeLossWeights,
+    features: nn.Module | None,
+) -> pd.DataFrame:
+    """Train what of ``vae`` has ``requires_grad``, against a new discriminator."""
     discriminator = PatchDiscriminator()
 
     def loss(modules: dict[str, nn.Module], step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((config.seed, 31, step))
-        share = batch_size * 5 // 8
-        pictures = np.concatenate(
-            [
-                random_crops(scenes[batch_ids(len(scenes), share, config.seed, step)], crop, rng),
-                random_crops(textures[batch_ids(len(textures), batch_size - share, config.seed, step)], crop, rng),
-            ]
-        )
-        grey = rng.random(batch_size) < 0.25
-        pictures[grey] = pictures[grey].mean(axis=3, keepdims=True).astype(np.uint8)
-        side = crop // 8
-        noise = torch.randn(
-            batch_size, vae.config.latent_channels, side, side, generator=step_generator(config.seed, step)
-        )
+        pixels = to_pixels(mixed_crops(scenes, textures, batch_size, crop, config.seed, step))
+        shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
+        noise = torch.randn(shape, generator=step_generator(config.seed, step))
         adversarial = step >= weights.adversarial_start * config.steps
-        return autoencoder_losses(
-            modules["vae"], modules["discriminator"], to_pixels(pictures), noise, weights, features, adversarial
-        )
+        return autoencoder_losses(modules["vae"], modules["discriminator"], pixels, noise, weights, features, adversarial)
 
-    vae.train().requires_grad_(True)
-    history = train_loop(
-        {"vae": vae, "discriminator": discriminator}, loss, config, out, batch_size=batch_size, label="VAE"
-    )
+    modules = {"vae": vae, "discriminator": discriminator}
+    history = train_loop(modules, loss, config, out, batch_size=batch_size, label=out.name)
     vae.eval().requires_grad_(False)
     return history
 

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
+from sarnb.train.loop import LoopConfig
 from sarnb.train.vae import (
     PatchDiscriminator,
     VaeLossWeights,
@@ -14,6 +15,8 @@ from sarnb.train.vae import (
     fold_latent_statistics,
     hinge_discriminator_loss,
     kl_to_unit_normal,
+    mixed_crops,
+    pretrain_decoder,
     random_crops,
 )
 
@@ -79,3 +82,24 @@ def test_crops_are_parts_of_their_own_picture():
     crops = random_crops(images, 8, np.random.default_rng(0))
     assert crops.shape == (3, 8, 8, 3)
     assert [crop.max() for crop in crops] == [0, 1, 2] and [crop.min() for crop in crops] == [0, 1, 2]
+
+
+def test_decoder_training_leaves_every_latent_bit_identical(tmp_path):
+    vae, scenes = small_vae(), pictures()
+    before = encode_posterior(vae, scenes)
+    decoder = [p.clone() for p in vae.decoder.parameters()]
+    loop = LoopConfig(steps=2, learning_rate=1e-3)
+    pretrain_decoder(vae, scenes, pictures(4), loop, tmp_path, batch_size=4, crop=32, weights=VaeLossWeights(adversarial_start=0.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, encode_posterior(vae, scenes)))
+    assert any(not torch.equal(a, b) for a, b in zip(decoder, vae.decoder.parameters()))
+    assert not any(p.requires_grad for p in vae.parameters())
+
+
+def test_a_batch_of_crops_depends_on_seed_and_step_and_holds_both_sources():
+    scenes, textures = np.full((8, 40, 40, 3), 200, np.uint8), np.full((8, 40, 40, 3), 50, np.uint8)
+    crops = mixed_crops(scenes, textures, 16, 32, seed=1, step=3)
+    assert crops.shape == (16, 32, 32, 3)
+    assert (crops == 200).all(axis=(1, 2, 3)).sum() == 10 and (crops == 50).all(axis=(1, 2, 3)).sum() == 6
+    pictures_ = np.random.default_rng(0).integers(0, 256, (20, 40, 40, 3), dtype=np.uint8)
+    draws = [mixed_crops(pictures_, pictures_, 8, 32, 1, step) for step in (0, 0, 1)]
+    assert np.array_equal(draws[0], draws[1]) and not np.array_equal(draws[0], draws[2])
