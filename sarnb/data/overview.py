@@ -126,4 +126,4 @@ def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar]:
     if missing:
         raise InputError(f"image {row.get('file_name', '?')}: its row has no {missing[0]!r}; only twin images can be drawn again")
     radar = replace(ground_radar(row["sensor"]), look=row["look"], incidence_deg=float(row["incidence"]))
-    return make_scene(row["label"], int(row["seed"]), size=size, spacing=radar.spacing_m), radar
+    return make_scene(row["label"], int(row["seed"]), size=size, spacing=radar.spacing_m[0]), radar

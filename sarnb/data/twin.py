@@ -111,7 +111,7 @@ def sample_radar(radar: Radar, seed: int, turn: int) -> Radar:
 
 def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128) -> TwinSample:
     """Draw one scene, photograph it and image it by radar. Deterministic in its arguments."""
-    scene = make_scene(kind, seed, size=size, spacing=radar.spacing_m)
+    scene = make_scene(kind, seed, size=size, spacing=radar.spacing_m[0])
     texts = [caption(scene, "sar", length, radar=radar, seed=seed) for length in LENGTHS]
     row = {
         "text": texts[int(np.random.default_rng([seed, 2]).integers(len(texts)))],

@@ -56,7 +56,7 @@ class Canvas:
         self.above = np.zeros(shape, np.float32)
         self.cover = np.full(shape, CODE["grass"], np.uint8)
         self.tint = np.zeros(shape, np.float32)
-        self.points: list[tuple[float, float, float, float]] = []
+        self.points: list[tuple[float, float, float, float, float]] = []
         self.counts: dict[str, int] = {}
         self.relations: list[str] = []
         self.feature: np.ndarray | None = None
@@ -123,12 +123,19 @@ class Canvas:
         self.above[cells] = above
         return len(cells[0])
 
-    def point(self, x: float, y: float, height: float, rcs_dbsm: float) -> None:
-        """Add a metal point scatterer at (x, y) metres if it is inside the patch."""
+    def point(self, x: float, y: float, height: float, rcs_dbsm: float, axis: float | None = None) -> None:
+        """Add a metal point scatterer at (x, y) metres if it is inside the patch.
+
+        ``axis``: direction of a long object (radians from east towards south), whose sides flash when they face the radar.
+        """
         middle = (self.size - 1) / 2
-        row, col = y / self.spacing + middle, x / self.spacing + middle
+        self.point_at(y / self.spacing + middle, x / self.spacing + middle, height, rcs_dbsm, axis)
+
+    def point_at(self, row: float, col: float, height: float, rcs_dbsm: float, axis: float | None = None) -> None:
+        """The same at a fractional row and column."""
         if 0 <= row <= self.size - 1 and 0 <= col <= self.size - 1:
-            self.points.append((row, col, height, rcs_dbsm))
+            facing = np.nan if axis is None else float(np.rad2deg(axis) + 90.0)
+            self.points.append((float(row), float(col), float(height), rcs_dbsm, facing))
 
     def crowns(self, where: np.ndarray, pitch: float, height: float, keep: float = 1.0, tint: float = 0.0) -> int:
         """Plant round tree crowns about ``pitch`` metres apart whose trunk stands where the mask is true.

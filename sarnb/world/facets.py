@@ -30,6 +30,8 @@ CORNER_NU = 1.0
 STOREY_M = 3.0
 WINDOW_STEP_M = 4.0  # between windows along the wall
 WINDOW_RCS = 1.2  # m², mean of an exponential law
+FLASH_WIDTH_DEG = 20.0  # of a metal side about broadside, where its cross section falls to 1/e; ours
+FLASH_FLOOR = 0.05  # part of the peak cross section that is left far from broadside (-13 dB); ours
 MIN_WIDTH = 1e-3  # cells: keeps the density of a facet that folds onto one range finite
 
 
@@ -160,16 +162,28 @@ def _windows(row: np.ndarray, edge: np.ndarray, foot: np.ndarray, bottom: np.nda
 def metal_glints(points: np.ndarray, ground: np.ndarray, profile: Profile, spacing: float, rng: np.random.Generator) -> Glints:
     """The scene's point scatterers that are not in shadow.
 
-    ``points`` [n, 4]: row, col (whole numbers at cell centres), height above ground m, RCS dBsm; ``ground`` in cells. The
-    RCS of one look varies by 2 dB (standard deviation) about the given one, as a metal object's does with aspect.
+    ``points`` [n, 5]: row, col (whole numbers at cell centres), height above ground m, peak RCS dBsm, facing in degrees (see
+    ``aspect_gain``); ``ground`` in cells. Fine structure of the aspect pattern, which no one knows, varies the RCS of one look
+    by 2 dB (standard deviation).
     """
-    row, col, height, decibel = np.asarray(points, float).reshape(-1, 4).T
+    row, col, height, decibel, facing = np.asarray(points, float).T
     r = np.clip(np.rint(row).astype(int), 0, ground.shape[0] - 1)
     c = np.clip(np.rint(col).astype(int), 0, ground.shape[1] - 1)
     z, y = ground[r, c] + height / spacing, col + 0.5
     seen = z + y * profile.cot > profile.horizon[r, c]
-    rcs = 10 ** (0.1 * (decibel + 2.0 * rng.standard_normal(len(row)))) / spacing**2
+    rcs = 10 ** (0.1 * (decibel + 2.0 * rng.standard_normal(len(row)))) / spacing**2 * aspect_gain(facing)
     return Glints(row + 0.5, y - z * profile.cot, rcs * seen)
+
+
+def aspect_gain(facing_deg: np.ndarray) -> np.ndarray:
+    """Part of its peak cross section that a metal object shows to the radar, 0 … 1.
+
+    ``facing_deg``: direction of the normal of its long sides in the image plane, from the range axis; NaN for an object without a
+    preferred side (a mast, a tank). A flash about broadside over a floor of corners and edges, alike from both sides.
+    """
+    off = np.abs((facing_deg + 90.0) % 180.0 - 90.0)
+    flash = FLASH_FLOOR + (1 - FLASH_FLOOR) * np.exp(-((off / FLASH_WIDTH_DEG) ** 2))
+    return np.where(np.isnan(facing_deg), 1.0, flash)
 
 
 def accumulate(row: np.ndarray, start: np.ndarray, stop: np.ndarray, weights: tuple[np.ndarray, ...],

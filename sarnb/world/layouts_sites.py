@@ -73,7 +73,7 @@ def _park_aircraft(c: Canvas, angle: float, x0: float, y0: float, across: float,
             pixels += c.stamp(c.polygon(part * length, x, y, nose), "metal", 1.0, height)
         seen += pixels > 40
         for place in (-0.45, -0.15, 0.1, 0.4):
-            c.point(*c.place(nose, place * length, 0.0, x, y), 5.0, c.uniform(14, 24))
+            c.point(*c.place(nose, place * length, 0.0, x, y), 5.0, c.uniform(18, 28), axis=nose)
     if seen:
         c.counts["aircraft"] = seen
         c.relations.append("with aircraft parked at the terminal")
@@ -155,7 +155,7 @@ def _ship(c: Canvas, x: float, y: float, bearing: float, length: float, beam: fl
         cx, cy = c.place(bearing, bay * length, 0.0, x, y)
         colour, size = (tint, beam * 0.74) if cargo else (-0.85, beam * 0.5)
         c.stamp(c.polygon(box * (8.0 * c.scale, size), cx, cy, bearing), "metal", colour, 13.0 if cargo else 7.5)
-        c.point(cx, cy, 9.0, c.uniform(16, 26))
+        c.point(cx, cy, 9.0, c.uniform(22, 32), axis=bearing)
     cx, cy = c.place(bearing, -0.39 * length, 0.0, x, y)
     c.stamp(c.polygon(box * (11 * c.scale, beam * 0.8), cx, cy, bearing), "metal", 1.0, 20.0)
     c.point(cx, cy, 20.0, c.uniform(24, 34))

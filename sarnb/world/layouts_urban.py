@@ -49,7 +49,7 @@ def city(c: Canvas) -> None:
     # Masts, railings and air conditioning on some of the roofs.
     rows, cols = np.nonzero(built)
     for k in c.rng.integers(0, len(rows), 24 if len(rows) else 0):
-        c.points.append((float(rows[k]), float(cols[k]), float(c.above[rows[k], cols[k]]), c.uniform(8, 20)))
+        c.point_at(rows[k], cols[k], c.above[rows[k], cols[k]], c.uniform(8, 20))
 
 
 def suburb(c: Canvas) -> None:
@@ -144,7 +144,7 @@ def _tanks(
         c.relations.append("with storage tanks")
         rows, cols = np.nonzero(tank & (np.abs(distance - radius) < c.spacing) & (np.abs(tb) < c.spacing))
         for row, col in zip(rows[::3], cols[::3]):
-            c.points.append((float(row), float(col), 11.0, 18.0))
+            c.point_at(row, col, 11.0, 18.0)
 
 
 def _yards(c: Canvas, where: np.ndarray, lu: np.ndarray, lv: np.ndarray) -> None:

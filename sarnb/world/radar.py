@@ -40,7 +40,7 @@ class Radar:
     look: str = "left"  # the side of the image the illumination comes from: "left" = near range at column 0
     geometry: str = "ground"  # columns are "ground" or "slant" range
     resolution_m: tuple[float, float] = (2.4, 2.4)  # -3 dB widths (range, azimuth), range in the plane of `geometry`
-    spacing_m: float = 2.0  # pixel spacing, both axes, in the plane of `geometry`
+    spacing_m: tuple[float, float] = (2.0, 2.0)  # pixel spacing (range, azimuth), range in the plane of `geometry`
     looks: int = 1
     window: str = "taylor"  # band weighting: "rect" (side lobes -13.3 dB) or "taylor" (-35 dB)
     nesz_db: float = -30.0  # noise-equivalent σ0
@@ -61,34 +61,38 @@ class Radar:
              f"frequency {self.frequency_ghz} GHz lies outside {self.band} band ({low}-{high} GHz)")
         need(self.polarisation in POLARISATIONS, f"polarisation {self.polarisation!r} must be one of {POLARISATIONS}")
         need(isinstance(self.looks, int) and self.looks >= 1, f"looks {self.looks} must be a whole number, 1 or more")
-        need(np.isfinite(self.spacing_m) and self.spacing_m > 0, f"spacing_m {self.spacing_m} must be positive")
         need(np.isfinite(self.nesz_db), f"nesz_db {self.nesz_db} must be a number")
-        need(len(self.resolution_m) == 2, f"resolution_m {self.resolution_m} must be (range, azimuth)")
-        # the band 'broadening / resolution' may fill the sampling rate '1 / spacing', no more (Nyquist)
-        finest = speckle.broadening(self.window) * self.spacing_m
-        need(min(self.resolution_m) >= 0.999 * finest,
-             f"resolution {min(self.resolution_m)} m is finer than a {self.spacing_m} m grid carries with window "
-             f"{self.window!r}; use at least {finest:.3f} m or a finer spacing")
+        for what in ("resolution_m", "spacing_m"):
+            pair = getattr(self, what)
+            need(isinstance(pair, (tuple, list)) and len(pair) == 2, f"{what} {pair} must be (range, azimuth)")
+            need(all(np.isfinite(value) and value > 0 for value in pair), f"{what} {pair} must be positive")
+            object.__setattr__(self, what, tuple(float(value) for value in pair))
+        for axis, resolution, spacing in zip(("range", "azimuth"), self.resolution_m, self.spacing_m):
+            # the band 'broadening / resolution' may fill the sampling rate '1 / spacing', no more (Nyquist)
+            finest = speckle.broadening(self.window) * spacing
+            need(resolution >= 0.999 * finest,
+                 f"{axis} resolution {resolution} m is finer than a spacing of {spacing} m carries with window "
+                 f"{self.window!r}; use at least {finest:.3f} m or a finer spacing")
 
     @property
     def wavelength_m(self) -> float:
         """Carrier wavelength in metres."""
         return SPEED_OF_LIGHT / (self.frequency_ghz * 1e9)
 
-    def scaled(self, spacing_m: float) -> Radar:
-        """The same radar with spacing and resolution scaled together to another pixel spacing."""
-        factor = spacing_m / self.spacing_m
-        return replace(self, spacing_m=spacing_m, resolution_m=(self.resolution_m[0] * factor, self.resolution_m[1] * factor))
+    def scaled(self, factor: float) -> Radar:
+        """The same radar with spacing and resolution ``factor`` times as large."""
+        pairs = {name: tuple(factor * value for value in getattr(self, name)) for name in ("resolution_m", "spacing_m")}
+        return replace(self, **pairs)
 
 
 # Modes after the operators' product descriptions (TerraSAR-X TX-GS-DD-3302; Sentinel-1 S1-RS-MDA-52-7440; Umbra product guide),
 # rounded; range resolutions are on the ground. airborne-x is an idea of a SETHI-like airborne X-band sensor, put on the
 # 2 m grid of the 128-pixel patches; its noise floor and Umbra's are our choice.
 PRESETS = {
-    "airborne-x": Radar("airborne-x", "X", 9.6, 40.0, resolution_m=(2.4, 2.4), spacing_m=2.0, nesz_db=-32.0),
-    "terrasar-x": Radar("terrasar-x", "X", 9.65, 35.0, resolution_m=(2.1, 3.3), spacing_m=1.5, nesz_db=-22.0),
-    "sentinel-1": Radar("sentinel-1", "C", 5.405, 39.0, resolution_m=(20.0, 22.0), spacing_m=10.0, looks=5, nesz_db=-22.0),
-    "umbra": Radar("umbra", "X", 9.6, 45.0, geometry="slant", resolution_m=(1.0, 1.0), spacing_m=0.8, nesz_db=-20.0),
+    "airborne-x": Radar("airborne-x", "X", 9.6, 40.0, resolution_m=(2.4, 2.4), spacing_m=(2.0, 2.0), nesz_db=-32.0),
+    "terrasar-x": Radar("terrasar-x", "X", 9.65, 35.0, resolution_m=(2.1, 3.3), spacing_m=(1.5, 1.5), nesz_db=-22.0),
+    "sentinel-1": Radar("sentinel-1", "C", 5.405, 39.0, resolution_m=(20.0, 22.0), spacing_m=(10.0, 10.0), looks=5, nesz_db=-22.0),
+    "umbra": Radar("umbra", "X", 9.6, 45.0, geometry="slant", resolution_m=(1.0, 1.0), spacing_m=(0.8, 0.8), nesz_db=-20.0),
 }
 
 
@@ -98,7 +102,8 @@ class SarImage:
 
     ``slc`` complex64, calibrated so that the mean of |slc|² over a homogeneous cover is its σ0 plus noise (the first look where
     there are several); ``intensity`` float32, averaged over looks; ``layover`` and ``shadow`` bool; ``incidence`` float32,
-    local incidence in degrees, averaged over what shares a cell, the radar's own where nothing is lit.
+    local incidence in degrees, averaged over what shares a cell, the radar's own where nothing is lit. ``slant_range`` float32
+    [cols]: metres from the scene centre at the reference height, growing away from the radar (far field: the same in all rows).
     """
 
     slc: np.ndarray
@@ -106,6 +111,7 @@ class SarImage:
     layover: np.ndarray
     shadow: np.ndarray
     incidence: np.ndarray
+    slant_range: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5A12]))
     mirrored = radar.look == "right"
     seen = reflectivity(_mirror(scene) if mirrored else scene, radar, rng)
-    ratios = (radar.resolution_m[0] / radar.spacing_m, radar.resolution_m[1] / radar.spacing_m)
+    ratios = tuple(resolution / spacing for resolution, spacing in zip(radar.resolution_m, radar.spacing_m))
     scale = np.sqrt(np.pad(seen.power, MARGIN, mode="symmetric") + 10 ** (radar.nesz_db / 10)).astype(np.float32)
     first, intensity = None, 0.0
     for _ in range(radar.looks):
@@ -143,8 +149,14 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
         first = look if first is None else first
         intensity = intensity + (look.real**2 + look.imag**2)
     arrays = (first, intensity / np.float32(radar.looks), seen.coverage > LAYOVER_COVERAGE,
-              seen.coverage < SHADOW_COVERAGE, seen.incidence.astype(np.float32))
-    return SarImage(*(np.ascontiguousarray(a[:, ::-1] if mirrored else a) for a in arrays))
+              seen.coverage < SHADOW_COVERAGE, seen.incidence.astype(np.float32), _slant_range(first.shape[1], radar))
+    return SarImage(*(np.ascontiguousarray(a[..., ::-1] if mirrored else a) for a in arrays))
+
+
+def _slant_range(columns: int, radar: Radar) -> np.ndarray:
+    """Slant range of the columns relative to the middle of the swath, in metres, near range first."""
+    across = (np.arange(columns) + 0.5 - columns / 2) * radar.spacing_m[0]
+    return (across * (np.sin(np.deg2rad(radar.incidence_deg)) if radar.geometry == "ground" else 1.0)).astype(np.float32)
 
 
 def amplitude(image: SarImage) -> np.ndarray:
@@ -181,7 +193,7 @@ def _widen(scene: Scene, cot: float) -> tuple[Scene, int]:
     most = min(high, scene.height.shape[1])
     near, far = (int(np.clip(np.ceil(reach) + 1, min(low, most), most)) for reach in (-relief.min(), relief.max()))
     index = np.pad(np.arange(scene.height.shape[1]), (near, far), mode="symmetric")
-    points = np.array(scene.points, np.float32).reshape(-1, 4)
+    points = np.array(scene.points, np.float32)
     points[:, 1] += near
     return replace(scene, height=scene.height[:, index], ground=scene.ground[:, index], cover=scene.cover[:, index],
                    tint=scene.tint[:, index], points=points), near
@@ -189,8 +201,8 @@ def _widen(scene: Scene, cot: float) -> tuple[Scene, int]:
 
 def _grid(scene: Scene, radar: Radar) -> tuple[tuple[int, int], float, float]:
     """Image shape, and image cells per scene cell in azimuth and (projected) range."""
-    factor = scene.spacing / radar.spacing_m
-    range_factor = factor * (np.sin(np.deg2rad(radar.incidence_deg)) if radar.geometry == "slant" else 1.0)
+    factor = scene.spacing / radar.spacing_m[1]
+    range_factor = scene.spacing / radar.spacing_m[0] * (np.sin(np.deg2rad(radar.incidence_deg)) if radar.geometry == "slant" else 1.0)
     rows, cols = scene.height.shape
     return (int(rows * factor + 1e-6), int(cols * range_factor + 1e-6)), factor, range_factor
 
@@ -238,8 +250,9 @@ def _points(row: np.ndarray, position: np.ndarray, rcs: np.ndarray, scene_spacin
 
 def _mirror(scene: Scene) -> Scene:
     """The scene seen in a mirror along range."""
-    points = np.array(scene.points, np.float32).reshape(-1, 4)
+    points = np.array(scene.points, np.float32)
     points[:, 1] = scene.height.shape[1] - 1 - points[:, 1]
+    points[:, 4] = -points[:, 4]
     return replace(scene, height=scene.height[:, ::-1], ground=scene.ground[:, ::-1], cover=scene.cover[:, ::-1],
                    tint=scene.tint[:, ::-1], points=points)
 
@@ -248,8 +261,9 @@ def _check(scene: Scene, radar: Radar) -> None:
     shape = np.shape(scene.height)
     if len(shape) != 2 or any(np.shape(a) != shape for a in (scene.ground, scene.cover, scene.tint)):
         raise InputError(f"scene: height, ground, cover and tint must be arrays of one shape [rows, cols], height has {shape}")
-    for name in ("height", "ground", "tint", "points"):
-        if not np.isfinite(getattr(scene, name)).all():
+    numbers = {name: getattr(scene, name) for name in ("height", "ground", "tint")} | {"points": scene.points[:, :4]}
+    for name, values in numbers.items():
+        if not np.isfinite(values).all():
             raise InputError(f"scene: {name} holds NaN or infinite values; fill the gaps first")
     if not np.issubdtype(scene.cover.dtype, np.integer) or scene.cover.min() < 0 or scene.cover.max() >= len(COVERS):
         raise InputError(f"scene: cover must hold integer codes from 0 to {len(COVERS) - 1}, found {scene.cover.dtype} "
@@ -257,4 +271,4 @@ def _check(scene: Scene, radar: Radar) -> None:
     rows, cols = _grid(scene, radar)[0]
     if min(rows, cols) < SMALLEST:
         raise InputError(f"scene: {shape[0]}x{shape[1]} cells of {scene.spacing} m make only {rows}x{cols} pixels of radar "
-                         f"{radar.name!r} ({radar.spacing_m} m); use a larger scene or a finer radar")
+                         f"{radar.name!r} ({radar.spacing_m[0]} x {radar.spacing_m[1]} m); use a larger scene or a finer radar")

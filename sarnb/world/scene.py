@@ -52,7 +52,7 @@ class Scene:
     ground: np.ndarray  # float32 [H, W], metres: bare terrain
     cover: np.ndarray  # uint8 [H, W]: index into COVERS
     tint: np.ndarray  # float32 [H, W] in [-1, 1]: variation of the material from object to object
-    points: np.ndarray  # float32 [n, 4]: row, column, metres above ground, radar cross section in dBsm
+    points: np.ndarray  # float32 [n, 5]: row, column, metres above ground, peak cross section in dBsm, facing in degrees or NaN
     spacing: float  # metres per cell
     season: str  # one of SEASONS
     counts: dict[str, int] = field(default_factory=dict)  # objects in sight, by plural name
@@ -67,8 +67,8 @@ class Scene:
             raise InputError(f"scene {self.kind!r}: heights must be finite numbers; remove the NaN or infinite cells.")
         if not self.spacing > 0:
             raise InputError(f"scene {self.kind!r}: spacing is {self.spacing}; give metres per cell above zero.")
-        if self.points.ndim != 2 or self.points.shape[1] != 4:
-            raise InputError(f"scene {self.kind!r}: points must be [n, 4], got {self.points.shape}.")
+        if self.points.ndim != 2 or self.points.shape[1] != 5:
+            raise InputError(f"scene {self.kind!r}: points must be [n, 5], got {self.points.shape}.")
 
 
 def parts_of(kind: str) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
         _LAYOUTS[part](canvas)
         canvases.append(canvas)
     canvas = canvases[0] if len(canvases) == 1 else _merge(canvases[0], canvases[1])
-    points = np.array(canvas.points, np.float32).reshape(-1, 4)
+    points = np.array(canvas.points, np.float32).reshape(-1, 5)
     ground = np.asarray(canvas.ground, np.float32)
     return Scene(
         kind=kind, height=ground + np.asarray(canvas.above, np.float32), ground=ground, cover=canvas.cover,

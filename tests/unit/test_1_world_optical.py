@@ -16,7 +16,7 @@ def flat_scene(height: np.ndarray, cover: str = "concrete", season: str = "summe
     """A scene of one cover with the given heights [H, W] over level ground."""
     zeros = np.zeros(height.shape, np.float32)
     code = np.full(height.shape, CODE[cover], np.uint8)
-    return Scene("city", height.astype(np.float32), zeros, code, zeros, np.zeros((0, 4), np.float32), 1.0, season)
+    return Scene("city", height.astype(np.float32), zeros, code, zeros, np.zeros((0, 5), np.float32), 1.0, season)
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -23,13 +23,13 @@ def flat(material: str = "grass", size: int = 128, **changes: np.ndarray) -> Sce
     """A flat scene of one cover; arrays given by name replace its own."""
     zero = np.zeros((size, size), np.float32)
     scene = Scene(kind="test", height=zero, ground=zero, cover=np.full((size, size), CODE[material], np.uint8), tint=zero,
-                  points=np.zeros((0, 4), np.float32), spacing=SPACING, season="summer")
+                  points=np.zeros((0, 5), np.float32), spacing=SPACING, season="summer")
     return replace(scene, **changes)
 
 
 def radar(**changes: object) -> Radar:
     """A radar with independent samples and hardly any noise."""
-    plain = Radar("test", "X", 9.6, 40.0, resolution_m=(WHITE, WHITE), spacing_m=SPACING, window="rect", nesz_db=-90.0)
+    plain = Radar("test", "X", 9.6, 40.0, resolution_m=(WHITE, WHITE), spacing_m=(SPACING, SPACING), window="rect", nesz_db=-90.0)
     return replace(plain, **changes)
 
 
@@ -98,7 +98,7 @@ def test_point_response_has_width_and_side_lobes(window: str, low: float, high: 
 def test_point_keeps_its_cross_section_and_place() -> None:
     """Calibration by the integral method: energy times cell area is the RCS (its 2 dB draw undone by many points)."""
     rows = np.arange(8, 120, 16) + 0.3
-    points = [(r, c + 0.4, 0.0, 30.0) for r in rows for c in rows]
+    points = [(r, c + 0.4, 0.0, 30.0, np.nan) for r in rows for c in rows]
     scene = flat("asphalt", points=np.array(points, np.float32))
     image = simulate(scene, replace(PRESETS["airborne-x"], nesz_db=-90.0), seed=3).intensity
     blank = simulate(replace(scene, points=scene.points[:0]), replace(PRESETS["airborne-x"], nesz_db=-90.0), seed=3).intensity
@@ -108,6 +108,16 @@ def test_point_keeps_its_cross_section_and_place() -> None:
     window = image[8 - 4 : 8 + 5, 8 - 4 : 8 + 5]
     offset = (window.sum(axis=1) @ np.arange(9) / window.sum(), window.sum(axis=0) @ np.arange(9) / window.sum())
     assert offset == (pytest.approx(4.3, abs=0.15), pytest.approx(4.7, abs=0.15))
+
+
+def test_long_metal_objects_flash_broadside_and_alike_from_both_sides() -> None:
+    gain = facets.aspect_gain(np.array([0.0, 20.0, -20.0, 90.0, 180.0, 200.0, np.nan]))
+    side = 0.05 + 0.95 / np.e
+    assert gain == pytest.approx([1, side, side, 0.05, 1, side, 1], abs=1e-6)
+    ships = [flat("water", points=np.array([(64, 64, 5, 50, facing)], np.float32)) for facing in (0.0, 90.0)]
+    for look in ("left", "right"):
+        broadside, bow = (simulate(ship, radar(look=look), seed=2).intensity[60:69, 58:69].max() for ship in ships)
+        assert 10 * np.log10(broadside / bow) == pytest.approx(13.0, abs=0.3)  # the same draw of the fine structure
 
 
 @pytest.mark.parametrize("look", ["left", "right"])
@@ -225,7 +235,7 @@ def test_flat_ground_maps_to_itself_at_any_altitude() -> None:
 
 
 def test_slant_range_spacing_is_ground_range_times_sine() -> None:
-    scene = flat("water", 192, points=np.array([(64, 40, 0, 50), (64, 140, 0, 50)], np.float32))
+    scene = flat("water", 192, points=np.array([(64, 40, 0, 50, np.nan), (64, 140, 0, 50, np.nan)], np.float32))
     image = simulate(scene, radar(geometry="slant", incidence_deg=30.0), seed=1).intensity
     assert image.shape == (192, 96)
     peaks = np.sort(np.argsort(image[64])[-2:])
@@ -234,19 +244,39 @@ def test_slant_range_spacing_is_ground_range_times_sine() -> None:
     assert 10 * np.log10(grass.mean(dtype=float)) == pytest.approx(sigma0_db("grass", 30.0), abs=0.2)
 
 
+def test_slant_range_grows_away_from_the_radar() -> None:
+    scene, step = flat("grass", 64), SPACING * np.sin(np.deg2rad(30.0))
+    ground, right, slant = (simulate(scene, radar(incidence_deg=30.0, **changes), seed=1).slant_range
+                            for changes in ({}, {"look": "right"}, {"geometry": "slant"}))
+    assert np.diff(ground) == pytest.approx(np.full(63, step)) and ground.mean() == pytest.approx(0, abs=1e-5)
+    assert np.array_equal(right, ground[::-1])
+    assert np.diff(slant) == pytest.approx(np.full(31, SPACING))  # half as many columns, each a full spacing of slant range
+
+
+def test_spacings_of_range_and_azimuth_are_independent() -> None:
+    sensor = radar(spacing_m=(4.0, 2.0), resolution_m=(2 * WHITE, WHITE))
+    points = np.array([(32, 20, 0, 60, np.nan), (96, 100, 0, 60, np.nan)], np.float32)
+    image = simulate(flat("water", points=points), sensor, seed=1).intensity
+    assert image.shape == (128, 64)
+    peaks = sorted(np.unravel_index(index, image.shape) for index in np.argsort(image.ravel())[-2:])
+    assert np.abs(np.array(peaks) - [(32, 9.75), (96, 49.75)]).max() <= 0.5
+    level = simulate(flat("crop", 256), sensor, seed=1).intensity.mean(dtype=float)
+    assert 10 * np.log10(level) == pytest.approx(sigma0_db("crop", 40.0), abs=0.2)
+
+
 def test_coarser_grid_keeps_calibration_and_extent() -> None:
     sensor = replace(PRESETS["sentinel-1"], nesz_db=-60.0)
     image = simulate(flat("crop", 320), sensor, seed=2)
     assert image.intensity.shape == (64, 64)
     expected = sigma0_db("crop", sensor.incidence_deg, "C")
     assert 10 * np.log10(image.intensity.mean(dtype=float)) == pytest.approx(expected, abs=0.3)
-    finer = PRESETS["airborne-x"].scaled(1.0)
+    finer = PRESETS["airborne-x"].scaled(0.5)
     assert simulate(flat("crop", 64), finer, seed=2).slc.shape == (128, 128) and finer.resolution_m == (1.2, 1.2)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_form_finite_repeatable_images(name: str) -> None:
-    scene = flat("grass", 160, points=np.array([(50, 60, 1, 20)], np.float32))
+    scene = flat("grass", 160, points=np.array([(50, 60, 1, 20, np.nan)], np.float32))
     image, again, other = (simulate(scene, PRESETS[name], seed) for seed in (1, 1, 2))
     assert image.slc.dtype == np.complex64 and image.intensity.dtype == amplitude(image).dtype == np.float32
     assert np.isfinite(image.intensity).all() and np.array_equal(image.slc, again.slc)
@@ -260,7 +290,8 @@ def test_presets_form_finite_repeatable_images(name: str) -> None:
     ({"incidence_deg": 0.0}, "incidence"), ({"incidence_deg": 90.0}, "incidence"), ({"incidence_deg": float("nan")}, "incidence"),
     ({"resolution_m": (1.0, 2.4)}, "finer"), ({"window": "taylor"}, "finer"), ({"looks": 0}, "looks"), ({"looks": -3}, "looks"),
     ({"look": "up"}, "look"), ({"geometry": "map"}, "geometry"), ({"band": "Q"}, "band"), ({"frequency_ghz": 5.4}, "GHz"),
-    ({"polarisation": "HV"}, "polarisation"), ({"spacing_m": -1.0}, "spacing"), ({"nesz_db": float("nan")}, "nesz"),
+    ({"polarisation": "HV"}, "polarisation"), ({"spacing_m": (-1.0, 2.0)}, "spacing"), ({"spacing_m": 2.0}, "spacing"),
+    ({"resolution_m": (float("nan"), 4.0)}, "resolution"), ({"nesz_db": float("nan")}, "nesz"),
     ({"window": "hann"}, "window"),
 ])
 def test_impossible_radars_are_refused(changes: dict, word: str) -> None:

@@ -43,7 +43,7 @@ def test_every_class_makes_a_valid_scene(kind, size, spacing):
         assert array.shape == (size, size) and array.dtype == dtype
     assert np.isfinite(scene.height).all() and (scene.height - scene.ground).min() > -1e-3
     assert scene.cover.max() < len(COVERS) and np.abs(scene.tint).max() <= 1
-    assert scene.points.dtype == np.float32 and scene.points.shape[1] == 4
+    assert scene.points.dtype == np.float32 and scene.points.shape[1] == 5
     assert ((scene.points[:, :2] >= 0) & (scene.points[:, :2] <= size - 1)).all()
     assert scene.season in SEASONS and all(n >= 0 for n in scene.counts.values())
 
