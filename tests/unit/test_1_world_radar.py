@@ -216,11 +216,11 @@ def test_other_look_side_mirrors_the_image() -> None:
     rng = np.random.default_rng(3)
     heights = np.where(rng.random((64, 64)) > 0.9, 9, 0).astype(np.float32)
     cover = np.where(heights > 0, CODE["roof"], CODE["grass"]).astype(np.uint8)
-    scene = flat(size=64, height=heights, cover=cover, points=np.array([[20, 11, 2, 20]], np.float32))
-    mirror = replace(scene, height=heights[:, ::-1], cover=cover[:, ::-1], points=np.array([[20, 52, 2, 20]], np.float32))
+    scene = flat(size=64, height=heights, cover=cover, points=np.array([[20, 11, 2, 20, 30]], np.float32))
+    mirror = replace(scene, height=heights[:, ::-1], cover=cover[:, ::-1], points=np.array([[20, 52, 2, 20, -30]], np.float32))
     left, right = simulate(scene, radar(), seed=1), simulate(mirror, radar(look="right"), seed=1)
-    for name in ("slc", "intensity", "layover", "shadow", "incidence"):
-        assert np.array_equal(getattr(left, name), getattr(right, name)[:, ::-1]), name
+    for name in ("slc", "intensity", "layover", "shadow", "incidence", "slant_range"):
+        assert np.array_equal(getattr(left, name), getattr(right, name)[..., ::-1]), name
 
 
 def test_flat_ground_maps_to_itself_at_any_altitude() -> None:
