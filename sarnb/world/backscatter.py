@@ -1,15 +1,19 @@
 """Backscatter of land covers: mean σ0 by incidence, texture order, and how covers act in walls and corners.
 
-The curves are **rounded guide values** (to 0.5 or 1 dB) that follow level and slope of the published X-band means named
-below. They are no transcription and were not checked entry by entry against the tables; single fields of one cover differ
-by ±3 dB and more in the sources:
+``SIGMA0`` holds **rounded guide values** (to 0.5 dB), not a transcription; fields of one cover differ by ±3 dB and more in
+the sources. Where they come from and how far they were checked:
 
-- soil (bare, sand), rock, grass, short vegetation (crop), trees (forest), road surfaces (asphalt) and dry snow: F. T. Ulaby,
-  M. C. Dobson, *Handbook of Radar Scattering Statistics for Terrain*, Artech House 1989 (X- and C-band appendices, 0-80°).
+- bare soil, grass, crop (short vegetation) and dry snow follow the regression that F. T. Ulaby and M. C. Dobson fitted to their
+  collected measurements, *Handbook of Radar Scattering Statistics for Terrain*, Artech House 1989. Its C-band coefficients are
+  in ``ULABY_DOBSON_C``; the tests hold these rows, shifted to C band, within 2 dB of it from 20° to 60°. The step from C to
+  X band (``c_band_db``) is ours, about 1 dB.
+- forest: X-band canopies lie at -8 to -10 dB about 40° in the same book; at C band Sentinel-1 sees a γ0 of about -7 dB. The
+  book's shrubs are its nearest C-band row, 1 to 3 dB below (tested).
+- rock and road surfaces (asphalt, concrete, track): level and slope after the same book's figures, not checked by number.
 - water, light wind (about 3 m/s): level and slope as X-band geophysical model functions give them, X.-M. Li, S. Lehner,
   "Algorithm for sea surface wind retrieval from TerraSAR-X and TanDEM-X data", IEEE TGRS 52 (2014) 2928-2939.
-- roof, tile, concrete, track, paint, metal, solar, wall: no published mean exists for them as covers; values are ours, placed
-  relative to the road curve, and their strong returns come from corners and point scatterers (world/facets.py), not from σ0.
+- roof, tile, paint, metal, solar, wall: no published mean exists for them as covers; values are ours, placed relative to the
+  road curve, and their strong returns come from corners and point scatterers (world/facets.py), not from σ0.
 
 The texture order ν of the K distribution (Ward 1981; Oliver and Quegan 2004) is ours per cover: large for natural
 distributed covers at metre resolution, near 1 for built ones, whose cells hold few dominant scatterers.
@@ -46,11 +50,11 @@ class Cover:
 
 SIGMA0 = {
     "water": Cover((-4, -11, -18, -24, -28, -31, -34, -38), 8.0, -1.5, -3.0, 1.0, 0.8),
-    "grass": Cover((-4, -8, -11, -13, -14.5, -16, -17.5, -20), 10.0, -1.5, 0.0, 1.5, 0.3),
-    "crop": Cover((-3, -7, -9, -10, -11, -12, -13.5, -16), 12.0, -1.0, 0.0, 4.0, 0.2),
-    "bare": Cover((-1, -6, -10, -13, -15.5, -18, -20.5, -24), 8.0, -1.0, -1.0, 2.5, 0.4),
+    "grass": Cover((-2, -7, -10, -12, -13, -13.5, -14.5, -16), 10.0, -1.0, 0.0, 1.5, 0.3),
+    "crop": Cover((-3.5, -7, -9, -10.5, -11.5, -12.5, -14, -16), 12.0, -1.0, 0.0, 4.0, 0.2),
+    "bare": Cover((-2, -6, -9.5, -12, -14.5, -16.5, -18, -20), 8.0, -1.0, 0.0, 2.5, 0.4),
     "sand": Cover((-4, -10, -15, -18.5, -21, -23.5, -26, -30), 10.0, -2.0, -1.0, 1.5, 0.4),
-    "forest": Cover((-5, -7, -8.5, -9.5, -10, -11, -12, -14), 4.0, -1.5, 0.0, 1.5, 0.2, 4.0),
+    "forest": Cover((-4.5, -7, -8, -9, -10, -11, -12.5, -15), 4.0, 0.0, -0.5, 1.5, 0.2, 4.0),
     "asphalt": Cover((-6, -13, -18, -21.5, -24.5, -27.5, -31, -36), 10.0, -2.0, -1.5, 1.0, 0.9),
     "concrete": Cover((-6, -13, -18, -21, -24, -27, -30, -35), 6.0, -2.0, -1.5, 1.0, 0.9),
     "roof": Cover((-2, -7, -10, -13, -15, -17, -19, -22), 1.5, -0.5, 0.0, 2.5, 0.7, 0.0, True),
@@ -58,11 +62,33 @@ SIGMA0 = {
     "metal": Cover((0, -6, -9.5, -12, -14, -16, -18, -21), 1.0, 0.0, 0.0, 2.0, 1.0, 0.0, True),
     "solar": Cover((-3, -9, -13, -16, -18, -20, -22, -25), 1.2, 0.0, 0.0, 1.0, 0.8),
     "rock": Cover((-1, -5, -8, -10, -11.5, -13, -15, -18), 3.0, -0.5, 0.0, 1.5, 0.4),
-    "snow": Cover((-2, -6, -10, -12.5, -14.5, -16.5, -18.5, -22), 10.0, -2.5, -0.5, 1.0, 0.3),
+    "snow": Cover((-8, -11.5, -13.5, -15, -17, -19, -20.5, -22.5), 10.0, -1.0, 1.0, 1.0, 0.3),
     "track": Cover((-5, -11, -16, -19, -22, -25, -28, -33), 10.0, -2.0, -1.0, 1.0, 0.6),
     "paint": Cover((-6, -13, -18, -21, -24, -27, -30.5, -35.5), 10.0, -2.0, -1.5, 1.0, 0.9),
     "wall": Cover((-6, -8, -10, -11, -12, -13, -14, -16), 1.2, 0.0, 0.0, 0.0, 0.5, 0.0, True),
 }
+
+
+# P1 … P6 of σ0 [dB] = P1 + P2 exp(-P3 θ) + P4 cos(P5 θ + P6), θ in radians (Ulaby and Dobson 1989, C band).
+ULABY_DOBSON_C = {
+    ("soil", "HH"): (-24.855, 26.351, 1.146, 0.204, 0.0, 0.0),
+    ("soil", "VV"): (-24.951, 28.742, 1.043, -1.681, 0.0, 0.0),
+    ("grass", "HH"): (-15.750, 17.931, 2.369, -1.502, 4.592, -3.142),
+    ("grass", "VV"): (-93.606, 99.0, 0.220, -5.509, -2.964, 1.287),
+    ("short vegetation", "HH"): (-87.727, 99.0, 0.322, 10.188, -1.747, 3.142),
+    ("short vegetation", "VV"): (-88.593, 99.0, 0.326, 9.574, 1.969, -3.142),
+    ("shrubs", "HH"): (-91.950, 99.0, 0.270, 6.980, 1.922, -3.142),
+    ("shrubs", "VV"): (-91.133, 99.0, 0.294, 8.107, 2.112, -3.142),
+    ("dry snow", "HH"): (-42.864, 20.762, 10.0, 30.0, 0.763, -0.147),
+    ("dry snow", "VV"): (-19.765, 19.830, 10.0, 7.089, 1.540, -0.012),
+}
+
+
+def ulaby_dobson_db(terrain: str, polarisation: str, incidence_deg: np.ndarray) -> np.ndarray:
+    """The published C-band regression of mean σ0 in dB, for ``incidence_deg`` of any shape; keys of ``ULABY_DOBSON_C``."""
+    p1, p2, p3, p4, p5, p6 = ULABY_DOBSON_C[terrain, polarisation]
+    theta = np.deg2rad(incidence_deg)
+    return p1 + p2 * np.exp(-p3 * theta) + p4 * np.cos(p5 * theta + p6)
 
 
 @dataclass(frozen=True)

@@ -5,31 +5,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from skimage.feature import graycomatrix, graycoprops
 
-from sarnb.data.twin import ground_radar, twin_sample
 from sarnb.generate.sample import generate
 from sarnb.metrics.amplitude import histogram, kl, log_cumulants, wasserstein
 from sarnb.metrics.texture import glcm_descriptors
 from sarnb.model.foundation import load_foundation
-from sarnb.world.scene import CLASSES
 
 SPECKLE = np.random.default_rng(0).rayleigh(60, (8, 128, 128)).clip(0, 255).astype(np.uint8)
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Best of three."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def skimage_descriptors(images: np.ndarray) -> list[np.ndarray]:
@@ -41,7 +26,7 @@ def skimage_descriptors(images: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def test_texture_against_scikit_image(benchmark):
+def test_texture_against_scikit_image(benchmark, seconds):
     benchmark.extra_info["baseline"] = "skimage.feature.graycomatrix and graycoprops"
     base = seconds(lambda: skimage_descriptors(SPECKLE))
     benchmark(glcm_descriptors, SPECKLE)
@@ -49,7 +34,7 @@ def test_texture_against_scikit_image(benchmark):
     benchmark.extra_info["patches_per_second"] = len(SPECKLE) / benchmark.stats.stats.min
 
 
-def test_amplitude_measures_against_sorting_pixels(benchmark):
+def test_amplitude_measures_against_sorting_pixels(benchmark, seconds):
     from scipy.stats import wasserstein_distance
 
     benchmark.extra_info["baseline"] = "scipy.stats.wasserstein_distance on pixels, Wasserstein alone"
@@ -64,18 +49,8 @@ def test_amplitude_measures_against_sorting_pixels(benchmark):
     benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
 
 
-def test_twin_samples_against_a_quarter_of_the_area(benchmark):
-    """Both modalities, masks and captions; the baseline is the same call at a quarter of the area (ratio 1/4: linear)."""
-    benchmark.extra_info["baseline"] = "the same at 64 x 64"
-    radar = ground_radar("airborne-x")
-    base = seconds(lambda: [twin_sample(kind, 1, radar, size=64) for kind in CLASSES])
-    benchmark(lambda: [twin_sample(kind, 1, radar, size=128) for kind in CLASSES])
-    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
-    benchmark.extra_info["samples_per_second"] = len(CLASSES) / benchmark.stats.stats.min
-
-
 @pytest.mark.parametrize("precision", ["auto"])
-def test_sampling_against_float32(benchmark, precision):
+def test_sampling_against_float32(benchmark, seconds, precision):
     benchmark.extra_info["baseline"] = "the same in float32"
     pipe = load_foundation()
     prompts, seeds = ["a radar image of a city"] * 8, list(range(8))
