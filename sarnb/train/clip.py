@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder
 from sarnb.model.foundation import to_pixels
-from sarnb.train.loop import LoopConfig, batch_ids, train_loop
+from sarnb.train.loop import LoopConfig, Share, batch_ids, train_loop
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
@@ -48,7 +48,9 @@ def train_clip(
     rows = {caption: index for index, caption in enumerate(tokens)}
     caption_rows = [[rows[caption] for caption in several] for several in captions]
 
-    def loss(modules: dict[str, nn.Module], step: int) -> dict[str, Tensor]:
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
+        if share.count > 1:
+            raise InputError(f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches")
         model = modules["encoder"]
         rng = np.random.default_rng((config.seed, 41, step))
         chosen = batch_ids(len(images), batch_size, config.seed, step)

@@ -25,7 +25,7 @@ from sarnb.model.strategy import Strategy, parameter_counts, prepare
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
-from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
+from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.train.precision import autocast, resolve_precision
 
@@ -51,6 +51,7 @@ class FinetuneConfig:
     weight_decay: float = 0.01  # AdamW; 0 for the token, whose length carries meaning
     ema_decay: float = 0.0  # moving average of the weights; 0 is none
     max_grad_norm: float = 1.0
+    accumulate: int = 1  # micro-batches a step
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
     held_out_images: int = 64  # validation images of the held-out loss
@@ -188,14 +189,14 @@ def training_loss(
     texts: TextCache | None,
     config: FinetuneConfig,
 ):
-    """The loss of a step, (prepared modules, step) → scalar; captions are encoded live where ``texts`` is None."""
+    """The loss of a step, (prepared modules, step, share) → scalar; captions are encoded live where ``texts`` is None."""
     horizon = pipe.scheduler.config.num_train_timesteps
 
-    def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
         draw = step_draw(len(captions), latents.mean.shape[1:], horizon, config, step)
-        prompts = [captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())]
-        hidden, pooled = embed(pipe, prompts, draw.dropped, texts, modules)
-        sample = normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents))
+        prompts = share.of([captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())])
+        hidden, pooled = embed(pipe, prompts, share.of(draw.dropped), texts, modules)
+        sample = share.of(normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents)))
         device = pipe.unet.device
         return noise_prediction_loss(
             modules.get("unet", pipe.unet),
@@ -204,8 +205,8 @@ def training_loss(
             hidden,
             pooled,
             time_ids(pipe, len(prompts)),
-            draw.noise.to(device),
-            draw.timesteps.to(device),
+            share.of(draw.noise).to(device),
+            share.of(draw.timesteps).to(device),
             config.min_snr_gamma,
         )
 

@@ -37,7 +37,7 @@ from sarnb.model.foundation import (
 from sarnb.model.tokenizer import train_tokenizer
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
-from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
+from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
 from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_decoder, pretrain_vae
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.radar import PRESETS
@@ -173,23 +173,23 @@ def unet_cycle(
     mean, std = posterior
     seed, size, before = recipe.seed, recipe.unet_batch, sum(recipe.unet_steps[:cycle])
 
-    def loss(modules: dict[str, nn.Module], step: int) -> Tensor:
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
         step += before
         chosen = batch_ids(len(mean), size, seed, step)
         rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
         prompts = [captions[i][rng.integers(len(captions[i]))] for i in chosen]
-        with torch.no_grad():
-            hidden, pooled = encode_prompts(pipe, prompts)
-            dropped = torch.rand(size, generator=generator) < recipe.caption_dropout
-            hidden, pooled = drop_captions(
-                hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped
-            )
-            draw = torch.randn(mean[chosen].shape, generator=generator)
-            latents = normalise_latents(pipe.vae, mean[chosen] + std[chosen] * draw)
+        dropped = torch.rand(size, generator=generator) < recipe.caption_dropout
+        draw = torch.randn(mean[chosen].shape, generator=generator)
+        latents = normalise_latents(pipe.vae, mean[chosen] + std[chosen] * draw)
         noise = torch.randn(latents.shape, generator=generator)
         steps = torch.randint(0, 1000, (size,), generator=generator)
+        device = pipe.unet.device
+        latents, noise, steps, dropped = (share.of(values).to(device) for values in (latents, noise, steps, dropped))
+        with torch.no_grad():
+            hidden, pooled = (values.to(device) for values in encode_prompts(pipe, share.of(prompts)))
+            hidden, pooled = drop_captions(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped)
         return noise_prediction_loss(
-            modules["unet"], pipe.scheduler, latents, hidden, pooled, time_ids(pipe, size), noise, steps,
+            modules["unet"], pipe.scheduler, latents, hidden, pooled, time_ids(pipe, len(steps)), noise, steps,
             recipe.min_snr_gamma,
         )
 

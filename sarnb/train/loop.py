@@ -1,7 +1,8 @@
 """The one training loop: accelerate, warm-up, gradient clipping, moving average, checkpoints, history.
 
 Nothing in it draws a random number. A loss picks its images, its noise and its timesteps from (seed, step), so that
-resuming, re-ordering and side-by-side runs see exactly the same training signal.
+resuming, re-ordering and side-by-side runs see exactly the same training signal. Several processes, or several
+micro-batches a step, share out one such batch (``Share``): the same step, whatever the hardware.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,7 +28,22 @@ from sarnb.errors import InputError
 from sarnb.train.checkpoint import load_checkpoint, save_checkpoint
 from sarnb.train.precision import autocast
 
-Loss = Callable[[dict[str, nn.Module], int], Tensor | dict[str, Tensor]]
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a step's batch that one call of a loss sees: number ``index`` of ``count`` equal ones."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch: Any) -> Any:
+        """The own part of anything that has a length and can be sliced."""
+        size = len(batch) // self.count
+        return batch[self.index * size : (self.index + 1) * size]
+
+
+WHOLE = Share()
+Loss = Callable[[dict[str, nn.Module], int, Share], Tensor | dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,7 @@ class LoopConfig:
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW
     ema_decay: float = 0.0  # moving average of the weights; 0 is none
     max_grad_norm: float = 1.0  # global norm at which gradients are clipped
+    accumulate: int = 1  # micro-batches that share out the batch of one optimiser step, for less memory
     checkpoint_every: int = 200  # steps; also saved at the end
     validate_every: int = 0  # steps between held-out losses; 0 is only at start and end
     log_every: int = 10  # steps averaged into one row of the history
@@ -49,6 +68,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps is {self.steps}; give at least 1")
+        if self.accumulate < 1:
+            raise InputError(f"accumulate is {self.accumulate}; give at least 1 micro-batch a step")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate is {self.learning_rate}; give a positive number")
         if not 0 <= self.ema_decay < 1:
@@ -86,6 +107,28 @@ def ema_decay_at(step: int, decay: float) -> float:
     return min(decay, (1 + step) / (10 + step))
 
 
+@dataclass
+class _Run:
+    """A training under way."""
+
+    config: LoopConfig
+    out: Path
+    identity: str
+    batch_size: int
+    label: str
+    accelerator: Accelerator
+    modules: dict[str, nn.Module]  # the networks themselves, which are saved
+    prepared: dict[str, nn.Module]  # the same as accelerate wrapped them, which are called
+    parameters: list[Tensor]
+    optimizer: torch.optim.Optimizer
+    peaks: list[float]  # peak rate of each parameter group
+    average: list[Tensor] | None
+    rows: list[dict]
+    done: int  # finished steps
+    pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last row of the history
+    tick: float = 0.0  # when that row was written
+
+
 def train_loop(
     modules: dict[str, nn.Module],
     loss: Loss,
@@ -96,17 +139,20 @@ def train_loop(
     batch_size: int = 1,
     groups: list[dict] | None = None,
     validate: Callable[[], float] | None = None,
-    label: str = "",
+    trackers: Sequence[str] = (),
+    label: str = "training",
 ) -> pd.DataFrame:
     """Train in place, resuming from ``out`` where it holds a checkpoint of the same ``identity``.
 
     Parameters
     ----------
     modules : networks by name; what has ``requires_grad`` trains.
-    loss : (prepared modules, step) → scalar, or a dict of scalars whose entry ``"loss"`` is minimised.
-    batch_size : images a step, for the rate in images/s only.
+    loss : (prepared modules, step, share of the step's batch) → scalar, or a dict of scalars whose entry ``"loss"`` is
+        minimised; means over the batch, so that the mean over equal shares is the loss of the whole.
+    batch_size : images a step, over all shares.
     groups : optimiser parameter groups ``{"params", "lr"}``; all trainable parameters at one rate if None.
     validate : held-out loss, called at the start, every ``validate_every`` steps and at the end.
+    trackers : accelerate's trackers, such as ``["tensorboard"]``, which write below ``out/trackers``.
 
     Returns
     -------
@@ -115,92 +161,172 @@ def train_loop(
 
     Raises
     ------
-    InputError : nothing trains, the loss is not finite (the last checkpoint stands), or the disk is full.
+    InputError : nothing trains, the batch cannot be shared out, the loss is not finite (the last checkpoint stands), or
+        the disk is full.
     """
-    accelerator = Accelerator(mixed_precision="no")
+    run = _start(modules, config, out, identity, batch_size, groups, trackers, label)
+    if run.done == 0 and validate is not None:
+        run.rows.append({"step": 0, "held_out": validate()})
+    bar = tqdm(total=config.steps, initial=run.done, desc=label, unit="step", disable=not _watched(run))
+    run.tick = time.perf_counter()
+    while run.done < config.steps:
+        _optimise(run, loss)
+        bar.update()
+        last = run.done == config.steps
+        saves = last or run.done % config.checkpoint_every == 0
+        if saves or run.done % config.log_every == 0:  # a row never spans a checkpoint, so a resumed history is the same
+            bar.set_postfix_str(_log(run))
+        if validate is not None and (last or (config.validate_every and run.done % config.validate_every == 0)):
+            run.rows.append({"step": run.done, "held_out": _with_average(run, validate)})
+            run.tick = time.perf_counter()
+        if saves:
+            _save(run)
+    bar.close()
+    _adopt_average(run)
+    run.accelerator.end_training()
+    return _history(run.rows)
+
+
+def _start(
+    modules: dict[str, nn.Module],
+    config: LoopConfig,
+    out: Path,
+    identity: str,
+    batch_size: int,
+    groups: list[dict] | None,
+    trackers: Sequence[str],
+    label: str,
+) -> _Run:
+    """Optimiser, moving average and the state of the last checkpoint; networks on their device."""
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     if not parameters:
-        raise InputError(f"{label or 'this run'} trains nothing: no parameter requires a gradient")
+        raise InputError(f"{label} trains nothing: no parameter requires a gradient")
+    places = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers"))
+    accelerator = Accelerator(
+        mixed_precision="no",  # ``autocast`` chooses the format by the hardware
+        gradient_accumulation_steps=config.accumulate,
+        log_with=list(trackers) or None,
+        project_config=places,
+    )
+    if trackers:
+        accelerator.init_trackers("sarnb")
+    shares = accelerator.num_processes * config.accumulate
+    if shares > 1 and batch_size % shares:
+        raise InputError(
+            f"{label}: a batch of {batch_size} images cannot be shared out to {accelerator.num_processes} process(es) with "
+            f"{config.accumulate} micro-batch(es) each; give a multiple of {shares}"
+        )
     groups = groups or [{"params": parameters, "lr": config.learning_rate}]
     optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = [p.detach().clone() for p in parameters] if config.ema_decay else None
     identity = f"{identity}|{config}"
-    start, extra = load_checkpoint(out, identity, modules, optimizer, average)
-    rows: list[dict] = extra.get("history", [])
+    done, extra = load_checkpoint(out, identity, modules, optimizer, average)
     *prepared, optimizer = accelerator.prepare(*modules.values(), optimizer)
-    prepared = dict(zip(modules, prepared))
-    if start == 0 and validate is not None:
-        rows.append({"step": 0, "held_out": validate()})
-    terminal = sys.stderr.isatty()
-    bar = tqdm(total=config.steps, initial=start, desc=label or "training", disable=not terminal, unit="step")
-    pending: list[dict[str, float]] = []
-    tick = time.perf_counter()
-    for step in range(start, config.steps):
-        for group, peak in zip(optimizer.param_groups, peaks):
-            group["lr"] = peak * rate_factor(step, config)
-        with autocast(config.precision):
-            value = loss(prepared, step)
-        parts = value if isinstance(value, dict) else {"loss": value}
-        accelerator.backward(parts["loss"])
-        pending.append({name: float(part.detach()) for name, part in parts.items()})
-        if not math.isfinite(pending[-1]["loss"]):
-            raise InputError(
-                f"{label or 'training'}: the loss is {pending[-1]['loss']} at step {step}; "
-                f"lower the learning rate and run again, the last good checkpoint stands in {out}"
-            )
-        accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if average is not None:
-            weight = 1 - ema_decay_at(step, config.ema_decay)
-            torch._foreach_lerp_(average, [p.detach() for p in parameters], weight)
-        done = step + 1
-        bar.update()
-        last, saves = done == config.steps, done % config.checkpoint_every == 0 or done == config.steps
-        if done % config.log_every == 0 or saves:  # a row never spans a checkpoint, so a resumed history is the same
-            now = time.perf_counter()
-            row = {"step": done} | {name: float(np.mean([p[name] for p in pending])) for name in pending[0]}
-            row |= {"learning_rate": optimizer.param_groups[0]["lr"], "seconds": now - tick}
-            row["images_per_second"] = batch_size * len(pending) / (now - tick)
-            rows.append(row)
-            pending, tick = [], now
-            bar.set_postfix(loss=f"{row['loss']:.4f}", images_per_second=f"{row['images_per_second']:.1f}")
-        if validate is not None and (last or (config.validate_every and done % config.validate_every == 0)):
-            rows.append({"step": done, "held_out": _with_average(parameters, average, validate)})
-            tick = time.perf_counter()
-        if saves and accelerator.is_main_process:
-            save_checkpoint(out, done, identity, modules, optimizer, average, {"history": rows})
-            _write_history(rows, out)
-            tick = time.perf_counter()
-            if not terminal:
-                rate = next((r["images_per_second"] for r in reversed(rows) if "images_per_second" in r), 0.0)
-                print(f"{label or 'training'}: step {done}/{config.steps}, {rate:.1f} images/s", flush=True)
-    bar.close()
     if average is not None:
-        with torch.no_grad():
-            torch._foreach_copy_([p.data for p in parameters], average)
-    return _write_history(rows, out)
+        average = [value.to(p.device) for value, p in zip(average, parameters)]
+    return _Run(
+        config, out, identity, batch_size, label, accelerator, modules, dict(zip(modules, prepared)), parameters, optimizer,
+        peaks, average, extra.get("history", []), done,
+    )
 
 
-def _with_average(parameters: list[Tensor], average: list[Tensor] | None, call: Callable[[], float]) -> float:
+def _optimise(run: _Run, loss: Loss) -> None:
+    """One optimiser step over all micro-batches of this process, then the moving average."""
+    config, accelerator, step = run.config, run.accelerator, run.done
+    for group, peak in zip(run.optimizer.param_groups, run.peaks):
+        group["lr"] = peak * rate_factor(step, config)
+    seen = []
+    for part in range(config.accumulate):
+        share = Share(accelerator.process_index * config.accumulate + part, accelerator.num_processes * config.accumulate)
+        with accelerator.accumulate(*run.prepared.values()):
+            with autocast(config.precision):
+                value = loss(run.prepared, step, share)
+            parts = value if isinstance(value, dict) else {"loss": value}
+            accelerator.backward(parts["loss"])
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(run.parameters, config.max_grad_norm)
+            run.optimizer.step()
+            run.optimizer.zero_grad(set_to_none=True)
+        seen.append({name: part.detach().float() for name, part in parts.items()})
+    run.pending.append({name: sum(part[name] for part in seen) / len(seen) for name in seen[0]})
+    if run.average is not None:
+        weight = 1 - ema_decay_at(step, config.ema_decay)
+        torch._foreach_lerp_(run.average, [p.detach() for p in run.parameters], weight)
+    run.done += 1
+
+
+def _log(run: _Run) -> str:
+    """Turn the pending losses into one row of the history; what a person reads of it. Stops where one is not finite.
+
+    Only here the device is waited for, so the steps between two rows run at its speed.
+    """
+    names = list(run.pending[0])
+    losses = torch.stack([torch.stack([part[name] for name in names]) for part in run.pending])
+    losses = run.accelerator.reduce(losses, "mean").cpu().numpy()
+    first = run.done - len(run.pending)
+    bad = ~np.isfinite(losses[:, names.index("loss")])
+    if bad.any():
+        raise InputError(
+            f"{run.label}: the loss is {losses[bad.argmax(), names.index('loss')]} at step {first + int(bad.argmax())}; "
+            f"lower the learning rate and run again, the last good checkpoint stands in {run.out}"
+        )
+    now = time.perf_counter()
+    seconds = now - run.tick
+    row = {"step": run.done} | dict(zip(names, losses.mean(axis=0, dtype=float).tolist()))
+    row |= {"learning_rate": run.optimizer.param_groups[0]["lr"], "seconds": seconds}
+    row["images_per_second"] = run.batch_size * len(run.pending) / seconds
+    run.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=run.done)
+    run.rows.append(row)
+    left = (run.config.steps - run.done) * seconds / len(run.pending)
+    run.pending, run.tick = [], now
+    clock = time.strftime("%H:%M:%S", time.gmtime(left))
+    return f"loss {row['loss']:.4f}, {row['images_per_second']:.1f} images/s, {clock} left"
+
+
+def _save(run: _Run) -> None:
+    """Checkpoint and history, by the main process; a line of progress where no bar is drawn."""
+    if run.accelerator.is_main_process:
+        save_checkpoint(run.out, run.done, run.identity, run.modules, run.optimizer, run.average, {"history": run.rows})
+        _write_history(run.rows, run.out)
+        if not _watched(run):
+            rate = next((row["images_per_second"] for row in reversed(run.rows) if "images_per_second" in row), 0.0)
+            print(f"{run.label}: step {run.done}/{run.config.steps}, {rate:.1f} images/s", flush=True)
+    run.accelerator.wait_for_everyone()
+    run.tick = time.perf_counter()
+
+
+def _watched(run: _Run) -> bool:
+    """Whether a person sees a progress bar of this process."""
+    return sys.stderr.isatty() and run.accelerator.is_main_process
+
+
+def _with_average(run: _Run, call: Callable[[], float]) -> float:
     """``call()`` while the parameters hold their moving average."""
-    if average is None:
+    if run.average is None:
         return call()
-    current = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        torch._foreach_copy_([p.data for p in parameters], average)
+    current = [p.detach().clone() for p in run.parameters]
+    _adopt_average(run)
     try:
         return call()
     finally:
         with torch.no_grad():
-            torch._foreach_copy_([p.data for p in parameters], current)
+            torch._foreach_copy_([p.data for p in run.parameters], current)
 
 
-def _write_history(rows: list[dict], out: Path) -> pd.DataFrame:
-    """History table, written atomically; rows of one step are joined."""
-    history = pd.DataFrame(rows).groupby("step", as_index=False).first()
+def _adopt_average(run: _Run) -> None:
+    if run.average is not None:
+        with torch.no_grad():
+            torch._foreach_copy_([p.data for p in run.parameters], run.average)
+
+
+def _history(rows: list[dict]) -> pd.DataFrame:
+    """The rows as a table; those of one step are joined."""
+    return pd.DataFrame(rows).groupby("step", as_index=False).first()
+
+
+def _write_history(rows: list[dict], out: Path) -> None:
+    """Write the history atomically."""
     out.mkdir(parents=True, exist_ok=True)
-    history.to_csv(out / "history.csv.tmp", index=False)
+    _history(rows).to_csv(out / "history.csv.tmp", index=False)
     os.replace(out / "history.csv.tmp", out / "history.csv")
-    return history

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_posterior, to_pixels
-from sarnb.train.loop import LoopConfig, batch_ids, step_generator, train_loop
+from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ def _adversarial(
     """Train what of ``vae`` has ``requires_grad``, against a new discriminator."""
     discriminator = PatchDiscriminator()
 
-    def loss(modules: dict[str, nn.Module], step: int) -> dict[str, Tensor]:
-        pixels = to_pixels(mixed_crops(scenes, textures, batch_size, crop, config.seed, step))
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
+        pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step))).to(vae.device)
         shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
-        noise = torch.randn(shape, generator=step_generator(config.seed, step))
+        noise = share.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
         adversarial = step >= weights.adversarial_start * config.steps
         return autoencoder_losses(modules["vae"], modules["discriminator"], pixels, noise, weights, features, adversarial)
 

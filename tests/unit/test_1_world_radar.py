@@ -10,7 +10,7 @@ from scipy import fft, stats
 
 from sarnb.errors import InputError
 from sarnb.world import facets, speckle
-from sarnb.world.backscatter import SIGMA0, lookup, sigma0_db
+from sarnb.world.backscatter import SIGMA0, lookup, sigma0_db, ulaby_dobson_db
 from sarnb.world.covers import CODE, COVERS
 from sarnb.world.radar import PRESETS, Radar, amplitude, reflectivity, simulate
 from sarnb.world.scene import Scene
@@ -313,6 +313,25 @@ def test_impossible_scenes_are_refused() -> None:
         simulate(flat(size=32), radar(), -1)
     with pytest.raises(InputError, match="lava"):
         lookup(("water", "lava"), "X", "VV")
+
+
+@pytest.mark.parametrize("polarisation", ["HH", "VV"])
+@pytest.mark.parametrize(("cover", "terrain", "low", "high"), [
+    ("bare", "soil", -2, 2), ("grass", "grass", -2, 2), ("crop", "short vegetation", -2, 2), ("snow", "dry snow", -2, 2),
+    ("forest", "shrubs", -0.5, 3)])
+def test_natural_covers_follow_the_published_regression(cover: str, terrain: str, low: float, high: float, polarisation: str) -> None:
+    angles = np.arange(20.0, 60.5, 2.5)
+    published = ulaby_dobson_db(terrain, polarisation, angles)
+    ours = np.array([sigma0_db(cover, angle, "C", polarisation) for angle in angles])
+    assert low <= (ours - published).min() and (ours - published).max() <= high
+
+
+def test_the_regression_gives_the_levels_of_the_book() -> None:
+    """Nadir values by hand: exp(0) = 1, so σ0(0°) = P1 + P2 + P4 cos(P6)."""
+    assert ulaby_dobson_db("soil", "HH", np.zeros(1))[0] == pytest.approx(-24.855 + 26.351 + 0.204)
+    assert ulaby_dobson_db("shrubs", "VV", np.zeros(1))[0] == pytest.approx(-91.133 + 99 - 8.107, abs=1e-3)
+    falling = ulaby_dobson_db("soil", "VV", np.array([20.0, 40.0, 60.0]))
+    assert falling[0] > falling[1] > falling[2]
 
 
 def test_every_cover_has_a_physical_row() -> None:

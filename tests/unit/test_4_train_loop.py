@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from sarnb.errors import InputError
 from sarnb.train import checkpoint
-from sarnb.train.loop import LoopConfig, batch_ids, ema_decay_at, rate_factor, step_generator, train_loop
+from sarnb.train.loop import WHOLE, LoopConfig, Share, batch_ids, ema_decay_at, rate_factor, step_generator, train_loop
 
 
 def regression(seed: int = 0):
@@ -19,8 +25,8 @@ def regression(seed: int = 0):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
-    def loss(modules, step):
-        x = torch.randn(16, 4, generator=step_generator(0, step))
+    def loss(modules, step, share=WHOLE):
+        x = share.of(torch.randn(16, 4, generator=step_generator(0, step)))
         return (modules["net"](x) - x.sum(dim=1, keepdim=True)).pow(2).mean()
 
     return network, loss
@@ -85,7 +91,7 @@ def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
     train_loop({"net": whole}, loss, config(ema_decay=ema), tmp_path / "whole")
     cut, _ = regression()
 
-    def failing(modules, step):
+    def failing(modules, step, share):
         if step == 13:
             raise KeyboardInterrupt
         return loss(modules, step)
@@ -99,7 +105,7 @@ def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
 
 def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
     network, loss = regression()
-    broken = lambda modules, step: loss(modules, step) * (float("nan") if step == 7 else 1.0)  # noqa: E731
+    broken = lambda modules, step, share: loss(modules, step) * (float("nan") if step == 7 else 1.0)  # noqa: E731
     with pytest.raises(InputError, match="step 7"):
         train_loop({"net": network}, broken, config(), tmp_path)
     fresh, _ = regression()
@@ -148,3 +154,72 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 def test_impossible_configuration_is_refused(changes):
     with pytest.raises(InputError):
         config(**changes)
+
+
+def test_shares_split_a_batch_without_rest():
+    shares = [Share(index, 3) for index in range(3)]
+    assert sum((share.of(list(range(6))) for share in shares), []) == list(range(6))
+    assert torch.equal(shares[1].of(torch.arange(6)), torch.tensor([2, 3]))
+    assert WHOLE.of("abc") == "abc"
+
+
+def test_micro_batches_give_the_weights_of_the_whole_batch(tmp_path):
+    whole, loss = regression()
+    parts = copy.deepcopy(whole)
+    histories = [train_loop({"net": net}, loss, config(10, accumulate=count), tmp_path / str(count), batch_size=16)
+                 for net, count in ((whole, 1), (parts, 4))]
+    np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=1e-5)
+    for mine, reference in zip(parts.parameters(), whole.parameters()):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path):
+    network, loss = regression()
+    with pytest.raises(InputError, match="multiple of 3"):
+        train_loop({"net": network}, loss, config(accumulate=3), tmp_path, batch_size=16)
+
+
+def test_tracker_writes_the_rows_of_the_history(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    network, loss = regression()
+    history = train_loop({"net": network}, loss, config(20, log_every=5), tmp_path, trackers=["tensorboard"])
+    events = EventAccumulator(str(tmp_path / "trackers" / "sarnb"))
+    events.Reload()
+    found = events.Scalars("loss")
+    assert [event.step for event in found] == history["step"].tolist()
+    np.testing.assert_allclose([event.value for event in found], history["loss"], rtol=1e-6)
+
+
+WORKER = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_4_train_loop import config, regression
+from sarnb.train.loop import train_loop
+torch.set_num_threads(1)
+network, loss = regression()
+train_loop({"net": network}, loss, config(10, ema_decay=0.9), __import__("pathlib").Path(sys.argv[2]), batch_size=16)
+torch.save(network.state_dict(), sys.argv[2] + "/rank" + __import__("os").environ["RANK"] + ".pt")
+"""
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Distributed data parallel over gloo: each process sees its half of the batch, gradients are averaged."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = tmp_path / "together"
+    together.mkdir()
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(together)]
+    workers = [subprocess.Popen(command, env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
+               for rank in ("0", "1")]
+    told = [worker.communicate(timeout=100)[1].decode() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], told
+    alone, loss = regression()
+    history = train_loop({"net": alone}, loss, config(10, ema_decay=0.9), tmp_path / "alone", batch_size=16)
+    np.testing.assert_allclose(pd.read_csv(together / "history.csv")["loss"], history["loss"], rtol=1e-5)
+    for rank in ("0", "1"):
+        found = torch.load(together / f"rank{rank}.pt", weights_only=True)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
