@@ -69,26 +69,20 @@ def verify(results: Path = typer.Argument(help="a results folder, such as result
 
 @app.command()
 def dataset(
-    out: Path = typer.Argument(help="folder to make"),
-    data: str = typer.Option("", help="folder of your own SAR images; without it the twin world is drawn"),
-    profile: str = typer.Option("quick", help="profile that gives the sizes"),
-    seed: typing.Optional[int] = typer.Option(None, help="another seed than the profile's"),
+    source: str = typer.Argument(help="'twin' for the twin world, or a folder of your own radar images"),
+    out: Path = typer.Option(..., help="folder to make"),
+    n: typing.Optional[int] = typer.Option(
+        None, help="so many twin scenes of all classes and compositions, split 80/10/10; default: the study's splits of the profile"),
+    profile: str = typer.Option("quick", help="profile that gives what is not said here"),
+    sensor: str = typer.Option("", help="radar preset: airborne-x, terrasar-x, sentinel-1, umbra; the same scenes through each"),
+    size: typing.Optional[int] = typer.Option(None, help="side of an image in pixels, a multiple of 8"),
+    seed: typing.Optional[int] = typer.Option(None, help="seed of scenes and speckle, or of the split of your images"),
+    workers: typing.Optional[int] = typer.Option(None, help="processes; the files are the same for any number"),
 ) -> None:
-    """Make a data set (imagefolder with metadata.jsonl) of the twin world or of your own images."""
-    from sarnb.profile import load_profile
+    """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
+    from sarnb.commands import dataset_command
 
-    values = load_profile(profile, **({} if seed is None else {"seed": seed}))
-    if data:
-        from sarnb.data.folder import prepare_user_data
-
-        card = prepare_user_data(Path(data), out, values.image_size, values.seed)
-    else:
-        from sarnb.data.scenes import study_splits
-        from sarnb.data.twin import build_twin
-
-        splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
-        card = build_twin(out, splits, values.sensor, values.image_size, values.seed, values.workers)
-    print(f"{out}: {', '.join(f'{name} {count}' for name, count in card['totals'].items())} images")
+    dataset_command(source, out, n, profile, sensor, size, seed, workers)
 
 
 @app.command()

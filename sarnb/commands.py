@@ -1,4 +1,4 @@
-"""What ``python -m sarnb finetune | generate | evaluate`` do: load, call the package, save, say where."""
+"""What ``python -m sarnb dataset | finetune | generate | evaluate`` do: load, call the package, save, say where."""
 
 from __future__ import annotations
 
@@ -8,6 +8,39 @@ from sarnb.data.dataset import ImageSet, load_set
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
 from sarnb.profile import load_profile
+
+
+def dataset_command(
+    source: str, out: Path, count: int | None, profile: str, sensor: str, size: int | None, seed: int | None, workers: int | None
+) -> None:
+    """Makes a data set in ``out`` and says what it holds.
+
+    ``source``: "twin", or a folder of the user's images. ``count``: twin scenes of a general set, None for the study's splits.
+    What is None or "" comes from the profile. Raises InputError for values that fit no data set, or not this source.
+    """
+    values = load_profile(profile)
+    size, seed = values.image_size if size is None else size, values.seed if seed is None else seed
+    if source == "twin":
+        from sarnb.data.scenes import general_splits, study_splits
+        from sarnb.data.twin import build_twin
+
+        if count is None:
+            splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
+        else:
+            splits = general_splits(count)
+        card = build_twin(out, splits, sensor or values.sensor, size, seed, values.workers if workers is None else workers)
+    else:
+        if not Path(source).exists():
+            raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images")
+        for option, given in (("--n", count is not None), ("--sensor", bool(sensor)), ("--workers", workers is not None)):
+            if given:
+                raise InputError(f"{option} is for the twin world and changes nothing about {source}; leave it out")
+        from sarnb.data.folder import prepare_user_data
+        from sarnb.data.scenes import check_request
+
+        check_request(size, seed)
+        card = prepare_user_data(Path(source), out, size, seed)
+    print(f"{out}: {', '.join(f'{name} {number}' for name, number in card['totals'].items())} images; {out / 'README.md'} describes them")
 
 
 def finetune_command(strategy: str, data: Path, out: Path, profile: str, foundation: str, steps: int, seed: int | None) -> None:

@@ -3,9 +3,10 @@
 Both roads end in the same layout, which ``datasets.load_dataset("imagefolder", data_dir=...)`` opens too::
 
     out/card.json                    what the set is: counts, scaling, source, licence, whether scene truth exists
+    out/README.md                    the same for people and for the Hugging Face hub
     out/{train,val,test,judge}/      000000.png … (8-bit grey) and metadata.jsonl, one row an image
-    out/<split>/{optical,mask}/      the twin pictures of the same scenes, where truth exists
+    out/<split>/{optical,mask,satellite,height}/    the twin pictures of the same scenes, where truth exists
 
-``twin`` draws it, ``folder`` makes it of the user's images (read by ``images``, scaled by ``amplitude``), ``dataset``
-reads it back.
+``twin`` draws it (scenes and splits of ``scenes``, radars of ``sensors``), ``folder`` makes it of the user's images (read
+by ``images``, scaled by ``amplitude``), ``card`` describes it, ``dataset`` reads it back.
 """

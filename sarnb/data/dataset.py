@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sarnb.data.files import CARD, METADATA, read_numbered
+from sarnb.data.files import CARD, METADATA, height_metres, read_numbered
 from sarnb.errors import InputError
+
+
+TRUTH = ("optical", "mask", "satellite", "height")  # columns NAME_file_name of the twin's rows, restored as NAME
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,18 @@ class ImageSet:
         """Land-cover codes (index into ``sarnb.world.scene.COVERS``), uint8 [N, H, W]; None without scene truth."""
         return self._truth("mask", "L")
 
+    def satellite(self) -> np.ndarray | None:
+        """The coarse multi-look views of the same scenes, uint8 [N, H/4, W/4]; None without scene truth.
+
+        Their cell (i, j) covers the cells 4i … 4i+3, 4j … 4j+3 of the images. Their scale is in ``card.json``: satellite.
+        """
+        return self._truth("satellite", "L")
+
+    def heights(self) -> np.ndarray | None:
+        """Surface heights in metres (buildings and canopy included), float32 [N, H, W]; None without scene truth."""
+        levels = self._truth("height", "I;16")
+        return None if levels is None else height_metres(levels)
+
     def _truth(self, name: str, mode: str) -> np.ndarray | None:
         if not len(self) or not all(row.get(name) for row in self.rows):
             return None
@@ -132,11 +147,11 @@ def load_card(data_dir: Path) -> dict[str, Any]:
 
 
 def _restored(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with ``counts`` as a dict again, and with the short names ``optical`` and ``mask`` for the truth's files."""
+    """A row with ``counts`` as a dict again, and with the short names of the truth's files (``TRUTH``)."""
     row = dict(row)
     if isinstance(row.get("counts"), str):
         row["counts"] = json.loads(row["counts"])
-    for name in ("optical", "mask"):
+    for name in TRUTH:
         if f"{name}_file_name" in row:
             row[name] = row[f"{name}_file_name"]
     return row

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
@@ -17,22 +17,47 @@ from sarnb.errors import InputError
 
 METADATA = "metadata.jsonl"
 CARD = "card.json"
+README = "README.md"
 SPLITS = ("train", "val", "test", "judge")
+HEIGHT_ZERO_M, HEIGHT_STEP_M = -1000.0, 0.1  # height of the value 0, and metres a level: 16 bits reach from -1000 to 5553.5 m
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """uint8 [H, W] (grey) or [H, W, 3] as PNG; the bytes depend on the pixels only."""
+    """uint8 [H, W] (grey) or [H, W, 3], or uint16 [H, W], as PNG; the bytes depend on the pixels only."""
     Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it: readers see all of it or none."""
+def height_levels(height: np.ndarray) -> np.ndarray:
+    """Heights in metres to uint16 in decimetres above -1000 m, rounded; what lies beyond is clipped.
+
+    >>> height_levels(np.array([-1000.0, 0.0, 12.34])).tolist()
+    [0, 10000, 10123]
+    """
+    levels = np.rint((np.asarray(height, np.float64) - HEIGHT_ZERO_M) / HEIGHT_STEP_M)
+    return np.clip(levels, 0, np.iinfo(np.uint16).max).astype(np.uint16)
+
+
+def height_metres(levels: np.ndarray) -> np.ndarray:
+    """The inverse of ``height_levels``: float32 metres, exact to half a decimetre."""
+    return (np.asarray(levels, np.float64) * HEIGHT_STEP_M + HEIGHT_ZERO_M).astype(np.float32)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A text file to write under a temporary name, renamed at the end: readers see all of it or none."""
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with _replacing(path) as file:
+        file.write(text)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,17 +66,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """One JSON object a line, written atomically.
+    """One JSON object a line, written atomically; ``rows`` are taken one at a time, so a generator costs no memory.
 
     ``counts`` (a dict whose keys differ from row to row) goes in as a JSON string: Arrow, which ``datasets`` reads the
     file with, wants one type a column.
     """
-    lines = []
-    for row in rows:
-        if isinstance(row.get("counts"), dict):
-            row = {**row, "counts": json.dumps(row["counts"], sort_keys=True)}
-        lines.append(json.dumps(row, ensure_ascii=False, allow_nan=False))
-    write_text(path, "".join(line + "\n" for line in lines))
+    with _replacing(path) as file:
+        for row in rows:
+            if isinstance(row.get("counts"), dict):
+                row = {**row, "counts": json.dumps(row["counts"], sort_keys=True)}
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_set(folder: Path, images: np.ndarray, rows: Sequence[dict[str, Any]]) -> None:

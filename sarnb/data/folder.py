@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.files import CARD, METADATA, SPLITS, check_target, replace_folder, saving, write_json, write_png, write_rows
+from sarnb.data.card import data_card
+from sarnb.data.files import (
+    CARD, METADATA, README, SPLITS, check_target, replace_folder, saving, write_json, write_png, write_rows, write_text,
+)
 from sarnb.data.images import read_image
 from sarnb.data.listing import EXTRA_COLUMNS, Listing, UserImage, list_user_folder
 from sarnb.errors import InputError
@@ -110,6 +113,7 @@ def prepare_user_data(
             counts["judge"] = counts["train"]
             card = _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
             write_json(temporary / CARD, card)
+            write_text(temporary / README, data_card(card))
             replace_folder(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

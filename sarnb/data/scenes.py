@@ -12,6 +12,8 @@ from sarnb.errors import InputError
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN, parts_of
 
 CHUNK = 32  # scenes a work item
+EVERYTHING = CLASSES + COMPOSITIONS
+HELD_OUT_SHARE = 0.1  # of a general set, for val and for test each
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,35 @@ class SplitSpec:
 
 def study_splits(train_images: int, val_images: int, test_per_class: int, judge_images: int) -> dict[str, SplitSpec]:
     """The study's splits: train and val show seen classes only, test and judge every class and composition."""
-    everything = CLASSES + COMPOSITIONS
     return {
         "train": SplitSpec(SEEN, train_images),
         "val": SplitSpec(SEEN, val_images),
-        "test": SplitSpec(everything, test_per_class * len(everything)),
-        "judge": SplitSpec(everything, judge_images),
+        "test": SplitSpec(EVERYTHING, test_per_class * len(EVERYTHING)),
+        "judge": SplitSpec(EVERYTHING, judge_images),
     }
+
+
+def general_splits(count: int) -> dict[str, SplitSpec]:
+    """``count`` scenes of every class and composition, in train, val and test: 80, 10 and 10 %.
+
+    For other purposes than this study, whose splits hold kinds back. Raises InputError if a split could not show all kinds.
+    """
+    kinds = len(EVERYTHING)
+    if count < 3 * kinds:
+        raise InputError(f"n is {count}; give at least {3 * kinds}, so that train, val and test show each of the {kinds} kinds")
+    held_out = max(kinds, int(count * HELD_OUT_SHARE))
+    counts = {"train": count - 2 * held_out, "val": held_out, "test": held_out}
+    return {split: SplitSpec(EVERYTHING, number) for split, number in counts.items()}
+
+
+def check_request(size: int, seed: int, workers: int = 1) -> None:
+    """Raise InputError for an image size (px), a seed or a number of processes with which no data set can be made."""
+    if size < 32 or size % 8:
+        raise InputError(f"size is {size} px; give 32 or more, and a multiple of 8")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; give a whole number of 0 or more")
+    if workers < 1:
+        raise InputError(f"workers is {workers}; give 1 or more processes")
 
 
 def scene_seed(seed: int, stream: str, index: int) -> int:
@@ -48,11 +72,15 @@ def scene_seed(seed: int, stream: str, index: int) -> int:
     return int(words[0] >> np.uint64(16))
 
 
-def scene_group(kind: str) -> str:
-    """'seen', 'unseen' or 'composition': how the kind stands to the radar training set."""
-    if "+" in kind:
-        return "composition"
-    return "seen" if kind in SEEN else "unseen"
+def scene_group(kind: str, shown: Sequence[str] = SEEN) -> str:
+    """'seen', 'unseen' or 'composition': how the kind stands to a training set that shows the kinds ``shown``.
+
+    >>> scene_group("airport"), scene_group("airport", shown=("airport", "city"))
+    ('unseen', 'seen')
+    """
+    if kind in shown:
+        return "seen"
+    return "composition" if "+" in kind else "unseen"
 
 
 def check_kinds(kinds: Sequence[str]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,23 @@ import numpy as np
 
 import sarnb.world
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.dataset import load_card
-from sarnb.data.files import CARD, METADATA, SPLITS, check_target, saving, write_json, write_png, write_rows
+from sarnb.data.card import data_card
+from sarnb.data.dataset import TRUTH, load_card
+from sarnb.data.files import (
+    CARD, METADATA, README, SPLITS, check_target, height_levels, saving, write_json, write_png, write_rows, write_text,
+)
 from sarnb.data.pool import ordered_map
-from sarnb.data.scenes import SplitSpec, check_kinds, chunks, scene_group, scene_seed
+from sarnb.data.scenes import EVERYTHING, SplitSpec, check_kinds, check_request, chunks, scene_group, scene_seed
+from sarnb.data.sensors import GROUND_SPACING_M, INCIDENCE_STEPS_DEG, ground_radar, sample_radar, satellite_radar, speckle_seed
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, caption
-from sarnb.world.optical import render_optical
-from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
-from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN, make_scene
+from sarnb.world.optical import default_sun, render_optical
+from sarnb.world.radar import Radar, amplitude, simulate
+from sarnb.world.scene import make_scene
 
-FORMAT = 1  # raised when the written files change their meaning: older sets are then built again
-INCIDENCE_STEPS_DEG = (-10.0, 0.0, 10.0)  # about the preset's incidence: a set shows three of them
+FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
+GROUPS = ("seen", "unseen", "composition")
+VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scale of its own
 
 
 def _optical_chunk(
@@ -51,7 +55,7 @@ def twin_optical(
     size: int = 128,
     spacing: float = 2.0,
     workers: int = 2,
-    kinds: Sequence[str] = CLASSES + COMPOSITIONS,
+    kinds: Sequence[str] = EVERYTHING,
 ) -> tuple[np.ndarray, list[tuple[str, str, str]], list[str]]:
     """Captioned optical scenes in memory, for the foundation's pretraining.
 
@@ -78,55 +82,47 @@ class TwinSample:
     """One scene in both modalities on one grid (rows north to south, columns west to east).
 
     ``optical`` uint8 [H, W, 3]; ``sar`` amplitude float32 [H, W], sqrt of sigma0; ``mask`` land-cover codes uint8 [H, W]
-    (index into COVERS); ``height`` float32 [H, W], metres; ``row``: the metadata but for the file names.
+    (index into COVERS); ``height`` float32 [H, W], metres; ``satellite`` amplitude float32 [H/4, W/4] of the coarse view
+    from the same side (see ``satellite_radar``); ``slc`` the complex image complex64 [H, W] (of several looks the first),
+    None unless asked for; ``row``: the metadata but for the file names.
     """
 
     optical: np.ndarray
     sar: np.ndarray
     mask: np.ndarray
     height: np.ndarray
+    satellite: np.ndarray
+    slc: np.ndarray | None
     row: dict[str, Any]
 
 
-def ground_radar(sensor: str) -> Radar:
-    """The preset ``sensor`` on a ground-range grid, where radar and optical image share every pixel.
+def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128, with_slc: bool = False) -> TwinSample:
+    """Draw one scene, photograph it and image it by radar. Deterministic in its arguments.
 
-    A slant-range preset keeps its pixel spacing; its range resolution is projected to the ground, r / sin(incidence).
-    Raises InputError for an unknown preset.
+    ``radar``: of ``ground_radar``, with the side and incidence of the scene; ``with_slc``: keep the complex image.
     """
-    if sensor not in PRESETS:
-        raise InputError(f"unknown sensor '{sensor}'; choose of {', '.join(PRESETS)}")
-    radar = PRESETS[sensor]
-    if radar.geometry == "ground":
-        return radar
-    across, along = radar.resolution_m
-    return replace(radar, geometry="ground", resolution_m=(across / math.sin(math.radians(radar.incidence_deg)), along))
-
-
-def sample_radar(radar: Radar, seed: int, turn: int) -> Radar:
-    """The radar of one scene: sides take turns (``turn`` even: left), the incidence is drawn from the seed."""
-    step = np.random.default_rng([seed, 1]).choice(INCIDENCE_STEPS_DEG)
-    return replace(radar, look=("left", "right")[turn % 2], incidence_deg=float(radar.incidence_deg + step))
-
-
-def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128) -> TwinSample:
-    """Draw one scene, photograph it and image it by radar. Deterministic in its arguments."""
-    scene = make_scene(kind, seed, size=size, spacing=radar.spacing_m[0])
+    scene = make_scene(kind, seed, size=size, spacing=GROUND_SPACING_M)
     texts = [caption(scene, "sar", length, radar=radar, seed=seed) for length in LENGTHS]
+    sun = default_sun(scene)
     row = {
         "text": texts[int(np.random.default_rng([seed, 2]).integers(len(texts)))],
         "captions": texts,
         "label": kind,
         "group": scene_group(kind),
         "look": radar.look,
+        "shadow": {"left": "right", "right": "left"}[radar.look],  # the way radar shadows fall: away from the radar
         "incidence": radar.incidence_deg,
         "sensor": radar.name,
+        "sun_azimuth": round(sun.azimuth, 2),
+        "sun_elevation": round(sun.elevation, 2),
         "seed": seed,
         "season": scene.season,
         "counts": {name: int(number) for name, number in scene.counts.items()},
     }
-    sar = np.asarray(amplitude(simulate(scene, radar, seed)), np.float32)
-    return TwinSample(render_optical(scene), sar, scene.cover, scene.height, row)
+    image = simulate(scene, radar, speckle_seed(seed, radar.name))
+    coarse = simulate(scene, satellite_radar(radar.look), speckle_seed(seed, "satellite"))
+    slc = image.slc if with_slc else None
+    return TwinSample(render_optical(scene), amplitude(image), scene.cover, scene.height, amplitude(coarse), slc, row)
 
 
 def build_twin(
@@ -139,14 +135,18 @@ def build_twin(
 ) -> dict[str, Any]:
     """Write the twin data set (layout in ``sarnb.data``) and return its card.
 
-    ``splits``: see ``study_splits``; train and val may hold seen classes only, and no scene is in two splits. The
-    amplitude scale is fitted on the train split's radar images and used for all. The files are the same for any
-    number of workers. A killed call is continued by the next one, chunk by chunk; a finished set of the same
-    parameters and the same code of ``sarnb.world`` is returned at once, any other one made here is replaced.
+    ``splits``: of ``study_splits`` or ``general_splits``, or your own; no scene is in two splits. ``sensor``: a preset,
+    put on the ground grid; sets of one seed show the same scenes in the same order whatever the sensor. The amplitude
+    scales of the radar images and of the satellite views are fitted on the train split and used for all. A kind that
+    train shows is of group "seen". The files are the same for any number of workers, and memory does not grow with the
+    number of scenes. A killed call is continued by the next one, chunk by chunk; a finished set of the same parameters
+    and the same code of ``sarnb.world`` is returned at once, any other one made here is replaced.
 
-    Raises InputError for impossible splits, an unknown sensor, a folder that holds something else, or a full disk.
+    Raises InputError for impossible splits, an unknown sensor, an impossible size, seed or number of workers, a folder
+    that holds something else, or a full disk.
     """
     _check_splits(splits)
+    check_request(size, seed, workers)
     radar = ground_radar(sensor)
     out = check_target(out)
     fingerprint = _fingerprint(splits, radar, size, seed)
@@ -160,6 +160,7 @@ def build_twin(
             if not (out / split).is_dir():
                 _build_split(out, split, splits[split], radar, size, seed, workers, card)
         shutil.rmtree(out / ".work", ignore_errors=True)
+        write_text(out / README, data_card(card))
         card["complete"] = True
         write_json(out / CARD, card)
     return load_card(out)
@@ -169,10 +170,6 @@ def _check_splits(splits: dict[str, SplitSpec]) -> None:
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown or "train" not in splits:
         raise InputError(f"splits are {', '.join(splits)}; give train, and of the others only {', '.join(SPLITS[1:])}")
-    for split in ("train", "val"):
-        shown = [kind for kind in (splits[split].kinds if split in splits else ()) if kind not in SEEN]
-        if shown:
-            raise InputError(f"split '{split}' would show {', '.join(shown)}; fine-tuning may see only {', '.join(SEEN)}")
 
 
 def _fingerprint(splits: dict[str, SplitSpec], radar: Radar, size: int, seed: int) -> str:
@@ -183,6 +180,8 @@ def _fingerprint(splits: dict[str, SplitSpec], radar: Radar, size: int, seed: in
         "format": FORMAT,
         "splits": {name: asdict(spec) for name, spec in splits.items()},
         "radar": asdict(radar),
+        "incidence_steps": INCIDENCE_STEPS_DEG,
+        "satellite": asdict(satellite_radar("left")),
         "size": size,
         "seed": seed,
         "world": code,
@@ -206,12 +205,15 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
     """Clear what another call left and write the card of a begun set."""
     for name in (*SPLITS, ".work"):
         shutil.rmtree(out / name, ignore_errors=True)
+    (out / README).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     counts = {
         name: dict(sorted(Counter(spec.kinds[index % len(spec.kinds)] for index in range(spec.count)).items()))
         for name, spec in splits.items()
     }
     kinds = sorted({kind for part in counts.values() for kind in part})
+    groups = {kind: scene_group(kind, splits["train"].kinds) for kind in kinds}
+    satellite = satellite_radar("left")
     card = {
         "kind": "twin",
         "complete": False,
@@ -225,14 +227,25 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
         "size": size,
         "seed": seed,
         "labels": kinds,
-        "groups": {group: [kind for kind in kinds if scene_group(kind) == group] for group in ("seen", "unseen", "composition")},
+        "groups": {group: [kind for kind in kinds if groups[kind] == group] for group in GROUPS},
         "counts": counts,
         "totals": {name: spec.count for name, spec in splits.items()},
         "mu": None,
         "sigma": None,
+        "satellite": {
+            "mu": None,
+            "sigma": None,
+            "incidence_deg": satellite.incidence_deg,
+            "resolution_m": satellite.resolution_m,
+            "spacing_m": satellite.spacing_m,
+            "looks": satellite.looks,
+        },
+        "statistics": {},
         "notes": [
             "Radar amplitude A / (mu + 3 sigma), clipped to [0, 1], 8 bit; mu and sigma over all pixels of train.",
-            "Ground range: optical image, mask and radar image share one grid.",
+            "Ground range: optical image, mask, height and radar image share one grid, whichever the sensor.",
+            "The satellite view is a coarser multi-look image of the same scene from the same side, scaled by a mu and sigma of its own.",
+            "Each split draws its scenes from seeds of its own: no scene is in two splits.",
         ],
         "fingerprint": fingerprint,
     }
@@ -243,23 +256,28 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
 def _build_split(
     out: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, workers: int, card: dict[str, Any]
 ) -> None:
-    """Two passes: simulate (amplitudes to .npy chunks, truth to PNG), then scale to 8 bits; at last one rename."""
+    """Two passes: simulate (amplitudes to .npy chunks, truth to PNG), then scale to 8 bits; at last one rename.
+
+    Nothing is held but the chunk at hand: moments are merged, rows are copied from the chunks' files to the metadata.
+    """
     work = out / ".work" / split
-    for name in ("optical", "mask", "chunks"):
+    for name in (*TRUTH, "chunks"):
         (work / name).mkdir(parents=True, exist_ok=True)
     pieces = chunks(spec.count)
-    draw = partial(_draw_chunk, work=work, split=split, spec=spec, radar=radar, size=size, seed=seed)
+    shown = tuple(card["groups"]["seen"])
+    draw = partial(_draw_chunk, work=work, split=split, spec=spec, radar=radar, size=size, seed=seed, shown=shown)
     for _ in ordered_map(draw, [piece for piece in pieces if not _rows_file(work, piece).is_file()], workers, f"{split}: scenes"):
         pass
-    records = [json.loads(_rows_file(work, piece).read_text(encoding="utf-8")) for piece in pieces]
     if split == "train":
-        scale = Normalisation.from_moments(tuple(part) for record in records for part in record["moments"])
-        card.update(mu=scale.mu, sigma=scale.sigma)
-        write_json(out / CARD, card)
-    scale = Normalisation(card["mu"], card["sigma"])
-    for _ in ordered_map(partial(_scale_chunk, work=work, scale=scale), pieces, workers, f"{split}: files"):
-        pass
-    write_rows(work / METADATA, [row for record in records for row in record["rows"]])
+        scales = {view: _fit(work, pieces, view) for view in VIEWS}
+        card.update(mu=scales["sar"].mu, sigma=scales["sar"].sigma)
+        card["satellite"].update(mu=scales["satellite"].mu, sigma=scales["satellite"].sigma)
+    scales = {"sar": Normalisation(card["mu"], card["sigma"])}
+    scales["satellite"] = Normalisation(card["satellite"]["mu"], card["satellite"]["sigma"])
+    parts = ordered_map(partial(_scale_chunk, work=work, scales=scales), pieces, workers, f"{split}: files")
+    card["statistics"][split] = _statistics(parts)
+    write_json(out / CARD, card)
+    write_rows(work / METADATA, (row for record in _records(work, pieces) for row in record["rows"]))
     shutil.rmtree(work / "chunks")
     work.replace(out / split)
 
@@ -268,23 +286,58 @@ def _rows_file(work: Path, piece: range) -> Path:
     return work / "chunks" / f"{piece.start:06d}.json"
 
 
-def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int) -> None:
+def _records(work: Path, pieces: Sequence[range]) -> Iterator[dict[str, Any]]:
+    """What ``_draw_chunk`` noted of each chunk, one in memory at a time."""
+    for piece in pieces:
+        yield json.loads(_rows_file(work, piece).read_text(encoding="utf-8"))
+
+
+def _fit(work: Path, pieces: Sequence[range], view: str) -> Normalisation:
+    """The scale of all amplitudes of a split, from the moments of its images."""
+    return Normalisation.from_moments(tuple(part) for record in _records(work, pieces) for part in record["moments"][view])
+
+
+def _draw_chunk(
+    piece: range, work: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, shown: tuple[str, ...]
+) -> None:
     """Draw the scenes of a chunk. Its JSON file is written last, so that it marks the chunk as done."""
-    amplitudes, rows, parts = [], [], []
+    amplitudes: dict[str, list[np.ndarray]] = {view: [] for view in VIEWS}
+    rows = []
     for index in piece:
         own_seed = scene_seed(seed, split, index)
-        turn, kind = divmod(index, len(spec.kinds))
-        sample = twin_sample(spec.kinds[kind], own_seed, sample_radar(radar, own_seed, turn), size)
-        name = f"{index:06d}.png"
+        turn, number = divmod(index, len(spec.kinds))
+        kind, name = spec.kinds[number], f"{index:06d}.png"
+        sample = twin_sample(kind, own_seed, sample_radar(radar, own_seed, turn), size)
         write_png(work / "optical" / name, sample.optical)
         write_png(work / "mask" / name, sample.mask)
-        amplitudes.append(sample.sar)
-        parts.append(moments(sample.sar))
-        rows.append({"file_name": name, **sample.row, "optical_file_name": f"optical/{name}", "mask_file_name": f"mask/{name}"})
-    np.save(work / "chunks" / f"{piece.start:06d}.npy", np.stack(amplitudes))
+        write_png(work / "height" / name, height_levels(sample.height))
+        amplitudes["sar"].append(sample.sar)
+        amplitudes["satellite"].append(sample.satellite)
+        files = {f"{truth}_file_name": f"{truth}/{name}" for truth in TRUTH}
+        rows.append({"file_name": name, **sample.row, "group": scene_group(kind, shown), **files})
+    for view, images in amplitudes.items():
+        np.save(_amplitudes_file(work, piece, view), np.stack(images))
+    parts = {view: [moments(image) for image in images] for view, images in amplitudes.items()}
     write_json(_rows_file(work, piece), {"rows": rows, "moments": parts})
 
 
-def _scale_chunk(piece: range, work: Path, scale: Normalisation) -> None:
-    for index, image in zip(piece, np.load(work / "chunks" / f"{piece.start:06d}.npy"), strict=True):
-        write_png(work / f"{index:06d}.png", scale.apply(image))
+def _amplitudes_file(work: Path, piece: range, view: str) -> Path:
+    return work / "chunks" / f"{piece.start:06d}.{view}.npy"
+
+
+def _scale_chunk(piece: range, work: Path, scales: dict[str, Normalisation]) -> tuple[int, float, float, float]:
+    """Write the 8-bit images of a chunk. Returns (images, sums over them of mean, coefficient of variation, share at 255)."""
+    images = {view: scales[view].apply(np.load(_amplitudes_file(work, piece, view))) for view in VIEWS}
+    for index, image, coarse in zip(piece, images["sar"], images["satellite"], strict=True):
+        write_png(work / f"{index:06d}.png", image)
+        write_png(work / "satellite" / f"{index:06d}.png", coarse)
+    unit = images["sar"] / 255.0
+    means, spreads = unit.mean(axis=(1, 2)), unit.std(axis=(1, 2))
+    variation = np.divide(spreads, means, out=np.zeros_like(means), where=means > 0)
+    return len(piece), float(means.sum()), float(variation.sum()), float((images["sar"] == 255).mean(axis=(1, 2)).sum())
+
+
+def _statistics(parts: Iterable[tuple[int, float, float, float]]) -> dict[str, float]:
+    """Averages over the images of a split, merged in the order of its chunks: mean level in [0, 1], CV, clipped share."""
+    count, *sums = (sum(values) for values in zip(*parts))
+    return dict(zip(("mean", "cv", "clipped"), (total / count for total in sums)))

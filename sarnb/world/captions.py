@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,12 +41,35 @@ _PAIRS: dict[str, str] = {
     "suburb+river": "a suburb on a river",
     "industrial+forest": "an industrial area beside a forest",
 }
+_PAIR_VARIANTS: dict[str, tuple[str, ...]] = {  # the same seen from the other class; radar captions only
+    "river+forest": ("a river through a forest", "a forest with a river through it", "a river in a forest"),
+    "city+coast": ("a city on the coast", "a coast with a city", "a city by a coast"),
+    "crop fields+mountains": ("crop fields below mountains", "mountains above crop fields", "crop fields beside mountains"),
+    "suburb+river": ("a suburb on a river", "a river through a suburb", "a suburb along a river"),
+    "industrial+forest": (
+        "an industrial area beside a forest", "a forest beside an industrial area", "an industrial area by a forest",
+    ),
+}
 _LEADS: dict[str, tuple[str, ...]] = {  # the first is canonical
     "optical": ("an aerial photograph of", "an aerial photo of", "an aerial view of", "an optical image of"),
     "sar": ("a radar image of", "a SAR image of", "a synthetic aperture radar image of", "a radar view of"),
 }
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _SINGULAR = {"aircraft": "aircraft"}
+_COUNTED: dict[str, str] = {  # relations of the counted objects, with room for their numbers; radar captions only
+    "with ships moored at the piers": "{ships} moored at {piers}",
+    "with aircraft parked at the terminal": "{aircraft} parked at the terminal",
+    "along curved streets": "{houses} along curved streets",
+    "along straight streets": "{houses} along straight streets",
+    "with a container yard": "{sheds} beside a container yard",
+}
+# What a radar caption says of the acquisition; of each the first is the favoured wording.
+_SEEN_BY = ("seen by radar", "imaged by radar", "in a radar image", "in a SAR image")
+_SIDES = ("illuminated from the {look}", "viewed from the {look}", "seen from the {look}", "with the radar on the {look}")
+_SHADOWS = ("with shadows to the {away}", "with shadows on the {away}")
+_ANGLES = ("incidence {angle:.0f} degrees", "incidence of {angle:.0f} degrees", "{angle:.0f} degrees incidence")
+_RESOLUTIONS = ("{metres:.1f} m resolution", "resolution {metres:.1f} m")
+_MOST_PIECES = 48  # words, digits and marks; a longer radar caption gives up its last detail, for the 64 tokens of the text encoders
 
 
 def noun(kind: str) -> str:
@@ -75,27 +99,25 @@ def caption(scene: Scene, modality: str, length: str, radar: Radar | None = None
     """A caption of a scene, at most 54 words, the same for the same arguments.
 
     ``short`` names the class, and half the time is the canonical ``prompt``; ``mid`` adds an object count or a relation
-    and the season (optical) or the acquisition (SAR, when ``radar`` is given); ``long`` adds all that is known.
+    and the season (optical) or the acquisition (SAR, when ``radar`` is given: band, side and incidence); ``long`` adds
+    all that is known, the resolution included. The photograph's captions are one sentence shape, which the foundation
+    was pretrained on; the radar's come in several (see ``_radar_caption``).
     Raises ``InputError`` for an unknown modality or length.
     """
     _check(modality, length)
     classes = [CLASSES.index(part) for part in parts_of(scene.kind)]
     rng = np.random.default_rng((scene.seed, seed, LENGTHS.index(length), MODALITIES.index(modality), *classes))
-    look = radar if modality == "sar" and rng.random() < 0.5 else None
+    if modality == "sar":
+        return _radar_caption(scene, length, radar, rng)
     if length == "short" and rng.random() < 0.5:
-        return prompt(scene.kind, modality, look)
-    lead = _LEADS[modality][_draw(rng, len(_LEADS[modality]))]
-    words = f"{lead} {_noun_variant(scene, rng, length)}"
+        return prompt(scene.kind, modality)
+    words = f"{_favoured(_LEADS[modality], rng)} {_noun_variant(scene, rng, length)}"
     if length == "short":
-        return words + (f", illuminated from the {look.look}" if look is not None else "")
+        return words
     details = _details(scene, rng, 1 if length == "mid" else 3)
     words += "".join(f" {detail}" if k == 0 else f", {detail}" for k, detail in enumerate(details))
-    if modality == "optical":
-        season = f"{'taken ' if rng.random() < 0.3 else ''}in {scene.season}"
-        return f"{words}, {season}" if details else f"{words} {season}"
-    if radar is None:
-        return words
-    return f"{words}, {'acquired in ' if rng.random() < 0.3 else ''}{_physics(radar, full=length == 'long')}"
+    season = f"{'taken ' if rng.random() < 0.3 else ''}in {scene.season}"
+    return f"{words}, {season}" if details else f"{words} {season}"
 
 
 def _check(modality: str, length: str) -> None:
@@ -109,6 +131,11 @@ def _check(modality: str, length: str) -> None:
 def _draw(rng: np.random.Generator, n: int) -> int:
     """An index below ``n`` that favours 0, the canonical wording."""
     return int(max(0, rng.integers(-1, n)))
+
+
+def _favoured(choices: tuple[str, ...], rng: np.random.Generator) -> str:
+    """One of the wordings, the first twice as often as another."""
+    return choices[_draw(rng, len(choices))]
 
 
 def _noun_variant(scene: Scene, rng: np.random.Generator, length: str) -> str:
@@ -143,8 +170,100 @@ def _number(n: int, plural: str) -> str:
     return f"{_NUMBERS[n]} {_SINGULAR.get(plural, plural[:-1]) if n == 1 else plural}"
 
 
-def _physics(radar: Radar, full: bool) -> str:
-    """The acquisition in words: band, side of the illumination, incidence, and the resolution when ``full``."""
-    band = radar.band.split()[0]
-    words = f"{band} band, illuminated from the {radar.look}, incidence {radar.incidence_deg:.0f} degrees"
-    return words + (f", {max(radar.resolution_m):.1f} m resolution" if full else "")
+def _radar_caption(scene: Scene, length: str, radar: Radar | None, rng: np.random.Generator) -> str:
+    """A caption of the radar image: what is there (subject), that radar saw it (medium), and how (clauses).
+
+    The sentence begins with the medium ("a radar image of a harbour with three ships, …", half the time), with the subject
+    ("a harbour with three ships, seen by radar, …"), or with the side ("illuminated from the left, a radar image of …").
+    """
+    told = radar if length != "short" or rng.random() < 0.5 else None  # a short caption tells the side half the time
+    if length == "short" and rng.random() < 0.5:
+        return prompt(scene.kind, "sar", told)
+    most = {"short": int(rng.random() < 0.5), "mid": 1 + int(rng.random() < 0.3), "long": 3}[length]
+    details = _radar_details(scene, rng, most)
+    noun_words = _radar_noun(scene, rng, plain=length != "short" or bool(details))
+    clauses = _acquisition(told, length, rng) if told is not None else {}
+    shape = ("medium", "subject", "side")[int(np.searchsorted((0.5, 0.8), rng.random(), side="right"))]
+    lead, seen_by = _favoured(_LEADS["sar"], rng), _favoured(_SEEN_BY, rng)
+    if "band" in clauses and rng.random() < 0.3:
+        band = clauses.pop("band")
+        lead = f"{'an' if band[0] == 'X' else 'a'} {band} {lead.removeprefix('a ')}"
+        seen_by = f"seen by {band} radar"
+    elif "band" in clauses and rng.random() < 0.3:
+        clauses["band"] = f"acquired in {clauses['band']}"
+    front = clauses.pop("side") + ", " if shape == "side" and "side" in clauses else ""
+    rest = [clauses[name] for name in clauses]
+    if rng.random() < 0.4:
+        rest = [rest[k] for k in rng.permutation(len(rest))]
+
+    def sentence(chosen: list[str]) -> str:
+        subject = noun_words + "".join(f" {detail}" if k == 0 else f", {detail}" for k, detail in enumerate(chosen))
+        medium = f"{subject}{',' if chosen else ''} {seen_by}" if shape == "subject" else f"{lead} {subject}"
+        return front + ", ".join([medium, *rest])
+
+    while details and len(re.findall(r"[a-z]+|\d|[^\sa-z\d]", sentence(details).lower())) > _MOST_PIECES:
+        details.pop()
+    return sentence(details)
+
+
+def _radar_noun(scene: Scene, rng: np.random.Generator, plain: bool) -> str:
+    """The class in words; ``plain``: without a "with" of its own, because details with theirs follow."""
+    parts = parts_of(scene.kind)
+    choices = _NOUNS[parts[0]] if len(parts) == 1 else _PAIR_VARIANTS.get(scene.kind, (noun(scene.kind),))
+    return _favoured(tuple(words for words in choices if not plain or " with " not in words), rng)
+
+
+def _radar_details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
+    """Phrases of up to ``most`` facts: counts, counted relations ("three ships moored at two piers") and other relations.
+
+    No object is named twice. What one has ("with …") comes as one phrase or as several, before or behind the rest.
+    """
+    numbers = {name: _number(n, name) for name, n in scene.counts.items() if n > 0}
+    relations = [scene.relations[k] for k in rng.permutation(len(scene.relations))]
+    things: list[str] = []
+    others: list[str] = []
+    said: set[str] = set()
+    for relation in relations:
+        names = set(re.findall(r"{(\w+)}", _COUNTED.get(relation, "")))
+        if most and names and names <= set(numbers) and not said and rng.random() < 0.5:
+            things.append(_COUNTED[relation].format_map(numbers))
+            said, relations = names, [other for other in relations if other != relation]
+    left = [name for name in numbers if name not in said]
+    left = [left[k] for k in rng.permutation(len(left))][: 1 if rng.random() < 0.5 else 2]
+    facts = len(things)
+    if facts < most and left and (most > 1 or rng.random() < 0.6):
+        things += [numbers[name] for name in left]
+        said, facts = said | set(left), facts + 1
+    for relation in relations:
+        if facts < most and not any(name.rstrip("s") in relation for name in said):
+            (things if relation.startswith("with ") else others).append(relation.removeprefix("with "))
+            facts += 1
+    phrases = _having(things, rng)
+    return others + phrases if rng.random() < 0.3 else phrases + others
+
+
+def _having(things: list[str], rng: np.random.Generator) -> list[str]:
+    """ "with a, b and c" as one phrase, or "with a", "with b" as several; none for no things."""
+    if len(things) < 2:
+        return [f"with {thing}" for thing in things]
+    if any(" and " in thing for thing in things) or rng.random() < 0.3:  # a second "and" would be ambiguous
+        return [f"with {thing}" for thing in things]
+    return [f"with {', '.join(things[:-1])} and {things[-1]}"]
+
+
+def _acquisition(radar: Radar, length: str, rng: np.random.Generator) -> dict[str, str]:
+    """Clauses by what they tell: the side for a short caption; band, side and incidence for mid; the resolution for long."""
+    facts = {"look": radar.look, "away": {"left": "right", "right": "left"}[radar.look],
+             "angle": radar.incidence_deg, "metres": max(radar.resolution_m)}
+    side, shadows, angle, resolution = (
+        _favoured(choices, rng).format(**facts) for choices in (_SIDES, _SHADOWS, _ANGLES, _RESOLUTIONS))
+    draws = rng.random(2)
+    if length == "short":
+        return {"side": side}
+    clauses = {"band": f"{radar.band.split()[0]} band", "side": side, "angle": angle}
+    if draws[0] < 0.25:
+        clauses["side"] += f" at {radar.incidence_deg:.0f} degrees incidence"
+        del clauses["angle"]
+    if draws[1] < 0.25:
+        clauses["side"] += f" {shadows}"
+    return clauses | ({"resolution": resolution} if length == "long" else {})

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from sarnb import foundation_path
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, MODALITIES, caption, noun, prompt
+from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEASONS, make_scene
 
 RADAR = SimpleNamespace(band="X", look="left", incidence_deg=40.0, resolution_m=(2.0, 2.0))
@@ -54,16 +56,78 @@ def test_same_arguments_same_words():
         assert caption(scene, "sar", length, RADAR, 4) == caption(scene, "sar", length, RADAR, 4)
 
 
-def test_radar_captions_tell_the_acquisition_and_no_season():
-    right = SimpleNamespace(band="C", look="right", incidence_deg=33.4, resolution_m=(5.0, 20.0))
-    scene = make_scene("coast", 1)
-    for length in ("mid", "long"):
-        for seed in range(40):
-            text = caption(scene, "sar", length, right, seed)
-            assert "C band, illuminated from the right, incidence 33 degrees" in text
+def sides_told(text: str) -> tuple[set[str], set[str]]:
+    """Where the words say that the radar is, and where that the shadows are."""
+    return set(re.findall(r"(?:from|radar on) the (left|right)", text)), set(re.findall(r"shadows (?:to|on) the (left|right)", text))
+
+
+@pytest.mark.parametrize(("look", "away"), [("left", "right"), ("right", "left")])
+def test_radar_captions_tell_the_acquisition_and_no_season(look, away):
+    radar = SimpleNamespace(band="C", look=look, incidence_deg=33.4, resolution_m=(5.0, 20.0))
+    scene, shadows = make_scene("harbour", 1), 0
+    for length in LENGTHS:
+        for seed in range(80):
+            text = caption(scene, "sar", length, radar, seed)
+            side, shadow = sides_told(text)
+            assert side == {look} or (length == "short" and not side)
+            assert len(re.findall(r"\b(?:left|right)\b", text)) == len(side) + len(shadow), "no other left or right"
+            assert shadow <= {away}
             assert not any(season in text for season in SEASONS)
-            assert ("20.0 m resolution" in text) == (length == "long")
-            assert "band" not in caption(scene, "sar", length, None, seed)
+            if length != "short":
+                assert text.count("C band") == text.count("band") == 1
+                assert re.findall(r"(\d+) degrees", text) == ["33"] and text.count("incidence") == 1
+            assert re.findall(r"[\d.]+ m\b", text) == (["20.0 m"] if length == "long" else [])
+            assert not {"band", "incidence", "shadows", "left", "right"} & set(caption(scene, "sar", length, None, seed).split())
+            shadows += len(shadow)
+    assert shadows > 10
+
+
+@pytest.mark.parametrize(
+    "wording",
+    ["a harbour with three ships, illuminated from the left", "a harbour with three ships, seen by radar,",
+     "three ships moored at two piers", "three ships and two piers", "viewed from the left", "an X band radar image of",
+     "illuminated from the left, a ", "with shadows to the right", "in a SAR image"],
+)
+def test_the_grammar_has_these_sentences(wording):
+    scene = dataclasses.replace(make_scene("harbour", 0, 64), counts={"piers": 2, "ships": 3},
+                                relations=("with container stacks on the quay", "with ships moored at the piers"))
+    assert any(wording in caption(scene, "sar", LENGTHS[seed % 3], RADAR, seed) for seed in range(3000))
+
+
+def test_radar_captions_of_one_scene_hardly_repeat():
+    scene = dataclasses.replace(make_scene("harbour", 0, 64), counts={"piers": 2, "ships": 3})
+    for length, least in (("short", 60), ("mid", 250), ("long", 250)):
+        assert len({caption(scene, "sar", length, RADAR, seed) for seed in range(300)}) >= least
+
+
+SAID = {**{word: range(n, n + 1) for n, word in enumerate(
+    "one two three four five six seven eight nine ten eleven twelve".split(), start=1)},
+    "about fifteen": range(13, 18), "about twenty": range(18, 25), "dozens of": range(25, 100), "over a hundred": range(100, 10**6)}
+
+
+@pytest.mark.parametrize("kind", ["city", "suburb", "industrial", "crop fields", "river", "airport", "harbour", "solar farm"])
+def test_every_number_in_a_radar_caption_is_that_of_the_scene(kind):
+    told = 0
+    for number in range(8):
+        scene = make_scene(kind, number, 64)
+        plain = {name: {name, name.removesuffix("s")} for name in scene.counts}
+        for seed in range(30):
+            text = caption(scene, "sar", "long", RADAR, seed)
+            for words, noun_word in re.findall(rf"\b({'|'.join(SAID)}) (\w+)", text):
+                (name,) = [name for name in plain if noun_word in plain[name]]  # a number stands before a counted object only
+                assert scene.counts[name] in SAID[words], text
+                told += 1
+    assert told > 60
+
+
+def test_radar_captions_fit_the_text_encoders():
+    tokenizer = pytest.importorskip("transformers").CLIPTokenizer.from_pretrained(foundation_path() / "tokenizer")
+    scenes = [make_scene(kind, number, 64) for kind in CLASSES + COMPOSITIONS for number in range(3)]
+    radars = [dataclasses.replace(radar, look="right") for radar in PRESETS.values()]
+    texts = {caption(scene, "sar", length, radar, seed) for scene in scenes for length in LENGTHS for seed, radar in enumerate(radars * 3)}
+    assert len(texts) > 1300
+    assert max(map(len, tokenizer(sorted(texts))["input_ids"])) <= 60
+    assert max(len(text.split()) for text in texts) <= 54
 
 
 def test_optical_captions_tell_the_season_and_no_radar():
@@ -78,8 +142,9 @@ def test_counts_in_words_are_the_scenes_counts():
     numbers = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
     for n in range(1, 13):
         scene = dataclasses.replace(make_scene("harbour", 0, 64), counts={"ships": n}, relations=())
-        text = caption(scene, "sar", "long", RADAR)
-        assert re.search(rf"with {numbers[n - 1]} ship{'s' if n > 1 else ''}\b", text)
+        for modality in MODALITIES:
+            text = caption(scene, modality, "long", RADAR)
+            assert re.search(rf"with {numbers[n - 1]} ship{'s' if n > 1 else ''}\b", text)
     scene = dataclasses.replace(scene, counts={"ships": 60})
     assert "dozens of ships" in caption(scene, "sar", "long", RADAR)
     scene = dataclasses.replace(scene, counts={"ships": 0})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,14 @@ from PIL import Image
 
 from sarnb.data import twin
 from sarnb.data.dataset import ImageSet, load_card, load_set
-from sarnb.data.files import write_set
+from sarnb.data.files import CARD, README, height_levels, height_metres, write_rows, write_set
 from sarnb.data.pool import ordered_map
-from sarnb.data.scenes import SplitSpec, chunks, scene_group, scene_seed, study_splits
-from sarnb.data.twin import build_twin, ground_radar, sample_radar, twin_optical, twin_sample
+from sarnb.data.scenes import EVERYTHING, SplitSpec, chunks, general_splits, scene_group, scene_seed, study_splits
+from sarnb.data.sensors import ground_radar, sample_radar
+from sarnb.data.twin import build_twin, twin_optical, twin_sample
 from sarnb.errors import InputError
-from sarnb.world.radar import PRESETS
-from sarnb.world.scene import CLASSES, COMPOSITIONS, COVERS, SEEN, UNSEEN
+from sarnb.world.optical import default_sun
+from sarnb.world.scene import CLASSES, COMPOSITIONS, COVERS, SEEN, UNSEEN, make_scene
 
 SIZE = 48
 SMALL = {"train": SplitSpec(SEEN, 36), "val": SplitSpec(("city",), 2), "test": SplitSpec(("river+forest", "stadium", "coast"), 3)}
@@ -62,10 +65,26 @@ def test_seeds_do_not_meet_between_sets() -> None:
 
 def test_groups_and_study_splits() -> None:
     assert [scene_group(kind) for kind in ("city", "airport", "river+forest")] == ["seen", "unseen", "composition"]
+    shown = ("airport", "river+forest")
+    assert [scene_group(kind, shown) for kind in ("city", "airport", "river+forest")] == ["unseen", "seen", "seen"]
     splits = study_splits(64, 16, 3, 50)
-    assert splits["train"].kinds == splits["val"].kinds == SEEN
+    for split in ("train", "val"):
+        assert not set(splits[split].kinds) & {*UNSEEN, *COMPOSITIONS}, "the study may not show what it asks about"
+        assert set(splits[split].kinds) == set(SEEN)
     assert splits["test"].count == 3 * len(CLASSES + COMPOSITIONS) and set(UNSEEN) < set(splits["judge"].kinds)
     assert [index for piece in chunks(70) for index in piece] == list(range(70))
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(51, 17), (169, 17), (200, 20), (20_000, 2000)])
+def test_general_splits_show_every_kind_everywhere(count: int, held_out: int) -> None:
+    splits = general_splits(count)
+    assert {name: spec.count for name, spec in splits.items()} == {"train": count - 2 * held_out, "val": held_out, "test": held_out}
+    assert all(set(spec.kinds) == set(CLASSES + COMPOSITIONS) for spec in splits.values())
+
+
+def test_too_few_scenes_for_the_kinds() -> None:
+    with pytest.raises(InputError, match="n is 50; give at least 51"):
+        general_splits(50)
 
 
 def test_optical_scenes_are_balanced_and_independent_of_workers_and_count() -> None:
@@ -114,23 +133,28 @@ def test_a_finished_set_is_reused_and_another_one_replaced(tmp_path: Path) -> No
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=2)["complete"] and marked.is_file()
 
 
-def test_the_scale_is_that_of_the_training_amplitudes(built: Path) -> None:
+def test_the_scales_are_those_of_the_training_amplitudes(built: Path) -> None:
     card, train, test = load_card(built), load_set(built / "train"), load_set(built / "test")
     radar = ground_radar("airborne-x")
 
-    def amplitudes(images: ImageSet, kinds: tuple[str, ...]) -> np.ndarray:
-        seeds = images.column("seed")
+    def amplitudes(images: ImageSet, kinds: tuple[str, ...], view: str) -> np.ndarray:
         turns = [index // len(kinds) for index in range(len(images))]
-        return np.stack(
-            [twin_sample(k, s, sample_radar(radar, s, t), SIZE).sar for k, s, t in zip(images.labels, seeds, turns, strict=True)]
-        )
+        samples = zip(images.labels, images.column("seed"), turns, strict=True)
+        return np.stack([getattr(twin_sample(k, s, sample_radar(radar, s, t), SIZE), view) for k, s, t in samples])
 
-    sar = amplitudes(train, SEEN)
-    assert card["mu"] == pytest.approx(sar.mean(dtype=np.float64), rel=1e-6)
-    assert card["sigma"] == pytest.approx(sar.std(dtype=np.float64), rel=1e-6)
-    for images, kinds in ((train, SEEN), (test, SMALL["test"].kinds)):
-        unit = np.clip(amplitudes(images, kinds) / (card["mu"] + 3 * card["sigma"]), 0, 1)
-        assert np.abs(images.images - 255 * unit).max() <= 0.5 + 1e-3
+    for view, fitted in (("sar", card), ("satellite", card["satellite"])):
+        sar = amplitudes(train, SEEN, view)
+        assert fitted["mu"] == pytest.approx(sar.mean(dtype=np.float64), rel=1e-6)
+        assert fitted["sigma"] == pytest.approx(sar.std(dtype=np.float64), rel=1e-6)
+        for images, kinds in ((train, SEEN), (test, SMALL["test"].kinds)):
+            unit = np.clip(amplitudes(images, kinds, view) / (fitted["mu"] + 3 * fitted["sigma"]), 0, 1)
+            stored = images.images if view == "sar" else images.satellite()
+            assert np.abs(stored - 255 * unit).max() <= 0.5 + 1e-3
+    for split, images in (("train", train), ("test", test)):
+        unit = images.images / 255
+        told = card["statistics"][split]
+        assert told["mean"] == pytest.approx(unit.mean()) and told["clipped"] == pytest.approx((unit == 1).mean())
+        assert told["cv"] == pytest.approx(np.mean([image.std() / image.mean() for image in unit]))
 
 
 def test_rows_tell_the_truth_about_the_scene(built: Path) -> None:
@@ -142,22 +166,51 @@ def test_rows_tell_the_truth_about_the_scene(built: Path) -> None:
     for images in (train, test):
         for row, text in zip(images.rows, images.captions, strict=True):
             assert text in row["captions"] and len(row["captions"]) == 3 and isinstance(row["counts"], dict)
-            assert not {"left", "right"} - {row["look"]} & set(" ".join(row["captions"]).replace(",", "").split())
+            assert {row["look"], row["shadow"]} == {"left", "right"}
+            texts = " ".join(row["captions"])
+            assert set(re.findall(r"(?:from|radar on) the (left|right)", texts)) == {row["look"]}
+            assert set(re.findall(r"shadows (?:to|on) the (left|right)", texts)) <= {row["shadow"]}
+            scene = make_scene(row["label"], row["seed"], SIZE)
+            sun = default_sun(scene)
+            assert (row["counts"], row["season"]) == (scene.counts, scene.season)
+            assert (row["sun_azimuth"], row["sun_elevation"]) == pytest.approx((sun.azimuth, sun.elevation), abs=0.005)
         optical, masks = images.optical(), images.masks()
         assert optical.shape == (len(images), SIZE, SIZE, 3) and masks.max() < len(COVERS)
     sample = twin_sample("stadium", test.rows[1]["seed"], sample_radar(ground_radar("airborne-x"), test.rows[1]["seed"], 0), SIZE)
     assert np.array_equal(test.optical()[1], sample.optical) and np.array_equal(test.masks()[1], sample.mask)
+    assert test.heights().dtype == np.float32 and np.abs(test.heights()[1] - sample.height).max() <= 0.051
+    assert test.satellite().shape == (3, SIZE // 4, SIZE // 4)
 
 
-def test_slant_range_presets_are_put_on_the_ground_and_every_sensor_keeps_the_grid() -> None:
-    umbra = ground_radar("umbra")
-    assert umbra.geometry == "ground" and umbra.resolution_m[0] == pytest.approx(1.0 / np.sin(np.deg2rad(45.0)))
-    for sensor in PRESETS:
-        sample = twin_sample("city", 3, sample_radar(ground_radar(sensor), 3, 1), SIZE)
-        assert sample.sar.shape == sample.mask.shape == sample.height.shape == (SIZE, SIZE)
-        assert sample.sar.min() >= 0 and sample.row["look"] == "right"
-    with pytest.raises(InputError, match="unknown sensor 'radarsat'"):
-        ground_radar("radarsat")
+def test_heights_in_16_bits() -> None:
+    heights = np.array([[-1000.0, -3.0, 0.0, 48.26, 5553.5]])
+    assert height_levels(heights).dtype == np.uint16
+    np.testing.assert_allclose(height_metres(height_levels(heights)), heights, atol=0.0501)
+    assert height_levels(np.array([-2000.0, 9000.0])).tolist() == [0, 65535]
+
+
+def test_the_complex_image_is_there_on_request() -> None:
+    radar = sample_radar(ground_radar("airborne-x"), 3, 1)
+    sample, plain = twin_sample("harbour", 3, radar, SIZE, with_slc=True), twin_sample("harbour", 3, radar, SIZE)
+    assert plain.slc is None and sample.slc.dtype == np.complex64
+    np.testing.assert_allclose(np.abs(sample.slc), sample.sar, rtol=1e-5)  # one look
+    assert np.array_equal(plain.sar, sample.sar) and plain.row == sample.row
+
+
+def test_the_satellite_view_shows_the_same_scene_from_the_same_side() -> None:
+    """Averaged over 4 x 4 cells the two agree far better than with the view from the other side, or of another scene."""
+    agree, other_side, other_scene = [], [], []
+    views = {}
+    for seed in range(6):
+        radar = replace(ground_radar("airborne-x"), incidence_deg=35.0)
+        fine, coarse = (twin_sample("city", seed, replace(radar, look=look), 64) for look in ("left", "right"))
+        power = (fine.sar**2).reshape(16, 4, 16, 4).mean(axis=(1, 3))
+        views[seed] = np.log(power), np.log(fine.satellite**2), np.log(coarse.satellite**2)
+    for seed, (fine, same, opposite) in views.items():
+        agree.append(np.corrcoef(fine.ravel(), same.ravel())[0, 1])
+        other_side.append(np.corrcoef(fine.ravel(), opposite.ravel())[0, 1])
+        other_scene.append(np.corrcoef(fine.ravel(), views[(seed + 1) % 6][1].ravel())[0, 1])
+    assert np.mean(agree) > 0.4 and np.mean(agree) > np.mean(other_side) + 0.15 and abs(np.mean(other_scene)) < 0.15
 
 
 @pytest.mark.parametrize(
@@ -165,8 +218,6 @@ def test_slant_range_presets_are_put_on_the_ground_and_every_sensor_keeps_the_gr
     [
         ({"val": SplitSpec(SEEN, 8)}, "give train"),
         ({"train": SplitSpec(SEEN, 8), "extra": SplitSpec(SEEN, 8)}, "splits are"),
-        ({"train": SplitSpec(("airport",), 8)}, "would show airport"),
-        ({"train": SplitSpec(SEEN, 8), "val": SplitSpec(("river+forest",), 1)}, "'val' would show river"),
     ],
 )
 def test_impossible_splits_are_refused(splits: dict[str, SplitSpec], message: str, tmp_path: Path) -> None:
@@ -175,6 +226,62 @@ def test_impossible_splits_are_refused(splits: dict[str, SplitSpec], message: st
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="cannot show 8 kinds"):
         SplitSpec(SEEN, 7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 24}, "size is 24 px; give 32 or more"),
+        ({"size": 60}, "size is 60 px; give 32 or more, and a multiple of 8"),
+        ({"seed": -1}, "seed is -1"),
+        ({"workers": 0}, "workers is 0"),
+        ({"sensor": "radarsat"}, "unknown sensor 'radarsat'"),
+    ],
+)
+def test_impossible_requests_write_nothing(options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        build_twin(tmp_path / "out", SMALL, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_general_set_counts_every_shown_kind_as_seen_and_has_each_scene_once(tmp_path: Path) -> None:
+    card = build_twin(tmp_path / "d", general_splits(51), size=32, seed=3, workers=1)
+    assert card["totals"] == {"train": 17, "val": 17, "test": 17}
+    assert sorted(card["groups"]["seen"]) == sorted(EVERYTHING) and not card["groups"]["unseen"]
+    sets = [load_set(tmp_path / "d" / split) for split in card["totals"]]
+    assert all(set(images.column("group")) == {"seen"} and set(images.labels) == set(EVERYTHING) for images in sets)
+    assert len({seed for images in sets for seed in images.column("seed")}) == 51
+    assert len({picture.tobytes() for images in sets for picture in images.optical()}) == 51
+
+
+def test_sets_of_other_sensors_show_the_same_scenes(tmp_path: Path) -> None:
+    splits = {"train": SplitSpec(("city", "coast"), 4)}
+    sets = {}
+    for sensor in ("airborne-x", "umbra", "sentinel-1"):
+        build_twin(tmp_path / sensor, splits, sensor, size=32, seed=2, workers=1)
+        sets[sensor] = load_set(tmp_path / sensor / "train")
+    first = sets["airborne-x"]
+    for sensor, images in sets.items():
+        for truth in ("masks", "optical", "heights"):
+            assert np.array_equal(getattr(images, truth)(), getattr(first, truth)())
+        for column in ("seed", "look", "label", "counts"):
+            assert images.column(column) == first.column(column)
+        assert set(images.column("sensor")) == {sensor}
+    assert not np.array_equal(sets["umbra"].images, first.images)
+    assert "C band" in sets["sentinel-1"].rows[0]["captions"][2] and "22.0 m" in sets["sentinel-1"].rows[0]["captions"][2]
+
+
+def test_rows_are_written_one_at_a_time(tmp_path: Path) -> None:
+    written = []
+
+    def rows():
+        for number in range(3):
+            written.append(sum(len(path.read_bytes()) for path in tmp_path.iterdir()) if number else 0)
+            yield {"text": "x" * 100_000}
+
+    write_rows(tmp_path / "metadata.jsonl", rows())
+    assert written[0] == 0 < written[1] < written[2], "a row is on the disk before the next one is asked for"
+    assert [path.name for path in tmp_path.iterdir()] == ["metadata.jsonl"]
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
@@ -217,3 +324,14 @@ def test_hugging_face_datasets_reads_it(built: Path, tmp_path: Path, monkeypatch
     assert np.array_equal(np.asarray(first["optical"]), own.optical()[0])
     assert np.array_equal(np.asarray(first["mask"]), own.masks()[0])
     assert json.loads(first["counts"]) == own.rows[0]["counts"]
+    assert np.array_equal(np.asarray(first["satellite"]), own.satellite()[0])
+    np.testing.assert_allclose(height_metres(np.asarray(first["height"])), own.heights()[0])
+
+
+def test_the_data_card_tells_datasets_where_the_splits_are(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    loaded = datasets.load_dataset(str(built), cache_dir=str(tmp_path))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 36, "validation": 2, "test": 3}
+    assert np.array_equal(np.asarray(loaded["train"][7]["image"]), load_set(built / "train").images[7])
+    assert (built / README).stat().st_size > 1000 and json.loads((built / CARD).read_text())["complete"]

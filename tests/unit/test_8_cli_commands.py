@@ -8,8 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from sarnb.__main__ import app
+from sarnb.data.dataset import load_card
+from sarnb.errors import InputError
+from sarnb.profile import load_profile
 from sarnb.settings import repository
 
 SCRIPT = repository() / "run_all.sh"
@@ -41,6 +48,81 @@ def test_all_commands_are_there():
     assert done.returncode == 0
     for command in ("run", "notebook", "verify", "dataset", "finetune", "generate", "evaluate"):
         assert f"  {command} " in done.stdout
+
+
+def _dataset(*words: str) -> str:
+    """What ``dataset`` prints; raises what it raises."""
+    done = CliRunner().invoke(app, ["dataset", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_dataset_of_the_twin_world(tmp_path):
+    out = tmp_path / "d"
+    told = _dataset("twin", "--n", "51", "--out", str(out), "--size", "32", "--sensor", "umbra", "--seed", "4", "--workers", "1")
+    assert "train 17, val 17, test 17 images" in told
+    card = load_card(out)
+    assert (card["sensor"], card["size"], card["seed"]) == ("umbra", 32, 4) and len(card["labels"]) == 17
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "card.json", "test", "train", "val"]
+
+
+def test_without_n_dataset_makes_the_studys_splits(tmp_path, monkeypatch):
+    asked = {}
+
+    def note(out, splits, sensor, size, seed, workers):
+        asked.update(splits=splits, numbers=(sensor, size, seed, workers))
+        return {"totals": {}}
+
+    monkeypatch.setattr("sarnb.data.twin.build_twin", note)
+    _dataset("twin", "--out", str(tmp_path / "d"), "--profile", "smoke")
+    values = load_profile("smoke")
+    assert asked["numbers"] == (values.sensor, values.image_size, values.seed, values.workers)
+    counts = {split: spec.count for split, spec in asked["splits"].items()}
+    assert counts["train"] == values.train_images and counts["judge"] == values.judge_images
+    assert not {"airport", "harbour", "solar farm", "stadium", "river+forest"} & {
+        kind for split in ("train", "val") for kind in asked["splits"][split].kinds}
+
+
+def test_dataset_of_own_images(tmp_path):
+    for number in range(6):
+        folder = tmp_path / "in" / ("a" if number % 2 else "b")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40), np.uint8)).save(folder / f"{number}.png")
+    assert "train 2" in _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "d"), "--size", "32")
+    assert load_card(tmp_path / "d")["kind"] == "user"
+    for option, value in (("--n", "60"), ("--sensor", "umbra"), ("--workers", "2")):
+        with pytest.raises(InputError, match=f"{option} is for the twin world"):
+            _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "e"), option, value)
+    with pytest.raises(InputError, match="seed is -2"):
+        _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "e"), "--seed", "-2")
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["moon"], "unknown source 'moon'; give the word twin, or a folder"),
+        (["twin", "--n", "50"], "n is 50; give at least 51"),
+        (["twin", "--n", "-3"], "n is -3; give at least 51"),
+        (["twin", "--sensor", "ers"], "unknown sensor 'ers'; choose of airborne-x"),
+        (["twin", "--size", "24"], "size is 24 px; give 32 or more"),
+        (["twin", "--size", "100"], "a multiple of 8"),
+        (["twin", "--seed", "-1"], "seed is -1"),
+        (["twin", "--workers", "0"], "workers is 0"),
+        (["twin", "--profile", "fast"], "unknown profile 'fast'"),
+    ],
+)
+def test_a_bad_option_of_dataset_is_one_sentence_and_writes_nothing(words, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        _dataset(*words, "--out", str(tmp_path / "d"))
+    assert "\n" not in str(caught.value) and not (tmp_path / "d").exists()
+
+
+def test_dataset_leaves_other_folders_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="name another folder or empty it"):
+        _dataset("twin", "--n", "51", "--out", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_help_needs_no_environment():

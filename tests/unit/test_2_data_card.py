@@ -1,0 +1,100 @@
+"""The data card: front matter that the hub reads, and numbers that are those of card.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sarnb.data.card import TWIN_COLUMNS, USER_COLUMNS, data_card, size_category
+from sarnb.data.dataset import load_card, load_set
+from sarnb.data.files import README, read_numbered
+from sarnb.data.folder import prepare_user_data
+from sarnb.data.scenes import SplitSpec
+from sarnb.data.twin import build_twin
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("card") / "data"
+    build_twin(out, {"train": SplitSpec(("city", "river"), 5), "test": SplitSpec(("city", "stadium"), 2)}, "umbra", 32, 1, 1)
+    return out
+
+
+def front_matter(text: str) -> dict:
+    empty, head, _ = text.split("---\n", 2)
+    assert empty == ""
+    return yaml.safe_load(head)
+
+
+def table_rows(text: str, heading: str) -> list[list[str]]:
+    """Cells of the table below a heading, without its head."""
+    lines = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
+
+
+def test_front_matter_is_what_the_hub_reads(folder: Path) -> None:
+    head = front_matter((folder / README).read_text())
+    assert head["license"] == "apache-2.0" and "text-to-image" in head["task_categories"]
+    assert head["size_categories"] == ["n<1K"]
+    files = {item["split"]: item["path"] for item in head["configs"][0]["data_files"]}
+    assert files == {"train": "train/**", "test": "test/**"}
+
+
+@pytest.mark.parametrize(("images", "name"), [(0, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (5_000_000, "1M<n<10M")])
+def test_size_categories(images: int, name: str) -> None:
+    assert size_category(images) == name
+
+
+def test_counts_are_those_of_the_images(folder: Path) -> None:
+    text = (folder / README).read_text()
+    labels = {split: load_set(folder / split).labels for split in ("train", "test")}
+    rows = {row[0]: row[1:] for row in table_rows(text, "Splits")}
+    assert rows.pop("all") == ["", "5", "2"]
+    assert rows == {kind: [group, str(labels["train"].count(kind)), str(labels["test"].count(kind))]
+                    for kind, group in (("city", "seen"), ("river", "seen"), ("stadium", "unseen"))}
+    assert "Train does not show: stadium." in text
+
+
+def test_the_sensor_and_the_scale_are_told(folder: Path) -> None:
+    text, card = (folder / README).read_text(), load_card(folder)
+    assert "umbra: X band (9.6 GHz), VV, looks: 1" in text and "incidence 35, 45, 55 degrees" in text
+    assert f"mu = {card['mu']:.6g} and sigma = {card['sigma']:.6g}" in text
+    (train, _) = table_rows(text, "Statistics")
+    images = load_set(folder / "train").images / 255
+    assert float(train[1]) == pytest.approx(images.mean(), abs=1e-4)
+
+
+def test_every_column_is_explained(folder: Path, user_folder: Path) -> None:
+    for root, columns in ((folder, TWIN_COLUMNS), (user_folder, USER_COLUMNS)):
+        _, row = read_numbered(root / "train/metadata.jsonl")[0]
+        assert {name for name, value in row.items() if value is not None} == set(columns)
+        assert [cells[0] for cells in table_rows((root / README).read_text(), "Columns")] == list(columns)
+
+
+@pytest.fixture(scope="module")
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("user")
+    rng = np.random.default_rng(0)
+    for label in ("ships", "land"):
+        (root / "in" / label).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 255, (32, 32), np.uint8)).save(root / "in" / label / f"{number}.png")
+    prepare_user_data(root / "in", root / "out", 32)
+    return root / "out"
+
+
+def test_the_users_own_images_get_a_card_without_invented_facts(user_folder: Path) -> None:
+    text = (user_folder / README).read_text()
+    head = front_matter(text)
+    assert head["license"] == "unknown" and "synthetic" not in head["tags"]
+    assert {row[0]: row[2:] for row in table_rows(text, "Splits")}["ships"] == ["2", "1", "1", "2"]
+    assert "share no amplitude scale" in text and "## Radar" not in text
+
+
+def test_the_card_is_a_pure_function(folder: Path) -> None:
+    card = load_card(folder)
+    assert data_card(card) == data_card(card) == (folder / README).read_text()
