@@ -56,17 +56,19 @@ class FoundationRecipe:
     seed: int = 0
     scenes: int = 16_000  # captioned optical scenes, all classes and compositions
     textures: int = 12_000  # dead leaves and power-law noise, 64 px
-    vae_batch: int = 16  # crops of 64 px
-    vae_steps: int = 2_200  # five eighths scenes, the rest textures; the discriminator joins half-way
-    vae_rate: float = 1e-3
-    decoder_steps: int = 1_500  # then the decoder alone, against a stronger discriminator: the latents stay
+    vae_batch: int = 16  # crops; five eighths of scenes, the rest of textures
+    vae_crops: tuple[int, ...] = (32, 64)  # px, one cosine cycle each: small crops learn fast, larger ones mend the borders
+    vae_steps: tuple[int, ...] = (4_500, 1_600)
+    vae_rates: tuple[float, ...] = (2e-3, 1e-3)
+    vae_adversarial: tuple[float, ...] = (0.0, 0.05)  # weight of the discriminator
+    decoder_steps: int = 600  # then the decoder alone, against a stronger discriminator: the latents stay
     decoder_rate: float = 5e-4
     decoder_adversarial: float = 0.2
     vocabulary: int = 1_400  # tokens
     text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: tuple[int, ...] = (1_600, 5_000)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
+    unet_steps: tuple[int, ...] = (4_000,)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
     unet_rate: float = 4e-4
     unet_ema: float = 0.999
@@ -110,9 +112,14 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
     textures = texture_pictures(recipe.textures, recipe.seed)
-    loop = _loop(recipe, recipe.vae_steps, recipe.vae_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-    weights = VaeLossWeights(adversarial_start=0.5)
-    pretrain_vae(vae, scenes, textures, loop, out / "vae", batch_size=recipe.vae_batch, weights=weights, features=features)
+    cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, recipe.vae_adversarial, strict=True)
+    for cycle, (steps, rate, crop, adversarial) in enumerate(cycles, start=1):
+        loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
+        weights = VaeLossWeights(adversarial=adversarial, adversarial_start=0.2)
+        pretrain_vae(
+            vae, scenes, textures, loop, out / f"vae-{cycle}",
+            batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features,
+        )
     fold_latent_statistics(vae, scenes[:512])
     decoder_stage(recipe, vae, scenes, textures, out, features)
     return vae

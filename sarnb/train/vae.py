@@ -203,7 +203,7 @@ def _adversarial(
         pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step))).to(vae.device)
         shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
         noise = share.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
-        adversarial = step >= weights.adversarial_start * config.steps
+        adversarial = weights.adversarial > 0 and step >= weights.adversarial_start * config.steps
         return autoencoder_losses(modules["vae"], modules["discriminator"], pixels, noise, weights, features, adversarial)
 
     modules = {"vae": vae, "discriminator": discriminator}

@@ -24,7 +24,7 @@ MODEL = FoundationConfig(
     head_width=32,
 )
 RECIPE = FoundationRecipe(
-    model=MODEL, scenes=24, textures=16, vae_batch=4, vae_steps=2, decoder_steps=2, vocabulary=560, text_steps=2, text_batch=8,
+    model=MODEL, scenes=24, textures=16, vae_batch=4, vae_steps=(2, 2), decoder_steps=2, vocabulary=560, text_steps=2, text_batch=8,
     unet_steps=(2, 3), unet_batch=4,
 )
 
@@ -41,7 +41,8 @@ def test_recipe_runs_exports_and_resumes(tmp_path):
     weights = {name.removeprefix("text_model."): w.half() for name, w in pipe.text_encoder.state_dict().items()}
     assert all(torch.equal(w.half(), weights[n.removeprefix("text_model.")]) for n, w in loaded.text_encoder.state_dict().items())
     assert json.loads((folder / "recipe.json").read_text())["unet_steps"] == [2, 3]
-    assert pd.read_csv(folder / "curves" / "unet.csv")["step"].tolist() == [2, 5]  # two cycles, counted through
+    steps = {name: pd.read_csv(folder / "curves" / f"{name}.csv")["step"].tolist() for name in ("vae", "unet")}
+    assert steps == {"vae": [2, 4], "unet": [2, 5]}  # two cycles each, counted through
     assert "CPU, interim" in (folder / "README.md").read_text() or torch.cuda.is_available()
     assert DualEncoder.load(folder / "judge").embed_images(scenes[:2]).shape == (2, 32)
     again = pretrain_foundation(RECIPE, scenes, captions, ["a radar image of a city"], tmp_path)
