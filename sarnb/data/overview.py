@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,23 @@ import pandas as pd
 
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, SPLITS, read_numbered
-from sarnb.data.twin import ground_radar
+from sarnb.data.sensors import ground_radar
 from sarnb.errors import InputError
+from sarnb.world.captions import LENGTHS
 from sarnb.world.radar import Radar
 from sarnb.world.scene import Scene, make_scene
 
 GROUPS = ("seen", "unseen", "composition")
+MENTIONS = {  # what a caption can tell beyond its class -> the words that give it away
+    "look side": r"\b(?:left|right)\b",
+    "incidence": r"\bincidence\b",
+    "a count": r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|dozens|hundred)\b",
+}
+_NO_CONTENT = frozenset(  # words of grammar and of the acquisition, the same in every class
+    "a an and as at between by in inside into its of on or over the through to with around beside below above behind acquired about seen "
+    "viewed imaged looking shadows image radar sar north south east west "
+    "synthetic aperture view band illuminated from left right incidence degrees resolution m x c one two three four five six seven "
+    "eight nine ten eleven twelve fifteen twenty dozens hundred".split())
 
 
 def read_metadata(data_dir: Path) -> pd.DataFrame:
@@ -65,6 +78,45 @@ def class_table(rows: pd.DataFrame) -> pd.DataFrame:
     total |= {"class": "all", "group": "", "different captions": len(set(every))}
     total |= {"words, median": float(np.median([len(text.split()) for text in every])), "words, most": table["words, most"].max()}
     return pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+
+
+def caption_lengths(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every caption of every image, one row each: split, label, length ("short", "mid", "long", or "given"), text, words.
+
+    ``rows``: from ``read_metadata``. Captions are "given" where an image has not exactly one of each length.
+    """
+    parts = []
+    for split, label, captions in zip(rows["split"], rows["label"], rows["captions"]):
+        names = LENGTHS if len(captions) == len(LENGTHS) else ("given",) * len(captions)
+        parts += [(split, label, name, text, len(text.split())) for name, text in zip(names, captions)]
+    return pd.DataFrame(parts, columns=["split", "label", "length", "text", "words"])
+
+
+def caption_table(captions: pd.DataFrame) -> pd.DataFrame:
+    """One row a caption length: captions, different ones, words (least, median, most), and the share that names each of MENTIONS.
+
+    ``captions``: from ``caption_lengths``.
+    """
+    rows = []
+    for length, own in captions.groupby("length", sort=False):
+        mentions = {f"names {what}": own["text"].str.contains(pattern, case=False).mean()
+                    for what, pattern in MENTIONS.items()}
+        rows.append({"length": length, "captions": len(own), "different": own["text"].nunique(), "words, least": own["words"].min(),
+                     "words, median": own["words"].median(), "words, most": own["words"].max(), **mentions})
+    return pd.DataFrame(rows)
+
+
+def content_words(captions: pd.DataFrame, most: int = 6) -> pd.DataFrame:
+    """The most frequent content words of each class: rows class, words ("city 100 %, street 37 %"), most frequent first.
+
+    ``captions``: from ``caption_lengths``. The share is that of the class's captions that hold the word; words of grammar,
+    of the acquisition and numbers are left out.
+    """
+    rows = []
+    for label, own in captions.groupby("label", sort=False):
+        counts = Counter(word for text in own["text"] for word in sorted(set(re.findall(r"[a-z]+", text.lower())) - _NO_CONTENT))
+        rows.append((label, ", ".join(f"{word} {count / len(own):.0%}" for word, count in counts.most_common(most))))
+    return pd.DataFrame(rows, columns=["class", "words"])
 
 
 def _ordered_labels(rows: pd.DataFrame) -> list[str]:
@@ -118,7 +170,7 @@ def some_per_label(images: ImageSet, count: int, seed: int = 0) -> ImageSet:
 def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar]:
     """The scene and the radar of a twin image, from its metadata row: what the 8-bit file no longer shows.
 
-    ``simulate(scene, radar, row["seed"])`` gives the image again, complex and with its layover and shadow.
+    ``simulate(scene, radar, speckle_seed(row["seed"], row["sensor"]))`` gives the image again, complex and with its layover and shadow.
     Raises InputError if the row is not of the twin world.
     """
     wanted = ("label", "seed", "sensor", "look", "incidence")

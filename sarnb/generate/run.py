@@ -13,6 +13,7 @@ import pandas as pd
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, write_json
+from sarnb.generate.prior import draw_prior
 from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
 from sarnb.model.export import RECORD, foundation_fingerprint, load_trained, save_trained
 from sarnb.model.foundation import load_foundation
@@ -22,6 +23,7 @@ from sarnb.train.cache import content_key
 from sarnb.train.finetune import FinetuneConfig, finetune, training_key
 
 SAMPLING, HISTORY, TRAINING = "sampling.json", "history.csv", ".training-"
+PRIOR_PICTURES = 128  # of all classes together, for strategies with prior preservation; ours
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ def train(
         "foundation": foundation_fingerprint(pipe),
         "data": training_key(data),
     }
+    prior = None
+    if strategy.prior:
+        labels = [label for label in dict.fromkeys(load_set(data_dir / "test").labels) if label] or ["scene"]
+        prior = draw_prior(pipe, labels, PRIOR_PICTURES, cache or out)
+        wanted["prior"] = content_key(prior.images, *prior.captions)
     history = out / HISTORY
     if history.exists():
         record = _finished(out / RECORD)
@@ -98,7 +105,7 @@ def train(
             return pd.read_csv(history), record["cost"]
     # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
     training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
-    result = finetune(pipe, strategy, data, config, training, val, cache)
+    result = finetune(pipe, strategy, data, config, training, val, cache, prior)
     (out / HISTORY).unlink(missing_ok=True)
     save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
     os.replace(training / HISTORY, history)

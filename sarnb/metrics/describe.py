@@ -13,7 +13,7 @@ from sarnb.errors import InputError
 from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_looks, log_cumulants
 from sarnb.metrics.checks import image_stack
 from sarnb.metrics.fits import fit_histogram, goodness
-from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES
+from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, cooccurrence, properties
 from sarnb.world.covers import COVERS
 
 RAYLEIGH_CV = float(np.sqrt(4.0 / np.pi - 1.0))
@@ -154,6 +154,68 @@ def direction_table(descriptors: np.ndarray, labels: Sequence[str], groups: Sequ
         group = groups[list(labels).index(label)]
         rows += [(label, group, name, along["range"][k], along["azimuth"][k]) for k, name in enumerate(PROPERTIES)]
     return pd.DataFrame(rows, columns=["class", "group", "property", "range", "azimuth"])
+
+
+def flat_looks(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> np.ndarray:
+    """Equivalent number of looks in the flattest windows: uint8 [N, H, W] -> [N], the median over them.
+
+    Flattest is where the mean intensities of the window's four quarters differ least; the ``share`` of the windows with the
+    smallest relative difference is taken, one at least. The choice sees the quarters and not the pixels, yet it selects
+    a little: 12 % too many looks for uncorrelated single-look speckle, 7 % for four looks; correlated pixels add to it.
+    Windows darker than 4 levels or with more than 5 % saturated pixels are left out; NaN when none is left. Raises
+    InputError for an odd window or one larger than the images.
+    """
+    if window % 2:
+        raise InputError(f"flat looks: the window has {window} px; give an even number, it is cut into quarters.")
+    looks = np.full(len(images), np.nan)
+    for index, image in enumerate(image_stack(images)):
+        values = _cut(image[None], window).astype(np.float64)
+        intensity = values[(values.mean(1) >= 4.0) & ((values == LEVELS - 1).mean(1) <= 0.05)] ** 2
+        variance = intensity.var(1, ddof=1)
+        intensity, variance = intensity[variance > 0], variance[variance > 0]
+        if not len(intensity):
+            continue
+        quarters = intensity.reshape(-1, 2, window // 2, 2, window // 2).mean((2, 4)).reshape(-1, 4)
+        flattest = np.argsort(quarters.std(1) / quarters.mean(1), kind="stable")[: max(1, int(share * len(quarters)))]
+        looks[index] = np.median(intensity[flattest].mean(1) ** 2 / variance[flattest])
+    return looks
+
+
+def neighbour_correlation(images: np.ndarray) -> np.ndarray:
+    """Correlation of the amplitudes of neighbouring pixels: uint8 [N, H, W] -> [N, 2], along columns (range) and rows (azimuth).
+
+    Pearson's coefficient over all pairs of an image; NaN for a constant one. It holds the impulse response, the sampling
+    and the scene's own structure together.
+    """
+    stack, found = image_stack(images), []
+    for image in stack.astype(np.float64):
+        pairs = ((image[:, :-1], image[:, 1:]), (image[:-1], image[1:]))
+        found.append([_correlation(first.ravel(), second.ravel()) for first, second in pairs])
+    return np.array(found)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    scale = np.sqrt((first @ first) * (second @ second))
+    return float(first @ second / scale) if scale > 0 else float("nan")
+
+
+def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
+    """One row an image: what can be compared between sensors, uint8 [N, H, W].
+
+    Columns: cv, enl (in the flattest windows), kappa2, kappa3, "lag 1 range", "lag 1 azimuth", then the GLCM properties
+    "<property> <direction>" at ``distance`` px, then the shares ``zero`` and ``saturated``.
+    """
+    stack = image_stack(images)
+    counts = histogram(stack)
+    share = counts / counts.sum(1, keepdims=True)
+    cumulants, neighbours = log_cumulants(counts), neighbour_correlation(stack)
+    textures = np.array([properties(cooccurrence(image, (distance,))).ravel() for image in stack])
+    names = [f"{name} {way}" for way in DIRECTIONS for name in PROPERTIES]
+    return pd.DataFrame({
+        "cv": coefficient_of_variation(counts), "enl": flat_looks(stack), "kappa2": cumulants[:, 1], "kappa3": cumulants[:, 2],
+        **{f"lag 1 {way}": neighbours[:, place] for place, way in enumerate(DIRECTIONS)},
+        **dict(zip(names, textures.T)), "zero": share[:, 0], "saturated": share[:, -1]})
 
 
 def law_log_cumulants(law: str, order: np.ndarray, looks: float = 1.0) -> np.ndarray:

@@ -55,6 +55,10 @@ def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
             key = f"text_model.{layer.removeprefix('text_model.')}" if text else layer
             value = value.detach().float().cpu()
             weights[f"{key}.lora_{matrix}"] = value * factors[layer] if matrix.startswith("B") else value.clone()
+        elif ".lora_magnitude_vector.default." in name:  # DoRA's lengths, under peft's own name
+            layer = name.partition(".lora_magnitude_vector.")[0]
+            key = f"text_model.{layer.removeprefix('text_model.')}" if text else layer
+            weights[f"{key}.lora_magnitude_vector"] = value.detach().float().cpu().clone()
     return convert_state_dict_to_diffusers(weights) if weights else {}
 
 

@@ -23,6 +23,7 @@ from sarnb.model.token import TOKEN, add_token, train_token
 UNET_MODES = ("frozen", "lora", "full", "scratch")
 TEXT_MODES = ("frozen", "lora", "full")
 UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # attention projections, as diffusers' own LoRA scripts
+CONV_TARGETS = ("conv1", "conv2", "conv_shortcut")  # of the residual blocks, where texture is made
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 ENCODERS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
 
@@ -39,6 +40,9 @@ class Strategy:
     rank: int = 16  # of every LoRA
     alpha: float = 16  # LoRA's factor is alpha / rank
     init: str = "image"  # word whose embedding <SAR> starts from
+    conv: bool = False  # the UNet's LoRA adapts the convolutions of its residual blocks too
+    dora: bool = False  # LoRA with a learned length of every output's weights (Liu et al. 2024, arXiv 2402.09353)
+    prior: float = 0.0  # share of each batch that shows the foundation's own optical pictures (Ruiz et al. 2023)
 
     def __post_init__(self) -> None:
         for field, modes in (("unet", UNET_MODES), ("text", TEXT_MODES), ("vae", ("frozen",))):
@@ -48,6 +52,10 @@ class Strategy:
             raise InputError(f"strategy {self.name}: rank is {self.rank}; give a whole number from 1 up")
         if not self.alpha > 0:
             raise InputError(f"strategy {self.name}: alpha is {self.alpha}; give a positive number")
+        if not 0 <= self.prior < 1:
+            raise InputError(f"strategy {self.name}: prior is {self.prior}; give a share from 0 up to, not including, 1")
+        if (self.conv and self.unet != "lora") or (self.dora and not self.has_lora):
+            raise InputError(f"strategy {self.name}: conv and dora change a LoRA; set unet (or for dora text) to 'lora' as well")
 
     @property
     def trains(self) -> bool:
@@ -77,10 +85,13 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("unet-lora-r4", unet="lora", rank=4, alpha=4),
         Strategy("unet-lora", unet="lora"),
         Strategy("unet-lora-r64", unet="lora", rank=64, alpha=64),
+        Strategy("unet-lora-conv", unet="lora", conv=True),
+        Strategy("unet-dora", unet="lora", dora=True),
         Strategy("unet-lora+te-lora+token", unet="lora", text="lora", token=True),
         Strategy("unet-full", unet="full"),
         Strategy("unet-full+te-full+token", unet="full", text="full", token=True),
         Strategy("hybrid", unet="full", text="lora", token=True),
+        Strategy("hybrid+prior", unet="full", text="lora", token=True, prior=0.25),
     )
 }
 
@@ -156,9 +167,10 @@ def seeded(seed: int, stream: int) -> Iterator[None]:
 
 def _prepare_unet(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int) -> None:
     if strategy.unet == "lora":
-        _check_rank(pipe.unet, UNET_TARGETS, strategy)
+        targets = UNET_TARGETS + (CONV_TARGETS if strategy.conv else ())
+        _check_rank(pipe.unet, targets, strategy)
         with seeded(seed, 1):
-            pipe.unet.add_adapter(_lora(strategy, UNET_TARGETS))
+            pipe.unet.add_adapter(_lora(strategy, targets))
     elif strategy.unet == "full":
         pipe.unet.requires_grad_(True)
     elif strategy.unet == "scratch":
@@ -199,16 +211,18 @@ def _prepare_encoder(encoder, tokenizer, strategy: Strategy, with_last_layer: bo
 
 def _lora(strategy: Strategy, targets: tuple[str, ...], **more) -> LoraConfig:
     return LoraConfig(
-        r=strategy.rank, lora_alpha=strategy.alpha, target_modules=list(targets), init_lora_weights="gaussian", **more
+        r=strategy.rank, lora_alpha=strategy.alpha, target_modules=list(targets), init_lora_weights="gaussian",
+        use_dora=strategy.dora, **more,
     )
 
 
 def _check_rank(module: nn.Module, targets: tuple[str, ...], strategy: Strategy) -> None:
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.Linear) and name.endswith(targets):
-            if strategy.rank > min(layer.in_features, layer.out_features):
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and name.endswith(targets):
+            outputs = layer.weight.shape[0]
+            inputs = layer.weight.numel() // outputs
+            if strategy.rank > min(inputs, outputs):
                 raise InputError(
                     f"strategy {strategy.name}: rank {strategy.rank} is larger than the layer {name} "
-                    f"({layer.in_features} to {layer.out_features}); choose at most "
-                    f"{min(layer.in_features, layer.out_features)}"
+                    f"({inputs} to {outputs}); choose at most {min(inputs, outputs)}"
                 )

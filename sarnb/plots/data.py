@@ -44,6 +44,26 @@ def _band_tops(figure: Figure, width: int, height: int) -> list[Axes]:
     return [axis for place, axis in enumerate(figure.axes) if (place // width) % height == 0]
 
 
+def caption_lengths_figure(captions: pd.DataFrame, shares: pd.DataFrame) -> Figure:
+    """How long the captions are, and what they tell: number of words by caption length, and the share that names each thing.
+
+    Args:
+        captions: from ``caption_lengths``, columns length and words. shares: from ``caption_table``, columns "names ...".
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.4))
+    lengths = list(shares["length"])
+    colours = dict(zip(lengths, seaborn.color_palette(n_colors=len(lengths))))
+    bins = np.arange(captions["words"].min(), captions["words"].max() + 2) - 0.5
+    seaborn.histplot(captions, x="words", hue="length", hue_order=lengths, palette=colours, bins=bins, element="step", ax=axes[0])
+    axes[0].set(xlabel="words of a caption", ylabel="captions")
+    named = [name for name in shares.columns if name.startswith("names ")]
+    tidy = shares.melt("length", named, "names", "share")
+    tidy["names"], tidy["share"] = tidy["names"].str.removeprefix("names "), 100 * tidy["share"]
+    seaborn.barplot(tidy, x="names", y="share", hue="length", hue_order=lengths, palette=colours, ax=axes[1], legend=False)
+    axes[1].set(xlabel="what the caption names", ylabel="captions [%]", ylim=(0, 105))
+    return figure
+
+
 def paint(image: np.ndarray, layover: np.ndarray, shadow: np.ndarray, strength: float = 0.55) -> np.ndarray:
     """Grey uint8 [H, W] with layover in orange and shadow in blue: uint8 [H, W, 3]; where both hold, their mean."""
     colour = np.repeat(image[..., None].astype(np.float64), 3, axis=-1)

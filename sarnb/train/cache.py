@@ -33,6 +33,10 @@ class LatentCache:
     mean: Tensor
     std: Tensor
 
+    def joined(self, other: LatentCache) -> LatentCache:
+        """The latents of both sets, this one's first."""
+        return LatentCache(torch.cat([self.mean, other.mean]), torch.cat([self.std, other.std]))
+
     def sample(self, ids: np.ndarray, generator: torch.Generator) -> Tensor:
         """One draw of the posterior for each image in ``ids``, [len(ids), C, h, w]."""
         mean, std = self.mean[ids], self.std[ids]

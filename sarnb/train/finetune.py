@@ -30,7 +30,7 @@ from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.train.precision import autocast, resolve_precision
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
-LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, HELD_OUT = range(1, 7)
+LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, HELD_OUT, PRIOR, OFFSET = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class FinetuneConfig:
     accumulate: int = 1  # micro-batches a step
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
+    noise_offset: float = 0.0  # standard deviation of a further noise that is constant over a channel; 0 is none
     held_out_images: int = 64  # validation images of the held-out loss
     held_out_timesteps: int = 4  # evenly spaced timesteps, each with every held-out image
     validate_every: int = 0  # steps; 0 is only at start and end
@@ -94,6 +95,21 @@ class FinetuneResult:
 
 
 @dataclass(frozen=True)
+class PriorSet:
+    """What the foundation knows already, to be kept: its own optical pictures.
+
+    ``images`` uint8 [M, H, W, 3] with one caption each.
+    """
+
+    images: np.ndarray
+    captions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.images) == 0 or len(self.images) != len(self.captions):
+            raise InputError(f"prior: {len(self.images)} pictures with {len(self.captions)} captions; give one caption each")
+
+
+@dataclass(frozen=True)
 class StepDraw:
     """All that is random at one step."""
 
@@ -104,17 +120,30 @@ class StepDraw:
     noise: Tensor  # [B, C, h, w]
     latents: torch.Generator  # draws the VAE posterior
 
+    def with_prior(self, count: int, prior: int, share: float, seed: int, step: int) -> StepDraw:
+        """The same draw, but the first ``share`` of the batch shows the ``prior`` pictures that follow ``count`` images.
+
+        All else stays, so that a strategy with prior preservation differs from its twin without by those pictures only.
+        """
+        places = round(share * len(self.ids))
+        ids = self.ids.copy()
+        ids[:places] = count + np.random.default_rng((seed, PRIOR, step)).integers(prior, size=places)
+        return dataclasses.replace(self, ids=ids)
+
 
 def step_draw(count: int, latent_shape: tuple[int, ...], timesteps: int, config: FinetuneConfig, step: int) -> StepDraw:
     """The draw of ``step`` for a set of ``count`` images: a pure function of (seed, step) and these sizes."""
     size, seed = config.batch_size, config.seed
     streams = {stream: step_generator(seed, step, stream) for stream in (LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT)}
+    noise = torch.randn((size, *latent_shape), generator=streams[NOISE])
+    if config.noise_offset:
+        noise += config.noise_offset * torch.randn((size, latent_shape[0], 1, 1), generator=step_generator(seed, step, OFFSET))
     return StepDraw(
         ids=batch_ids(count, size, seed, step),
         captions=torch.rand(size, generator=streams[CAPTIONS]),
         dropped=torch.rand(size, generator=streams[DROPOUT]) < config.caption_dropout,
         timesteps=torch.randint(0, timesteps, (size,), generator=streams[TIMESTEPS]),
-        noise=torch.randn((size, *latent_shape), generator=streams[NOISE]),
+        noise=noise,
         latents=streams[LATENTS],
     )
 
@@ -138,10 +167,11 @@ def finetune(
     out: Path,
     val: ImageSet | None = None,
     cache: Path | None = None,
+    prior: PriorSet | None = None,
 ) -> FinetuneResult:
     """Fine-tune ``pipe`` in place by ``strategy``; resumes from ``out`` if a run of the same identity was cut short.
 
-    ``cache`` is a folder for caches that all strategies share; without it they are made in memory. The held-out loss
+    ``prior`` is what a strategy with prior preservation shows beside the radar images; others do not look at it. ``cache`` is a folder for caches that all strategies share; without it they are made in memory. The held-out loss
     (column ``held_out``) is the plain noise-prediction error on fixed noise and timesteps; compare it only between
     strategies that leave VAE and text encoders alone (it is asked with the training's own captions).
 
@@ -152,21 +182,29 @@ def finetune(
         raise InputError(f"strategy {strategy.name} trains nothing; sample the foundation itself instead")
     if len(data.images) == 0:
         raise InputError("fine-tuning got an empty training set; give at least one image")
+    if strategy.prior and prior is None:
+        raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prior)")
+    prior = prior if strategy.prior else None
     record = {
         "strategy": asdict(strategy),
         "foundation": foundation_fingerprint(pipe),
         "data": training_key(data),
         "config": asdict(config),
     }
+    if prior is not None:
+        record["prior"] = content_key(prior.images, *prior.captions)
     reset_peak_memory()
     groups = prepare(pipe, strategy, config.seed)
     latents = cache_latents(pipe, data.images, cache)
     captions = captions_of(data, strategy.token)
+    if prior is not None:
+        latents = latents.joined(cache_latents(pipe, prior.images, cache))
+        captions = captions + [(caption,) for caption in prior.captions]
     texts = _text_cache(pipe, strategy, captions, config, cache)
     modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
     history = train_loop(
         modules,
-        training_loss(pipe, latents, captions, texts, config),
+        training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior),
         config.loop(),
         out,
         identity=_identity(record),
@@ -188,12 +226,21 @@ def training_loss(
     captions: list[tuple[str, ...]],
     texts: TextCache | None,
     config: FinetuneConfig,
+    count: int | None = None,
+    prior: float = 0.0,
 ):
-    """The loss of a step, (prepared modules, step, share) → scalar; captions are encoded live where ``texts`` is None."""
+    """The loss of a step, (prepared modules, step, share) → scalar; captions are encoded live where ``texts`` is None.
+
+    The first ``count`` latents and captions are those of the training images (all if None), the others those of the prior
+    pictures, which take the share ``prior`` of each batch.
+    """
     horizon = pipe.scheduler.config.num_train_timesteps
+    count = len(captions) if count is None else count
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
-        draw = step_draw(len(captions), latents.mean.shape[1:], horizon, config, step)
+        draw = step_draw(count, latents.mean.shape[1:], horizon, config, step)
+        if prior:
+            draw = draw.with_prior(count, len(captions) - count, prior, config.seed, step)
         prompts = share.of([captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())])
         hidden, pooled = embed(pipe, prompts, share.of(draw.dropped), texts, modules)
         sample = share.of(normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents)))

@@ -61,6 +61,7 @@ class FoundationRecipe:
     vae_steps: tuple[int, ...] = (4_500, 1_600)
     vae_rates: tuple[float, ...] = (2e-3, 1e-3)
     vae_adversarial: tuple[float, ...] = (0.0, 0.05)  # weight of the discriminator
+    vae_kl: float = 3e-4  # costs 0.005 of the pixels' range in noise and rids the latents of detail that no eye sees
     decoder_steps: int = 600  # then the decoder alone, against a stronger discriminator: the latents stay
     decoder_rate: float = 5e-4
     decoder_adversarial: float = 0.2
@@ -115,7 +116,7 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
     cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, recipe.vae_adversarial, strict=True)
     for cycle, (steps, rate, crop, adversarial) in enumerate(cycles, start=1):
         loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-        weights = VaeLossWeights(adversarial=adversarial, adversarial_start=0.2)
+        weights = VaeLossWeights(kl=recipe.vae_kl, adversarial=adversarial, adversarial_start=0.2)
         pretrain_vae(
             vae, scenes, textures, loop, out / f"vae-{cycle}",
             batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features,

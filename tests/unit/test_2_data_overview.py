@@ -10,7 +10,8 @@ import pytest
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import write_set
-from sarnb.data.overview import card_table, class_table, read_metadata, redraw_scene, some_per_label
+from sarnb.data.overview import (caption_lengths, caption_table, card_table, class_table, content_words, read_metadata,
+                                 redraw_scene, some_per_label)
 from sarnb.data.scenes import SplitSpec
 from sarnb.data.twin import build_twin
 from sarnb.errors import InputError
@@ -47,6 +48,27 @@ def test_class_table_counts_captions_and_words(tmp_path: Path) -> None:
     assert table["words, median"].tolist() == [2.0, 1.0, 2.0]  # 2 4 2 1 | 1 | 2 4 2 1 1
     assert table["words, most"].tolist() == [4, 1, 4]
     assert "left" not in table, "no look column where no image tells its side"
+
+
+def test_caption_tables_count_what_is_written(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a city", "captions": ["a city", "a city with two towers, seen from the left", "a city, incidence 40 degrees"], "label": "x"},
+        {"text": "a city", "captions": ["a city", "Towers of a city", "a city with dozens of towers, incidence 30 degrees, from the right"],
+         "label": "x"},
+        {"text": "a leftover lake", "label": "y"},
+    ]
+    write_set(tmp_path / "train", np.zeros((3, 8, 8), np.uint8), [{**row, "group": "seen"} for row in rows])
+    captions = caption_lengths(read_metadata(tmp_path))
+    assert captions["length"].tolist() == ["short", "mid", "long"] * 2 + ["given"]
+    table = caption_table(captions).set_index("length")
+    assert table["captions"].tolist() == [2, 2, 2, 1] and table["different"].tolist() == [1, 2, 2, 1]
+    assert table.loc["mid", ["words, least", "words, median", "words, most"]].tolist() == [4, 6.5, 9]
+    assert table["names look side"].tolist() == [0, 0.5, 0.5, 0], "leftover is no side"
+    assert table["names incidence"].tolist() == [0, 0, 1, 0]
+    assert table["names a count"].tolist() == [0, 0.5, 0.5, 0], "degrees are no count"
+    words = content_words(captions).set_index("class")["words"]
+    assert words["x"] == "city 100%, towers 50%" and words["y"] == "lake 100%, leftover 100%"
+    assert content_words(captions, most=1)["words"].tolist() == ["city 100%", "lake 100%"]
 
 
 def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:

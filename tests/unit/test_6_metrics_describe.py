@@ -119,3 +119,54 @@ def test_log_cumulants_equal_those_of_samples(law: str) -> None:
 def test_unknown_law_is_refused() -> None:
     with pytest.raises(InputError, match="unknown law"):
         describe.law_log_cumulants("weibull", np.array(1.0))
+
+
+def filtered(kernel: tuple[float, ...], axis: int, count: int = 6) -> np.ndarray:
+    """White Gaussian noise about level 128 with a kernel run along one axis: uint8 [count, 128, 128]."""
+    noise = np.random.default_rng(3).standard_normal((count, 128, 128))
+    smooth = np.apply_along_axis(lambda line: np.convolve(line, kernel, "same"), axis, noise)
+    return np.clip(np.rint(128 + 30 * smooth / smooth.std()), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kernel, expected", [((1.0,), 0.0), ((1.0, 1.0), 0.5), ((1.0, 2.0, 1.0), 4 / 6), ((1.0, -1.0), -0.5)])
+@pytest.mark.parametrize("axis, column", [(2, 0), (1, 1)])
+def test_neighbour_correlation_is_that_of_the_filter(kernel: tuple[float, ...], expected: float, axis: int, column: int) -> None:
+    found = describe.neighbour_correlation(filtered(kernel, axis)).mean(0)
+    assert found[column] == pytest.approx(expected, abs=0.015)  # sum h_k h_(k+1) / sum h_k^2
+    assert found[1 - column] == pytest.approx(0.0, abs=0.015), "the other direction stays white"
+
+
+def test_a_constant_image_has_no_correlation() -> None:
+    assert np.isnan(describe.neighbour_correlation(np.full((1, 8, 8), 7, np.uint8))).all()
+
+
+@pytest.mark.parametrize("looks, bias", [(1, 1.12), (4, 1.07)])
+def test_flat_looks_counts_looks_beside_a_scene(looks: int, bias: float) -> None:
+    rng = np.random.default_rng(2)
+    amplitude = 50 * np.sqrt(rng.gamma(looks, 1 / looks, (12, 128, 128)))
+    amplitude[:, :, 64:] *= np.where(np.arange(64) % 8 < 4, 0.3, 1.6)  # half of the scene is stripes, two in each window
+    images = np.clip(np.rint(amplitude), 0, 255).astype(np.uint8)
+    assert describe.flat_looks(images).mean() == pytest.approx(looks * bias, rel=0.05)
+    striped = describe.flat_looks(images[:, :, 64:]).mean()
+    assert striped < 0.8 * looks, "stripes are seen where there is nothing flat"
+
+
+def test_flat_looks_without_a_window() -> None:
+    assert np.isnan(describe.flat_looks(np.zeros((1, 16, 16), np.uint8)))
+    with pytest.raises(InputError, match="even number"):
+        describe.flat_looks(rayleigh(1, 32), window=7)
+
+
+def test_image_measures_agree_with_the_single_measures() -> None:
+    images = rayleigh(2, 64)
+    images[:, :2, :4] = 255
+    images[:, 3, 0] = 0
+    table = describe.image_measures(images, distance=2)
+    from_glcm = glcm_descriptors(images, (2,))
+    assert np.allclose(table[[f"{name} range" for name in describe.PROPERTIES]], from_glcm[:, :6])
+    assert np.allclose(table[[f"{name} azimuth" for name in describe.PROPERTIES]], from_glcm[:, 6:])
+    assert table["saturated"].min() >= 8 / 4096 and table["zero"].min() >= 1 / 4096
+    flat = describe.image_measures(rayleigh(8, 128)).mean()
+    assert flat["cv"] == pytest.approx(describe.RAYLEIGH_CV, rel=0.01)
+    assert (flat["kappa2"], flat["kappa3"]) == pytest.approx((0.4112, -0.3005), abs=0.02)
+    assert flat["lag 1 range"] == pytest.approx(0, abs=0.01) and flat["correlation azimuth"] == pytest.approx(0, abs=0.02)

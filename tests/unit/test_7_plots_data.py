@@ -39,6 +39,15 @@ def test_sheet_of_one_modality() -> None:
     assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
 
 
+def test_caption_figure_counts_all_captions_and_shares() -> None:
+    captions = pd.DataFrame({"length": ["short"] * 3 + ["long"] * 2, "words": [3, 3, 4, 9, 10]})
+    shares = pd.DataFrame({"length": ["short", "long"], "names look side": [0.25, 1.0], "names a count": [0.0, 0.5]})
+    left, right = plots.caption_lengths_figure(captions, shares).axes
+    assert [bar.get_height() for bar in right.patches if bar.get_width()][:4] == pytest.approx([25, 0, 100, 50])
+    assert [label.get_text() for label in right.get_xticklabels()] == ["look side", "a count"]
+    assert left.get_xlim()[0] < 3 and left.get_xlim()[1] > 10
+
+
 def test_paint_marks_exactly_the_masks() -> None:
     image, layover, shadow = np.full((4, 4), 100, np.uint8), np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     layover[0, 0], shadow[1, 1] = True, True

@@ -1,0 +1,183 @@
+"""Where a side-looking radar has to put walls and shadows, from a scene's own heights, to be laid over the image.
+
+In ground-range projection a point at ground position y and height z arrives at p = y - z / tan(theta). Positions are in
+columns of the scene's grid, cell c reaching from c to c + 1; heights count from the median of the bare ground, as in the
+simulator, so that flat ground stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sarnb.data.amplitude import Normalisation
+from sarnb.errors import InputError
+from sarnb.world.covers import CODE
+from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
+from sarnb.world.scene import Scene
+
+LEAST_HEIGHT = 5.0  # m: lower steps are left out, they are a pixel or two
+
+
+@dataclass(frozen=True)
+class RangeLine:
+    """One range line: arrays [cols] near range first, in metres.
+
+    ``ground``: distance of the cell centres from the near border. ``height``: of the surface above the median ground.
+    ``dark``: bool, no ray reaches the middle of the cell.
+    """
+
+    ground: np.ndarray
+    height: np.ndarray
+    dark: np.ndarray
+
+
+def block_scene(height: float = 30.0, depth: int = 16, width: int = 24, size: int = 96, spacing: float = 2.0) -> Scene:
+    """One flat-roofed block on a level meadow with a paved yard before it: the clearest case of layover and shadow.
+
+    ``height`` in metres; ``depth`` along range and ``width`` along azimuth in cells; the block stands in the middle of
+    ``size`` x ``size`` cells. Raises InputError if it does not fit with a quarter of the scene free on each side.
+    """
+    if not (0 < depth <= size // 2 and 0 < width <= size // 2 and height > 0):
+        raise InputError(f"block of {depth} x {width} cells and {height} m in {size} cells: make it at most half as long as the scene")
+    top, left = (size - width) // 2, (size - depth) // 2
+    above, cover = np.zeros((size, size), np.float32), np.full((size, size), CODE["grass"], np.uint8)
+    cover[top : top + width, left - 4 : left] = CODE["asphalt"]
+    cover[top : top + width, left + depth : left + depth + 4] = CODE["asphalt"]
+    above[top : top + width, left : left + depth] = height
+    cover[top : top + width, left : left + depth] = CODE["roof"]
+    flat = np.zeros((size, size), np.float32)
+    return Scene(kind="block", height=above, ground=flat, cover=cover, tint=flat, points=np.zeros((0, 5), np.float32),
+                 spacing=spacing, season="summer")
+
+
+@dataclass(frozen=True)
+class SideView:
+    """A radar image with the geometry that its scene predicts: image uint8 and the simulator's masks bool [H, W]."""
+
+    image: np.ndarray
+    layover: np.ndarray
+    shadow: np.ndarray
+    row: int  # of the range line
+    line: RangeLine
+    walls: pd.DataFrame  # from wall_marks
+    shadows: pd.DataFrame  # from shadow_marks
+    incidence_deg: float
+    spacing: float  # metres a pixel along range
+
+
+def side_view(scene: Scene, radar: Radar, seed: int, row: int | None = None) -> SideView:
+    """Image a scene and predict its walls and shadows; ``row`` of the range line, or that of the highest wall in sight.
+
+    The image is scaled by its own A / (mu + 3 sigma). Raises InputError for a radar whose grid is not the scene's, because
+    the marks count its columns, or that looks from the right: a range line is drawn with near range at the left.
+    """
+    if radar.look != "left":
+        raise InputError(f"side view: radar {radar.name!r} looks from the {radar.look}; use look 'left'")
+    if radar.geometry != "ground" or radar.spacing_m != (scene.spacing, scene.spacing):
+        raise InputError(f"side view: radar {radar.name!r} has its own grid; use ground range and a spacing of {scene.spacing} m")
+    walls, shadows = wall_marks(scene, radar), shadow_marks(scene, radar)
+    if row is None:
+        row = int(walls.loc[walls["height"].idxmax(), "row"]) if len(walls) else len(scene.height) // 2
+    seen = simulate(scene, radar, seed)
+    level = amplitude(seen)
+    return SideView(Normalisation.fit([level]).apply(level), seen.layover, seen.shadow, row, range_line(scene, radar, row), walls,
+                    shadows, radar.incidence_deg, scene.spacing)
+
+
+def range_line(scene: Scene, radar: Radar, row: int) -> RangeLine:
+    """The heights along one row as the radar meets them, and which cells lie in shadow. Raises InputError for no such row."""
+    z, cot = _from_near(scene, radar)
+    if not 0 <= row < len(z):
+        raise InputError(f"range line {row}: the scene has the rows 0 to {len(z) - 1}")
+    dark = _heights_above_rays(z, cot, scene.spacing)[row] < 0
+    return RangeLine((np.arange(z.shape[1]) + 0.5) * scene.spacing, z[row] * scene.spacing, dark)
+
+
+def wall_marks(scene: Scene, radar: Radar, least: float = LEAST_HEIGHT) -> pd.DataFrame:
+    """Walls of ``least`` metres or more that face the radar and whose top it sees; the rough edges of trees are none.
+
+    Columns: row; edge (where the wall stands, in columns of the scene); foot (image column of its foot, where the double
+    bounce arrives too); layover (image column of its top, height / tan(theta) nearer to the radar); height in metres.
+    """
+    z, cot = _from_near(scene, radar)
+    over = _heights_above_rays(z, cot, scene.spacing)
+    solid = (scene.cover[:, ::-1] if radar.look == "right" else scene.cover) != CODE["forest"]
+    row, col = np.nonzero((np.diff(z, axis=1) * scene.spacing >= least) & (over[:, 1:] > 0) & solid[:, 1:])
+    low, high = z[row, col], z[row, col + 1]
+    edge, foot, top = (_to_image(col + 1.0 - level * cot, z.shape[1], radar) for level in (0.0, low, high))
+    return pd.DataFrame({"row": row, "edge": edge, "foot": foot, "layover": top, "height": (high - low) * scene.spacing})
+
+
+def shadow_marks(scene: Scene, radar: Radar, least: float = LEAST_HEIGHT) -> pd.DataFrame:
+    """Shadows as long as one of ``least`` metres height casts, or longer, that end inside the scene.
+
+    Columns: row; end (image column of the first point that is lit again; on a level yard h tan(theta) behind the wall);
+    length in metres along the ground.
+    """
+    z, cot = _from_near(scene, radar)
+    over = _heights_above_rays(z, cot, scene.spacing)
+    change = np.diff((over < 0).astype(int), axis=1)  # the first column is never dark
+    start_row, starts = np.nonzero(change == 1)
+    rows = []
+    for r, c in np.argwhere(change == -1) + [0, 1]:  # c: the first lit cell behind the shadow
+        start = starts[(start_row == r) & (starts < c)].max() + 1
+        wall = (z[r, c] - z[r, c - 1]) * scene.spacing >= least
+        excess = over[r, c]  # of the cell's middle over the last ray, in cells
+        y = float(c) if wall else float(np.clip(c + 0.5 - excess / cot, c - 0.5, c + 0.5))
+        level = max(z[r, c - 1], z[r, c] - excess + 0.5 * cot) if wall else z[r, c]  # a wall is lit from there up
+        rows.append((r, y - level * cot, (y - start) * scene.spacing))
+    table = pd.DataFrame(rows, columns=["row", "end", "length"])
+    table = table[table["length"] >= least / cot].reset_index(drop=True)
+    table["end"] = _to_image(table["end"].to_numpy(), z.shape[1], radar)
+    return table
+
+
+def _from_near(scene: Scene, radar: Radar) -> tuple[np.ndarray, float]:
+    """Heights [rows, cols] in cells above the median ground with near range at column 0, and 1 / tan(theta)."""
+    z = (scene.height.astype(np.float64) - np.median(scene.ground)) / scene.spacing
+    return (z[:, ::-1] if radar.look == "right" else z), float(1 / np.tan(np.deg2rad(radar.incidence_deg)))
+
+
+def _heights_above_rays(z: np.ndarray, cot: float, spacing: float) -> np.ndarray:
+    """How far, in cells, the middle of each cell rises above the last ray that passes all nearer ones: below 0 is shadow.
+
+    A cell blocks with its far edge where a wall falls there, else with its middle, for a slope has no edge.
+    """
+    column = np.arange(z.shape[1])
+    falls = np.diff(z, axis=1, append=z[:, -1:]) * spacing <= -LEAST_HEIGHT / 2
+    blocks = np.maximum.accumulate(z + (column + np.where(falls, 1.0, 0.5)) * cot, axis=1)
+    before = np.concatenate([np.full((len(z), 1), -np.inf), blocks[:, :-1]], axis=1)
+    return z + (column + 0.5) * cot - before
+
+
+def _to_image(position: np.ndarray, columns: int, radar: Radar) -> np.ndarray:
+    """Columns counted from near range -> columns of the image."""
+    return columns - position if radar.look == "right" else position
+
+
+def sensor_views(scene: Scene, names: Sequence[str] = tuple(PRESETS), seed: int = 0) -> dict[str, np.ndarray]:
+    """The same scene by several presets, each on its own grid and scaled by its own A / (mu + 3 sigma): uint8 [rows, cols].
+
+    Raises InputError for an unknown preset, or where the scene gives a sensor too few cells.
+    """
+    unknown = [name for name in names if name not in PRESETS]
+    if unknown:
+        raise InputError(f"unknown sensor {unknown[0]!r}; choose of {', '.join(PRESETS)}")
+    images = {name: amplitude(simulate(scene, PRESETS[name], seed)) for name in names}
+    return {name: Normalisation.fit([image]).apply(image) for name, image in images.items()}
+
+
+def sensor_table(views: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """What the presets are, one row each, for the images of ``sensor_views``."""
+    rows = []
+    for name, image in views.items():
+        radar = PRESETS[name]
+        pairs = (" x ".join(f"{value:g}" for value in pair) for pair in (radar.resolution_m, radar.spacing_m))
+        rows.append((name, radar.band, radar.incidence_deg, radar.geometry, *pairs, radar.looks, radar.nesz_db,
+                     f"{image.shape[0]} x {image.shape[1]}"))
+    return pd.DataFrame(rows, columns=["sensor", "band", "incidence, deg", "columns are range on", "resolution range x azimuth, m",
+                                       "spacing, m", "looks", "noise floor, dB", "image, px"])

@@ -1,0 +1,61 @@
+"""What the foundation knew before: its own optical pictures, drawn once, for strategies with prior preservation.
+
+Ruiz et al. 2023 (DreamBooth) train on a model's own pictures beside the new ones, so that what the new ones lack is not
+forgotten. Here these are the classes in optical, those that no radar image shows among them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from diffusers import StableDiffusionXLPipeline
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from sarnb.data.files import saving
+from sarnb.data.listing import label_words
+from sarnb.generate.sample import generate
+from sarnb.model.export import foundation_fingerprint
+from sarnb.train.cache import content_key
+from sarnb.train.finetune import PriorSet
+from sarnb.world.captions import prompt
+from sarnb.world.scene import CLASSES, COMPOSITIONS
+
+
+def prior_prompts(labels: Sequence[str], count: int) -> list[str]:
+    """``count`` prompts for optical pictures; the classes of ``labels`` take turns."""
+    known = {*CLASSES, *COMPOSITIONS}
+    words = [label_words(label) for label in labels]
+    texts = [prompt(word, "optical") if word in known else f"an aerial photograph of {word}" for word in words]
+    return [texts[index % len(texts)] for index in range(count)]
+
+
+def draw_prior(
+    pipe: StableDiffusionXLPipeline,
+    labels: Sequence[str],
+    count: int,
+    folder: Path,
+    steps: int = 20,
+    guidance_scale: float = 4.0,
+    batch_size: int = 16,
+) -> PriorSet:
+    """``count`` pictures of the classes ``labels``, drawn by the foundation ``pipe`` or read back from ``folder``.
+
+    Raises ``InputError`` for what ``generate`` refuses and a full disk.
+    """
+    texts = prior_prompts(labels, count)
+    key = content_key(foundation_fingerprint(pipe), json.dumps([texts, steps, guidance_scale]))
+    path = Path(folder) / f"prior-{key}.safetensors"
+    try:
+        images = load_file(path)["images"]
+    except (OSError, SafetensorError, KeyError):
+        images = generate(pipe, texts, range(count), steps, guidance_scale, batch_size, label="prior pictures")
+        with saving(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            save_file({"images": np.ascontiguousarray(images)}, temporary)
+            temporary.replace(path)
+    return PriorSet(images, tuple(texts))
