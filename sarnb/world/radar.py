@@ -141,10 +141,11 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
     seen = reflectivity(_mirror(scene) if mirrored else scene, radar, rng)
     ratios = tuple(resolution / spacing for resolution, spacing in zip(radar.resolution_m, radar.spacing_m))
     scale = np.sqrt(np.pad(seen.power, MARGIN, mode="symmetric") + 10 ** (radar.nesz_db / 10)).astype(np.float32)
+    dark = np.zeros(scale.shape, np.complex64)
+    points = speckle.add_points(dark, seen.point_row + MARGIN, seen.point_col + MARGIN, seen.point_amplitude)  # alike in all looks
     first, intensity = None, 0.0
     for _ in range(radar.looks):
-        cells = scale * speckle.circular_gaussian(scale.shape, rng)
-        cells = speckle.add_points(cells, seen.point_row + MARGIN, seen.point_col + MARGIN, seen.point_amplitude)
+        cells = scale * speckle.circular_gaussian(scale.shape, rng) + points
         look = speckle.impulse_response(cells, ratios, radar.window)[MARGIN:-MARGIN, MARGIN:-MARGIN]
         first = look if first is None else first
         intensity = intensity + (look.real**2 + look.imag**2)
