@@ -59,7 +59,12 @@ def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
             layer = name.partition(".lora_magnitude_vector.")[0]
             key = f"text_model.{layer.removeprefix('text_model.')}" if text else layer
             weights[f"{key}.lora_magnitude_vector"] = value.detach().float().cpu().clone()
-    return convert_state_dict_to_diffusers(weights) if weights else {}
+    if not weights:
+        return {}
+    # diffusers' mapping leaves convolutions under peft's names, and its reader then overlooks all others.
+    names = {".lora_A.": ".lora.down.", ".lora_B.": ".lora.up."}
+    converted = convert_state_dict_to_diffusers(weights)
+    return {next((key.replace(old, new) for old, new in names.items() if old in key), key): value for key, value in converted.items()}
 
 
 def save_trained(pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path, record: dict | None = None) -> Path:

@@ -62,7 +62,8 @@ def plain_diffusers(foundation: str, folder) -> StableDiffusionXLPipeline:
     return names["pipe"]
 
 
-@pytest.mark.parametrize("name", ["scratch", "token", "unet-lora+te-lora+token-r4", "unet-full+te-full+token", "hybrid-r4"])
+@pytest.mark.parametrize("name", [
+    "scratch", "token", "unet-lora+te-lora+token-r4", "unet-full+te-full+token", "hybrid-r4", "unet-dora-r4", "unet-lora-conv-r4"])
 def test_loaded_outputs_are_the_trained_ones_bit_for_bit(name, foundation, tmp_path):
     pipe, strategy, record = trained(name)
     save_trained(pipe, strategy, tmp_path, record)
@@ -96,6 +97,13 @@ def test_lora_keys_are_those_of_the_ecosystem(tmp_path):
     assert all(re.fullmatch(UNET_KEY, key) for key in keys - text)
     assert "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight" in text
     assert len([key for key in text if key.startswith("text_encoder_2.")]) == 2 * 4 * 2  # layers, projections, matrices
+
+
+def test_dora_and_convolutions_keep_the_names_of_their_layers(tmp_path):
+    for name, needle in (("unet-dora-r4", "attn1.to_q.lora_magnitude_vector"), ("unet-lora-conv-r4", "resnets.0.conv1.lora.down.weight")):
+        pipe, strategy, record = trained(name)
+        save_trained(pipe, strategy, tmp_path / name, record)
+        assert any(key.startswith("unet.down_blocks") and key.endswith(needle) for key in load_file(tmp_path / name / LORA_FILE))
 
 
 def test_full_text_encoders_have_the_prefix_of_transformers_4(tmp_path):

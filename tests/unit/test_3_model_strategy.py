@@ -51,7 +51,8 @@ def test_ranks_by_name():
         find_strategy("unet-lora-r0")
 
 
-@pytest.mark.parametrize("values", [{"rank": 0}, {"alpha": 0}, {"unet": "some"}, {"text": "scratch"}, {"vae": "full"}])
+@pytest.mark.parametrize("values", [{"rank": 0}, {"alpha": 0}, {"unet": "some"}, {"text": "scratch"}, {"vae": "full"},
+                                    {"prior": 1.0}, {"conv": True}, {"dora": True}, {"unet": "full", "conv": True}])
 def test_impossible_strategies(values):
     with pytest.raises(InputError, match="strategy x"):
         Strategy("x", **values)
@@ -69,10 +70,17 @@ def test_trained_parameters_are_those_counted_by_hand():
     unet = lora_size(plain.unet, unet_targets, 4)
     # The first encoder's last layer feeds nothing in SDXL, so it gets no LoRA.
     text = lora_size(plain.text_encoder, text_targets, 4, "layers.1."), lora_size(plain.text_encoder_2, text_targets, 4)
+    attention = [m for n, m in plain.unet.named_modules() if isinstance(m, nn.Linear) and n.endswith(unet_targets)]
+    lengths = sum(layer.out_features for layer in attention)  # DoRA: one length for each output
+    blocks = [m for n, m in plain.unet.named_modules() if n.endswith(("conv1", "conv2", "conv_shortcut"))]
+    # A k x k kernel to rank 4, then 1 x 1 from there.
+    convolutions = sum(4 * (c.in_channels * c.kernel_size[0] * c.kernel_size[1] + c.out_channels) for c in blocks)
     expected = {
         "token": (0, 16, 24),
         "te-lora-r4": (0, *text),
         "unet-lora-r4": (unet, 0, 0),
+        "unet-dora-r4": (unet + lengths, 0, 0),
+        "unet-lora-conv-r4": (unet + convolutions, 0, 0),
         "unet-lora+te-lora+token-r4": (unet, text[0] + 16, text[1] + 24),
         "unet-full": (whole["unet"], 0, 0),
         "scratch": (whole["unet"], 0, 0),
@@ -88,7 +96,7 @@ def test_trained_parameters_are_those_counted_by_hand():
 
 def test_every_parameter_that_trains_gets_a_gradient():
     # None is dead weight, which would also hang training on several processes.
-    for name in ("unet-full+te-full+token", "unet-lora+te-lora+token-r4"):
+    for name in ("unet-full+te-full+token", "unet-lora+te-lora+token-r4", "unet-dora-r4", "unet-lora-conv-r4"):
         pipe = tiny_pipeline()
         groups = prepare(pipe, find_strategy(name))
         hidden, pooled = encode_prompts(pipe, ["a <SAR> image of a city"])
@@ -98,7 +106,7 @@ def test_every_parameter_that_trains_gets_a_gradient():
         assert all(p.grad is not None for group in groups.values() for p in group), name
 
 
-@pytest.mark.parametrize("name", ["token", "te-lora-r4", "unet-lora-r4", "unet-full+te-full+token", "hybrid-r4"])
+@pytest.mark.parametrize("name", ["token", "te-lora-r4", "unet-lora-r4", "unet-lora-conv-r4", "unet-full+te-full+token", "hybrid-r4"])
 def test_a_prepared_pipeline_predicts_as_before(name):
     before = predict(tiny_pipeline())
     pipe = tiny_pipeline()

@@ -15,11 +15,11 @@ from sarnb.model.foundation import components, encode_prompts
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.model.token import TOKEN, embedding_table, token_row
 from sarnb.train.cache import cache_latents, cache_text, content_key
-from sarnb.train.finetune import FinetuneConfig, captions_of, finetune, held_out_loss, step_draw, training_loss
+from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, held_out_loss, step_draw, training_loss
 from sarnb.train.loop import WHOLE
 
 CONFIG = FinetuneConfig(steps=3, batch_size=4, precision="fp32", held_out_images=4, held_out_timesteps=2, log_every=1)
-NAMES = ("scratch", "token", "te-lora-r4", "unet-lora-r4", "unet-full", "unet-full+te-full+token", "hybrid-r4")
+NAMES = ("scratch", "token", "te-lora-r4", "unet-lora-r4", "unet-full", "unet-full+te-full+token", "hybrid-r4", "unet-dora-r4", "unet-lora-conv-r4")
 
 
 def weights(pipe) -> dict[str, torch.Tensor]:
@@ -165,6 +165,47 @@ def test_held_out_loss_repeats_and_ignores_batches():
     one = held_out_loss(pipe, latents, list(data.captions), CONFIG)
     assert held_out_loss(pipe, latents, list(data.captions), CONFIG) == one
     assert held_out_loss(pipe, latents, list(data.captions), replace(CONFIG, batch_size=5)) == pytest.approx(one, rel=1e-4)
+
+
+PICTURES = PriorSet(np.random.default_rng(4).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8), ("an aerial image of a city",) * 5)
+
+
+def test_prior_pictures_take_their_share_of_each_batch_and_nothing_else_changes(monkeypatch, tmp_path):
+    seen: dict[str, list] = {"hybrid": [], "hybrid+prior": []}
+    original = module.noise_prediction_loss
+
+    def spy(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma):
+        seen[name].append([latents.clone(), noise.clone(), timesteps.clone()])
+        return original(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma)
+
+    monkeypatch.setattr(module, "noise_prediction_loss", spy)
+    for name in seen:
+        strategy = replace(find_strategy(name), rank=4)
+        result = finetune(tiny_pipeline(), strategy, tiny_set(), replace(CONFIG, steps=2), tmp_path / name, prior=PICTURES)
+        assert ("prior" in result.record) == (name == "hybrid+prior")
+    for plain, kept in zip(*seen.values(), strict=True):
+        assert torch.equal(plain[1], kept[1]) and torch.equal(plain[2], kept[2])
+        differs = [not torch.equal(a, b) for a, b in zip(plain[0], kept[0])]
+        assert differs == [True, False, False, False]  # a quarter of four
+    draws = [step_draw(12, (4, 4, 4), 1000, CONFIG, step).with_prior(12, 5, 0.5, 0, step).ids for step in range(50)]
+    first, rest = np.stack(draws)[:, :2], np.stack(draws)[:, 2:]
+    assert set(first.ravel()) == {12, 13, 14, 15, 16} and rest.max() < 12
+
+
+def test_prior_pictures_are_asked_for_and_checked():
+    with pytest.raises(InputError, match="draw them first"):
+        finetune(tiny_pipeline(), replace(find_strategy("hybrid+prior"), rank=4), tiny_set(), CONFIG, None)
+    with pytest.raises(InputError, match="one caption each"):
+        PriorSet(PICTURES.images, ("a city",))
+
+
+def test_noise_offset_is_constant_over_a_channel_and_of_its_size():
+    plain, shifted = (step_draw(12, (4, 8, 8), 1000, replace(CONFIG, noise_offset=value), 0) for value in (0.0, 0.1))
+    offset = shifted.noise - plain.noise
+    torch.testing.assert_close(offset, offset[..., :1, :1].expand_as(offset), atol=1e-6, rtol=0)
+    many = torch.stack([step_draw(12, (4, 1, 1), 1000, replace(CONFIG, noise_offset=0.1), step).noise
+                        - step_draw(12, (4, 1, 1), 1000, CONFIG, step).noise for step in range(200)])
+    assert float(many.std()) == pytest.approx(0.1, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["unet-full", "hybrid-r4"])
