@@ -87,15 +87,15 @@ def dataset(
 
 @app.command()
 def finetune(
-    strategy: str = typer.Argument(help="hybrid, unet-full, unet-lora-r16, te-lora, token …"),
-    data: Path = typer.Argument(help="data set that 'dataset' made"),
-    out: Path = typer.Argument(help="folder for the trained model"),
+    strategy: str = typer.Option(..., help="hybrid, unet-full, unet-lora-r16, te-lora, token …"),
+    data: typing.Optional[Path] = typer.Option(None, help="data set that 'dataset' made; default: that of the notebooks"),
+    out: typing.Optional[Path] = typer.Option(None, help="folder for the trained model; default: that of the notebooks"),
     profile: str = typer.Option("quick", help="profile that gives rates, steps and the foundation"),
     foundation: str = typer.Option("", help="'embedded', a hub id or a folder; default: the profile's"),
     steps: int = typer.Option(0, help="optimizer steps; default: the profile's"),
     seed: typing.Optional[int] = typer.Option(None, help="training seed; default: the profile's first"),
 ) -> None:
-    """Fine-tune the foundation by one strategy."""
+    """Fine-tune the foundation by one strategy; on many GPUs by 'accelerate launch -m sarnb finetune …'."""
     from sarnb.commands import finetune_command
 
     finetune_command(strategy, data, out, profile, foundation, steps, seed)

@@ -8,6 +8,7 @@ from sarnb.data.dataset import ImageSet, load_set
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
 from sarnb.profile import load_profile
+from sarnb.settings import results_root
 
 
 def dataset_command(
@@ -43,27 +44,25 @@ def dataset_command(
     print(f"{out}: {', '.join(f'{name} {number}' for name, number in card['totals'].items())} images; {out / 'README.md'} describes them")
 
 
-def finetune_command(strategy: str, data: Path, out: Path, profile: str, foundation: str, steps: int, seed: int | None) -> None:
-    """Fine-tunes the foundation on ``data/train``, with ``data/val`` for the held-out loss, and saves the model."""
-    chosen = {"train_steps": steps, "warmup_steps": 0} if steps else {}
-    values = load_profile(profile, **chosen)
+def finetune_command(
+    strategy: str, data: Path | None, out: Path | None, profile: str, foundation: str, steps: int, seed: int | None
+) -> None:
+    """Fine-tunes the foundation on ``data/train``, with ``data/val`` for the held-out loss, and saves the model.
+
+    Several processes of ``accelerate launch`` share the work; the defaults are the folders of the notebooks.
+    """
+    values = load_profile(profile, **({"train_steps": steps, "warmup_steps": 0} if steps else {}))
     from sarnb.model.strategy import find_strategy
 
     plan = find_strategy(strategy)  # a wrong name is told before the images are read
-    train, val = load_set(data / "train"), load_set(data / "val") if (data / "val").is_dir() else None
-    from sarnb.model.export import save_trained
-    from sarnb.model.foundation import load_foundation
-    from sarnb.train.finetune import FinetuneConfig, finetune
+    from sarnb.generate.run import train
+    from sarnb.train.finetune import FinetuneConfig
 
-    config = FinetuneConfig(
-        steps=values.train_steps, batch_size=values.batch_size, seed=values.train_seeds[0] if seed is None else seed,
-        lr_unet_full=values.lr_unet_full, lr_unet_lora=values.lr_unet_lora, lr_text_lora=values.lr_text_lora,
-        lr_token=values.lr_token, warmup_steps=values.warmup_steps, ema_decay=values.ema_decay,
-        checkpoint_every=values.checkpoint_every)
-    pipe = load_foundation(foundation or values.foundation)
-    result = finetune(pipe, plan, train, config, out, val)
-    save_trained(pipe, plan, out, {**result.record, "cost": result.cost})
-    print(f"{out}: {plan.name}, {config.steps} steps, last loss {result.history['loss'].iloc[-1]:.4g}")
+    config = FinetuneConfig.of(values, seed)
+    results = results_root() / values.name
+    data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
+    history, _ = train(plan, foundation or values.foundation, data, out, config, out.parent / "cache")
+    print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 
 def generate_command(model: str, out: Path, data: Path, profile: str, foundation: str, per_class: int) -> None:

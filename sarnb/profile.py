@@ -49,6 +49,7 @@ class Profile:
     train_steps: int = _value("optimizer steps of each fine-tuning", 1)
     batch_size: int = _value("images per optimizer step", 1)
     lr_unet_full: float = _value("learning rate of the full UNet", 0, 1)
+    lr_unet_scratch: float = _value("learning rate of the UNet that starts from random weights", 0, 1)
     lr_unet_lora: float = _value("learning rate of the UNet's LoRA", 0, 1)
     lr_text_lora: float = _value("learning rate of the text encoders' LoRA", 0, 1)
     lr_token: float = _value("learning rate of the <SAR> token", 0, 1)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from accelerate import PartialState
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, write_json
@@ -106,11 +107,13 @@ def train(
     # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
     training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
     result = finetune(pipe, strategy, data, config, training, val, cache, prior)
-    (out / HISTORY).unlink(missing_ok=True)
-    save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
-    os.replace(training / HISTORY, history)
-    for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
-        shutil.rmtree(folder)
+    if PartialState().is_main_process:
+        (out / HISTORY).unlink(missing_ok=True)
+        save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
+        os.replace(training / HISTORY, history)
+        for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
+            shutil.rmtree(folder)
+    PartialState().wait_for_everyone()
     return result.history, result.cost
 
 

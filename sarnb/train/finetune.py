@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,13 @@ class FinetuneConfig:
                 raise InputError(f"{field.name} is {getattr(self, field.name)}; give a positive number")
         if not 0 <= self.caption_dropout < 1:
             raise InputError(f"caption_dropout is {self.caption_dropout}; give a number from 0 up to, not including, 1")
+
+    @classmethod
+    def of(cls, profile: Any, seed: int | None = None) -> FinetuneConfig:
+        """What a profile says of training: its values of the same names; ``seed``, or the first of its training seeds."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"seed"}
+        values = {name: getattr(profile, name) for name in names if hasattr(profile, name)}
+        return cls(steps=profile.train_steps, seed=profile.train_seeds[0] if seed is None else seed, **values)
 
     def rate(self, strategy: Strategy, component: str) -> float:
         """Peak learning rate of a component ("unet", "text", "token") under ``strategy``."""

@@ -183,7 +183,8 @@ def train_loop(
             _save(run)
     bar.close()
     _adopt_average(run)
-    run.accelerator.end_training()
+    for tracker in run.accelerator.trackers:  # ``end_training`` would close the process group too, which others still need
+        tracker.finish()
     return _history(run.rows)
 
 

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -189,37 +183,3 @@ def test_tracker_writes_the_rows_of_the_history(tmp_path):
     found = events.Scalars("loss")
     assert [event.step for event in found] == history["step"].tolist()
     np.testing.assert_allclose([event.value for event in found], history["loss"], rtol=1e-6)
-
-
-WORKER = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from test_4_train_loop import config, regression
-from sarnb.train.loop import train_loop
-torch.set_num_threads(1)
-network, loss = regression()
-train_loop({"net": network}, loss, config(10, ema_decay=0.9), __import__("pathlib").Path(sys.argv[2]), batch_size=16)
-torch.save(network.state_dict(), sys.argv[2] + "/rank" + __import__("os").environ["RANK"] + ".pt")
-"""
-
-
-def test_two_processes_train_as_one(tmp_path):
-    """Distributed data parallel over gloo: each process sees its half of the batch, gradients are averaged."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = tmp_path / "together"
-    together.mkdir()
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(together)]
-    workers = [subprocess.Popen(command, env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
-               for rank in ("0", "1")]
-    told = [worker.communicate(timeout=100)[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], told
-    alone, loss = regression()
-    history = train_loop({"net": alone}, loss, config(10, ema_decay=0.9), tmp_path / "alone", batch_size=16)
-    np.testing.assert_allclose(pd.read_csv(together / "history.csv")["loss"], history["loss"], rtol=1e-5)
-    for rank in ("0", "1"):
-        found = torch.load(together / f"rank{rank}.pt", weights_only=True)
-        for name, value in alone.state_dict().items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
