@@ -38,7 +38,7 @@ from sarnb.model.tokenizer import train_tokenizer
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
-from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_decoder, pretrain_vae
+from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_vae
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
@@ -133,8 +133,9 @@ def decoder_stage(
     torch.manual_seed(recipe.seed + 1)  # of the new discriminator
     loop = _loop(recipe, recipe.decoder_steps, recipe.decoder_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
     weights = VaeLossWeights(adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
-    pretrain_decoder(
-        vae, scenes, textures, loop, out / "decoder", batch_size=recipe.vae_batch, weights=weights, features=features
+    pretrain_vae(
+        vae, scenes, textures, loop, out / "decoder",
+        batch_size=recipe.vae_batch, weights=weights, features=features, decoder_only=True,
     )
 
 

@@ -157,47 +157,17 @@ def pretrain_vae(
     crop: int = 64,
     weights: VaeLossWeights = VaeLossWeights(),
     features: nn.Module | None = None,
+    decoder_only: bool = False,
 ) -> pd.DataFrame:
-    """Train a general VAE on optical scenes and texture pictures (uint8 [N, H, W, 3]), five to three; no SAR.
+    """Train a general VAE on crops of optical scenes and texture pictures (uint8 [N, H, W, 3]), ``mixed_crops``; no SAR.
 
-    A quarter of the pictures is shown as grey.
+    ``decoder_only`` leaves encoder and latents as they are, and so all that was built on them.
     """
-    vae.train().requires_grad_(True)
-    return _adversarial(vae, scenes, textures, config, out, batch_size, crop, weights, features)
-
-
-def pretrain_decoder(
-    vae: AutoencoderKL,
-    scenes: np.ndarray,
-    textures: np.ndarray,
-    config: LoopConfig,
-    out: Path,
-    *,
-    batch_size: int = 16,
-    crop: int = 64,
-    weights: VaeLossWeights = VaeLossWeights(),
-    features: nn.Module | None = None,
-) -> pd.DataFrame:
-    """The same for the decoder alone (with ``post_quant_conv``): the latents stay, and so does all that was built on them."""
-    vae.eval().requires_grad_(False)
-    for part in (vae.decoder, vae.post_quant_conv):
-        part.train().requires_grad_(True)
-    return _adversarial(vae, scenes, textures, config, out, batch_size, crop, weights, features)
-
-
-def _adversarial(
-    vae: AutoencoderKL,
-    scenes: np.ndarray,
-    textures: np.ndarray,
-    config: LoopConfig,
-    out: Path,
-    batch_size: int,
-    crop: int,
-    weights: VaeLossWeights,
-    features: nn.Module | None,
-) -> pd.DataFrame:
-    """Train what of ``vae`` has ``requires_grad``, against a new discriminator."""
     discriminator = PatchDiscriminator()
+    trained = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
+    vae.eval().requires_grad_(False)
+    for part in trained:
+        part.train().requires_grad_(True)
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
         pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step))).to(vae.device)

@@ -16,7 +16,7 @@ from sarnb.train.vae import (
     hinge_discriminator_loss,
     kl_to_unit_normal,
     mixed_crops,
-    pretrain_decoder,
+    pretrain_vae,
     random_crops,
 )
 
@@ -89,7 +89,8 @@ def test_decoder_training_leaves_every_latent_bit_identical(tmp_path):
     before = encode_posterior(vae, scenes)
     decoder = [p.clone() for p in vae.decoder.parameters()]
     loop = LoopConfig(steps=2, learning_rate=1e-3)
-    pretrain_decoder(vae, scenes, pictures(4), loop, tmp_path, batch_size=4, crop=32, weights=VaeLossWeights(adversarial_start=0.0))
+    weights = VaeLossWeights(adversarial_start=0.0)
+    pretrain_vae(vae, scenes, pictures(4), loop, tmp_path, batch_size=4, crop=32, weights=weights, decoder_only=True)
     assert all(torch.equal(a, b) for a, b in zip(before, encode_posterior(vae, scenes)))
     assert any(not torch.equal(a, b) for a, b in zip(decoder, vae.decoder.parameters()))
     assert not any(p.requires_grad for p in vae.parameters())
