@@ -69,9 +69,9 @@ class FoundationRecipe:
     text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: tuple[int, ...] = (4_000,)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
+    unet_steps: tuple[int, ...] = (3_200,)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
-    unet_rate: float = 4e-4
+    unet_rate: float = 5e-4
     unet_ema: float = 0.999
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1

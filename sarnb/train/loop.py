@@ -24,7 +24,7 @@ from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sarnb.errors import InputError
+from sarnb.errors import DivergedError, InputError
 from sarnb.train.checkpoint import load_checkpoint, save_checkpoint
 from sarnb.train.precision import autocast
 
@@ -161,8 +161,8 @@ def train_loop(
 
     Raises
     ------
-    InputError : nothing trains, the batch cannot be shared out, the loss is not finite (the last checkpoint stands), or
-        the disk is full.
+    InputError : nothing trains, the batch cannot be shared out, or the disk is full.
+    DivergedError : the loss is not finite; the last checkpoint stands.
     """
     run = _start(modules, config, out, identity, batch_size, groups, trackers, label)
     if run.done == 0 and validate is not None:
@@ -268,7 +268,7 @@ def _log(run: _Run) -> str:
     first = run.done - len(run.pending)
     bad = ~np.isfinite(losses[:, names.index("loss")])
     if bad.any():
-        raise InputError(
+        raise DivergedError(
             f"{run.label}: the loss is {losses[bad.argmax(), names.index('loss')]} at step {first + int(bad.argmax())}; "
             f"lower the learning rate and run again, the last good checkpoint stands in {run.out}"
         )
