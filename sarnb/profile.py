@@ -53,6 +53,8 @@ class Profile:
     lr_unet_lora: float = _value("learning rate of the UNet's LoRA", 0, 1)
     lr_text_lora: float = _value("learning rate of the text encoders' LoRA", 0, 1)
     lr_token: float = _value("learning rate of the <SAR> token", 0, 1)
+    lr_factors: tuple[float, ...] = _value("grid of factors on a strategy's rates; one = nothing is tried", 1e-4, 1e4)
+    tune_steps: int = _value("optimizer steps of one trial of the grid", 1)
     warmup_steps: int = _value("steps of linear learning-rate warm-up", 0)
     ema_decay: float = _value("decay of the weight average; 0 = off", 0, 0.99999)
     ranks: tuple[int, ...] = _value("LoRA ranks of the sweep", 1, 1024)
@@ -139,10 +141,11 @@ def _checked(profile: Profile, item: dataclasses.Field, kind: typing.Any) -> typ
     sentence = f"{item.name} is {value!r}"
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)) or not value:
-            raise InputError(f"{sentence}, it must be a non-empty list of whole numbers ({item.metadata['meaning']})")
+            kinds = {int: "whole numbers", float: "numbers"}[typing.get_args(kind)[0]]
+            raise InputError(f"{sentence}, it must be a non-empty list of {kinds} ({item.metadata['meaning']})")
         if len(set(map(str, value))) != len(value):
             raise InputError(f"{sentence}, no number may come twice ({item.metadata['meaning']})")
-        return tuple(_scalar(v, int, item, sentence) for v in value)
+        return tuple(_scalar(v, typing.get_args(kind)[0], item, sentence) for v in value)
     return _scalar(value, kind, item, sentence)
 
 
