@@ -19,6 +19,7 @@ from sarnb.errors import InputError
 FOLDER = Path(__file__).parent / "profiles"
 SENSORS = ("airborne-x", "terrasar-x", "sentinel-1", "umbra")
 SOURCES = ("twin", "sarlo80")
+OPTIMIZERS = ("adamw", "adamw8bit")
 
 
 def _value(meaning: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> typing.Any:
@@ -48,6 +49,9 @@ class Profile:
     judge_images: int = _value("images that train the SAR-CLIP judge", 2)
     train_steps: int = _value("optimizer steps of each fine-tuning", 1)
     batch_size: int = _value("images per optimizer step", 1)
+    accumulate: int = _value("micro-batches that share out the batch of one step", 1)
+    gradient_checkpointing: bool = _value("activations computed twice instead of stored, for less memory")
+    optimizer: str = _value("optimizer of fine-tuning", choices=OPTIMIZERS)
     lr_unet_full: float = _value("learning rate of the full UNet", 0, 1)
     lr_unet_scratch: float = _value("learning rate of the UNet that starts from random weights", 0, 1)
     lr_unet_lora: float = _value("learning rate of the UNet's LoRA", 0, 1)
@@ -77,6 +81,8 @@ class Profile:
             raise InputError(f"profile name {self.name!r}: use letters, digits, '-', '_' and '.', it names a folder")
         if self.image_size % 8:
             raise InputError(f"profile {self.name}: image_size is {self.image_size}, it must be a multiple of 8")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"profile {self.name}: accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
         if self.batch_size > self.train_images:
             raise InputError(
                 f"profile {self.name}: batch_size {self.batch_size} is above train_images {self.train_images}; lower it")
@@ -150,7 +156,11 @@ def _checked(profile: Profile, item: dataclasses.Field, kind: typing.Any) -> typ
 
 
 def _scalar(value: typing.Any, kind: type, item: dataclasses.Field, sentence: str) -> typing.Any:
-    words = {int: "a whole number", float: "a number", str: "a text"}
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{sentence}, it must be {words[kind]} ({item.metadata['meaning']})")
+        return value
     whole = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = isinstance(value, str) if kind is str else whole and (kind is float or isinstance(value, int))
     if not fits or value != value:

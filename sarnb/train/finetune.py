@@ -53,6 +53,8 @@ class FinetuneConfig:
     ema_decay: float = 0.0  # moving average of the weights; 0 is none
     max_grad_norm: float = 1.0
     accumulate: int = 1  # micro-batches a step
+    gradient_checkpointing: bool = False  # activations are computed twice instead of stored
+    optimizer: str = "adamw"  # or "adamw8bit" on CUDA
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
     noise_offset: float = 0.0  # standard deviation of a further noise that is constant over a channel; 0 is none
@@ -203,6 +205,8 @@ def finetune(
         record["prior"] = content_key(prior.images, *prior.captions)
     reset_peak_memory()
     groups = prepare(pipe, strategy, config.seed)
+    if config.gradient_checkpointing:
+        _checkpoint_activations(pipe)
     latents = cache_latents(pipe, data.images, cache)
     captions = captions_of(data, strategy.token)
     if prior is not None:
@@ -329,6 +333,19 @@ def held_out_loss(
                 )
             total += float(value) * len(chosen)
     return total / (count * len(grid))
+
+
+def _checkpoint_activations(pipe: StableDiffusionXLPipeline) -> None:
+    """Gradient checkpointing (Chen et al. 2016) in the UNet, and in text encoders that train.
+
+    Both libraries checkpoint in training mode only; none of these networks has dropout, so that the mode changes nothing else.
+    """
+    pipe.unet.enable_gradient_checkpointing()
+    pipe.unet.train()
+    for encoder in (pipe.text_encoder, pipe.text_encoder_2):
+        if any(p.requires_grad for p in encoder.parameters()):
+            encoder.gradient_checkpointing_enable()
+            encoder.train()
 
 
 def _identity(record: dict) -> str:

@@ -43,6 +43,7 @@ class Share:
 
 
 WHOLE = Share()
+OPTIMIZERS = ("adamw", "adamw8bit")
 Loss = Callable[[dict[str, nn.Module], int, Share], Tensor | dict[str, Tensor]]
 
 
@@ -56,6 +57,7 @@ class LoopConfig:
     schedule: str = "constant"  # after the warm-up: "constant" or "cosine" down to a tenth
     weight_decay: float = 0.01  # decoupled, AdamW
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW
+    optimizer: str = "adamw"  # or "adamw8bit": moments in 8 bits, on CUDA, by the package bitsandbytes
     ema_decay: float = 0.0  # moving average of the weights; 0 is none
     max_grad_norm: float = 1.0  # global norm at which gradients are clipped
     accumulate: int = 1  # micro-batches that share out the batch of one optimiser step, for less memory
@@ -74,6 +76,8 @@ class LoopConfig:
             raise InputError(f"learning_rate is {self.learning_rate}; give a positive number")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
         if self.schedule not in ("constant", "cosine"):
             raise InputError(f"schedule is {self.schedule!r}; choose constant or cosine")
 
@@ -218,7 +222,7 @@ def _start(
             f"{config.accumulate} micro-batch(es) each; give a multiple of {shares}"
         )
     groups = groups or [{"params": parameters, "lr": config.learning_rate}]
-    optimizer = torch.optim.AdamW(groups, betas=config.betas, weight_decay=config.weight_decay)
+    optimizer = _adamw(config)(groups, betas=config.betas, weight_decay=config.weight_decay)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = [p.detach().clone() for p in parameters] if config.ema_decay else None
     identity = f"{identity}|{config}"
@@ -230,6 +234,19 @@ def _start(
         config, out, identity, batch_size, label, accelerator, modules, dict(zip(modules, prepared)), parameters, optimizer,
         peaks, average, extra.get("history", []), done,
     )
+
+
+def _adamw(config: LoopConfig) -> type[torch.optim.Optimizer]:
+    """The class of the configured optimiser."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise InputError('optimizer is "adamw8bit", which needs the package bitsandbytes; install it, or choose "adamw"') from error
+    if not torch.cuda.is_available():
+        raise InputError('optimizer is "adamw8bit", which needs a CUDA graphics card; choose "adamw"')
+    return AdamW8bit
 
 
 def _optimise(run: _Run, loss: Loss) -> None:

@@ -226,6 +226,25 @@ def test_micro_batches_train_as_the_whole_batch(name, tmp_path):
         torch.testing.assert_close(found[key], expected[key], rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", ["unet-full", "hybrid-r4"])
+def test_checkpointed_activations_train_alike(name, monkeypatch, tmp_path):
+    from torch.utils import checkpoint
+
+    calls, original = [], checkpoint.checkpoint
+    monkeypatch.setattr(checkpoint, "checkpoint", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
+    strategy, data = find_strategy(name), tiny_set()
+    stored = finetune(first := tiny_pipeline(), strategy, data, CONFIG, tmp_path / "stored")
+    assert not calls
+    config = replace(CONFIG, gradient_checkpointing=True)
+    computed = finetune(second := tiny_pipeline(), strategy, data, config, tmp_path / "computed")
+    assert calls
+    # The same sums in another order: gradients of what several blocks share arrive one after the other.
+    np.testing.assert_allclose(computed.history["loss"], stored.history["loss"], rtol=1e-4)
+    expected, found = weights(first), weights(second)
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=2e-4)
+
+
 def test_captions_hold_the_token_where_it_is_learned():
     data = tiny_set(2)
     assert all(caption.count(TOKEN) == 1 for several in captions_of(data, token=True) for caption in several)

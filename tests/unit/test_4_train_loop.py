@@ -144,7 +144,8 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert (tmp_path / checkpoint.NAME).read_bytes() == before
 
 
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "linear"}])
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "linear"},
+                                     {"accumulate": 0}, {"optimizer": "sgd"}])
 def test_impossible_configuration_is_refused(changes):
     with pytest.raises(InputError):
         config(**changes)
@@ -183,3 +184,10 @@ def test_tracker_writes_the_rows_of_the_history(tmp_path):
     found = events.Scalars("loss")
     assert [event.step for event in found] == history["step"].tolist()
     np.testing.assert_allclose([event.value for event in found], history["loss"], rtol=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has the hardware")
+def test_eight_bit_moments_need_their_package_and_hardware(tmp_path):
+    network, loss = regression()
+    with pytest.raises(InputError, match='adamw8bit.*choose "adamw"'):
+        train_loop({"net": network}, loss, config(optimizer="adamw8bit"), tmp_path)
