@@ -28,8 +28,8 @@ class FoundationConfig:
     """Sizes of a miniature SDXL; the defaults are those of the embedded foundation."""
 
     image_size: int = 128  # px
-    latent_channels: int = 16
-    vae_channels: tuple[int, ...] = (16, 32, 64, 128)  # four levels: downsampling 8, as SDXL
+    latent_channels: int = 8
+    vae_channels: tuple[int, ...] = (24, 48, 96, 160)  # four levels: downsampling 8, as SDXL
     vae_layers: int = 1
     unet_channels: tuple[int, ...] = (96, 160, 256)  # attention from the second level on, as SDXL
     unet_layers: int = 1

@@ -57,21 +57,21 @@ class FoundationRecipe:
     scenes: int = 16_000  # captioned optical scenes, all classes and compositions
     textures: int = 12_000  # dead leaves and power-law noise, 64 px
     vae_batch: int = 16  # crops; five eighths of scenes, the rest of textures
-    vae_crops: tuple[int, ...] = (32, 64)  # px, one cosine cycle each: small crops learn fast, larger ones mend the borders
-    vae_steps: tuple[int, ...] = (4_500, 1_600)
-    vae_rates: tuple[float, ...] = (2e-3, 1e-3)
-    vae_adversarial: tuple[float, ...] = (0.0, 0.05)  # weight of the discriminator
-    vae_kl: float = 3e-4  # costs 0.005 of the pixels' range in noise and rids the latents of detail that no eye sees
-    decoder_steps: int = 600  # then the decoder alone, against a stronger discriminator: the latents stay
+    vae_crops: tuple[int, ...] = (64,)  # px, one cosine cycle each
+    vae_steps: tuple[int, ...] = (2_200,)
+    vae_rates: tuple[float, ...] = (1e-3,)
+    vae_kl: float = 1e-6
+    vae_adversarial: float = 0.05  # weight of the discriminator, which joins each cycle half-way
+    decoder_steps: int = 1_500  # then the decoder alone, against a stronger discriminator: the latents stay
     decoder_rate: float = 5e-4
     decoder_adversarial: float = 0.2
     vocabulary: int = 1_400  # tokens
     text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: tuple[int, ...] = (3_200,)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
+    unet_steps: tuple[int, ...] = (1_600, 3_400)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
-    unet_rate: float = 5e-4
+    unet_rate: float = 4e-4
     unet_ema: float = 0.999
     min_snr_gamma: float = 5.0
     caption_dropout: float = 0.1
@@ -113,10 +113,10 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
     textures = texture_pictures(recipe.textures, recipe.seed)
-    cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, recipe.vae_adversarial, strict=True)
-    for cycle, (steps, rate, crop, adversarial) in enumerate(cycles, start=1):
+    weights = VaeLossWeights(kl=recipe.vae_kl, adversarial=recipe.vae_adversarial, adversarial_start=0.5)
+    cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, strict=True)
+    for cycle, (steps, rate, crop) in enumerate(cycles, start=1):
         loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-        weights = VaeLossWeights(kl=recipe.vae_kl, adversarial=adversarial, adversarial_start=0.2)
         pretrain_vae(
             vae, scenes, textures, loop, out / f"vae-{cycle}",
             batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features,
