@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
 from sarnb.errors import InputError
@@ -133,3 +133,38 @@ def test_damage_and_mismatch_are_named(foundation, tmp_path):
         load_trained(foundation, tmp_path)
     with pytest.raises(InputError, match="nothing to save"):
         save_trained(pipe, find_strategy("zero-shot"), tmp_path)
+
+
+# Names in files of other tools: diffusers on transformers 4, in its own and in peft's style.
+LAYER = "{encoder}.text_model.encoder.layers.0.self_attn.{projection}"
+STYLES = {
+    "diffusers": (LAYER + ".lora_linear_layer.down.weight", LAYER + ".lora_linear_layer.up.weight"),
+    "peft": (LAYER + ".lora_A.weight", LAYER + ".lora_B.weight"),
+}
+
+
+@pytest.mark.parametrize("style", sorted(STYLES))
+def test_text_lora_of_other_tools_is_read(style, tmp_path):
+    """A file as transformers 4 had it, loaded here, changes each encoder as the product of its matrices says."""
+    generator = torch.Generator().manual_seed(7)
+    pipe, weights, products = tiny_pipeline(), {}, {}
+    for encoder in ("text_encoder", "text_encoder_2"):
+        width = getattr(pipe, encoder).config.hidden_size
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            down, up = torch.randn(2, width, generator=generator), torch.randn(width, 2, generator=generator)
+            names = (name.format(encoder=encoder, projection=projection) for name in STYLES[style])
+            weights |= dict(zip(names, (down, up)))
+            products[encoder, projection] = up @ down
+    save_file(weights, tmp_path / LORA_FILE)
+    before = {key: attention(pipe, *key).weight.detach().clone() for key in products}
+    pipe.load_lora_weights(tmp_path, weight_name=LORA_FILE)
+    pipe.fuse_lora(components=["text_encoder", "text_encoder_2"])
+    pipe.unload_lora_weights()
+    for key, product in products.items():
+        torch.testing.assert_close(attention(pipe, *key).weight, before[key] + product, atol=1e-5, rtol=1e-5)
+
+
+def attention(pipe, encoder: str, projection: str):
+    """One projection of the first layer's attention, whatever prefix this version of transformers gives it."""
+    names = dict(getattr(pipe, encoder).named_modules())
+    return next(layer for name, layer in names.items() if name.endswith(f"encoder.layers.0.self_attn.{projection}"))
