@@ -69,7 +69,7 @@ class FoundationRecipe:
     text_steps: int = 350  # contrastive, of both text towers and the image tower
     text_batch: int = 64
     text_rate: float = 1e-3
-    unet_steps: tuple[int, ...] = (1_600, 3_400)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
+    unet_steps: tuple[int, ...] = (1_600, 2_800)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
     unet_rate: float = 4e-4
     unet_ema: float = 0.999
