@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_libc = ctypes.CDLL(None)
 _before_resets = [0.0]  # [MB]; the kernel forgets the earlier peak at a reset, also for getrusage
 
 
@@ -21,8 +24,14 @@ def resident_peak_mb() -> float:
 
 
 def reset_resident_peak() -> None:
-    """Start a new peak where the system can (Linux); elsewhere the peak stays that of the whole process."""
+    """Start a new peak where the system can (Linux); elsewhere the peak stays that of the whole process.
+
+    What earlier work freed goes back to the system first, so that it does not count for what comes next.
+    """
     _before_resets[0] = process_peak_mb()
+    gc.collect()
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
     try:
         _CLEAR.write_text("5")  # 5 resets the peak resident set size, see man 5 proc
     except OSError:

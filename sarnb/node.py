@@ -52,8 +52,15 @@ def run_node(name: str, plan_file: Path) -> None:
         say(f"{name}  done in {time.monotonic() - start:.0f} s")
 
 
+# glibc gives every large freed array back to the system and asks for the next one anew; on small models that costs a tenth
+# of a training step and more. With these, which other systems ignore, a process keeps what it freed.
+KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30), "MALLOC_TOP_PAD_": str(64 * 2**20)}
+
+
 def set_environment(threads: int, offline: bool, root: str) -> None:
     """Sets what the kernel inherits: capped threads, no hub where nothing has to come from it, the package's folder."""
+    for name, value in KEEP_FREED_MEMORY.items():
+        os.environ.setdefault(name, value)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
