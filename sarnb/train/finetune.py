@@ -195,14 +195,7 @@ def finetune(
     if strategy.prior and prior is None:
         raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prior)")
     prior = prior if strategy.prior else None
-    record = {
-        "strategy": asdict(strategy),
-        "foundation": foundation_fingerprint(pipe),
-        "data": training_key(data),
-        "config": asdict(config),
-    }
-    if prior is not None:
-        record["prior"] = content_key(prior.images, *prior.captions)
+    record = _record(pipe, strategy, data, config, prior)
     reset_peak_memory()
     groups = prepare(pipe, strategy, config.seed)
     if config.gradient_checkpointing:
@@ -333,6 +326,17 @@ def held_out_loss(
                 )
             total += float(value) * len(chosen)
     return total / (count * len(grid))
+
+
+def _record(pipe, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None) -> dict:
+    """What identifies a training."""
+    record = {
+        "strategy": asdict(strategy),
+        "foundation": foundation_fingerprint(pipe),
+        "data": training_key(data),
+        "config": asdict(config),
+    }
+    return record if prior is None else record | {"prior": content_key(prior.images, *prior.captions)}
 
 
 def _checkpoint_activations(pipe: StableDiffusionXLPipeline) -> None:
