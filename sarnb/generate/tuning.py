@@ -21,7 +21,7 @@ from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy
 from sarnb.train.cache import content_key
 from sarnb.train.checkpoint import NAME as CHECKPOINT
-from sarnb.train.finetune import FinetuneConfig, finetune, training_key
+from sarnb.train.finetune import FinetuneConfig, PriorSet, finetune, training_key
 from sarnb.train.history import last
 
 TRIAL = "trial.json"
@@ -47,9 +47,12 @@ def scaled(strategy: Strategy, config: FinetuneConfig, factor: float) -> Finetun
 
 
 def tune_rates(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, factors: Sequence[float], steps: int
+    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, factors: Sequence[float], steps: int,
+    prior: PriorSet | None = None,
 ) -> RateChoice:
     """Try every factor for ``steps`` steps from the foundation; a finished trial in ``out`` is read back.
+
+    ``prior``: see ``finetune``; it belongs to a strategy with prior preservation.
 
     With one factor nothing is tried: the table then holds it, without a held-out loss. Raises ``InputError`` for no factor,
     a factor that is not positive, a set without validation images, and what ``finetune`` refuses.
@@ -59,32 +62,35 @@ def tune_rates(
     rows = []
     for factor in factors:
         trial = replace(scaled(strategy, config, factor), steps=steps, warmup_steps=min(config.warmup_steps, steps // 4))
-        held_out = float("nan") if len(factors) == 1 else _try(strategy, foundation, Path(data_dir), Path(out), trial)
+        held_out = float("nan") if len(factors) == 1 else _try(strategy, foundation, Path(data_dir), Path(out), trial, prior)
         rows.append({"strategy": strategy.name, "factor": factor, **rates_of(strategy, trial), "steps": steps, "held_out": held_out})
     table = pd.DataFrame(rows)
     best = int(table["held_out"].idxmin()) if len(factors) > 1 else 0
     return RateChoice(scaled(strategy, config, factors[best]), table.assign(chosen=table.index == best))
 
 
-def _try(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig) -> float:
+def _try(
+    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, prior: PriorSet | None
+) -> float:
     """Held-out loss at the end of one short training, infinite where it diverged; its checkpoint is not kept."""
     data, val = load_set(data_dir / "train"), load_set(data_dir / "val")
     pipe = load_foundation(foundation)
     parts = [json.dumps(asdict(value), sort_keys=True) for value in (strategy, config)]
+    parts += [content_key(prior.images, *prior.captions)] if prior is not None else []
     folder = out / content_key(*parts, foundation_fingerprint(pipe), training_key(data), training_key(val))
     try:
         held_out = json.loads((folder / TRIAL).read_text(encoding="utf-8"))["held_out"]
     except (OSError, ValueError, KeyError):
-        held_out = _held_out(pipe, strategy, data, config, folder, val, out.parent / "cache")
+        held_out = _held_out(pipe, strategy, data, config, folder, val, out.parent / "cache", prior)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / TRIAL, {"strategy": strategy.name, "held_out": held_out})
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return float("inf") if held_out is None else held_out
 
 
-def _held_out(pipe, strategy, data, config, folder, val, cache) -> float | None:
+def _held_out(pipe, strategy, data, config, folder, val, cache, prior) -> float | None:
     """The last held-out loss of a training; None where it diverged, which loses against every other rate."""
     try:
-        return last(finetune(pipe, strategy, data, config, folder, val, cache).history)
+        return last(finetune(pipe, strategy, data, config, folder, val, cache, prior).history)
     except DivergedError:
         return None

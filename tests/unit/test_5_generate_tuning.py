@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ import sarnb.generate.tuning as module
 from sarnb.errors import DivergedError, InputError
 from sarnb.generate.tuning import rates_of, scaled, tune_rates
 from sarnb.model.strategy import find_strategy
-from sarnb.train.finetune import FinetuneConfig
+from sarnb.train.finetune import FinetuneConfig, PriorSet
 
 CONFIG = FinetuneConfig(steps=50, batch_size=4, warmup_steps=10, precision="fp32", lr_unet_full=1e-2, lr_token=2e-2)
 
@@ -36,7 +38,7 @@ def trained_as(monkeypatch, losses: dict[float, float]) -> list[FinetuneConfig]:
     """Replace the training: its held-out loss follows from the rate; the configurations it was asked for."""
     asked = []
 
-    def finetune(pipe, strategy, data, config, folder, val, cache):
+    def finetune(pipe, strategy, data, config, folder, val, cache, prior):
         asked.append(config)
         loss = losses[config.lr_unet_full]
         if np.isnan(loss):
@@ -69,3 +71,12 @@ def test_one_factor_is_no_trial_and_senseless_grids_are_refused(tmp_path):
     for factors in ((), (0.0, 1.0)):
         with pytest.raises(InputError, match="factors"):
             tune_rates(find_strategy("unet-full"), "nowhere", tmp_path, tmp_path, CONFIG, factors, 8)
+
+
+def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
+    prior = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
+    strategy = replace(find_strategy("hybrid+prior"), rank=4)
+    with pytest.raises(InputError, match="draw them first"):
+        tune_rates(strategy, "x", tmp_path, tmp_path / "trials", CONFIG, (0.5, 1.0), 2)
+    choice = tune_rates(strategy, "x", tmp_path, tmp_path / "trials", CONFIG, (0.5, 1.0), 2, prior)
+    assert np.isfinite(choice.table["held_out"]).all()
