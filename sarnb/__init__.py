@@ -8,9 +8,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+OTHER_VAE = "+vae="
 __version__ = "0.1.0"
 
 
 def foundation_path() -> Path:
     """Folder of the embedded foundation, a miniature SDXL that ``DiffusionPipeline.from_pretrained`` opens."""
     return Path(__file__).parent / "model" / "embedded"
+
+
+def split_foundation(spec: str) -> tuple[str, str]:
+    """"FOUNDATION+vae=VAE", a foundation with another autoencoder, in two; the second is empty for the foundation's own.
+
+    >>> split_foundation("stabilityai/stable-diffusion-xl-base-1.0+vae=madebyollin/sdxl-vae-fp16-fix")
+    ('stabilityai/stable-diffusion-xl-base-1.0', 'madebyollin/sdxl-vae-fp16-fix')
+    """
+    base, _, vae = spec.partition(OTHER_VAE)
+    return base, vae

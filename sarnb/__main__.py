@@ -91,14 +91,19 @@ def finetune(
     data: typing.Optional[Path] = typer.Option(None, help="data set that 'dataset' made; default: that of the notebooks"),
     out: typing.Optional[Path] = typer.Option(None, help="folder for the trained model; default: that of the notebooks"),
     profile: str = typer.Option("quick", help="profile that gives rates, steps and the foundation"),
-    foundation: str = typer.Option("", help="'embedded', a hub id or a folder; default: the profile's"),
+    foundation: str = typer.Option("", help="'embedded', a hub id or a folder, with +vae=… another autoencoder; default: the profile's"),
     steps: int = typer.Option(0, help="optimizer steps; default: the profile's"),
     seed: typing.Optional[int] = typer.Option(None, help="training seed; default: the profile's first"),
+    tracker: list[str] = typer.Option([], help="follow the training in 'tensorboard' (or another tracker of accelerate)"),
 ) -> None:
-    """Fine-tune the foundation by one strategy; on many GPUs by 'accelerate launch -m sarnb finetune …'."""
+    """Fine-tune the foundation by one strategy.
+
+    On many GPUs: 'accelerate launch --config_file sarnb/profiles/accelerate/ddp.yaml -m sarnb finetune …', or fsdp.yaml
+    beside it where one card cannot hold the model.
+    """
     from sarnb.commands import finetune_command
 
-    finetune_command(strategy, data, out, profile, foundation, steps, seed)
+    finetune_command(strategy, data, out, profile, foundation, steps, seed, tracker)
 
 
 @app.command()
@@ -107,7 +112,7 @@ def generate(
     out: Path = typer.Argument(help="folder for the images"),
     data: Path = typer.Option(..., help="data set whose test classes are drawn"),
     profile: str = typer.Option("quick", help="profile that gives sampler, guidance and number"),
-    foundation: str = typer.Option("", help="'embedded', a hub id or a folder; default: the profile's"),
+    foundation: str = typer.Option("", help="'embedded', a hub id or a folder, with +vae=… another autoencoder; default: the profile's"),
     per_class: int = typer.Option(0, help="images per class; default: the profile's"),
 ) -> None:
     """Generate the evaluation images of a model."""
@@ -118,17 +123,24 @@ def generate(
 
 @app.command()
 def evaluate(
-    samples: Path = typer.Argument(help="folder that 'generate' made"),
-    data: Path = typer.Argument(help="data set; its test images are the real ones"),
-    out: Path = typer.Argument(help="CSV file to write"),
-    judge: str = typer.Option("", help="folder of a trained SAR-CLIP; without it its measures are left out"),
+    real: Path = typer.Option(..., help="folder of real radar images: 8 or 16 bit, float, complex; PNG, JPEG, TIFF, NPY"),
+    fake: Path = typer.Option(..., help="folder of generated images, or of whatever is to be compared"),
+    out: Path = typer.Option(..., help="folder for the tables (CSV, Markdown) and figures"),
+    captions: typing.Optional[Path] = typer.Option(None, help="metadata.jsonl with file_name, text, label, look of images of either"),
+    clip: str = typer.Option("", help="SAR-CLIP, a trained judge's folder; without it the measures that need one are left out"),
+    train: typing.Optional[Path] = typer.Option(None, help="folder of the generator's training images, to find memorised ones"),
+    size: typing.Optional[int] = typer.Option(None, help="compare the middle of so many px; default: whole images of one size"),
+    scale: str = typer.Option("real", help="amplitude scale: 'real' keeps 8 bit and takes the real set's for the rest; 'own': each its own"),
+    sensor: str = typer.Option("", help="compare images of this sensor only (column sensor of metadata.jsonl or index.csv)"),
+    ignore_classes: bool = typer.Option(False, "--ignore-classes", help="compare the sets as wholes"),
     resamples: int = typer.Option(200, help="bootstrap resamples behind each interval"),
-    seed: int = typer.Option(0, help="seed of the bootstrap"),
+    seed: int = typer.Option(0, help="seed of the bootstrap, the halves and the images shown"),
+    workers: typing.Optional[int] = typer.Option(None, help="processes; the numbers are the same for any number"),
 ) -> None:
-    """Compare generated with real images: amplitude, texture, meaning, distribution, geometry."""
+    """Compare two folders of radar images: amplitude, texture, meaning, distribution, geometry."""
     from sarnb.commands import evaluate_command
 
-    evaluate_command(samples, data, out, judge, resamples, seed)
+    evaluate_command(real, fake, out, captions, clip, train, size, scale, sensor, ignore_classes, resamples, seed, workers)
 
 
 def main() -> None:

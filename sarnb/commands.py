@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.errors import InputError
-from sarnb.manifest import write_atomically
-from sarnb.profile import load_profile
-from sarnb.settings import results_root
+from sarnb.profile import Profile, load_profile
+from sarnb.settings import cores, results_root
+
+if TYPE_CHECKING:
+    from sarnb.model.strategy import Strategy
 
 
 def dataset_command(
@@ -45,23 +49,45 @@ def dataset_command(
 
 
 def finetune_command(
-    strategy: str, data: Path | None, out: Path | None, profile: str, foundation: str, steps: int, seed: int | None
+    strategy: str, data: Path | None, out: Path | None, profile: str, foundation: str, steps: int, seed: int | None,
+    trackers: Sequence[str] = (),
 ) -> None:
     """Fine-tunes the foundation on ``data/train``, with ``data/val`` for the held-out loss, and saves the model.
 
+    ``trackers``: names such as "tensorboard"; their files end in the model's folder, in a hidden one of it until it is done.
     Several processes of ``accelerate launch`` share the work; the defaults are the folders of the notebooks.
     """
     values = load_profile(profile, **({"train_steps": steps, "warmup_steps": 0} if steps else {}))
     from sarnb.model.strategy import find_strategy
 
     plan = find_strategy(strategy)  # a wrong name is told before the images are read
-    from sarnb.generate.run import train
+    if plan.vae != "frozen":
+        _finetune_vae(plan, data, out, values.replace(vae_steps=steps) if steps else values, foundation, seed)
+        return
+    from sarnb.generate.run import SamplingConfig, train
     from sarnb.train.finetune import FinetuneConfig
+    from sarnb.train.tracking import check_trackers
 
+    check_trackers(trackers)
     config = FinetuneConfig.of(values, seed)
     results = results_root() / values.name
     data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
-    history, _ = train(plan, foundation or values.foundation, data, out, config, out.parent / "cache")
+    sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
+    if trackers:
+        print(f"follow it with: tensorboard --logdir {out}" if "tensorboard" in trackers else f"tracked by {', '.join(trackers)}")
+    history, _ = train(plan, foundation or values.foundation, data, out, config, out.parent / "cache", sampling,
+                       values.sample_every, trackers)
+    print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
+
+
+def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: Profile, foundation: str, seed: int | None) -> None:
+    """The same for a strategy that trains the autoencoder."""
+    from sarnb.train.vae_finetune import VaeConfig, train_vae
+
+    config = VaeConfig.of(values, seed)
+    results = results_root() / values.name
+    data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
+    history, _ = train_vae(plan, foundation or values.foundation, data, out, config)
     print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 
@@ -88,22 +114,18 @@ def generate_command(model: str, out: Path, data: Path, profile: str, foundation
     print(f"{out}: {len(rows)} images of {len(groups_of(test))} classes")
 
 
-def evaluate_command(samples: Path, data: Path, out: Path, judge: str, resamples: int, seed: int) -> None:
-    """Compares ``samples`` with ``data/test`` and writes the evaluation table, anchors included, as CSV."""
-    if out.suffix != ".csv":
-        raise InputError(f"{out}: the table is written as CSV; give a name that ends in .csv")
-    fake, real, train = load_set(samples), load_set(data / "test"), load_set(data / "train")
-    from sarnb.metrics.evaluation import anchors, combine, evaluate
+def evaluate_command(
+    real: Path, fake: Path, out: Path, captions: Path | None, clip: str, train: Path | None, size: int | None, scale: str,
+    sensor: str, ignore_classes: bool, resamples: int, seed: int, workers: int | None,
+) -> None:
+    """Compares two folders of images, prints the table and writes it with its figures into ``out``."""
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; give at least 1")
+    from sarnb.comparison import compare_folders
+    from sarnb.metrics.folders import Wish
 
-    clip = None
-    if judge:
-        from sarnb.model.clip import DualEncoder
-
-        clip = DualEncoder.load(Path(judge))
-    floor = anchors(real, clip, resamples, seed, train)
-    table = combine([floor, evaluate(samples.name, 0, real, fake, clip, resamples, seed, train)])
-    write_atomically(out, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    print(f"{out}: {len(table)} rows")
+    wish = Wish(size, scale, sensor, not ignore_classes, resamples, seed, workers or min(cores(), 8))
+    compare_folders(real, fake, out, wish, captions, clip, train)
 
 
 def groups_of(images: ImageSet) -> dict[str, str]:

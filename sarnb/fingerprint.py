@@ -9,6 +9,7 @@ import json
 import typing
 from pathlib import Path
 
+from sarnb import OTHER_VAE, split_foundation
 from sarnb.errors import InputError
 
 PACKAGE = Path(__file__).parent
@@ -131,6 +132,6 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
 
 @functools.lru_cache(maxsize=None)
 def foundation_digest(foundation: str) -> str:
-    """Identity of the foundation: the bytes of the embedded one or of a local folder, else the hub id."""
-    folder = PACKAGE / "model" / "embedded" if foundation == "embedded" else Path(foundation)
-    return tree_digest(folder) if folder.is_dir() else foundation
+    """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id."""
+    folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in split_foundation(foundation) if part]
+    return OTHER_VAE.join(tree_digest(folder) if folder.is_dir() else str(folder) for folder in folders)

@@ -40,12 +40,13 @@ class Profile:
     seed: int = _value("seed of the data, the generation and the bootstrap", 0)
     data: str = _value("folder of the user's own images; empty = the profile's source")
     source: str = _value("where the images come from when no folder is given", choices=SOURCES)
-    foundation: str = _value("'embedded', a hub id or a local diffusers folder")
+    foundation: str = _value("'embedded', a hub id or a local diffusers folder; +vae=... behind it names another autoencoder")
     sensor: str = _value("preset of the simulated radar", choices=SENSORS)
     image_size: int = _value("side of an image [px]", 32, 4096)
     train_images: int = _value("SAR images that fine-tuning sees", 1)
     val_images: int = _value("held-out images of the seen classes", 1)
     test_per_class: int = _value("real test images per class and composition", 2)
+    judge: str = _value("what the SAR-CLIP judge starts from: 'small' = from nothing, or a CLIP of open_clip (ViT-L-14:openai, a folder, hf-hub:…)")
     judge_images: int = _value("images that train the SAR-CLIP judge", 2)
     train_steps: int = _value("optimizer steps of each fine-tuning", 1)
     batch_size: int = _value("images per optimizer step", 1)
@@ -55,6 +56,7 @@ class Profile:
     lr_unet_full: float = _value("learning rate of the full UNet", 0, 1)
     lr_unet_scratch: float = _value("learning rate of the UNet that starts from random weights", 0, 1)
     lr_unet_lora: float = _value("learning rate of the UNet's LoRA", 0, 1)
+    lr_text_full: float = _value("learning rate of full text encoders", 0, 1)
     lr_text_lora: float = _value("learning rate of the text encoders' LoRA", 0, 1)
     lr_token: float = _value("learning rate of the <SAR> token", 0, 1)
     lr_factors: tuple[float, ...] = _value("grid of factors on a strategy's rates; one = nothing is tried", 1e-4, 1e4)
@@ -62,6 +64,19 @@ class Profile:
     warmup_steps: int = _value("steps of linear learning-rate warm-up", 0)
     ema_decay: float = _value("decay of the weight average; 0 = off", 0, 0.99999)
     ranks: tuple[int, ...] = _value("LoRA ranks of the sweep", 1, 1024)
+    text_strategies: tuple[str, ...] = _value("strategies that the notebook on text encoders trains")
+    vae_strategies: tuple[str, ...] = _value("strategies that the notebook on the autoencoder trains, LoRA ranks in their names")
+    vae_steps: int = _value("optimizer steps of each training of the autoencoder", 1)
+    vae_batch: int = _value("crops per optimizer step of the autoencoder", 1)
+    vae_crop: int = _value("side of a crop for the autoencoder [px]", 32, 4096)
+    vae_losses: str = _value("loss terms of the autoencoder, joined by +")
+    vae_ablation: tuple[str, ...] = _value("losses that are compared by short trainings of the decoder")
+    vae_ablation_steps: int = _value("optimizer steps of each of these", 1)
+    lr_vae_lora: float = _value("learning rate of the autoencoder's LoRA", 0, 1)
+    lr_vae_full: float = _value("learning rate of the autoencoder's full weights", 0, 1)
+    vae_images: int = _value("held-out images whose round trip is measured", 8)
+    vae_tile: int = _value("side of the tiles in which the autoencoder works on whole images [px]; 0 = whole", 0)
+    vae_unet_steps: int = _value("optimizer steps of the UNets that show what a tuned autoencoder does to them", 1)
     train_seeds: tuple[int, ...] = _value("seeds of the trainings", 0)
     generate_per_class: int = _value("images generated per class, strategy and training seed", 1)
     sampling_steps: int = _value("denoising steps of the sampler", 1, 1000)
@@ -69,6 +84,7 @@ class Profile:
     clip_steps: int = _value("optimizer steps of the judge", 1)
     clip_batch: int = _value("image-caption pairs per step of the judge", 2)
     checkpoint_every: int = _value("steps between two checkpoints", 1)
+    sample_every: int = _value("steps between two small grids of samples during training; 0 = none", 0)
     bootstrap_resamples: int = _value("resamples behind an interval", 10)
     workers: int = _value("processes that draw the twin world", 1, 1024)
     threads: int = _value("torch threads per notebook; 0 = cores / notebooks side by side", 0, 1024)
@@ -147,10 +163,10 @@ def _checked(profile: Profile, item: dataclasses.Field, kind: typing.Any) -> typ
     sentence = f"{item.name} is {value!r}"
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)) or not value:
-            kinds = {int: "whole numbers", float: "numbers"}[typing.get_args(kind)[0]]
+            kinds = {int: "whole numbers", float: "numbers", str: "texts"}[typing.get_args(kind)[0]]
             raise InputError(f"{sentence}, it must be a non-empty list of {kinds} ({item.metadata['meaning']})")
         if len(set(map(str, value))) != len(value):
-            raise InputError(f"{sentence}, no number may come twice ({item.metadata['meaning']})")
+            raise InputError(f"{sentence}, nothing may come twice ({item.metadata['meaning']})")
         return tuple(_scalar(v, typing.get_args(kind)[0], item, sentence) for v in value)
     return _scalar(value, kind, item, sentence)
 

@@ -105,11 +105,8 @@ class Record:
         if self.stamp and not any(text.get_gid() == STAMP_COLUMN for text in figure.texts):
             figure.text(0.5, 0.5, self.stamp, fontsize=18, color="crimson", alpha=0.45, rotation=20, ha="center",
                         va="center", gid=STAMP_COLUMN, zorder=1000)
-        for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            stream = io.BytesIO()
-            with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure gives the same bytes
-                figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight")
-            self._stage("figure", f"figures/{name}.{ending}", stream.getvalue(), meaning)
+        for ending, content in figure_files(figure, name).items():
+            self._stage("figure", f"figures/{name}.{ending}", content, meaning)
 
     def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
         """Records a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
@@ -175,6 +172,17 @@ class Record:
     def _stage(self, kind: str, name: str, content: str | bytes, meaning: str) -> None:
         write_atomically(self._staging / name, content)
         self._staged = [entry for entry in self._staged if entry[1] != name] + [(kind, name, meaning)]
+
+
+def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
+    """A figure as PNG and SVG, by file ending; the same figure and name give the same bytes."""
+    files = {}
+    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        stream = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": name}):
+            figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight")
+        files[ending] = stream.getvalue()
+    return files
 
 
 def read_table(results_dir: str | Path, name: str) -> pd.DataFrame:

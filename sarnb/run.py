@@ -16,6 +16,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
+from sarnb import split_foundation
 from sarnb.errors import InputError
 from sarnb.graph import Node, independent, plan
 from sarnb.manifest import index, read_manifests, write_atomically
@@ -158,7 +159,7 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
     A notebook that may have company gets its share of the cores, one that runs alone gets all of them.
     """
     share, crowd = max(1, cores() // jobs), independent(nodes)
-    local = profile.foundation == "embedded" or Path(profile.foundation).is_dir()
+    local = all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part)
     return {
         "root": str(repository()), "python": sys.executable, "results": str(results), "notebooks": str(notebooks_folder()),
         "runner": {"host": os.uname().nodename, "pid": os.getpid()}, "offline": local, "memory_mb": MEMORY_MB,

@@ -34,8 +34,8 @@ class RadarImage:
     storage: str
 
 
-def read_image(path: Path) -> RadarImage:
-    """Read the image at ``path``; see the module and RadarImage.
+def read_image(path: Path, constant: bool = False) -> RadarImage:
+    """Read the image at ``path``; see the module and RadarImage. ``constant``: an image of one value is no fault.
 
     Raises InputError (file, value, mend) for a file that is missing, empty, corrupt or of an unknown form, and for
     pixels that are colour, NaN, infinite, negative, all equal, or partly transparent.
@@ -52,7 +52,7 @@ def read_image(path: Path) -> RadarImage:
         raise InputError(
             f"{path}: cannot be read as an image ({type(error).__name__}: {_one_line(error)}); replace or remove the file"
         ) from error
-    return _as_amplitude(_as_grey(pixels, path), path)
+    return _as_amplitude(_as_grey(pixels, path), path, constant)
 
 
 def _check_file(path: Path) -> None:
@@ -169,7 +169,7 @@ def _merge_channels(pixels: np.ndarray, path: Path) -> np.ndarray:
     return np.rint(mean).astype(pixels.dtype) if pixels.dtype.kind in "ui" else mean
 
 
-def _as_amplitude(pixels: np.ndarray, path: Path) -> RadarImage:
+def _as_amplitude(pixels: np.ndarray, path: Path, constant: bool) -> RadarImage:
     """Check the values and name the storage."""
     if pixels.dtype == np.uint8:
         amplitude, storage = pixels, "8-bit"
@@ -191,7 +191,7 @@ def _as_amplitude(pixels: np.ndarray, path: Path) -> RadarImage:
             f"{path}: has negative values (lowest {low:.6g}), so it is no amplitude; "
             "give linear amplitude (not decibels, no negative no-data value) or complex samples"
         )
-    if low == high:
+    if low == high and not constant:
         raise InputError(f"{path}: is constant (every pixel is {low:.6g}); replace or remove the file")
     if high > np.finfo(np.float32).max:
         raise InputError(f"{path}: the largest value {high:.6g} does not fit 32-bit floats; rescale the amplitudes")

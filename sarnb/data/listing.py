@@ -52,7 +52,7 @@ def list_user_folder(source: Path) -> Listing:
         raise InputError(f"{source}: there is no such folder; correct the path given as data")
     if not source.is_dir():
         raise InputError(f"{source}: is a file, not a folder; give a folder of class folders or with a {METADATA}")
-    files = _files(source)
+    files = files_below(source)
     if not files:
         raise InputError(f"{source}: is empty; put in one folder of images for each class, or images with a {METADATA}")
     if (source / METADATA).exists():
@@ -71,7 +71,7 @@ def list_user_folder(source: Path) -> Listing:
     return Listing(source, form, tuple(sorted(images, key=lambda image: image.name)), dict(sorted(ignored.items())))
 
 
-def _files(source: Path) -> list[Path]:
+def files_below(source: Path) -> list[Path]:
     """All files below, links followed (a subset is often made of links), hidden ones left out, sorted."""
     found, entered = [], set()
     for folder, subfolders, names in os.walk(source, followlinks=True):
@@ -128,20 +128,20 @@ def _from_metadata(source: Path) -> list[UserImage]:
     images, first_line = [], {}
     for number, row in read_numbered(source / METADATA):
         where = f"{source / METADATA} line {number}"
-        name = _safe_name(row.get("file_name"), source, where)
+        name = safe_name(row.get("file_name"), source, where)
         path = source / name
         real = path.resolve()
         if real in first_line:
             raise InputError(f"{where}: '{name}' is named a second time (first in line {first_line[real]}); remove one of the rows")
         first_line[real] = number
         label = _label(row, name, where)
-        images.append(UserImage(path, name, label, _text(row, label, where), _extra(row, where)))
+        images.append(UserImage(path, name, label, _text(row, label, where), scene_facts(row, where)))
     if not images:
         raise InputError(f"{source / METADATA}: has no rows; write one JSON object an image")
     return images
 
 
-def _safe_name(name: Any, source: Path, where: str) -> str:
+def safe_name(name: Any, source: Path, where: str) -> str:
     """The file name of a row in plain form, if it is an image inside the folder."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: 'file_name' is {name!r}; write the image's path inside the folder")
@@ -183,7 +183,8 @@ def _text(row: dict[str, Any], label: str, where: str) -> str:
     return " ".join(text.split())
 
 
-def _extra(row: dict[str, Any], where: str) -> dict[str, Any]:
+def scene_facts(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """Those of EXTRA_COLUMNS that a row of the metadata gives. Raises InputError for a value that cannot be one."""
     extra = {name: row[name] for name in EXTRA_COLUMNS if row.get(name) is not None}
     if extra.get("look", "left") not in ("left", "right"):
         raise InputError(f"{where}: 'look' is {extra['look']!r}; write left or right, the side the illumination comes from")

@@ -145,7 +145,7 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
     Raises InputError for a folder, an index or an image that cannot be read.
     """
     listing = list_user_folder(folder)
-    sensors = _sensors(folder)
+    sensors = read_sensors(folder)
     members: dict[tuple[str, str], list[UserImage]] = defaultdict(list)
     for image in listing.images:
         members[sensors.get(image.name) or image.extra.get("sensor") or "unstated", image.label].append(image)
@@ -182,7 +182,7 @@ def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGr
             for (sensor, label), own in members.items()]
 
 
-def _sensors(folder: Path) -> dict[str, str]:
+def read_sensors(folder: Path) -> dict[str, str]:
     """File name inside the folder -> sensor, of index.csv; empty without one. Raises InputError for a table without the columns."""
     path = folder / INDEX
     if not path.is_file():

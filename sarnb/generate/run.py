@@ -6,22 +6,28 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 from accelerate import PartialState
+from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import METADATA, write_json
+from sarnb.data.files import METADATA, replace_folder, write_json
+from sarnb.generate.decode import LATENTS, write_latents
 from sarnb.generate.prior import draw_prior
-from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
+from sarnb.generate.progress import GRIDS, TOKEN_PATH, TOKEN_POINTS, progress_rows, watch_samples, watch_token
+from sarnb.generate.sample import draw, evaluation_prompts, to_grey, write_samples
 from sarnb.model.export import RECORD, foundation_fingerprint, load_trained, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.model.token import TOKEN, with_token
 from sarnb.train.cache import content_key
 from sarnb.train.finetune import FinetuneConfig, finetune, training_key
+from sarnb.train.loop import Watcher
+from sarnb.train.tracking import FOLDER as TRACKERS
 
 SAMPLING, HISTORY, TRAINING = "sampling.json", "history.csv", ".training-"
 PRIOR_PICTURES = 128  # of all classes together, for strategies with prior preservation; ours
@@ -60,12 +66,13 @@ def train_and_sample(
     config: FinetuneConfig,
     sampling: SamplingConfig | None = None,
     seed: int | None = None,
+    sample_every: int = 0,
 ) -> StrategyRun:
     """Fine-tune by ``strategy`` on ``data_dir``, save, and draw every label of its test split.
 
     Folders: ``out_models/<strategy>/seed<k>``, ``out_samples/<strategy>/seed<k>``, and ``out_models/cache``, which all
     strategies share. A run that was cut short goes on from its checkpoint; a finished one is read back. A finished one
-    with other settings is done again. ``seed`` replaces the configuration's.
+    with other settings is done again. ``seed`` replaces the configuration's. ``sample_every``: see ``train``.
 
     Raises ``InputError`` for an unknown strategy, a missing data set, and all that ``finetune`` and ``generate`` refuse.
     """
@@ -76,15 +83,29 @@ def train_and_sample(
     model = Path(out_models) / name if strategy.trains else None
     history, cost = pd.DataFrame(), {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0, "caches": []}
     if model is not None:
-        history, cost = train(strategy, foundation, Path(data_dir), model, config, Path(out_models) / "cache")
+        cache = Path(out_models) / "cache"
+        history, cost = train(strategy, foundation, Path(data_dir), model, config, cache, sampling, sample_every)
     samples, drawn = sample(strategy, foundation, Path(data_dir), model, Path(out_samples) / name, sampling)
     return StrategyRun(strategy, config.seed, model, samples, history, cost | drawn)
 
 
 def train(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, cache: Path | None = None
+    strategy: Strategy,
+    foundation: str,
+    data_dir: Path,
+    out: Path,
+    config: FinetuneConfig,
+    cache: Path | None = None,
+    sampling: SamplingConfig | None = None,
+    sample_every: int = 0,
+    trackers: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, dict]:
-    """Fine-tune and save into ``out`` unless it holds the same training, finished; (history, cost)."""
+    """Fine-tune and save into ``out`` unless it holds the same training, finished; (history, cost).
+
+    Every ``sample_every`` steps (0: never) a few of the evaluation's prompts are drawn into ``out/grids``, by ``sampling``
+    with half of its denoising steps; ``read_progress`` reads them. A learned word leaves its way in ``out/token_path``,
+    ``trackers`` (such as ``["tensorboard"]``) their files in ``out/trackers``. None of this changes what is trained.
+    """
     data = load_set(data_dir / "train")
     val = load_set(data_dir / "val") if (data_dir / "val" / METADATA).exists() else None
     pipe = load_foundation(foundation)
@@ -106,10 +127,16 @@ def train(
             return pd.read_csv(history), record["cost"]
     # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
     training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
-    result = finetune(pipe, strategy, data, config, training, val, cache, prior)
+    watchers = _watchers(pipe, strategy, data_dir, training, config, sampling or SamplingConfig(), sample_every)
+    result = finetune(pipe, strategy, data, config, training, val, cache, prior, trackers, watchers)
     if PartialState().is_main_process:
         (out / HISTORY).unlink(missing_ok=True)
         save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
+        for name in (GRIDS, TOKEN_PATH, TRACKERS):
+            if (training / name).is_dir():
+                replace_folder(training / name, out / name)
+            else:
+                shutil.rmtree(out / name, ignore_errors=True)  # that of an earlier training
         os.replace(training / HISTORY, history)
         for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
             shutil.rmtree(folder)
@@ -120,7 +147,10 @@ def train(
 def sample(
     strategy: Strategy, foundation: str, data_dir: Path, model: Path | None, out: Path, sampling: SamplingConfig
 ) -> tuple[ImageSet, dict]:
-    """Draw the evaluation set into ``out`` unless it is there, by the same model and settings; (images, cost)."""
+    """Draw the evaluation set into ``out`` unless it is there, by the same model and settings; (images, cost).
+
+    Beside the images stand their final latents, for other decoders.
+    """
     test = load_set(data_dir / "test")
     rows, size = evaluation_rows(test, strategy, sampling), test.images.shape[1]
     untrained = None if model else load_foundation(foundation)
@@ -131,11 +161,11 @@ def sample(
     }
     stamp = out / SAMPLING
     found = _finished(stamp)
-    if {name: found.get(name) for name in wanted} == wanted:
+    if {name: found.get(name) for name in wanted} == wanted and (out / LATENTS).is_file():
         return load_set(out), found["cost"]
     pipe = untrained or load_trained(foundation, model, fuse=True)
     start = time.perf_counter()
-    images = generate(
+    images, latents = draw(
         pipe,
         [row["text"] for row in rows],
         [row["seed"] for row in rows],
@@ -149,8 +179,32 @@ def sample(
     seconds = time.perf_counter() - start
     cost = {"sampling_seconds": seconds, "sampling_images_per_second": len(rows) / seconds}
     write_samples(out, to_grey(images), rows)
+    write_latents(out, latents)
     write_json(stamp, wanted | {"cost": cost})
     return load_set(out), cost
+
+
+def _watchers(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    data_dir: Path,
+    training: Path,
+    config: FinetuneConfig,
+    sampling: SamplingConfig,
+    sample_every: int,
+) -> list[Watcher]:
+    """What is drawn and kept on the way of a training."""
+    watchers = []
+    if sample_every and (data_dir / "test" / METADATA).exists():
+        test = load_set(data_dir / "test")
+        rows = progress_rows(evaluation_rows(test, strategy, sampling))
+        steps, size = max(1, sampling.steps // 2), test.images.shape[1]
+        watchers.append(watch_samples(
+            pipe, rows, training / GRIDS, sample_every, steps, sampling.guidance_scale, size, sampling.precision
+        ))
+    if strategy.token:
+        watchers.append(watch_token(pipe, training / TOKEN_PATH, max(1, config.steps // TOKEN_POINTS)))
+    return watchers
 
 
 def evaluation_rows(test: ImageSet, strategy: Strategy, sampling: SamplingConfig) -> list[dict]:

@@ -56,7 +56,7 @@ def usable_runs(runs: Sequence[SampleRun]) -> list[SampleRun]:
     """The runs without a problem. Raises InputError where none is left, with the first problem if there is one."""
     usable = [run for run in runs if not run.problem]
     if not usable:
-        why = f"{runs[0].folder}: {runs[0].problem}" if runs else "no strategy has drawn anything yet; run notebooks 02, 05, 06 and 09"
+        why = f"{runs[0].folder}: {runs[0].problem}" if runs else "no strategy has drawn anything yet; run notebooks 02 and 05 to 09"
         raise InputError(f"nothing to evaluate: {why}")
     return usable
 

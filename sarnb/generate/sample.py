@@ -20,6 +20,7 @@ from tqdm import tqdm
 from sarnb.data.files import replace_folder, saving, write_set
 from sarnb.data.listing import default_caption, label_words
 from sarnb.errors import InputError
+from sarnb.model.foundation import decode_latents
 from sarnb.model.token import with_token
 from sarnb.train.precision import autocast
 from sarnb.world.captions import prompt as world_prompt
@@ -38,9 +39,25 @@ def generate(
     precision: str = "auto",
     label: str = "images",
 ) -> np.ndarray:
-    """Images of ``prompts``, uint8 [N, H, W, 3], image i from its own noise of ``seeds[i]``.
+    """Images of ``prompts``, uint8 [N, H, W, 3]: the first of what ``draw`` returns, which says the rest."""
+    return draw(pipe, prompts, seeds, steps, guidance_scale, batch_size, size, precision, label)[0]
 
-    ``size`` is the side in px (the UNet's own if None). The same call with another ``batch_size`` gives the same images
+
+def draw(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int = 25,
+    guidance_scale: float = 5.0,
+    batch_size: int = 16,
+    size: int | None = None,
+    precision: str = "auto",
+    label: str = "images",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of ``prompts``, uint8 [N, H, W, 3], image i from its own noise of ``seeds[i]``, and their final latents.
+
+    The latents are as the UNet sees them, float16 [N, C, h, w]: another decoder of the same latents can draw them anew
+    (``sarnb.generate.decode``). ``size`` is the side in px (the UNet's own if None). The same call with another ``batch_size`` gives the same images
     within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents and decoder stay float32.
 
     Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, and a size that the VAE cannot divide.
@@ -49,12 +66,12 @@ def generate(
     native = pipe.unet.config.sample_size * pipe.vae_scale_factor
     side = size or native
     pipe.set_progress_bar_config(disable=True)
-    pieces = []
+    pieces, finals = [], []
     bar = tqdm(total=len(prompts), desc=label, unit="image", disable=not sys.stderr.isatty())
     with coarse_unet(pipe, precision), bar:
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
-            pixels = pipe(
+            latents = pipe(
                 prompt=list(prompts[chosen]),
                 latents=initial_noise(pipe, seeds[chosen], side).to(pipe.unet.device, pipe.unet.dtype),
                 num_inference_steps=steps,
@@ -64,11 +81,12 @@ def generate(
                 # The micro-conditioning of training, whatever the size that is drawn.
                 original_size=(native, native),
                 target_size=(native, native),
-                output_type="pt",
+                output_type="latent",
             ).images
-            pieces.append((pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
-            bar.update(len(pixels))
-    return np.concatenate(pieces)
+            pieces.append(decode_latents(pipe.vae, latents, batch_size))
+            finals.append(latents.to(torch.float16).cpu().numpy())
+            bar.update(len(latents))
+    return np.concatenate(pieces), np.concatenate(finals)
 
 
 def initial_noise(pipe: StableDiffusionXLPipeline, seeds: Sequence[int], side: int) -> Tensor:

@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
         Metric("clip_precision", "distribution", "higher", "1", "generated images inside the real manifold, k = 3"),
         Metric("clip_recall", "distribution", "higher", "1", "real images inside the generated manifold, k = 3"),
         Metric("memorised_fraction", "distribution", "lower", "1", "nearer to a training image than any held-out real one is"),
+        Metric("duplicate_fraction", "distribution", "lower", "1", "nearer to another generated image than any two real ones are"),
         Metric("look_accuracy", "geometry", "higher", "1", "illumination side read back equals the one asked for"),
     )
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, texture
+from sarnb.metrics import amplitude, fits, texture
 from sarnb.metrics.measured import Measured
 
 Sets = Mapping[str, Sequence[Measured]]
@@ -41,6 +41,24 @@ def amplitude_curves(sets: Sets) -> pd.DataFrame:
         for name, several in sets.items()
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def law_table(curves: pd.DataFrame) -> pd.DataFrame:
+    """How far each set is from each fitted law: columns strategy, law, KS distance (0 to 1), best (its nearest law), parameters.
+
+    ``curves``: of `amplitude_curves`. A set with one grey level only has no fit and is left out.
+    """
+    rows = []
+    for name, part in curves.groupby("strategy", sort=False):
+        share = part["share"].to_numpy(float)
+        if (share > 0).sum() < 2:
+            continue
+        models = {family: fits.fit_histogram(family, share) for family in fits.FAMILIES}
+        gaps = {family: fits.goodness(model, share) for family, model in models.items()}
+        for family, model in models.items():
+            words = ", ".join(f"{key} {value:.3g}" for key, value in model.parameters.items())
+            rows.append((name, family, gaps[family], family == min(gaps, key=gaps.get), words))
+    return pd.DataFrame(rows, columns=["strategy", "law", "KS distance", "best", "parameters"])
 
 
 def texture_curves(sets: Sets) -> pd.DataFrame:

@@ -180,3 +180,20 @@ def memorised(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.n
     """
     threshold = nearest_neighbour(held_out, train)[0].max()
     return nearest_neighbour(fake, train)[0] > threshold
+
+
+def duplicated(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Which generated vectors [M, D] are closer to another generated one than any two real ones are: bool [M].
+
+    All rows are unit vectors; real [N, D], N of at least 2. The threshold is the largest similarity of two different real
+    images: scenes of the world are as alike as that, so only what goes beyond needs the word duplicate.
+    """
+    fake, real = feature_matrix(fake, "generated vectors", 2), feature_matrix(real, "real vectors", 2)
+    same_width(real, fake, "duplicates")
+    return _nearest_other(fake) > _nearest_other(real).max() + 1e-9
+
+
+def _nearest_other(vectors: np.ndarray) -> np.ndarray:
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    return similarity.max(1)

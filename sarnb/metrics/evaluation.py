@@ -9,7 +9,7 @@ What cannot be computed is not in the table: `left_out(table)` says what and why
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +52,7 @@ def evaluate(
     judge: semantic.Judge | None = None,
     resamples: int = 200,
     bootstrap_seed: int = 0,
-    train: ImageSet | None = None,
+    train: ImageSet | Measured | None = None,
 ) -> pd.DataFrame:
     """Compare generated with held-out real images.
 
@@ -61,7 +61,7 @@ def evaluate(
         real, fake: image sets of one size, or what `measure` returned for them (saves time with many strategies).
         judge: SAR-CLIP for the measures of meaning and distribution; None leaves them out.
         resamples, bootstrap_seed: bootstrap resamples, and their seed.
-        train: the training images, for the memorisation check.
+        train: the training images, for the memorisation check (measured or not).
 
     Returns:
         long table with columns COLUMNS; units and directions are in `sarnb.metrics.catalogue.METRICS`.
@@ -71,26 +71,47 @@ def evaluate(
     """
     real = real if isinstance(real, Measured) else measure(real, judge, "real images")
     fake = fake if isinstance(fake, Measured) else measure(fake, judge, "generated images")
+    rows, reasons = [], []
+    for split, label, count, outcome in outcomes(real, fake, judge, resamples, bootstrap_seed, train, reasons):
+        for metric, result in outcome.items():
+            if isinstance(result, str):
+                reasons.append((strategy, seed, split, label, metric, result))
+            elif not np.isfinite(result[0]):
+                reasons.append((strategy, seed, split, label, metric, "the images have no value for it"))
+            else:
+                value, samples = float(result[0]), np.asarray(result[1])
+                rows.append((strategy, seed, split, label, metric, value, *percentile_interval(samples, value), count))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table.attrs["left_out"] = [(strategy, seed, *reason) if len(reason) == 4 else reason for reason in reasons]
+    return table
+
+
+def outcomes(
+    real: Measured,
+    fake: Measured,
+    judge: semantic.Judge | None,
+    resamples: int,
+    bootstrap_seed: int,
+    train: ImageSet | Measured | None = None,
+    reasons: list | None = None,
+    splits: Sequence[str] = SPLITS,
+    classes: bool = True,
+) -> Iterator[tuple[str, str, int, Outcome]]:
+    """Every measure of every row group of the table, with its bootstrap samples: (split, class, generated images, outcome).
+
+    The same `bootstrap_seed` redraws the same images of two sets with equal labels, so samples of two strategies are paired.
+    `reasons` collects why row groups are missing; `classes` False leaves single classes out. Raises InputError as `evaluate`.
+    """
     if real.size != fake.size:
         raise InputError(f"real images are {real.size} and generated ones {fake.size} px; cut both to one size.")
     if not set(real.labels) & set(fake.labels):
         raise InputError(f"no class in common: real has {sorted(set(real.labels))}, generated has {sorted(set(fake.labels))}.")
-    scores = _image_scores(real, fake, judge, train)
+    scores = image_scores(real, fake, judge, train)
     standard = [texture.standardise(part.descriptors, real.descriptors) for part in (real, fake)]
-    rows, reasons = [], []
-    for cell in _cells(real, fake, resamples, bootstrap_seed, reasons):
-        outcome = _amplitude(real, fake, cell) | _texture(*standard, cell) | _distribution(real, fake, cell) | _means(scores, cell)
-        for metric, result in outcome.items():
-            if isinstance(result, str):
-                reasons.append((strategy, seed, cell.split, cell.label, metric, result))
-            elif not np.isfinite(result[0]):
-                reasons.append((strategy, seed, cell.split, cell.label, metric, "the images have no value for it"))
-            else:
-                value, samples = float(result[0]), np.asarray(result[1])
-                rows.append((strategy, seed, cell.split, cell.label, metric, value, *percentile_interval(samples, value), len(cell.fake)))
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table.attrs["left_out"] = [(strategy, seed, *reason) if len(reason) == 4 else reason for reason in reasons]
-    return table
+    for cell in _cells(real, fake, resamples, bootstrap_seed, [] if reasons is None else reasons):
+        if cell.split in splits and (classes or cell.label == "all"):
+            outcome = _amplitude(real, fake, cell) | _texture(*standard, cell) | _distribution(real, fake, cell) | _means(scores, cell)
+            yield cell.split, cell.label, len(cell.fake), outcome
 
 
 def left_out(table: pd.DataFrame) -> pd.DataFrame:
@@ -247,14 +268,17 @@ def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
     }
 
 
-def _image_scores(real: Measured, fake: Measured, judge: semantic.Judge | None, train: ImageSet | None) -> dict[str, np.ndarray | str]:
+def image_scores(
+    real: Measured, fake: Measured, judge: semantic.Judge | None, train: ImageSet | Measured | None
+) -> dict[str, np.ndarray | str]:
     """One score per generated image, or the reason why there is none."""
     scores: dict[str, np.ndarray | str] = {}
     scores["look_accuracy"] = _look_scores(real, fake)
+    scores["duplicate_fraction"] = distribution.duplicated(fake.thumbnails, real.thumbnails).astype(float)
     if train is None:
         scores["memorised_fraction"] = "no training images were given"
     else:
-        known = distribution.thumbnails(train.images)
+        known = train.thumbnails if isinstance(train, Measured) else distribution.thumbnails(train.images)
         scores["memorised_fraction"] = distribution.memorised(fake.thumbnails, known, real.thumbnails).astype(float)
     meaning = ("clip_cosine", "clip_accuracy", "clip_retrieval_r1")
     if judge is None or fake.features is None:

@@ -45,17 +45,16 @@ def side_features(images: np.ndarray) -> np.ndarray:
 
 def _asymmetries(image: np.ndarray) -> np.ndarray:
     log = np.log(image.astype(np.float32) + 2.0)
-    width = image.shape[1]
     features = []
     for size in SMOOTHING:
         z = uniform_filter(log, size)
         z = (z - z.mean()) / max(float(z.std()), 1e-4)
-        bright = np.concatenate([np.maximum(z - threshold, 0.0) for threshold in BRIGHT], axis=1)
-        dark = np.concatenate([np.maximum(-z - threshold, 0.0) for threshold in DARK], axis=1)
-        # one product of column pairs holds every lag: C(l) is the sum along its l-th diagonal
-        pairs = (bright.T @ dark).reshape(len(BRIGHT), width, len(DARK), width).swapaxes(1, 2)
-        after = np.stack([np.trace(pairs, lag, 2, 3) for lag in LAGS], axis=-1)
-        before = np.stack([np.trace(pairs, -lag, 2, 3) for lag in LAGS], axis=-1)
+        # rows one after the other with a neutral border between them: a lag is then one shift of the whole image
+        z = np.pad(z, ((0, 0), (0, max(LAGS)))).ravel()
+        bright = np.stack([np.maximum(z - threshold, 0.0) for threshold in BRIGHT])
+        dark = np.stack([np.maximum(-z - threshold, 0.0) for threshold in DARK])
+        after = np.stack([bright[:, :-lag] @ dark[:, lag:].T for lag in LAGS], axis=-1)
+        before = np.stack([bright[:, lag:] @ dark[:, :-lag].T for lag in LAGS], axis=-1)
         features.append(((after - before) / (after + before + 1e-3)).ravel())
     return np.concatenate(features).astype(np.float64)
 

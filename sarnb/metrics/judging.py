@@ -6,7 +6,7 @@ each class counts the same, as in the evaluation of generated images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +16,14 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.generate.sample import evaluation_text
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.facts import MEASURES
 from sarnb.metrics.measured import COMPOSITION
 from sarnb.metrics.semantic import GALLERY, Judge, cosine, embed_images, embed_texts, label_prompt, retrieval_r1, zero_shot
 
 COLUMNS = ("measure", "split", "class", "value", "lo", "hi", "n", "chance")
 ACCURACY, LOOK, RETRIEVAL, COSINE = "class accuracy", "look-side accuracy", "retrieval R@1", "cosine with the own caption"
 SIDES = ("left", "right")
+AIMS = {ACCURACY: 0.90, LOOK: 0.95}  # what this study asks of its judge on held-out images, over the single classes; ours
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,14 @@ def look_scores(judge: Judge, judged: Judged, looks: Sequence[object], sensor: s
 
 
 def judge_table(
-    judged: Judged, looks: np.ndarray | None = None, resamples: int = 200, seed: int = 0
+    judged: Judged, looks: np.ndarray | None = None, resamples: int = 200, seed: int = 0,
+    facts: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The measures of the judge by split and class, with 95 % intervals, and sentences on what could not be measured.
 
-    `looks`: what `look_scores` gave, None where sides are unknown. Columns: measure, split, class ("all" and each), value,
-    lo, hi, n, chance (what a guess would reach; NaN where there is no such thing).
+    `looks`: what `look_scores` gave, None where sides are unknown. `facts`: what `fact_scores` gave. Columns: measure, split,
+    class ("all" and each), value, lo, hi, n (images that were asked), chance (what a guess would reach; NaN where there is no
+    such thing).
     """
     right = (judged.guess == judged.truth).astype(float)
     rivals = judged.candidates.sum(1)[judged.truth]
@@ -130,11 +134,15 @@ def judge_table(
         scores.append((RETRIEVAL, found, np.full(len(right), 1.0 / GALLERY)))
     except InputError as error:
         missing.append(f"Retrieval R@1 is left out: {error}")
+    scores += [(MEASURES[fact], values, np.full(len(right), 0.5)) for fact, values in (facts or {}).items()]
     if len(set(rivals)) == 1 and rivals[0] < 2:
         missing.append("There is one class only, so class accuracy is 1 whatever the judge does.")
     rows = []
     for measure, score, chance in scores:
         for split, label, chosen in _parts(judged):
+            chosen = chosen & np.isfinite(score)
+            if not chosen.any():
+                continue
             names = np.asarray(judged.labels, dtype=object)[chosen]
             base, resampled = stratified_weights(list(names), resamples, seed)
             value = float(weighted_mean(score[chosen], base))
@@ -157,6 +165,23 @@ def judge_sentences(table: pd.DataFrame) -> list[str]:
     else:
         lines.append("The judge cannot be told from a guess, so its measures of other images mean nothing in this run.")
     return lines
+
+
+def aims_table(judged: Judged, looks: np.ndarray | None, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
+    """What the judge reaches of `AIMS` over the single classes: columns aim, asked, value, lo, hi, n, verdict."""
+    single = np.array([split != COMPOSITION for split in judged.splits])
+    scores = {ACCURACY: (judged.guess == judged.truth).astype(float), LOOK: looks}
+    rows = []
+    for name, asked in AIMS.items():
+        score = scores[name]
+        if score is None or not single.any():
+            continue
+        base, resampled = stratified_weights(list(np.asarray(judged.labels, dtype=object)[single]), resamples, seed)
+        value = float(base @ score[single])
+        lo, hi = percentile_interval(resampled @ score[single], value)
+        verdict = "reached" if value >= asked else "not reached, but inside the interval" if hi >= asked else "not reached"
+        rows.append((name, asked, value, lo, hi, int(single.sum()), verdict))
+    return pd.DataFrame(rows, columns=["aim", "asked", "value", "lo", "hi", "n", "verdict"])
 
 
 def _parts(judged: Judged) -> list[tuple[str, str, np.ndarray]]:

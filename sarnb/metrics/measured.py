@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -47,19 +48,25 @@ class Measured:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, indices: Sequence[int] | np.ndarray) -> Measured:
+        """The images at ``indices``, in that order."""
+        chosen = np.asarray(indices, dtype=int)
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "size"}
+        return Measured(self.size, **{name: _take(value, chosen) for name, value in values.items()})
 
-def measure(images: ImageSet, judge: Judge | None = None, name: str = "images") -> Measured:
+
+def measure(images: ImageSet, judge: Judge | None = None, name: str = "images", minimum: int = 2) -> Measured:
     """Compute the statistics of an image set.
 
     Args:
         images: uint8 images [N, H, W] with labels, captions and rows; a row may tell `group` and `look`.
         judge: SAR-CLIP; without it the measures of meaning and distribution are left out.
-        name: what messages call the set.
+        name: what messages call the set. minimum: least number of images; 1 for a part of a larger set.
 
     Raises:
-        InputError: fewer than two images, or images smaller than 32 px.
+        InputError: fewer images, or images smaller than 32 px.
     """
-    stack = image_stack(images.images, name, minimum=2)
+    stack = image_stack(images.images, name, minimum)
     if min(stack.shape[1:]) < 32:
         raise InputError(f"{name}: {stack.shape[1]}x{stack.shape[2]} px, at least 32x32 needed; give larger images.")
     return Measured(
@@ -80,3 +87,27 @@ def measure(images: ImageSet, judge: Judge | None = None, name: str = "images") 
 
 def _side(look: object) -> str | None:
     return look if look in ("left", "right") else None
+
+
+def join(parts: Iterable[Measured]) -> Measured:
+    """The images of several parts, in order, as one set. Raises InputError for none, different sizes, or features of some only."""
+    parts = list(parts)
+    if not parts or len({part.size for part in parts}) > 1 or len({part.features is None for part in parts}) > 1:
+        raise InputError("measured image set: parts of one size, all with or all without a judge, are needed to join them.")
+    columns = {}
+    for field in fields(Measured):
+        if field.name != "size":
+            columns[field.name] = _joined([getattr(part, field.name) for part in parts])
+    return Measured(parts[0].size, **columns)
+
+
+def _joined(values: list) -> tuple | np.ndarray | None:
+    if values[0] is None:
+        return None
+    return sum(values, ()) if isinstance(values[0], tuple) else np.concatenate(values)
+
+
+def _take(values: tuple | np.ndarray | None, chosen: np.ndarray) -> tuple | np.ndarray | None:
+    if values is None:
+        return None
+    return tuple(values[index] for index in chosen) if isinstance(values, tuple) else values[chosen]

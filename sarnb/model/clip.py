@@ -57,31 +57,12 @@ class ImageTower(nn.Module):
         return self.head(torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1))
 
 
-class DualEncoder(nn.Module):
-    """Image tower and text towers with one learned temperature (Radford et al. 2021)."""
+class TwoTowers(nn.Module):
+    """What training and judging ask of a dual encoder; ``embed_images`` and ``embed_texts`` follow from the rest.
 
-    def __init__(self, towers: list[CLIPTextModelWithProjection], tokenizer: CLIPTokenizer) -> None:
-        super().__init__()
-        self.image = ImageTower(towers[0].config.projection_dim)
-        self.texts = nn.ModuleList(towers)
-        self.log_scale = nn.Parameter(torch.tensor(2.659))  # ln(1 / 0.07), CLIP's start
-        self.tokenizer = tokenizer
-
-    def image_embeddings(self, pixels: Tensor) -> Tensor:
-        """[N, 3, H, W] → unit vectors [N, D]."""
-        return F.normalize(self.image(pixels.to(self.log_scale.device)).float(), dim=-1)
-
-    def text_embeddings(self, ids: Tensor) -> list[Tensor]:
-        """Token ids [N, T] → unit vectors [N, D], one tensor a tower."""
-        ids = ids.to(self.log_scale.device)
-        return [F.normalize(tower(ids).text_embeds.float(), dim=-1) for tower in self.texts]
-
-    def tokens(self, captions: list[str]) -> Tensor:
-        """Padded and cut token ids [N, T]."""
-        length = self.tokenizer.model_max_length
-        return self.tokenizer(
-            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
+    A subclass has ``image_embeddings``, ``text_embeddings``, ``tokens``, ``log_scale`` (ln of the factor on the cosines) and
+    ``save``.
+    """
 
     @torch.no_grad()
     def embed_images(self, images: np.ndarray, batch_size: int = 64) -> Tensor:
@@ -97,6 +78,33 @@ class DualEncoder(nn.Module):
         pieces = [captions[i : i + batch_size] for i in range(0, len(captions), batch_size)]
         means = [torch.stack(self.text_embeddings(self.tokens(piece))).mean(dim=0) for piece in pieces]
         return F.normalize(torch.cat(means), dim=-1)
+
+
+class DualEncoder(TwoTowers):
+    """Image tower and text towers with one learned temperature (Radford et al. 2021)."""
+
+    def __init__(self, towers: list[CLIPTextModelWithProjection], tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.image = ImageTower(towers[0].config.projection_dim)
+        self.texts = nn.ModuleList(towers)
+        self.log_scale = nn.Parameter(torch.tensor(2.659))  # ln(1 / 0.07), CLIP's start
+        self.tokenizer = tokenizer
+
+    def image_embeddings(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] → unit vectors [N, D]."""
+        return F.normalize(self.image(pixels.to(self.log_scale.device)).float(), dim=-1)
+
+    def text_embeddings(self, ids: Tensor) -> list[Tensor]:
+        """Token ids [N, T] → unit vectors [N, D], one tensor a tower."""
+        ids = _trimmed(ids).to(self.log_scale.device)
+        return [F.normalize(tower(ids).text_embeds.float(), dim=-1) for tower in self.texts]
+
+    def tokens(self, captions: list[str]) -> Tensor:
+        """Padded and cut token ids [N, T]."""
+        length = self.tokenizer.model_max_length
+        return self.tokenizer(
+            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer."""
@@ -128,3 +136,13 @@ def build_dual_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DualEncoder([build_text_tower(config, tokenizer) for _ in range(towers)], tokenizer)
+
+
+def _trimmed(ids: Tensor) -> Tensor:
+    """Token ids [N, T] without the columns that are padding in every row, but for one; the attention is causal, so nothing changes.
+
+    CLIP pads either with the end token itself or with another one: what the last column holds is padding.
+    """
+    padding = ids[:, -1:]
+    used = int((ids != padding).sum(dim=1).max()) + 2 if len(ids) else ids.shape[1]
+    return ids[:, :used]

@@ -1,7 +1,9 @@
 """Trained models on disk, in the forms that other tools read; never pickle.
 
-``unet/`` and ``text_encoder*/`` are diffusers folders, ``pytorch_lora_weights.safetensors`` and ``learned_embeds.safetensors``
-are what ``load_lora_weights`` and ``load_textual_inversion`` take. ``record.json`` is written last: with it a model is whole.
+``unet/``, ``vae/`` and ``text_encoder*/`` are diffusers folders, ``pytorch_lora_weights.safetensors`` and
+``learned_embeds.safetensors`` are what ``load_lora_weights`` and ``load_textual_inversion`` take; ``vae_lora.safetensors`` is
+for ``sarnb.model.vae_files.load_vae``, as diffusers reads no LoRA of an autoencoder. ``record.json`` is written last: with it
+a model is whole.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
@@ -28,6 +30,8 @@ from sarnb.model.foundation import components, fingerprint, load_foundation
 from sarnb.model.strategy import ENCODERS, Strategy
 from sarnb.model.token import EMBEDDING_FILE, embedding_table, load_token, save_token
 from sarnb.model.trained_card import trained_card
+from sarnb.model.vae import LORA_FILE as VAE_LORA_FILE
+from sarnb.model.vae import apply_lora
 
 RECORD, CARD, STAGING = "record.json", "README.md", ".saving"
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -81,7 +85,7 @@ def save_trained(pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path,
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         (out / RECORD).unlink(missing_ok=True)
-        _write_weights(pipe, strategy, staging)
+        _write_weights(pipe, strategy, staging, record or {})
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         record = {"strategy": asdict(strategy), **(record or {})}
         record["files"] = {path.relative_to(staging).as_posix(): path.stat().st_size for path in files}
@@ -138,12 +142,16 @@ def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDif
         _load_lora(pipe, folder, fuse)
     if strategy.token:
         load_token(pipe, folder / EMBEDDING_FILE)
-    for module in (pipe.unet, pipe.text_encoder, pipe.text_encoder_2):
+    if (folder / "vae").is_dir():
+        pipe.vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=pipe.vae.dtype)
+    elif strategy.vae != "frozen":
+        apply_lora(pipe.vae, folder / VAE_LORA_FILE)
+    for module in components(pipe).values():
         module.eval().requires_grad_(False)
     return pipe
 
 
-def _write_weights(pipe: StableDiffusionXLPipeline, strategy: Strategy, folder: Path) -> None:
+def _write_weights(pipe: StableDiffusionXLPipeline, strategy: Strategy, folder: Path, record: dict) -> None:
     if strategy.unet in ("full", "scratch"):
         pipe.unet.save_pretrained(folder / "unet", safe_serialization=True)
     if strategy.text == "full":
@@ -159,6 +167,12 @@ def _write_weights(pipe: StableDiffusionXLPipeline, strategy: Strategy, folder: 
         )
     if strategy.token:
         save_token(pipe, folder / EMBEDDING_FILE)
+    if strategy.vae.startswith("lora"):
+        weights = {f"vae.{name}": value.contiguous() for name, value in lora_layers(pipe.vae, text=False).items()}
+        about = {"format": "pt", "vae": record.get("vae", ""), "strategy": strategy.name, "rank": str(strategy.rank)}
+        save_file(weights, folder / VAE_LORA_FILE, metadata=about)
+    elif strategy.vae != "frozen":
+        pipe.vae.save_pretrained(folder / "vae", safe_serialization=True)
 
 
 def _save_encoder(encoder, tokenizer, folder: Path, token: bool) -> None:

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from sarnb import foundation_path
+from sarnb import foundation_path, split_foundation
 from sarnb.errors import InputError
+from sarnb.model.autoencoder import check_fit, read_autoencoder, upcast
+from sarnb.model.integrity import check_whole, check_words
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class FoundationConfig:
     """Sizes of a miniature SDXL; the defaults are those of the embedded foundation."""
 
     image_size: int = 128  # px
-    latent_channels: int = 8
-    vae_channels: tuple[int, ...] = (24, 48, 96, 160)  # four levels: downsampling 8, as SDXL
+    latent_channels: int = 16
+    vae_channels: tuple[int, ...] = (16, 48, 64, 128)  # four levels: downsampling 8, as SDXL
     vae_layers: int = 1
     unet_channels: tuple[int, ...] = (96, 160, 256)  # attention from the second level on, as SDXL
     unet_layers: int = 1
@@ -71,7 +73,7 @@ def build_vae(config: FoundationConfig) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=config.vae_layers,
         latent_channels=config.latent_channels,
-        norm_num_groups=8,
+        norm_num_groups=4,
         sample_size=config.image_size,
         mid_block_add_attention=False,
         scaling_factor=1.0,
@@ -166,24 +168,33 @@ def components(pipe: StableDiffusionXLPipeline) -> dict[str, nn.Module]:
 def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
     """Load ``"embedded"``, a local diffusers folder, a single-file checkpoint, or a hub id.
 
-    Raises ``InputError`` where nothing is there or the weights are damaged.
+    ``"FOUNDATION+vae=VAE"`` takes another autoencoder than the foundation's own, see ``read_autoencoder``; its
+    normalisation of latents comes with it. Raises ``InputError`` where nothing is there, weights are damaged, missing or
+    another network's, a tokenizer does not match its encoder, or the autoencoder does not fit the UNet.
     """
-    path = foundation_path() if spec == "embedded" else Path(spec)
+    base, vae = split_foundation(spec)
+    path = foundation_path() if base == "embedded" else Path(base)
     if not sys.stderr.isatty():  # their bars would fill a log with thousands of lines
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
+    other = {"vae": read_autoencoder(vae, dtype)} if vae else {}
     try:
         if path.suffix in (".safetensors", ".ckpt"):
-            pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=dtype)
+            pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=dtype, **other)
         else:
-            source = str(path) if path.exists() else spec
-            pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False)
+            source = str(path) if path.exists() else base
+            pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
     except (OSError, EnvironmentError, SafetensorError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"foundation {spec!r}: cannot be loaded from {path} ({reason}); "
             'give "embedded", a diffusers folder, a single .safetensors file or a hub id that can be reached'
         ) from error
+    check_words(pipe, base)
+    if path.is_dir():
+        check_whole(pipe, path, [part for part in components(pipe) if part not in other])
+    if vae:
+        check_fit(pipe.vae, pipe.unet, vae)
     return freeze(pipe)
 
 
@@ -254,20 +265,21 @@ def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 3
             f"images of {images.shape[2]} x {images.shape[1]} px: the VAE needs multiples of {factor}; crop or pad them"
         )
     means, stds = [], []
-    for start in range(0, len(images), batch_size):
-        pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
-        posterior = vae.encode(pixels).latent_dist
-        means.append(posterior.mean.float().cpu())
-        stds.append(posterior.std.float().cpu())
+    with upcast(vae):
+        for start in range(0, len(images), batch_size):
+            pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
+            posterior = vae.encode(pixels).latent_dist
+            means.append(posterior.mean.float().cpu())
+            stds.append(posterior.std.float().cpu())
     return torch.cat(means), torch.cat(stds)
 
 
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> np.ndarray:
     """Normalised latents [N, C, h, w] → uint8 images [N, H, W, 3]."""
-    pieces = latents.split(batch_size)
-    raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in pieces)
-    return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])
+    with upcast(vae):
+        raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in latents.split(batch_size))
+        return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -1,11 +1,16 @@
-"""The published configuration of SDXL base 1.0 (Podell et al. 2023), built without weights on the meta device."""
+"""The published configuration of SDXL base 1.0 (Podell et al. 2023), built without weights: shapes, counts, speed."""
 
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from sarnb.model.foundation import assemble
+from sarnb.model.strategy import Strategy, parameter_counts, prepare
+
+VOCABULARY, MAX_TOKENS = 49408, 77  # CLIP's
 
 
 def sdxl_unet() -> UNet2DConditionModel:
@@ -42,10 +47,10 @@ def sdxl_vae() -> AutoencoderKL:
 def sdxl_text_encoders() -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
     """CLIP ViT-L's and OpenCLIP ViT-bigG's text towers."""
     large = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+        vocab_size=VOCABULARY, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
     )
     huge = CLIPTextConfig(
-        vocab_size=49408,
+        vocab_size=VOCABULARY,
         hidden_size=1280,
         intermediate_size=5120,
         num_hidden_layers=32,
@@ -56,8 +61,30 @@ def sdxl_text_encoders() -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
     return CLIPTextModel(large), CLIPTextModelWithProjection(huge)
 
 
-def sdxl_components() -> dict[str, nn.Module]:
-    """The four networks of SDXL by diffusers' names, on the meta device: shapes only, no memory."""
-    with torch.device("meta"):
+def sdxl_components(device: str = "meta") -> dict[str, nn.Module]:
+    """The four networks of SDXL by diffusers' names; on the meta device shapes only, elsewhere random weights in float32."""
+    with torch.device(device):
         first, second = sdxl_text_encoders()
         return {"unet": sdxl_unet(), "text_encoder": first, "text_encoder_2": second, "vae": sdxl_vae()}
+
+
+def stand_in_tokenizer() -> CLIPTokenizer:
+    """A tokenizer with as many entries as CLIP's, whose words it does not know: for counts and for speed."""
+    words = [f"word{number}</w>" for number in range(VOCABULARY - 3)] + ["!", "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[], model_max_length=MAX_TOKENS)
+
+
+def sdxl_pipeline(device: str = "meta") -> StableDiffusionXLPipeline:
+    """A pipeline of SDXL's shapes without its knowledge: nothing at all on the meta device, random weights elsewhere."""
+    return assemble(tokenizer=stand_in_tokenizer(), **sdxl_components(device))
+
+
+def sdxl_trained(strategy: Strategy) -> dict[str, int]:
+    """Parameters of each of SDXL's components that ``strategy`` trains, counted on the meta device.
+
+    Raises ``InputError`` for a rank larger than one of SDXL's layers.
+    """
+    pipe = sdxl_pipeline()
+    with torch.device("meta"):
+        prepare(pipe, strategy)
+    return {name: counts["trainable"] for name, counts in parameter_counts(pipe).items()}

@@ -19,9 +19,11 @@ from torch import nn
 from sarnb.errors import InputError
 from sarnb.model.foundation import components
 from sarnb.model.token import TOKEN, add_token, train_token
+from sarnb.model.vae import add_vae_lora, unfreeze
 
 UNET_MODES = ("frozen", "lora", "full", "scratch")
 TEXT_MODES = ("frozen", "lora", "full")
+VAE_MODES = ("frozen", "lora", "lora-encoder", "lora-decoder", "decoder", "full")
 UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # attention projections, as diffusers' own LoRA scripts
 CONV_TARGETS = ("conv1", "conv2", "conv_shortcut")  # of the residual blocks, where texture is made
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -36,7 +38,7 @@ class Strategy:
     unet: str = "frozen"  # "frozen", "lora", "full", or "scratch": full from random weights
     text: str = "frozen"  # both text encoders: "frozen", "lora" or "full"
     token: bool = False  # a learned <SAR> word
-    vae: str = "frozen"
+    vae: str = "frozen"  # LoRA on "lora-encoder", "lora-decoder" or both ("lora"), all of "decoder", or "full"
     rank: int = 16  # of every LoRA
     alpha: float = 16  # LoRA's factor is alpha / rank
     init: str = "image"  # word whose embedding <SAR> starts from
@@ -45,7 +47,7 @@ class Strategy:
     prior: float = 0.0  # share of each batch that shows the foundation's own optical pictures (Ruiz et al. 2023)
 
     def __post_init__(self) -> None:
-        for field, modes in (("unet", UNET_MODES), ("text", TEXT_MODES), ("vae", ("frozen",))):
+        for field, modes in (("unet", UNET_MODES), ("text", TEXT_MODES), ("vae", VAE_MODES)):
             if getattr(self, field) not in modes:
                 raise InputError(f"strategy {self.name}: {field} is {getattr(self, field)!r}; choose {', '.join(modes)}")
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
@@ -56,22 +58,37 @@ class Strategy:
             raise InputError(f"strategy {self.name}: prior is {self.prior}; give a share from 0 up to, not including, 1")
         if (self.conv and self.unet != "lora") or (self.dora and not self.has_lora):
             raise InputError(f"strategy {self.name}: conv and dora change a LoRA; set unet (or for dora text) to 'lora' as well")
+        if self.vae != "frozen" and (self.unet != "frozen" or self.text != "frozen" or self.token):
+            raise InputError(
+                f"strategy {self.name}: the autoencoder trains by itself, on images and not on noise; leave unet and text "
+                "frozen and token out, and fine-tune those with the trained autoencoder afterwards"
+            )
 
     @property
     def trains(self) -> bool:
         """Whether anything trains."""
-        return self.unet != "frozen" or self.text != "frozen" or self.token
+        return self.unet != "frozen" or self.text != "frozen" or self.token or self.vae != "frozen"
 
     @property
     def has_lora(self) -> bool:
-        """Whether any component gets LoRA matrices."""
+        """Whether the UNet or the text encoders get LoRA matrices."""
         return "lora" in (self.unet, self.text)
 
     @property
+    def has_rank(self) -> bool:
+        """Whether any component gets LoRA matrices, the autoencoder included."""
+        return self.has_lora or self.vae.startswith("lora")
+
+    @property
+    def keeps_latents(self) -> bool:
+        """Whether the encoder of the autoencoder, and with it every latent, stays as it is."""
+        return self.vae in ("frozen", "decoder", "lora-decoder")
+
+    @property
     def caches(self) -> tuple[str, ...]:
-        """What may be computed once: latents while the VAE is frozen, text embeddings while both encoders are."""
-        fixed_text = self.text == "frozen" and not self.token
-        return ("latents", "text") if fixed_text else ("latents",)
+        """What may be computed once: latents while the VAE's encoder is frozen, text embeddings while both encoders are."""
+        fixed = {"latents": self.keeps_latents, "text": self.text == "frozen" and not self.token}
+        return tuple(name for name, kept in fixed.items() if kept)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -95,25 +112,38 @@ STRATEGIES: dict[str, Strategy] = {
     )
 }
 
+VAE_STRATEGIES: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy("vae-frozen"),
+        Strategy("vae-lora", vae="lora"),
+        Strategy("vae-lora-encoder", vae="lora-encoder"),
+        Strategy("vae-lora-decoder", vae="lora-decoder"),
+        Strategy("vae-decoder", vae="decoder"),
+        Strategy("vae-full", vae="full"),
+    )
+}
+
 
 def find_strategy(name: str) -> Strategy:
     """The strategy of that name; a LoRA strategy takes another rank by its ending, as in ``unet-lora-r8``.
 
     Raises ``InputError`` that lists the names if there is none.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
+    known = STRATEGIES | VAE_STRATEGIES
+    if name in known:
+        return known[name]
     match = re.fullmatch(r"(.+)-r(\d+)", name)
-    if match and match[1] in STRATEGIES and STRATEGIES[match[1]].has_lora:
+    if match and match[1] in known and known[match[1]].has_rank:
         rank = int(match[2])
-        return replace(STRATEGIES[match[1]], name=name, rank=rank, alpha=max(rank, 1))
+        return replace(known[match[1]], name=name, rank=rank, alpha=max(rank, 1))
     raise InputError(
-        f"unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}, or a LoRA strategy with its rank (unet-lora-r8)"
+        f"unknown strategy {name!r}; choose one of {', '.join(known)}, or a LoRA strategy with its rank (unet-lora-r8)"
     )
 
 
 def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) -> dict[str, list[nn.Parameter]]:
-    """Set the pipeline up for training, in place; component ("unet", "text", "token") → its trainable parameters.
+    """Set the pipeline up for training, in place; component ("unet", "text", "token", "vae") → its trainable parameters.
 
     Random starts (LoRA, scratch) depend on ``seed`` and the component only. Parameters that train are float32. Where both
     text encoders train fully, their embedding tables stay frozen: no caption holds most words, and decay alone would
@@ -129,6 +159,11 @@ def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) 
     for stream, (tokenizer, encoder) in enumerate(ENCODERS, start=2):
         with seeded(seed, stream):
             _prepare_encoder(getattr(pipe, encoder), getattr(pipe, tokenizer), strategy, with_last_layer=stream == 3)
+    if strategy.vae.startswith("lora"):
+        with seeded(seed, 4):
+            add_vae_lora(pipe.vae, strategy.vae, strategy.rank, strategy.alpha)
+    elif strategy.vae != "frozen":
+        unfreeze(pipe.vae, strategy.vae)
     trainable = trainable_parameters(pipe)
     for parameter in (parameter for group in trainable.values() for parameter in group):
         parameter.data = parameter.data.float()
@@ -136,12 +171,12 @@ def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) 
 
 
 def trainable_parameters(pipe: StableDiffusionXLPipeline) -> dict[str, list[nn.Parameter]]:
-    """Component ("unet", "text", "token") → parameters that require a gradient; components without any are left out."""
-    groups: dict[str, list[nn.Parameter]] = {"unet": [], "text": [], "token": []}
+    """Component ("unet", "text", "token", "vae") → parameters that require a gradient; components without any are left out."""
+    groups: dict[str, list[nn.Parameter]] = {"unet": [], "text": [], "token": [], "vae": []}
     for part, module in components(pipe).items():
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                key = "token" if "trainable_tokens" in name else "unet" if part == "unet" else "text"
+                key = "token" if "trainable_tokens" in name else part if part in ("unet", "vae") else "text"
                 groups[key].append(parameter)
     return {key: group for key, group in groups.items() if group}
 

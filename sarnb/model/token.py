@@ -16,6 +16,7 @@ from peft.tuners.trainable_tokens import TrainableTokensLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sarnb.errors import InputError
@@ -77,7 +78,8 @@ def token_row(
     layer = encoder.get_input_embeddings()
     layer = getattr(layer, "token_adapter", layer)
     if isinstance(layer, TrainableTokensLayer):
-        return layer.trainable_tokens_delta["default"].detach().clone()
+        row = layer.trainable_tokens_delta["default"].detach()
+        return row.full_tensor() if isinstance(row, DTensor) else row.clone()
     return layer.weight[[tokenizer.convert_tokens_to_ids(token)]].detach().clone()
 
 
@@ -88,13 +90,17 @@ def embedding_table(encoder: CLIPTextModel | CLIPTextModelWithProjection) -> Ten
     return getattr(layer, "base_layer", layer).weight.detach()
 
 
-def save_token(pipe: StableDiffusionXLPipeline, path: Path, token: str = TOKEN) -> Path:
-    """Write both rows in SDXL's textual-inversion layout: safetensors with ``clip_l`` and ``clip_g``, each [1, D]."""
+def save_token(pipe: StableDiffusionXLPipeline, path: Path, token: str = TOKEN, writes: bool = True) -> Path:
+    """Write both rows in SDXL's textual-inversion layout: safetensors with ``clip_l`` and ``clip_g``, each [1, D].
+
+    Where weights are shared out among processes, all of them call it and the one that ``writes`` writes.
+    """
     rows = {
         key: token_row(getattr(pipe, encoder), getattr(pipe, tokenizer), token).float().cpu().contiguous()
         for key, (tokenizer, encoder) in ROW_KEYS.items()
     }
-    save_file(rows, path, metadata={"format": "pt", "token": token})
+    if writes:
+        save_file(rows, path, metadata={"format": "pt", "token": token})
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sarnb.model.strategy import Strategy
 from sarnb.model.token import EMBEDDING_FILE, TOKEN
+from sarnb.model.vae import LORA_FILE as VAE_LORA_FILE
 
 
 def trained_card(strategy: Strategy, record: dict) -> str:
@@ -55,6 +56,12 @@ def _what_trained(strategy: Strategy) -> str:
         sentences.append(modes[strategy.text].format(f"both text encoders{tables}"))
     if strategy.token:
         sentences.append(f'A learned word {TOKEN}, started from "{strategy.init}".')
+    if strategy.vae != "frozen":
+        parts = {"lora": "the autoencoder", "lora-encoder": "the autoencoder's encoder", "lora-decoder": "the autoencoder's decoder"}
+        whole = {"decoder": "the autoencoder's decoder", "full": "the autoencoder"}
+        sentences.append(modes["lora" if strategy.vae in parts else "full"].format((parts | whole)[strategy.vae]))
+        kept = "still fit" if strategy.keeps_latents else "have moved, so a UNet has to be trained on the new ones"
+        sentences.append(f"Latents of the foundation {kept}.")
     return " ".join(sentences)
 
 
@@ -68,6 +75,12 @@ def _usage(strategy: Strategy) -> list[str]:
         imports.append("from transformers import CLIPTextModel, CLIPTextModelWithProjection")
         parts.append('text_encoder=CLIPTextModel.from_pretrained(HERE + "/text_encoder")')
         parts.append('text_encoder_2=CLIPTextModelWithProjection.from_pretrained(HERE + "/text_encoder_2")')
+    if strategy.vae in ("decoder", "full"):
+        imports[0] += ", AutoencoderKL"
+        parts.append('vae=AutoencoderKL.from_pretrained(HERE + "/vae")')
+    elif strategy.vae != "frozen":
+        imports.append("from sarnb.model.vae import apply_lora  # diffusers reads no LoRA of an AutoencoderKL")
+        after.append(f'apply_lora(pipe.vae, HERE + "/{VAE_LORA_FILE}")')
     if strategy.has_lora:
         after.append("pipe.load_lora_weights(HERE)")
     if strategy.token:
@@ -88,7 +101,8 @@ def _facts(record: dict) -> list[tuple[str, object]]:
     config, cost = record.get("config", {}), record.get("cost", {})
     facts: list[tuple[str, object]] = [("foundation (fingerprint)", record.get("foundation", "not recorded"))]
     facts.append(("training set (fingerprint)", record.get("data", "not recorded")))
-    facts += [(name, config[name]) for name in ("steps", "batch_size", "seed", "ema_decay", "min_snr_gamma") if name in config]
+    told = ("steps", "batch_size", "crop", "losses", "seed", "ema_decay", "min_snr_gamma")
+    facts += [(name, config[name]) for name in told if name in config]
     facts += [(name, value) for name, value in config.items() if name.startswith("lr_")]
     facts += [(name, cost[name]) for name in ("trainable_parameters", "seconds", "peak_memory_mb", "device") if name in cost]
     return facts

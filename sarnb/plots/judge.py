@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,17 +16,21 @@ SPLIT_COLOURS = {"pooled": "0.4", "seen": "C0", "unseen": "C1", "composition": "
 
 
 def training_curve(history: pd.DataFrame, batch_size: int) -> Figure:
-    """Loss and in-batch retrieval over steps, each with the level of an untrained judge.
+    """Loss, in-batch retrieval and, where it was trained with wrong captions, its choice against these over steps.
+
+    Each with the level of an untrained judge.
 
     Args:
-        history: columns step, loss and retrieval_r1, as `train_clip` returns them.
-        batch_size: image-caption pairs a step, which sets both levels: ln B and 1/B.
+        history: columns step, loss, retrieval_r1 and perhaps contrary_r1, as `train_clip` returns them.
+        batch_size: image-caption pairs a step, which sets the levels ln B (without wrong captions) and 1/B.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(8.5, 3))
-    columns = (
+    columns = [
         ("loss", "contrastive loss [nats]", math.log(batch_size)),
         ("retrieval_r1", "own caption first in the batch", 1 / batch_size),
-    )
+        ("contrary_r1", "own caption before a wrong one", 0.5),
+    ]
+    columns = [column for column in columns if column[0] in history]
+    figure, axes = plt.subplots(1, len(columns), figsize=(4.25 * len(columns), 3))
     for axis, (column, label, level) in zip(axes, columns):
         axis.plot(history["step"], history[column], marker="o" if len(history) < 20 else None, markersize=4)
         axis.axhline(level, color="0.5", linestyle="--", linewidth=1)
@@ -93,6 +97,25 @@ def _bars(axis: Axes, part: pd.DataFrame) -> None:
     errors = np.stack([values - part["lo"].to_numpy(float), part["hi"].to_numpy(float) - values])
     axis.errorbar(values, places, xerr=np.nan_to_num(errors), fmt="none", ecolor="0.15", elinewidth=1, capsize=2)
     axis.vlines(part["chance"], places - 0.4, places + 0.4, color="crimson", linewidth=1.5, label="a guess")
+
+
+def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy against certainty with 95 % intervals, a panel a way of calibrating; on the dashed line the judge is as sure as right.
+
+    Args:
+        tables: title -> table of `sarnb.metrics.calibration.reliability`. Grey bars: the share of the images in each bin.
+    """
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.9 * len(tables), 3.6), sharex=True, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], tables.items()):
+        axis.bar(table["low"], table["n"] / table["n"].sum(), width=table["high"] - table["low"], align="edge", color="0.85",
+                 label="share of the images")
+        axis.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
+        errors = np.stack([table["accuracy"] - table["lo"], table["hi"] - table["accuracy"]]).clip(min=0)
+        axis.errorbar(table["certainty"], table["accuracy"], yerr=errors, fmt="o", capsize=2, elinewidth=1, label="accuracy")
+        axis.set(title=title, xlabel="certainty of the called class", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes[0, 0].set_ylabel("accuracy")
+    axes[0, 0].legend(fontsize=8, loc="upper left")
+    return figure
 
 
 def cosine_histogram(matching: np.ndarray, mismatching: np.ndarray) -> Figure:

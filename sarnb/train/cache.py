@@ -1,46 +1,71 @@
 """What frozen networks compute is computed once: VAE posteriors of images, text embeddings of captions.
 
-A cache file is named by its content and by the weights that made it, so it can be stale for no one and may be shared by
-all strategies. It is one safetensors file, renamed into place, and mapped into memory instead of read.
+A cache file is named by its content and by the weights that made it, so it can be stale for no one and is shared by all
+strategies and processes. It is written piece by piece and mapped into memory instead of read (``sarnb.train.rows``), so a
+set may be larger than the memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_posterior, encode_prompts, fingerprint
+from sarnb.train.rows import stored_rows
+
+PIXELS_AT_ONCE = 32 * 128**2  # encoded together; a few large images would take more memory than training itself
 
 
 @dataclass(frozen=True)
 class LatentCache:
     """Posterior mean and standard deviation of the VAE, each [N, C, h, w], not normalised.
 
-    Both are kept, not one sample, so that every step draws its own latents as it would without a cache.
+    Both are kept, not one sample, so that every step draws its own latents as it would without a cache. ``vae`` is the
+    fingerprint of the autoencoder that made them, ``tail`` the latents whose rows follow (of another file).
     """
 
     mean: Tensor
     std: Tensor
+    vae: str
+    tail: LatentCache | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one latent: (C, h, w)."""
+        return tuple(self.mean.shape[1:])
 
     def joined(self, other: LatentCache) -> LatentCache:
-        """The latents of both sets, this one's first."""
-        return LatentCache(torch.cat([self.mean, other.mean]), torch.cat([self.std, other.std]))
+        """The latents of both sets, this one's first. Raises ``InputError`` if two autoencoders made them."""
+        _same_vae("cached latents", other.vae, self.vae)
+        return LatentCache(self.mean, self.std, self.vae, other)
+
+    def check(self, vae: nn.Module) -> None:
+        """Raise ``InputError`` if another autoencoder than ``vae`` made these latents: its decoder reads them differently."""
+        _same_vae("cached latents", self.vae, fingerprint(vae))
 
     def sample(self, ids: np.ndarray, generator: torch.Generator) -> Tensor:
         """One draw of the posterior for each image in ``ids``, [len(ids), C, h, w]."""
-        mean, std = self.mean[ids], self.std[ids]
+        mean, std = self.rows(np.asarray(ids))
         return mean + std * torch.randn(mean.shape, generator=generator)
+
+    def rows(self, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations of the images in ``ids``, each [len(ids), C, h, w]; only they are read."""
+        if self.tail is None:
+            return self.mean[ids], self.std[ids]
+        behind = ids >= len(self.mean)
+        mean, std = self.mean.new_empty(len(ids), *self.shape), self.std.new_empty(len(ids), *self.shape)
+        mean[~behind], std[~behind] = self.mean[ids[~behind]], self.std[ids[~behind]]
+        mean[behind], std[behind] = self.tail.rows(ids[behind] - len(self.mean))
+        return mean, std
 
 
 @dataclass(frozen=True)
@@ -74,17 +99,37 @@ def content_key(*parts: str | bytes | np.ndarray) -> str:
 def cache_latents(pipe: StableDiffusionXLPipeline, images: np.ndarray, folder: Path | None) -> LatentCache:
     """Posteriors of uint8 images [N, H, W] or [N, H, W, 3]; read from ``folder`` where they are, else made and kept.
 
-    Raises ``InputError`` for an image size that the VAE cannot divide, and a full disk.
+    Raises ``InputError`` for an image size that the VAE cannot divide, a full disk, and a file that another VAE made.
     """
+    vae = fingerprint(pipe.vae)
 
-    def make() -> dict[str, Tensor]:
-        mean, std = encode_posterior(pipe.vae, images)
-        return {"mean": mean, "std": std}
+    several = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
+
+    def make() -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(images), several):
+            yield dict(zip(("mean", "std"), encode_posterior(pipe.vae, images[start : start + several])))
 
     if folder is None:
-        return LatentCache(**make())
-    key = content_key(images, fingerprint(pipe.vae))
-    return LatentCache(**_stored(folder / f"latents-{key}.safetensors", make))
+        return LatentCache(**_together(make()), vae=vae)
+    path = folder / f"latents-{content_key(images, vae)}.safetensors"
+    tensors = stored_rows(path, make, len(images), {"vae": vae})
+    with safe_open(path, framework="pt") as file:
+        _same_vae(str(path), (file.metadata() or {}).get("vae", vae), vae)
+    return LatentCache(**tensors, vae=vae)
+
+
+def _together(pieces: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """All pieces in memory."""
+    kept = list(pieces)
+    return {name: torch.cat([piece[name] for piece in kept]) for name in kept[0]}
+
+
+def _same_vae(what: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise InputError(
+            f"{what}: made by the autoencoder {found[:16]}, but {wanted[:16]} is used here; encode the images again "
+            "(delete the file, if it is one)"
+        )
 
 
 def cache_text(
@@ -93,19 +138,19 @@ def cache_text(
     """Embeddings of the different captions among ``captions``, and of the empty one."""
     unique = sorted({"", *captions})
 
-    @torch.no_grad()
-    def make() -> dict[str, Tensor]:
-        pieces = [encode_prompts(pipe, unique[start : start + batch_size]) for start in range(0, len(unique), batch_size)]
-        hidden, pooled = (torch.cat([piece.cpu() for piece in part]) for part in zip(*pieces))
-        return {"hidden": hidden, "pooled": pooled}
+    def make() -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(unique), batch_size):
+            with torch.no_grad():
+                hidden, pooled = encode_prompts(pipe, unique[start : start + batch_size])
+            yield {"hidden": hidden.cpu(), "pooled": pooled.cpu()}
 
     rows = {caption: row for row, caption in enumerate(unique)}
     if folder is None:
-        return TextCache(rows=rows, **make())
+        return TextCache(rows=rows, **_together(make()))
     weights = fingerprint(pipe.text_encoder), fingerprint(pipe.text_encoder_2)
     words = (repr(sorted(tokenizer.get_vocab().items())) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2))
     key = content_key(*unique, *weights, *words)
-    return TextCache(rows=rows, **_stored(folder / f"text-{key}.safetensors", make))
+    return TextCache(rows=rows, **stored_rows(folder / f"text-{key}.safetensors", make, len(unique)))
 
 
 def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -> int:
@@ -114,20 +159,3 @@ def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -
     width = pipe.text_encoder.config.hidden_size + pipe.text_encoder_2.config.hidden_size
     pooled = pipe.text_encoder_2.config.projection_dim
     return len({"", *captions}) * (tokens * width + pooled) * pipe.text_encoder.dtype.itemsize
-
-
-def _stored(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of ``path``; made and written first where the file is missing or damaged."""
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        tensors = {name: value.contiguous() for name, value in make().items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: the cache could not be saved ({error}); free some disk space and run again") from error
-    return load_file(path)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sarnb.errors import InputError
+from sarnb.train.shards import shared_like, whole
 
 NAME = "checkpoint.safetensors"
 
@@ -39,8 +40,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: list[torch.Tensor] | None,
     extra: dict | None = None,
+    writes: bool = True,
 ) -> Path:
     """Write the state after ``step`` finished steps, atomically.
+
+    Where weights are shared out among processes, all of them call it and the one that ``writes`` writes.
 
     ``identity`` names what is trained (strategy, foundation, seed, configuration): a run of another identity refuses
     the file. Raises ``InputError`` when it cannot be written; the previous checkpoint then still stands.
@@ -51,7 +55,9 @@ def save_checkpoint(
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     for index, value in enumerate(average or []):
         tensors[f"average.{index}"] = value
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    tensors = {name: whole(value.detach()).cpu().contiguous().clone() for name, value in tensors.items()}
+    if not writes:
+        return out / NAME
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / (NAME + ".tmp")
     metadata = {"step": str(step), "identity": identity, "extra": json.dumps(extra or {})}
@@ -93,13 +99,14 @@ def load_checkpoint(
             "delete its folder or choose another one"
         )
     for name, value in trained_tensors(modules).items():
-        value.copy_(tensors[f"weights.{name}"])
+        value.copy_(shared_like(tensors[f"weights.{name}"], value))
     states: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            states.setdefault(int(index), {})[key] = value
+            states.setdefault(int(index), {})[key] = shared_like(value, parameters[int(index)])
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, value in enumerate(average or []):
-        value.copy_(tensors[f"average.{index}"])
+        value.copy_(shared_like(tensors[f"average.{index}"], value))
     return int(metadata["step"]), json.loads(metadata["extra"])

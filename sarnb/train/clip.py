@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sarnb.errors import InputError
-from sarnb.model.clip import DualEncoder
+from sarnb.model.clip import TwoTowers
 from sarnb.model.foundation import to_pixels
 from sarnb.train.loop import LoopConfig, Share, batch_ids, train_loop
 
 
-def contrastive_loss(images: Tensor, texts: Tensor, log_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy over a batch of unit vectors [B, D] (Radford et al. 2021, figure 3), a scalar."""
-    logits = log_scale.exp().clamp(max=100) * images @ texts.T
+def contrastive_loss(
+    images: Tensor, texts: Tensor, log_scale: Tensor, negatives: Tensor | None = None, present: Tensor | None = None
+) -> Tensor:
+    """Symmetric cross-entropy over a batch of unit vectors [B, D] (Radford et al. 2021, figure 3), a scalar.
+
+    ``negatives`` [B, K, D]: unit vectors of K captions that are wrong of each image, further columns of its own row only,
+    because what is wrong of one image may be true of another (after Yuksekgonul et al., ICLR 2023). ``present`` bool
+    [B, K]: which of them there are; all if None.
+    """
+    scale = log_scale.exp().clamp(max=100)
+    logits = scale * images @ texts.T
     targets = torch.arange(len(logits), device=logits.device)
-    return 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
+    rows = logits
+    if negatives is not None:
+        wrong = scale * torch.einsum("bd,bkd->bk", images, negatives)
+        if present is not None:
+            wrong = wrong.masked_fill(~present, -torch.inf)
+        rows = torch.cat([logits, wrong], dim=1)
+    return 0.5 * (F.cross_entropy(rows, targets) + F.cross_entropy(logits.T, targets))
+
+
+def drawn_negatives(rows: list[list[int]], count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` of the wrong captions of each image: ids [B, count] of ``rows`` [B][any number], and which of them there are.
+
+    Where an image has fewer, all of them come first and the rest is 0 and absent.
+    """
+    ids, present = np.zeros((len(rows), count), int), np.zeros((len(rows), count), bool)
+    for place, several in enumerate(rows):
+        chosen = rng.permutation(several)[:count]
+        ids[place, : len(chosen)], present[place, : len(chosen)] = chosen, True
+    return ids, present
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator, reach: int = 8) -> np.ndarray:
@@ -30,7 +57,7 @@ def shifted(images: np.ndarray, rng: np.random.Generator, reach: int = 8) -> np.
 
 
 def train_clip(
-    encoder: DualEncoder,
+    encoder: TwoTowers,
     images: np.ndarray,
     captions: list[tuple[str, ...]],
     config: LoopConfig,
@@ -39,14 +66,25 @@ def train_clip(
     batch_size: int = 64,
     label: str = "CLIP",
     identity: str = "",
+    negatives: Mapping[str, tuple[str, ...]] | None = None,
+    negatives_per_image: int = 1,
 ) -> pd.DataFrame:
-    """Train in place on uint8 images [N, H, W] or [N, H, W, 3], each with one or more captions; the history."""
+    """Train in place on uint8 images [N, H, W] or [N, H, W, 3], each with one or more captions; the history.
+
+    ``negatives``: captions that are wrong of whatever a caption describes, as ``sarnb.world.contrary.contrary_table`` makes
+    them; each image of a step meets ``negatives_per_image`` of those of its caption. The history's ``contrary_r1`` is the
+    share of images that are nearer to their caption than to these (NaN where a step had none). Without ``negatives`` the
+    training is the same as if there were no such argument. Raises ``InputError`` unless images and captions agree in number.
+    """
     if len(images) != len(captions):
         raise InputError(f"{len(images)} images but captions for {len(captions)}; give one entry for each image")
     tokens = {caption: None for several in captions for caption in several}
+    negatives = {caption: negatives[caption] for caption in tokens if negatives.get(caption)} if negatives else {}
+    tokens |= {wrong: None for several in negatives.values() for wrong in several}
     ids = encoder.tokens(list(tokens))
     rows = {caption: index for index, caption in enumerate(tokens)}
     caption_rows = [[rows[caption] for caption in several] for several in captions]
+    wrong_rows = {rows[caption]: [rows[wrong] for wrong in several] for caption, several in negatives.items()}
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
         if share.count > 1:
@@ -54,13 +92,27 @@ def train_clip(
         model = modules["encoder"]
         rng = np.random.default_rng((config.seed, 41, step))
         chosen = batch_ids(len(images), batch_size, config.seed, step)
-        text_ids = ids[[caption_rows[i][rng.integers(len(caption_rows[i]))] for i in chosen]]
+        drawn = [caption_rows[i][rng.integers(len(caption_rows[i]))] for i in chosen]
         pictures = model.image_embeddings(to_pixels(shifted(images[chosen], rng)))
-        texts = model.text_embeddings(text_ids)
-        value = sum(contrastive_loss(pictures, text, model.log_scale) for text in texts) / len(texts)
+        if not wrong_rows:
+            texts, wrong, present = model.text_embeddings(ids[drawn]), None, None
+        else:
+            choices = [wrong_rows.get(row, []) for row in drawn]
+            wrong_ids, present = drawn_negatives(choices, negatives_per_image, np.random.default_rng((config.seed, 43, step)))
+            present = torch.from_numpy(present).to(pictures.device)
+            several = model.text_embeddings(ids[[*drawn, *wrong_ids.ravel()]])
+            texts = [part[: len(drawn)] for part in several]
+            wrong = [part[len(drawn) :].unflatten(0, wrong_ids.shape) for part in several]
+        pairs = zip(texts, wrong or [None] * len(texts))
+        value = sum(contrastive_loss(pictures, text, model.log_scale, other, present) for text, other in pairs) / len(texts)
         with torch.no_grad():
             hits = (pictures @ texts[0].T).argmax(dim=1) == torch.arange(len(pictures), device=pictures.device)
-        return {"loss": value, "retrieval_r1": hits.float().mean()}
+            figures = {"loss": value, "retrieval_r1": hits.float().mean()}
+            if wrong_rows:
+                own = (pictures * texts[0]).sum(dim=1, keepdim=True)
+                beaten = (own > torch.einsum("bd,bkd->bk", pictures, wrong[0])) | ~present
+                figures["contrary_r1"] = beaten.all(dim=1)[present.any(dim=1)].float().mean()
+        return figures
 
     encoder.train().requires_grad_(True)
     history = train_loop(

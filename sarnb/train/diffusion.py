@@ -36,16 +36,30 @@ def noise_prediction_loss(
     timesteps: Tensor,
     min_snr_gamma: float = 5.0,
 ) -> Tensor:
-    """Weighted mean squared error between the true and the predicted noise, a scalar.
+    """Weighted mean squared error between the true and the predicted noise, a scalar; see ``noise_prediction_error``."""
+    error = noise_prediction_error(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps)
+    weight = min_snr_weight(scheduler.alphas_cumprod.to(latents.device), timesteps, min_snr_gamma)
+    return (weight * error).mean()
+
+
+def noise_prediction_error(
+    unet: nn.Module,
+    scheduler: SchedulerMixin,
+    latents: Tensor,
+    hidden: Tensor,
+    pooled: Tensor,
+    time_ids: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+) -> Tensor:
+    """Squared error between the true and the predicted noise, mean over each image's latent: [B].
 
     latents, noise [B, C, h, w] (normalised latents), hidden [B, T, D], pooled [B, P], time_ids [B, 6], timesteps [B].
     """
     noisy = add_noise(latents, noise, timesteps, scheduler.alphas_cumprod.to(latents.device))
     conditions = {"text_embeds": pooled, "time_ids": time_ids}
     predicted = unet(noisy, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
-    error = (predicted.float() - noise.float()).pow(2).mean(dim=(1, 2, 3))
-    weight = min_snr_weight(scheduler.alphas_cumprod.to(latents.device), timesteps, min_snr_gamma)
-    return (weight * error).mean()
+    return (predicted.float() - noise.float()).pow(2).mean(dim=(1, 2, 3))
 
 
 def drop_captions(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
@@ -26,12 +28,16 @@ from sarnb.model.strategy import Strategy, parameter_counts, prepare
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
-from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
+from sarnb.train.frozen import Frozen
+from sarnb.train.held_out import held_out_loss
+from sarnb.train.loop import LoopConfig, Share, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
-from sarnb.train.precision import autocast, resolve_precision
+from sarnb.train.precision import resolve_precision
+from sarnb.train.shards import sharding
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
-LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, HELD_OUT, PRIOR, OFFSET = range(1, 9)
+# Stream 6 is that of the held-out loss (``sarnb.train.held_out``).
+LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, PRIOR, OFFSET = 1, 2, 3, 4, 5, 7, 8
 
 
 @dataclass(frozen=True)
@@ -178,18 +184,25 @@ def finetune(
     val: ImageSet | None = None,
     cache: Path | None = None,
     prior: PriorSet | None = None,
+    trackers: Sequence[str] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> FinetuneResult:
     """Fine-tune ``pipe`` in place by ``strategy``; resumes from ``out`` if a run of the same identity was cut short.
 
-    ``prior`` is what a strategy with prior preservation shows beside the radar images; others do not look at it. ``cache`` is a folder for caches that all strategies share; without it they are made in memory. The held-out loss
-    (column ``held_out``) is the plain noise-prediction error on fixed noise and timesteps; compare it only between
-    strategies that leave VAE and text encoders alone (it is asked with the training's own captions).
+    ``prior`` is what a strategy with prior preservation shows beside the radar images; others do not look at it. ``cache``
+    is a folder for caches that all strategies share; without it they are made in memory. ``trackers`` (such as
+    ``["tensorboard"]``) and ``watchers`` are those of ``train_loop``: they follow a training and change nothing in it, so
+    they are no part of its identity. The held-out loss (column ``held_out``) is the plain noise-prediction error on fixed
+    noise and timesteps; compare it only between strategies that leave VAE and text encoders alone (it is asked with the
+    training's own captions).
 
     Raises ``InputError`` for a strategy that trains nothing, no images, an adapted pipeline, a rank larger than a layer,
     a checkpoint of another strategy, foundation, data set or configuration, and a loss that is not finite.
     """
     if not strategy.trains:
         raise InputError(f"strategy {strategy.name} trains nothing; sample the foundation itself instead")
+    if strategy.vae != "frozen":
+        raise InputError(f"strategy {strategy.name} trains the autoencoder, on images and not on noise; use finetune_vae")
     if len(data.images) == 0:
         raise InputError("fine-tuning got an empty training set; give at least one image")
     if strategy.prior and prior is None:
@@ -200,27 +213,40 @@ def finetune(
     groups = prepare(pipe, strategy, config.seed)
     if config.gradient_checkpointing:
         _checkpoint_activations(pipe)
+    modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
+    for name, part in components(pipe).items():
+        if name not in modules:  # those that train are moved by accelerate
+            part.to(PartialState().device)
     latents = cache_latents(pipe, data.images, cache)
     captions = captions_of(data, strategy.token)
     if prior is not None:
         latents = latents.joined(cache_latents(pipe, prior.images, cache))
         captions = captions + [(caption,) for caption in prior.captions]
     texts = _text_cache(pipe, strategy, captions, config, cache)
-    modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
-    history = train_loop(
-        modules,
-        training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior),
-        config.loop(),
-        out,
-        identity=_identity(record),
-        batch_size=config.batch_size,
-        groups=[
-            {"params": parameters, "lr": config.rate(strategy, name)} | ({"weight_decay": 0.0} if name == "token" else {})
-            for name, parameters in groups.items()
-        ],
-        validate=None if val is None else _validation(pipe, strategy, val, config, cache),
-        label=strategy.name,
-    )
+    loss = training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior)
+    validate = None if val is None else _validation(pipe, strategy, val, config, cache)
+    idle = [pipe.vae] if texts is None else [pipe.vae, pipe.text_encoder, pipe.text_encoder_2]
+    # FSDP's parts of a weight are not its own to be replaced.
+    frozen = Frozen(pipe.unet, idle, "fp32" if sharding() else config.precision)
+    with frozen.small():
+        history = train_loop(
+            modules,
+            loss,
+            config.loop(),
+            out,
+            identity=_identity(record),
+            batch_size=config.batch_size,
+            groups=[
+                {"params": parameters, "lr": config.rate(strategy, name)} | ({"weight_decay": 0.0} if name == "token" else {})
+                for name, parameters in groups.items()
+            ],
+            validate=validate,
+            trackers=trackers,
+            watchers=[dataclasses.replace(watcher, call=frozen.whole(watcher.call)) for watcher in watchers],
+            label=strategy.name,
+        )
+    for name, part in modules.items():
+        setattr(pipe, name, part)  # FSDP gives other objects back
     caches = [name for name in strategy.caches if name == "latents" or texts is not None]
     return FinetuneResult(history, _cost(pipe, groups, history, config, caches), record)
 
@@ -241,9 +267,10 @@ def training_loss(
     """
     horizon = pipe.scheduler.config.num_train_timesteps
     count = len(captions) if count is None else count
+    latents.check(pipe.vae)
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
-        draw = step_draw(count, latents.mean.shape[1:], horizon, config, step)
+        draw = step_draw(count, latents.shape, horizon, config, step)
         if prior:
             draw = draw.with_prior(count, len(captions) - count, prior, config.seed, step)
         prompts = share.of([captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())])
@@ -290,42 +317,6 @@ def embed(
     if pipe.config.force_zeros_for_empty_prompt:
         empty_hidden, empty_pooled = torch.zeros_like(empty_hidden), torch.zeros_like(empty_pooled)
     return drop_captions(hidden[:-1], pooled[:-1], empty_hidden, empty_pooled, dropped.to(device))
-
-
-@torch.no_grad()
-def held_out_loss(
-    pipe: StableDiffusionXLPipeline, latents: LatentCache, captions: list[str], config: FinetuneConfig
-) -> float:
-    """Mean squared noise-prediction error, unweighted, over all images times an even grid of timesteps.
-
-    Posterior means, and noise that depends on the image's number and the timestep only: two calls differ by the weights.
-    """
-    horizon, count = pipe.scheduler.config.num_train_timesteps, len(captions)
-    grid = ((np.arange(config.held_out_timesteps) + 0.5) * horizon / config.held_out_timesteps).astype(int)
-    clean = normalise_latents(pipe.vae, latents.mean)
-    device, total = pipe.unet.device, 0.0
-    for start in range(0, count, config.batch_size):
-        chosen = range(start, min(count, start + config.batch_size))
-        with autocast(config.precision):
-            hidden, pooled = encode_prompts(pipe, [captions[i] for i in chosen])
-        for timestep in grid:
-            noise = torch.stack(
-                [torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen]
-            )
-            with autocast(config.precision):
-                value = noise_prediction_loss(
-                    pipe.unet,
-                    pipe.scheduler,
-                    clean[chosen.start : chosen.stop].to(device),
-                    hidden,
-                    pooled,
-                    time_ids(pipe, len(chosen)),
-                    noise.to(device),
-                    torch.full((len(chosen),), int(timestep), device=device),
-                    min_snr_gamma=0.0,
-                )
-            total += float(value) * len(chosen)
-    return total / (count * len(grid))
 
 
 def _record(pipe, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None) -> dict:

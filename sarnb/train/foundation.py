@@ -1,6 +1,6 @@
 """Pretraining of the embedded foundation, stage by stage, on optical pictures only. Each stage resumes.
 
-scenes and textures → VAE → its decoder alone;  scenes and captions → text towers;  scenes and captions → UNet.
+scenes and textures → linear code → VAE → its decoder alone;  scenes and captions → text towers;  scenes and captions → UNet.
 """
 
 from __future__ import annotations
@@ -33,19 +33,23 @@ from sarnb.model.foundation import (
     first_tower,
     normalise_latents,
     time_ids,
+    to_pixels,
 )
 from sarnb.model.tokenizer import train_tokenizer
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
+from sarnb.train.features import PerceptualFeatures
+from sarnb.train.linear_start import bypass_norms, fit_linear, start_linear
 from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
-from sarnb.train.vae import PerceptualFeatures, VaeLossWeights, fold_latent_statistics, pretrain_vae
+from sarnb.train.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae
 from sarnb.world.captions import LENGTHS, caption
+from sarnb.world.contrary import contrary_table
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 from sarnb.world.textures import texture_pictures
 
 Captions = list[tuple[str, ...]]
-STAGES = ("vae", "decoder", "text", "unet")  # their curves, in order
+STAGES = ("linear", "vae", "decoder", "text", "unet")  # their curves, in order
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,23 @@ class FoundationRecipe:
     seed: int = 0
     scenes: int = 16_000  # captioned optical scenes, all classes and compositions
     textures: int = 12_000  # dead leaves and power-law noise, 64 px
-    vae_batch: int = 16  # crops; five eighths of scenes, the rest of textures
+    vae_batch: int = 16  # crops
+    vae_scenes: float = 0.75  # share of scenes among them, the rest are textures
+    linear_steps: int = 1_200  # of the autoencoder's linear skeleton, from its computed start; 0: a random start
+    linear_rate: float = 3e-4
     vae_crops: tuple[int, ...] = (64,)  # px, one cosine cycle each
-    vae_steps: tuple[int, ...] = (2_200,)
-    vae_rates: tuple[float, ...] = (1e-3,)
-    vae_kl: float = 1e-6
-    vae_adversarial: float = 0.05  # weight of the discriminator, which joins each cycle half-way
-    decoder_steps: int = 1_500  # then the decoder alone, against a stronger discriminator: the latents stay
-    decoder_rate: float = 5e-4
-    decoder_adversarial: float = 0.2
+    vae_steps: tuple[int, ...] = (3_000,)
+    vae_rates: tuple[float, ...] = (4e-4,)
+    vae_kl: float = 5e-5
+    vae_perceptual: float = 0.03
+    decoder_steps: int = 1_500  # then the decoder alone, against a discriminator: the latents stay
+    decoder_rate: float = 3e-4
+    decoder_adversarial: float = 0.1
     vocabulary: int = 1_400  # tokens
-    text_steps: int = 350  # contrastive, of both text towers and the image tower
+    text_steps: tuple[int, ...] = (350, 260)  # contrastive, of both text towers and the image tower; cycles
+    text_rates: tuple[float, ...] = (1e-3, 5e-4)
+    text_contrary: tuple[int, ...] = (0, 1)  # captions wrong in one fact (count, relation) that each image meets
     text_batch: int = 64
-    text_rate: float = 1e-3
     unet_steps: tuple[int, ...] = (1_600, 2_800)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
     unet_rate: float = 4e-4
@@ -109,33 +117,49 @@ def radar_captions(count: int, seed: int) -> list[str]:
 
 
 def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
-    """A general VAE: scenes for what is to be drawn, textures for all else, a discriminator against blur."""
+    """A general VAE: scenes for what is to be drawn, textures for all else, a discriminator against blur at the end."""
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
+    if recipe.linear_steps:
+        linear_stage(recipe, vae, scenes, out)
     textures = texture_pictures(recipe.textures, recipe.seed)
-    weights = VaeLossWeights(kl=recipe.vae_kl, adversarial=recipe.vae_adversarial, adversarial_start=0.5)
+    weights = VaeLossWeights(kl=recipe.vae_kl, perceptual=recipe.vae_perceptual, adversarial=0.0)
     cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, strict=True)
     for cycle, (steps, rate, crop) in enumerate(cycles, start=1):
         loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
         pretrain_vae(
             vae, scenes, textures, loop, out / f"vae-{cycle}",
-            batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features,
+            batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features, scene_share=recipe.vae_scenes,
         )
     fold_latent_statistics(vae, scenes[:512])
     decoder_stage(recipe, vae, scenes, textures, out, features)
     return vae
 
 
+def linear_stage(recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, out: Path) -> None:
+    """The best linear code that the autoencoder's skeleton can hold, then all its parts made to pass it on."""
+    pixels = to_pixels(scenes[:: max(1, len(scenes) // 64)][:64])
+    start_linear(vae, pixels)
+    loop = _loop(
+        recipe, recipe.linear_steps, recipe.linear_rate, warmup_steps=min(50, recipe.linear_steps), weight_decay=0.0,
+        ema_decay=0.99, precision="fp32",
+    )
+    fit_linear(vae, scenes, loop, out / "linear", batch_size=recipe.vae_batch, crop=recipe.vae_crops[0])
+    bypass_norms(vae, pixels)
+
+
 def decoder_stage(
     recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, textures: np.ndarray, out: Path, features: nn.Module | None
 ) -> None:
-    """Grain for the decoder: what eight channels cannot carry, a stronger discriminator teaches it to draw."""
+    """Grain for the decoder: what the latents cannot carry, a discriminator teaches it to draw."""
     torch.manual_seed(recipe.seed + 1)  # of the new discriminator
     loop = _loop(recipe, recipe.decoder_steps, recipe.decoder_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-    weights = VaeLossWeights(adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
+    weights = VaeLossWeights(
+        perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0
+    )
     pretrain_vae(
         vae, scenes, textures, loop, out / "decoder",
-        batch_size=recipe.vae_batch, weights=weights, features=features, decoder_only=True,
+        batch_size=recipe.vae_batch, weights=weights, features=features, decoder_only=True, scene_share=recipe.vae_scenes,
     )
 
 
@@ -146,9 +170,16 @@ def text_stage(
     words = [caption for several in captions for caption in several] + sar_captions
     tokenizer = train_tokenizer(words, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
     encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
-    loop = _loop(recipe, recipe.text_steps, recipe.text_rate, warmup_steps=50, ema_decay=0.99, checkpoint_every=50)
-    train_clip(encoder, scenes, captions, loop, out / "text", batch_size=recipe.text_batch, label="text towers")
-    encoder.save(out / "text" / "encoder")
+    table = contrary_table(caption for several in captions for caption in several) if any(recipe.text_contrary) else {}
+    cycles = zip(recipe.text_steps, recipe.text_rates, recipe.text_contrary, strict=True)
+    for cycle, (steps, rate, contrary) in enumerate(cycles, start=1):
+        loop = _loop(recipe, steps, rate, warmup_steps=min(30, steps), ema_decay=0.99, checkpoint_every=50)
+        train_clip(
+            encoder, scenes, captions, replace(loop, seed=recipe.seed + cycle - 1), out / f"text-{cycle}",
+            batch_size=recipe.text_batch, label=f"text towers, cycle {cycle}",
+            negatives=table if contrary else None, negatives_per_image=max(1, contrary),
+        )
+    encoder.save(out / "encoder")
     return encoder
 
 
@@ -258,7 +289,7 @@ def export_foundation(
 def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) -> Path:
     """The whole recipe from nothing: draw the scenes, train all stages, export; the folder of the new pipeline.
 
-    Resumes where it was killed. Needs the extra packages of ``sarnb.train.vae.PerceptualFeatures``.
+    Resumes where it was killed. Needs the extra packages of ``sarnb.train.features.PerceptualFeatures``.
     """
     scenes, captions, _ = twin_optical(recipe.scenes, recipe.seed, size=recipe.model.image_size, workers=workers)
     pretrain_foundation(recipe, scenes, captions, radar_captions(1_500, recipe.seed), out, PerceptualFeatures())

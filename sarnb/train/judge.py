@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import saving, write_json
 from sarnb.errors import InputError
-from sarnb.model.clip import DualEncoder
-from sarnb.model.judge import build_judge, foundation_tokenizer
+from sarnb.model.clip import TwoTowers
+from sarnb.model.judge import SMALL, load_judge, start_judge
 from sarnb.train.cache import content_key
 from sarnb.train.clip import train_clip
 from sarnb.train.loop import LoopConfig
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
+from sarnb.world.contrary import contrary_table
 
 RECORD, HISTORY = "record.json", "history.csv"
 
@@ -27,16 +28,19 @@ RECORD, HISTORY = "record.json", "history.csv"
 class JudgeRun:
     """The trained judge, the history of its training (see ``train_loop``), and its record."""
 
-    judge: DualEncoder
+    judge: TwoTowers
     history: pd.DataFrame
-    record: dict  # key, images, batch_size, batch_asked, captions (different ones), parameters, seconds, peak_memory_mb
+    record: dict  # key, images, captions (different ones), batch_size, batch_asked, negatives, parameters, seconds, peak_memory_mb …
 
 
-def judge_config(steps: int, checkpoint_every: int = 200, seed: int = 0) -> LoopConfig:
+RATES = {True: 1e-3, False: 1e-5}  # of the small judge, and of a CLIP that is tuned; ours
+
+
+def judge_config(steps: int, checkpoint_every: int = 200, seed: int = 0, start: str = SMALL) -> LoopConfig:
     """The judge's schedule: the one that trained the foundation's text towers, for any number of steps."""
     return LoopConfig(
         steps=steps,
-        learning_rate=1e-3,
+        learning_rate=RATES[start == SMALL],
         warmup_steps=min(50, steps // 10),
         schedule="cosine",
         ema_decay=0.99,
@@ -46,14 +50,20 @@ def judge_config(steps: int, checkpoint_every: int = 200, seed: int = 0) -> Loop
     )
 
 
-def train_judge(data: ImageSet, foundation: str, config: LoopConfig, out: Path, batch_size: int = 64) -> JudgeRun:
-    """Train a judge on ``data`` with the words of ``foundation`` and save it in ``out``.
+def train_judge(
+    data: ImageSet, foundation: str, config: LoopConfig, out: Path, batch_size: int = 64, negatives: int = 1,
+    start: str = SMALL,
+) -> JudgeRun:
+    """Train a judge on ``data`` and save it in ``out``.
 
-    A batch holds an image once, so it is never larger than the set: ``record["batch_size"]`` says what was used. A judge
-    that is there already, of the same images, captions, tokenizer and configuration, is read back; any other is replaced.
+    ``start``: "small", a judge from nothing with the words of ``foundation``, or what ``load_open_clip`` takes.
+    ``negatives``: wrong captions (other side, other count, other direction) that each image meets in a step beside the
+    captions of the others; 0 is none. A batch holds an image once, so it is never larger than the set:
+    ``record["batch_size"]`` says what was used. A judge that is there already, of the same images, captions, tokenizer and
+    configuration, is read back; any other is replaced.
 
-    Raises ``InputError`` for fewer than two images, a set with one caption only, a full disk, and what ``train_clip``
-    refuses.
+    Raises ``InputError`` for fewer than two images, a set with one caption only, a full disk, and what ``start_judge`` and
+    ``train_clip`` refuse.
     """
     captions = [tuple(several) for several in data.all_captions()]
     different = {caption for several in captions for caption in several}
@@ -62,9 +72,11 @@ def train_judge(data: ImageSet, foundation: str, config: LoopConfig, out: Path, 
             f"{data.root}: {len(data)} image(s) with {len(different)} different caption(s) cannot train a judge, which learns "
             "to tell captions apart; give at least two of each"
         )
-    tokenizer = foundation_tokenizer(foundation)
     batch = min(batch_size, len(data))
-    settings = json.dumps([captions, sorted(tokenizer.get_vocab().items()), asdict(config), batch])
+    wrong = contrary_table(sorted(different), seed=config.seed) if negatives else {}
+    judge = start_judge(start, foundation, config.seed)
+    words = judge.tokens(sorted(different)).tolist()
+    settings = json.dumps([start, captions, words, asdict(config), batch, negatives, wrong])
     key = content_key(data.images, settings)
     if found := _finished(out, key):
         return found
@@ -72,15 +84,20 @@ def train_judge(data: ImageSet, foundation: str, config: LoopConfig, out: Path, 
     for other in out.glob("training-*"):
         if other != work:
             shutil.rmtree(other)
-    judge = build_judge(tokenizer, config.seed)
     reset_peak_memory()
-    history = train_clip(judge, data.images, captions, config, work, batch_size=batch, label="judge", identity=key)
+    history = train_clip(
+        judge, data.images, captions, config, work, batch_size=batch, label="judge", identity=key, negatives=wrong,
+        negatives_per_image=negatives,
+    )
     record = {
         "key": key,
+        "start": start,
         "images": len(data),
         "captions": len(different),
         "batch_size": batch,
         "batch_asked": batch_size,
+        "negatives": negatives,
+        "captions_with_negatives": sum(bool(several) for several in wrong.values()),
         "config": asdict(config),
         "parameters": sum(parameter.numel() for parameter in judge.parameters()),
         "seconds": float(history["seconds"].sum()),
@@ -90,7 +107,7 @@ def train_judge(data: ImageSet, foundation: str, config: LoopConfig, out: Path, 
     return JudgeRun(judge, history, record)
 
 
-def _save(judge: DualEncoder, record: dict, work: Path, out: Path) -> None:
+def _save(judge: TwoTowers, record: dict, work: Path, out: Path) -> None:
     """Put the judge, its history and its record into ``out``; the record last, for with it the judge is whole."""
     try:
         with saving(out):
@@ -109,6 +126,6 @@ def _finished(out: Path, key: str) -> JudgeRun | None:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         if record.get("key") != key:
             return None
-        return JudgeRun(DualEncoder.load(out), pd.read_csv(out / HISTORY), record)
+        return JudgeRun(load_judge(out), pd.read_csv(out / HISTORY), record)
     except (OSError, ValueError, AttributeError):  # InputError of a damaged file is a ValueError too
         return None

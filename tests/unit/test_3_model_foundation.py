@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
 import sarnb
 from sarnb.errors import InputError
+from sarnb.generate.sample import generate
 from sarnb.model.foundation import (
     components,
     decode_latents,
@@ -95,6 +99,40 @@ def test_truncated_weights_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(InputError, match="cannot be loaded"):
         load_foundation(str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "text_encoder_2", "vae"])
+def test_weights_of_another_network_are_refused(part, tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    weights = next((tmp_path / part).glob("*.safetensors"))
+    first, *others = load_file(weights).items()
+    save_file({f"foreign.{first[0]}": first[1]} | dict(others), weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=part):
+        load_foundation(str(tmp_path))
+
+
+@pytest.mark.parametrize("change", [{"model_max_length": 77}, {"words": ["<new>", "<newer>"]}])
+def test_tokenizer_of_another_model_is_refused(change, tmp_path):
+    pipe = tiny_pipeline()
+    pipe.tokenizer_2.add_tokens(change.get("words", []))
+    pipe.tokenizer_2.model_max_length = change.get("model_max_length", 16)
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="does not match its text encoder"):
+        load_foundation(str(tmp_path))
+
+
+def test_prompt_over_the_limit_warns_and_says_what_is_cut(monkeypatch):
+    pipe, logger = tiny_pipeline(), logging.getLogger("diffusers")
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        generate(pipe, ["radar image of city " + "city " * 20 + "forest"], [0], steps=1)
+    finally:
+        logger.removeHandler(handler)
+    assert any("truncated" in text and "forest" in text for text in heard)
 
 
 def test_single_weight_file_is_refused_in_one_sentence_when_broken(tmp_path):

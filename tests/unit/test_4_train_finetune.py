@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from tiny import tiny_pipeline, tiny_set
@@ -289,39 +283,3 @@ def test_live_text_keeps_its_gradient():
     pipe = tiny_pipeline()
     prepare(pipe, find_strategy("token"))
     assert encode_prompts(pipe, ["a <SAR> image"])[0].requires_grad
-
-
-WORKER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import torch
-torch.set_num_threads(1)
-from test_4_train_finetune import CONFIG, train_two
-for name in ("unet-full", "hybrid-r4"):
-    train_two(name, Path(sys.argv[2]) / name)
-"""
-
-
-def train_two(name: str, out: Path):
-    """Three steps with a moving average and a held-out loss: what one process, or each of two, does."""
-    pipe, config = tiny_pipeline(), replace(CONFIG, ema_decay=0.9, checkpoint_every=2)
-    return finetune(pipe, find_strategy(name), tiny_set(), config, out, val=tiny_set(2, seed=1)), pipe
-
-
-def test_two_processes_train_as_one(tmp_path):
-    """Distributed data parallel over gloo: each process sees its half of the batch, gradients are averaged."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path / "two")]
-    workers = [subprocess.Popen(command, env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE)
-               for rank in ("0", "1")]
-    told = [worker.communicate(timeout=200)[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], told
-    for name in ("unet-full", "hybrid-r4"):
-        alone = train_two(name, tmp_path / "one" / name)[0].history
-        together = pd.read_csv(tmp_path / "two" / name / "history.csv")
-        np.testing.assert_allclose(together["loss"].dropna(), alone["loss"].dropna(), rtol=1e-4)
-        np.testing.assert_allclose(together["held_out"].dropna(), alone["held_out"].dropna(), rtol=1e-4)

@@ -16,7 +16,8 @@ from sarnb.train.foundation import FoundationRecipe, pretrain_foundation, radar_
 
 MODEL = FoundationConfig(
     image_size=64,
-    vae_channels=(16, 16, 32, 32),
+    latent_channels=4,
+    vae_channels=(16, 24, 24, 32),
     unet_channels=(32, 32, 64),
     text_width=32,
     text_layers=2,
@@ -24,14 +25,14 @@ MODEL = FoundationConfig(
     head_width=32,
 )
 RECIPE = FoundationRecipe(
-    model=MODEL, scenes=24, textures=16, vae_batch=4, vae_steps=(2, 2), vae_rates=(1e-3, 1e-3), vae_crops=(32, 64), decoder_steps=2, vocabulary=560, text_steps=2, text_batch=8,
-    unet_steps=(2, 3), unet_batch=4,
+    model=MODEL, scenes=24, textures=16, vae_batch=4, linear_steps=2, vae_steps=(2, 2), vae_rates=(1e-3, 1e-3),
+    vae_crops=(32, 64), decoder_steps=2, vocabulary=560, text_steps=(2, 2), text_batch=8, unet_steps=(2, 3), unet_batch=4,
 )
 
 
 def test_recipe_runs_exports_and_resumes(tmp_path):
     scenes = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
-    captions = [(f"an aerial photograph of field {i}", "a forest") for i in range(24)]
+    captions = [(f"an aerial photograph of a coast with {n} ships", "a forest") for n in ("one", "two", "six") for _ in range(8)]
     pipe = pretrain_foundation(RECIPE, scenes, captions, ["a radar image of a city"], tmp_path)
     folder = tmp_path / "pipeline"
     loaded = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
@@ -41,8 +42,8 @@ def test_recipe_runs_exports_and_resumes(tmp_path):
     weights = {name.removeprefix("text_model."): w.half() for name, w in pipe.text_encoder.state_dict().items()}
     assert all(torch.equal(w.half(), weights[n.removeprefix("text_model.")]) for n, w in loaded.text_encoder.state_dict().items())
     assert json.loads((folder / "recipe.json").read_text())["unet_steps"] == [2, 3]
-    steps = {name: pd.read_csv(folder / "curves" / f"{name}.csv")["step"].tolist() for name in ("vae", "unet")}
-    assert steps == {"vae": [2, 4], "unet": [2, 5]}  # two cycles each, counted through
+    steps = {name: pd.read_csv(folder / "curves" / f"{name}.csv")["step"].tolist() for name in ("vae", "text", "unet")}
+    assert steps == {"vae": [2, 4], "text": [2, 4], "unet": [2, 5]}  # two cycles each, counted through
     assert "CPU, interim" in (folder / "README.md").read_text() or torch.cuda.is_available()
     assert DualEncoder.load(folder / "judge").embed_images(scenes[:2]).shape == (2, 32)
     again = pretrain_foundation(RECIPE, scenes, captions, ["a radar image of a city"], tmp_path)

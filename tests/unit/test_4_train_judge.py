@@ -17,7 +17,7 @@ from sarnb.train.loop import batch_ids
 
 @pytest.fixture(autouse=True)
 def _tiny_words(monkeypatch):
-    monkeypatch.setattr(module, "foundation_tokenizer", lambda spec: tiny_tokenizer("<|endoftext|>"))
+    monkeypatch.setattr("sarnb.model.judge.foundation_tokenizer", lambda spec: tiny_tokenizer("<|endoftext|>"))
 
 
 @pytest.fixture
@@ -86,6 +86,16 @@ def test_a_damaged_one_is_trained_again(tmp_path):
     file.write_bytes(file.read_bytes()[:1000])
     again = train_judge(tiny_set(), "embedded", judge_config(1), tmp_path, batch_size=4)
     assert same(weights(first.judge), weights(again.judge))
+
+
+def test_wrong_captions_are_part_of_the_training_and_of_its_identity(tmp_path):
+    data = tiny_set()
+    told = replace(data, rows=tuple({**row, "captions": [f"a {label} seen from the {row['look']}"]} for row, label in zip(data.rows, data.labels)))
+    run = train_judge(told, "embedded", CONFIG, tmp_path, batch_size=4)
+    assert run.history["contrary_r1"].between(0, 1).all() and run.record["captions_with_negatives"] == run.record["captions"] == 4
+    plain = train_judge(told, "embedded", CONFIG, tmp_path, batch_size=4, negatives=0)
+    assert plain.record["key"] != run.record["key"] and "contrary_r1" not in plain.history
+    assert not same(weights(run.judge), weights(plain.judge))
 
 
 def test_what_cannot_be_learned_from_is_refused(tmp_path):

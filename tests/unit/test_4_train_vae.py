@@ -1,10 +1,9 @@
-"""Autoencoder losses against closed forms, and the folding of latent statistics."""
+"""Pretraining of the autoencoder: whose gradient goes where, crops, the folding of latent statistics."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.distributions import Normal, kl_divergence
 
 from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
 from sarnb.train.loop import LoopConfig
@@ -13,8 +12,6 @@ from sarnb.train.vae import (
     VaeLossWeights,
     autoencoder_losses,
     fold_latent_statistics,
-    hinge_discriminator_loss,
-    kl_to_unit_normal,
     mixed_crops,
     pretrain_vae,
     random_crops,
@@ -30,17 +27,6 @@ def pictures(count: int = 6, size: int = 32) -> np.ndarray:
 def small_vae():
     torch.manual_seed(0)
     return build_vae(SMALL).eval()
-
-
-def test_kl_equals_torch_distributions():
-    mean, log_variance = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).mean()
-    torch.testing.assert_close(kl_to_unit_normal(mean, log_variance), expected)
-
-
-def test_hinge_loss_by_hand():
-    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
-    assert hinge_discriminator_loss(real, fake).item() == 0.5 * 0.25 + 0.5 * 0.5
 
 
 def test_generator_term_does_not_move_the_discriminator():

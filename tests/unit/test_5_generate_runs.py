@@ -98,7 +98,7 @@ def test_damaged_files_are_named_and_do_not_stop_the_others(tmp_path):
 
 
 def test_without_samples_the_notebooks_to_run_are_named(tmp_path):
-    with pytest.raises(InputError, match="02, 05, 06 and 09"):
+    with pytest.raises(InputError, match="02 and 05 to 09"):
         usable_runs(find_runs(tmp_path, TEST, WANTED))
 
 

@@ -150,7 +150,7 @@ def test_one_line_trains_draws_and_is_not_done_twice(study, monkeypatch):
 
     with monkeypatch.context() as context:
         context.setattr(run, "finetune", forbidden)
-        context.setattr(run, "generate", forbidden)
+        context.setattr(run, "draw", forbidden)
         again = call("token")
         assert np.array_equal(again.samples.images, first.samples.images) and again.cost == first.cost
         with pytest.raises(AssertionError):

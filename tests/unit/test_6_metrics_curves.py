@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import texture
-from sarnb.metrics.curves import amplitude_curves, class_means, cumulant_points, shared_labels, texture_curves
+from sarnb.metrics.curves import amplitude_curves, class_means, cumulant_points, law_table, shared_labels, texture_curves
 from sarnb.metrics.measured import measure
 
 
@@ -69,3 +71,14 @@ def test_training_seeds_are_averaged():
     dark, bright = (replace(DRAWN, histograms=np.eye(256, dtype=int)[[level] * 4]) for level in (10, 30))
     curves = amplitude_curves({"own": [dark, bright]}).set_index("amplitude")["share"]
     assert curves[curves > 0].to_dict() == pytest.approx({10 / 255: 0.5, 30 / 255: 0.5})
+
+
+def test_each_law_is_nearest_to_its_own_histogram():
+    levels = (np.arange(257) - 0.5).clip(0) / 255.0
+    laws = {"lognormal": stats.lognorm(0.5, scale=0.2), "gamma": stats.gamma(6.0, scale=0.04), "weibull": stats.weibull_min(3.2, scale=0.3)}
+    curves = pd.concat([pd.DataFrame({"strategy": name, "share": np.diff(law.cdf(levels)), "amplitude": np.arange(256) / 255}) for name, law in laws.items()])
+    table = law_table(curves)
+    best = table[table["best"]].set_index("strategy")
+    assert best["law"].to_dict() == {name: name for name in laws} and (best["KS distance"] < 0.01).all()
+    black = pd.DataFrame({"strategy": "black", "amplitude": np.arange(256) / 255, "share": np.eye(256)[0]})
+    assert law_table(black).empty

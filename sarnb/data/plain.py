@@ -1,0 +1,224 @@
+"""Any folder of radar images, labelled or not, of any storage: listed, surveyed and read one at a time as 8 bit.
+
+For the comparison of two folders. Nothing is copied, and no more than one image is in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sarnb.data.amplitude import Normalisation, moments
+from sarnb.data.dataset import ImageSet
+from sarnb.data.files import METADATA, read_numbered
+from sarnb.data.images import SUFFIXES, read_image
+from sarnb.data.listing import UserImage, default_caption, files_below, safe_name, scene_facts
+from sarnb.data.pool import ordered_map
+from sarnb.data.real import INDEX, read_sensors
+from sarnb.errors import InputError
+
+UNSTATED = "unstated"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one image is: its ``storage`` and ``shape``; ``moments`` of the amplitude (pixels, mean, squares); ``constant``: it
+    has one value; ``digest`` of its pixels."""
+
+    storage: str
+    shape: tuple[int, int]
+    moments: tuple[int, float, float]
+    constant: bool
+    digest: str
+
+
+@dataclass(frozen=True)
+class PlainFolder:
+    """Images of a folder, by name, with what is known of each and their facts; see `read_folder`."""
+
+    source: Path
+    images: tuple[UserImage, ...]
+    facts: tuple[Facts, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def where(self, keep: Sequence[bool]) -> PlainFolder:
+        """The images whose place in ``keep`` is true."""
+        chosen = [index for index, kept in enumerate(keep) if kept]
+        return replace(self, images=tuple(self.images[k] for k in chosen), facts=tuple(self.facts[k] for k in chosen))
+
+    def sensors(self) -> tuple[str, ...]:
+        """The sensor of each image, UNSTATED where nothing tells it."""
+        return tuple(image.extra.get("sensor") or UNSTATED for image in self.images)
+
+
+def read_folder(source: Path, captions: Mapping[str, dict[str, Any]] | None = None, workers: int = 1) -> PlainFolder:
+    """Find and check the images of a folder.
+
+    With a metadata.jsonl in it the images that it names are taken, with their text, label, group, look and sensor; text and
+    label may be missing. Without one all images below are taken: one in a folder of its own has its name as label.
+    ``captions``: rows by file name from elsewhere, which say the same of the images that they name. The sensor may also come
+    from an index.csv (columns file, sensor) in the folder or in the one above.
+
+    Raises:
+        InputError: no folder, no image, an image that cannot be read as amplitude (the first is explained, others named).
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise InputError(f"{source}: {'is a file' if source.exists() else 'there is no such folder'}; give a folder of radar images")
+    own = _rows(source / METADATA, source) if (source / METADATA).is_file() else {}
+    names = list(own) or [path.relative_to(source).as_posix() for path in files_below(source) if path.suffix.lower() in SUFFIXES]
+    below = [] if own else [path for path in files_below(source) if path.name == METADATA]
+    if below:
+        raise InputError(f"{below[0]}: lies below {source}; give {below[0].parent}, so that its labels are read too")
+    if not names:
+        raise InputError(f"{source}: holds no image of a form read here ({', '.join(SUFFIXES)}); give a folder of radar images")
+    sensors, given = _sensors(source), {**own, **(captions or {})}
+    images = tuple(_described(source, name, given.get(name, {}), sensors.get(name, "")) for name in sorted(names))
+    facts, faults = [], []
+    for image, found in zip(images, ordered_map(_survey, [image.path for image in images], workers, f"reading {source.name}")):
+        faults.append((image.name, found)) if isinstance(found, str) else facts.append(found)
+    if faults:
+        others = [name for name, _ in faults[1:]]
+        more = f" ({len(others)} more faulty: {', '.join(others[:5])}{' …' if len(others) > 5 else ''})" if others else ""
+        raise InputError(faults[0][1] + more)
+    if all(one.constant for one in facts):
+        raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); there is nothing to measure")
+    return PlainFolder(source, images, tuple(facts))
+
+
+def read_captions(path: Path, folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Rows of a metadata.jsonl that lies anywhere, by file name; each has to be the name of an image of one of the folders.
+
+    Raises InputError for a file without rows, and names the first image that is not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give a {METADATA} with rows of file_name and text")
+    rows: dict[str, dict[str, Any]] = {}
+    absent: list[tuple[int, str]] = []
+    for number, row in read_numbered(path):
+        where = f"{path} line {number}"
+        name = row.get("file_name")
+        homes = [folder for folder in folders if isinstance(name, str) and (folder / name).is_file()]
+        if homes:
+            name = safe_name(name, homes[0], where)
+            rows[name] = {**row, **scene_facts(row, where)}
+        else:
+            absent.append((number, str(name)))
+    if absent:
+        number, name = absent[0]
+        raise InputError(f"{path} line {number}: '{name}' is an image of neither folder ({len(absent)} of {len(absent) + len(rows)} captions are "
+                         "without an image); correct the names or remove the rows")
+    if not rows:
+        raise InputError(f"{path}: has no rows; write one JSON object an image, with file_name and text")
+    return rows
+
+
+def merged_scale(facts: Iterable[Facts]) -> Normalisation:
+    """Mean and standard deviation of the amplitude over all pixels of several images."""
+    return Normalisation.from_moments(one.moments for one in facts)
+
+
+def load(image: UserImage, scale: Normalisation | None, size: tuple[int, int]) -> np.ndarray:
+    """The middle ``size`` (H, W) px as uint8 [H, W]: as stored in 8 bits, or A / (mu + 3 sigma) by ``scale``.
+
+    8-bit values that are scaled anew are first spread over their level, [v - 1/2, v + 1/2), by noise that depends on the
+    file's name only. Without it a stretched histogram has empty levels, and any measure of it sees nothing else.
+    """
+    amplitude = read_image(image.path, constant=True).amplitude
+    top, left = ((have - want) // 2 for have, want in zip(amplitude.shape, size))
+    cut = amplitude[top : top + size[0], left : left + size[1]]
+    if scale is None:
+        return cut
+    if cut.dtype == np.uint8:
+        noise = np.random.default_rng(zlib.crc32(image.name.encode())).random(cut.shape, np.float32) - np.float32(0.5)
+        cut = np.abs(cut + noise)
+    return scale.apply(cut)
+
+
+def load_batch(chunk: Sequence[tuple[UserImage, Normalisation | None]], root: Path, size: tuple[int, int]) -> ImageSet:
+    """Some images with their scales, as an image set."""
+    images = [image for image, _ in chunk]
+    return ImageSet(
+        root=root,
+        ids=tuple(image.name for image in images),
+        images=np.stack([load(image, scale, size) for image, scale in chunk]),
+        captions=tuple(image.text for image in images),
+        labels=tuple(image.label for image in images),
+        rows=tuple({"file_name": image.name, "label": image.label, **image.extra} for image in images),
+    )
+
+
+def common_size(folders: Sequence[PlainFolder], size: int | None) -> tuple[int, int]:
+    """(H, W) that is compared: ``size`` px from the middle of every image, or the one size that all images have.
+
+    Raises InputError where sizes differ and none is asked for, or an image is smaller than that.
+    """
+    first: dict[tuple[int, int], str] = {}
+    for folder in folders:
+        for image, one in zip(folder.images, folder.facts):
+            first.setdefault(one.shape, str(image.path))
+    shapes = sorted(first)
+    if size is not None:
+        small = [shape for shape in shapes if min(shape) < size]
+        if small:
+            raise InputError(f"{first[small[0]]}: is {small[0][0]} x {small[0][1]} px, smaller than the {size} px to compare; choose a smaller size")
+        return size, size
+    if len(shapes) > 1:
+        told = " and ".join(f"{h} x {w} px ({Path(first[h, w]).name})" for h, w in (shapes[0], shapes[-1]))
+        least = min(min(shape) for shape in shapes)
+        raise InputError(f"images have {len(shapes)} different sizes, such as {told}; cut them to one, or give --size {least} to compare the middle of each")
+    return shapes[0]
+
+
+def _rows(path: Path, source: Path) -> dict[str, dict[str, Any]]:
+    """Rows of a folder's own metadata by file name; every file has to be there."""
+    rows: dict[str, dict[str, Any]] = {}
+    for number, row in read_numbered(path):
+        where = f"{path} line {number}"
+        name = safe_name(row.get("file_name"), source, where)
+        if name in rows:
+            raise InputError(f"{where}: '{name}' is named a second time; remove one of the rows")
+        rows[name] = {**row, **scene_facts(row, where)}
+    if not rows:
+        raise InputError(f"{path}: has no rows; write one JSON object an image, or remove the file")
+    return rows
+
+
+def _described(source: Path, name: str, row: Mapping[str, Any], sensor: str) -> UserImage:
+    parts = name.split("/")
+    label = row.get("label") or (parts[0] if len(parts) > 1 else "")
+    if not isinstance(label, str):
+        raise InputError(f"{source / name}: its 'label' is {label!r}; write the class name as text")
+    text = row.get("text") or (default_caption(label) if label else "")
+    if not isinstance(text, str):
+        raise InputError(f"{source / name}: its caption 'text' is {text!r}; write one line of text")
+    extra = {key: row[key] for key in ("look", "incidence", "sensor", "group") if row.get(key) is not None}
+    return UserImage(source / name, name, label.strip(), " ".join(text.split()), {"sensor": sensor, **extra} if sensor else extra)
+
+
+def _sensors(source: Path) -> dict[str, str]:
+    """Sensor by file name, of the index in the folder or in the one above it."""
+    above = source.resolve().parent
+    outer = {} if (source / INDEX).is_file() or not (above / INDEX).is_file() else read_sensors(above)
+    prefix = source.resolve().name + "/"
+    return {name.removeprefix(prefix): sensor for name, sensor in outer.items() if name.startswith(prefix)} or read_sensors(source)
+
+
+def _survey(path: Path) -> Facts | str:
+    """Facts of one image, or the sentence that says what is wrong with it."""
+    try:
+        read = read_image(path, constant=True)
+    except InputError as error:
+        return str(error)
+    amplitude = read.amplitude
+    digest = hashlib.blake2b(repr((read.storage, amplitude.shape)).encode() + amplitude.tobytes(), digest_size=16).hexdigest()
+    return Facts(read.storage, amplitude.shape, moments(amplitude), bool(amplitude.min() == amplitude.max()), digest)

@@ -1,0 +1,69 @@
+"""The same samples by another decoder: final latents beside the images, drawn anew by an autoencoder of the same latents.
+
+What the UNet learned is in the latents; grain and amplitude are the decoder's too. Two strategies that differ little can look
+alike under a decoder that cannot carry speckle, so each set of samples is also judged as a better decoder draws it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.files import saving, write_json
+from sarnb.errors import InputError
+from sarnb.generate.sample import to_grey, write_samples
+from sarnb.model.foundation import decode_latents, fingerprint
+from sarnb.train.cache import content_key
+
+LATENTS = "latents.npz"
+STAMP = "decoding.json"
+
+
+def write_latents(folder: Path, latents: np.ndarray) -> None:
+    """Put final latents float16 [N, C, h, w], one a row of the folder's metadata, beside the images."""
+    with saving(folder):
+        temporary = Path(folder) / f".{LATENTS}.tmp.npz"
+        np.savez(temporary, latents=np.asarray(latents, np.float16))
+        os.replace(temporary, Path(folder) / LATENTS)
+
+
+def read_latents(folder: Path) -> np.ndarray:
+    """The final latents of a samples folder, float16 [N, C, h, w]. Raises ``InputError`` if they are missing or damaged."""
+    path = Path(folder) / LATENTS
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["latents"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path}: no final latents can be read ({type(error).__name__}); draw the samples again") from error
+
+
+def redraw(samples: ImageSet, vae: AutoencoderKL, name: str, batch_size: int = 16) -> ImageSet:
+    """Samples with the images that another decoder makes of their final latents; kept in ``<samples>/decoded-<name>``.
+
+    What is there already, of the same latents and weights, is read back. Raises ``InputError`` where the latents are missing,
+    of another number than the images, or of other channels than the decoder's.
+    """
+    latents, out = read_latents(samples.root), samples.root / f"decoded-{name}"
+    if len(latents) != len(samples):
+        raise InputError(f"{samples.root}: {len(latents)} latents for {len(samples)} images; draw the samples again")
+    if latents.shape[1] != vae.config.latent_channels:
+        raise InputError(
+            f"{samples.root}: latents of {latents.shape[1]} channels, the decoder {name} takes {vae.config.latent_channels}; "
+            "give one of the same foundation"
+        )
+    stamp = {"latents": content_key(latents), "decoder": fingerprint(vae)}
+    try:
+        if json.loads((out / STAMP).read_text(encoding="utf-8")) == stamp:
+            return load_set(out)
+    except (OSError, ValueError):
+        pass
+    images = to_grey(decode_latents(vae, torch.from_numpy(latents.astype(np.float32)), batch_size))
+    write_samples(out, images, [{key: value for key, value in row.items() if key != "file_name"} for row in samples.rows])
+    write_json(out / STAMP, stamp)
+    return load_set(out)

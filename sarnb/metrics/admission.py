@@ -1,0 +1,157 @@
+"""Is a measure fit to judge? Real images are damaged in rising strength, and the measure has to notice.
+
+Protocol. The real images are cut into two random halves, class by class. One stays the reference, the other is compared with
+it as it is (strength 0: the floor) and after each corruption; this is done for several cuts. The error of a measure is its
+value (lower is better), its negative (higher is better), or its distance from the value of the reference (match). A measure
+passes a corruption if its error, averaged over the cuts, never falls as the strength rises (a share may reach its end), and if
+the worst floor of all cuts lies below the best error of all cuts at every strength. What `CLAIMS` says of a measure has to pass; the rest is shown, not claimed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from sarnb.data.dataset import ImageSet
+from sarnb.errors import InputError
+from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics.claims import BY_CLASS, CLAIMS
+from sarnb.metrics.corruptions import CORRUPTIONS, Corruption
+from sarnb.metrics.evaluation import evaluate, halves
+from sarnb.metrics.measured import Measured, measure
+from sarnb.metrics.semantic import Judge
+
+COLUMNS = ("metric", "corruption", "strength", "value", "error", "best", "worst")
+PASSES, FAILS, SEES, BLIND = "passes", "fails", "sees it unclaimed", "blind, as said"
+
+
+def admission_table(
+    images: ImageSet,
+    judge: Judge | None = None,
+    train: ImageSet | None = None,
+    corruptions: Iterable[Corruption] = tuple(CORRUPTIONS.values()),
+    cuts: int = 3,
+    seed: int = 0,
+    per_class: int | None = None,
+) -> pd.DataFrame:
+    """Every measure at every strength of every corruption.
+
+    Args:
+        images: real images, uint8 [N, H, W] with labels; two or more a class for measures by class.
+        judge: SAR-CLIP; without it its measures are left out. train: training images, for the check of memorisation.
+        corruptions: what to try. cuts: number of random halvings. seed: of the halves and of what a corruption draws.
+        per_class: use so many images of a class at most, the first ones; None: all.
+
+    Returns:
+        columns COLUMNS, one row a metric, corruption and strength (0 = undamaged): mean ``value`` and mean ``error`` over
+        the cuts, and the ``best`` and ``worst`` error among them. A corruption that the images do not admit, such as swapped
+        classes where there is one class, has no rows.
+
+    Raises:
+        InputError: fewer than one cut, or no class with two images.
+    """
+    if cuts < 1:
+        raise InputError(f"admission: {cuts} cuts; give at least 1.")
+    if per_class is not None:
+        images = images.subset(_first_of_class(images.labels, per_class))
+    rows: list[tuple] = []
+    for cut in range(cuts):
+        first, second = halves(images.labels, seed + cut)
+        if not len(second):
+            raise InputError(f"{images.root}: no class with two images, so there are no two halves; give more real images.")
+        reference, other = measure(images.subset(first), judge, "real images"), images.subset(second)
+        own = _values(reference, reference, judge, train)
+        clean = _values(reference, measure(other, judge), judge, train)
+        for kind in corruptions:
+            for strength, values in [(0.0, clean), *_damaged(kind, other, reference, judge, train, seed + cut)]:
+                rows += [(name, kind.name, strength, value, _error(name, value, own)) for name, value in values.items()]
+    frame = pd.DataFrame(rows, columns=["metric", "corruption", "strength", "value", "error"])
+    parts = frame.groupby(["metric", "corruption", "strength"], sort=False)
+    table = parts.agg(value=("value", "mean"), error=("error", "mean"), best=("error", "min"), worst=("error", "max"))
+    return table.reset_index()[list(COLUMNS)]
+
+
+def admission_verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """Does each measure see each corruption, and does it claim to?
+
+    Returns:
+        rows (metric, corruption, claimed, monotone, above floor, reach, verdict) from a table of `admission_table`.
+        ``reach``: the error at the greatest strength less the floor, over the same of the corruption that the measure sees
+        most clearly (1 at most). ``verdict``: PASSES or FAILS what is claimed, SEES or BLIND where nothing is.
+    """
+    rows = []
+    for metric, own in table.groupby("metric", sort=False):
+        parts = [(kind, part) for kind, part in own.groupby("corruption", sort=False) if len(part) > 1]
+        gains = {kind: part["error"].iloc[-1] - part["error"].iloc[0] for kind, part in parts}
+        most = max(gains.values(), default=0.0)
+        for kind, part in parts:
+            errors, floor = part["error"].to_numpy(), part["worst"].iloc[0]
+            monotone = bool((np.diff(errors) >= 0).all())
+            above = bool((part["best"].iloc[1:] > floor).all())
+            claimed = kind in CLAIMS[metric]
+            seen = monotone and above
+            verdict = (PASSES if seen else FAILS) if claimed else (SEES if seen else BLIND)
+            rows.append((metric, kind, claimed, monotone, above, gains[kind] / most if most > 0 else 0.0, verdict))
+    return pd.DataFrame(rows, columns=["metric", "corruption", "claimed", "monotone", "above floor", "reach", "verdict"])
+
+
+def admission_sentences(verdicts: pd.DataFrame) -> list[str]:
+    """What the verdicts say: how many claims hold, which do not and how, and which measures could not be put to the test."""
+    claimed = verdicts[verdicts["claimed"]]
+    held = claimed[claimed["verdict"] == PASSES]
+    lines = [f"{len(held)} of {len(claimed)} claims hold, of {claimed['metric'].nunique()} measures."]
+    for _, row in claimed[claimed["verdict"] == FAILS].iterrows():
+        faults = [word for word, fine in (("its errors are not in order", row["monotone"]), ("a floor reaches them", row["above floor"]))
+                  if not fine]
+        lines.append(f"{row['metric']} does not see {row['corruption']} as it claims: {' and '.join(faults)}.")
+    tried = set(verdicts["corruption"])
+    untested = [name for name in dict.fromkeys(verdicts["metric"]) if not tried & set(CLAIMS[name])]
+    if untested:
+        lines.append(f"No corruption was tried that {' or '.join(untested)} claims to see.")
+    return lines
+
+
+def _first_of_class(labels: tuple[str, ...], count: int) -> list[int]:
+    taken: Counter = Counter()
+    chosen = []
+    for index, label in enumerate(labels):
+        taken[label] += 1
+        if taken[label] <= count:
+            chosen.append(index)
+    return chosen
+
+
+def _damaged(
+    kind: Corruption, images: ImageSet, reference: Measured, judge: Judge | None, train: ImageSet | None, seed: int
+) -> list[tuple[float, dict[str, float]]]:
+    found = []
+    for strength in kind.strengths:
+        try:
+            damaged = kind.apply(images, strength, np.random.default_rng(seed))
+        except InputError:
+            return []
+        found.append((strength, _values(reference, measure(damaged, judge), judge, train)))
+    return found
+
+
+def _values(real: Measured, fake: Measured, judge: Judge | None, train: ImageSet | None) -> dict[str, float]:
+    """Measure -> value over all classes; "NAME by class": the mean over the classes' own values."""
+    table = evaluate("", 0, real, fake, judge, 0, 0, train)
+    pooled = table[(table["split"] == "pooled") & (table["class"] == "all")].set_index("metric")["value"]
+    single = table[(table["class"] != "all")]
+    values = {name: float(pooled[name]) for name in METRICS if name in pooled.index}
+    for name in BY_CLASS:
+        own = single.loc[single["metric"] == name.removesuffix(" by class"), "value"]
+        if len(own):
+            values[name] = float(own.mean())
+    return values
+
+
+def _error(name: str, value: float, reference: dict[str, float]) -> float:
+    better = METRICS[name.removesuffix(" by class")].better
+    if better == "match":
+        return abs(value - reference[name])
+    return value if better == "lower" else -value

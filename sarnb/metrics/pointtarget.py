@@ -1,0 +1,95 @@
+"""The response to a point: its width and its side lobes, before and after a round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import CubicSpline
+
+from sarnb.errors import InputError
+from sarnb.metrics.checks import image_stack
+from sarnb.world.speckle import add_points, circular_gaussian, impulse_response
+
+FINE = 32  # samples a pixel at which the response is read
+REACH = 14  # px from the peak within which side lobes are sought
+
+
+def point_images(
+    count: int, size: int, ratios: tuple[float, float], window: str = "taylor", clutter_db: float = -25.0, seed: int = 0
+) -> np.ndarray:
+    """Images uint8 [count, size, size] of one point on homogeneous single-look clutter, in the middle pixel of each.
+
+    ``ratios``: resolution over spacing in range and azimuth. ``clutter_db``: mean power of the clutter over the peak power
+    of the point, which is drawn at 90 % of the largest amplitude.
+    """
+    if size < 2 * REACH + 4:
+        raise InputError(f"point targets: {size} px are too few for the side lobes; give {2 * REACH + 4} or more")
+    images, middle = [], size // 2
+    for number in range(count):
+        rng = np.random.default_rng((seed, 61, number))
+        point = add_points(np.zeros((size, size), np.complex64), np.array([middle]), np.array([middle]), np.ones(1, np.complex64))
+        point = impulse_response(point, ratios, window)
+        clutter = impulse_response(circular_gaussian((size, size), rng), ratios, window)
+        field = point / np.abs(point).max() + 10 ** (clutter_db / 20) * clutter
+        images.append(np.rint(np.clip(np.abs(field) * 0.9, 0, 1) * 255).astype(np.uint8))
+    return np.stack(images)
+
+
+def point_response(images: np.ndarray) -> dict[str, float]:
+    """Of ``point_images``, before or after a round trip: -3 dB widths, highest side lobes, peak over clutter.
+
+    The power is averaged over the images, the clutter's mean power is taken off, and the cuts through the brightest pixel
+    near the middle are read between pixels by a cubic spline of the amplitude. Keys: width_range, width_azimuth [px];
+    lobe_range, lobe_azimuth [dB below the peak]; contrast [dB, peak over clutter]. NaN where no point is left.
+    """
+    power = (image_stack(images).astype(np.float64) ** 2).mean(0)
+    size, middle = len(power), len(power) // 2
+    far = np.hypot(*np.mgrid[-middle : size - middle, -middle : size - middle]) > REACH
+    clutter = power[far].mean()
+    near = power[middle - 2 : middle + 3, middle - 2 : middle + 3]
+    row, column = (int(place) + middle - 2 for place in np.unravel_index(near.argmax(), near.shape))
+    found = {"contrast": float(10 * np.log10(power[row, column] / max(clutter, 1e-9)))}
+    for name, cut, peak in (("range", power[row], column), ("azimuth", power[:, column], row)):
+        found[f"width_{name}"], found[f"lobe_{name}"] = _cut(cut - clutter, peak)
+    return found
+
+
+def point_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """``point_response`` of several sets: name → grey images gives a row each, columns variant and its keys."""
+    return pd.DataFrame([{"variant": name, **point_response(stack)} for name, stack in images.items()])
+
+
+def point_cuts(images: np.ndarray) -> pd.DataFrame:
+    """Mean power along range and azimuth through the middle, in dB of its peak: columns offset [px], direction, power_db."""
+    power = (image_stack(images).astype(np.float64) ** 2).mean(0)
+    middle = len(power) // 2
+    offsets = np.arange(-REACH, REACH + 1)
+    cuts = {"range": power[middle, middle + offsets], "azimuth": power[middle + offsets, middle]}
+    return pd.concat([
+        pd.DataFrame({"offset": offsets, "direction": name, "power_db": 10 * np.log10(np.maximum(cut, 0.25) / cut.max())})
+        for name, cut in cuts.items()
+    ], ignore_index=True)
+
+
+def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:
+    """-3 dB width [px] and highest side lobe [dB] of one cut; NaN where it has no peak."""
+    places = np.arange(max(0, peak - REACH), min(len(power), peak + REACH + 1))
+    values = power[places]
+    if power[peak] <= 0:
+        return float("nan"), float("nan")
+    fine = np.linspace(places[0], places[-1], FINE * (len(places) - 1) + 1)
+    amplitude = np.sign(values) * np.sqrt(np.abs(values))
+    curve = CubicSpline(places, amplitude)(fine)
+    top = int(np.argmax(np.where(np.abs(fine - peak) <= 1, curve, -np.inf)))
+    below = curve < curve[top] * np.sqrt(0.5)
+    left, right = np.flatnonzero(below[:top]), np.flatnonzero(below[top:])
+    if not len(left) or not len(right):
+        return float("nan"), float("nan")
+    width = (right[0] + top - left[-1] - 1) / FINE
+    rising = np.diff(curve) > 0
+    ends = np.flatnonzero(~rising[:top]), np.flatnonzero(rising[top:])  # the first minima to both sides
+    lobes = np.concatenate([curve[: ends[0][-1] + 1] if len(ends[0]) else [], curve[ends[1][0] + top :] if len(ends[1]) else []])
+    highest = float(lobes.max()) if len(lobes) else 0.0
+    return float(width), float(20 * np.log10(highest / curve[top])) if highest > 0 else float("-inf")

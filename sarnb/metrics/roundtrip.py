@@ -1,0 +1,225 @@
+"""What of a radar image the autoencoder's round trip keeps: speckle law, texture, spectrum, calibration, grey.
+
+Originals are grey uint8 [N, H, W], decoded images uint8 [N, H, W, 3] of the same scenes in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from skimage.metrics import peak_signal_noise_ratio
+
+from sarnb.errors import InputError
+from sarnb.generate.sample import to_grey
+from sarnb.metrics.amplitude import coefficient_of_variation, histogram, kl, local_looks, log_cumulant_distance, log_cumulants
+from sarnb.metrics.checks import image_stack
+from sarnb.metrics.describe import cover_statistics
+from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, glcm_descriptors, texture_distance
+from sarnb.world.covers import COVERS
+
+ORIGINAL, FLOOR = "original", "real vs real"
+MEASURES = ("psnr_db", "amplitude_kl", "cv_error", "enl_error", "kappa_distance", "glcm_distance", "spectrum_db", "bias_db", "leak")
+# What the best variant is to reach on held-out images: size of each error; the texture's is in floors, see ``targets``.
+TARGETS = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.10, "glcm_distance": 2.0, "spectrum_db": 1.0, "bias_db": 0.3}
+SMALLEST_POWER = 1e-8  # added before the logarithm of a power, far below what 8 bits resolve
+
+
+def colour_leak(decoded: np.ndarray) -> np.ndarray:
+    """How coloured a grey image came back: uint8 [N, H, W, 3] → [N], root mean square distance of the channels from their
+    mean, in grey levels; 0 is grey."""
+    if decoded.ndim != 4 or decoded.shape[-1] != 3:
+        raise InputError(f"colour leak: images of shape {decoded.shape}; give the three channels, [N, H, W, 3]")
+    values = decoded.astype(np.float64)
+    return np.sqrt(((values - values.mean(-1, keepdims=True)) ** 2).mean((1, 2, 3)))
+
+
+def radial_spectrum(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Power spectrum of the amplitude against spatial frequency: uint8 [N, S, S] → cycles a pixel [S/2], power [N, S/2].
+
+    Mean taken out, Hann window, averaged over rings one frequency step wide up to the Nyquist frequency; scaled so that
+    white noise of variance v has the power v at every frequency.
+    """
+    stack = image_stack(images).astype(np.float64) / 255
+    size = stack.shape[1]
+    if stack.shape[1] != stack.shape[2]:
+        raise InputError(f"radial spectrum: images of {stack.shape[2]} x {stack.shape[1]} px; give square ones")
+    window = np.hanning(size)[:, None] * np.hanning(size)
+    spectrum = np.abs(np.fft.fft2((stack - stack.mean((1, 2), keepdims=True)) * window)) ** 2 / (window**2).sum()
+    cycles = np.fft.fftfreq(size, 1 / size)
+    ring = np.rint(np.hypot(cycles[:, None], cycles[None, :])).astype(int).ravel()
+    count = np.bincount(ring)[1 : size // 2 + 1]
+    power = np.stack([np.bincount(ring, own.ravel())[1 : size // 2 + 1] / count for own in spectrum])
+    return np.arange(1, size // 2 + 1) / size, power
+
+
+def spectrum_gap(real: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+    """Decoded over original power in dB at every frequency of ``radial_spectrum``, both averaged over the set: [S/2]."""
+    powers = (radial_spectrum(images)[1].mean(0) + SMALLEST_POWER for images in (decoded, real))
+    return 10 * np.log10(np.divide(*powers))
+
+
+def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, least: int = 256) -> pd.DataFrame:
+    """Radiometric bias by land cover: columns cover, pixels, bias_db = 10 lg(mean power decoded / mean power original).
+
+    Backscatter is a mean of squared amplitudes, so the scale of the amplitude cancels. ``masks`` uint8 [N, H, W]: codes of
+    ``COVERS``; covers of fewer than ``least`` pixels are left out. real, decoded : grey uint8 [N, H, W].
+    """
+    if not real.shape == decoded.shape == masks.shape:
+        raise InputError(f"sigma0 bias: originals {real.shape}, decoded {decoded.shape}, masks {masks.shape}; give the same scenes")
+    codes, powers = masks.ravel(), [images.ravel().astype(np.float64) ** 2 for images in (real, decoded)]
+    counts = np.bincount(codes, minlength=len(COVERS))
+    before, after = (np.bincount(codes, power, minlength=len(COVERS)) for power in powers)
+    rows = [
+        (COVERS[code], int(counts[code]), float(10 * np.log10(after[code] / before[code])))
+        for code in np.flatnonzero(counts >= least)
+        if before[code] > 0 and after[code] > 0
+    ]
+    table = pd.DataFrame(rows, columns=["cover", "pixels", "bias_db"])
+    return table.sort_values("pixels", ascending=False, ignore_index=True)
+
+
+def homogeneous_looks(images: np.ndarray, masks: np.ndarray | None, window: int = 8) -> float:
+    """Equivalent number of looks where the scene is flat: in windows that lie in one land cover, or in all where no masks are.
+
+    The medians of the covers, weighted by their windows; without masks the median over windows, then over images.
+    """
+    if masks is None:
+        return float(np.nanmedian(local_looks(images, window)))
+    table = cover_statistics(images, masks, window, least=1)
+    return float(np.average(table["enl"], weights=table["windows"])) if len(table) else float("nan")
+
+
+def round_trip_table(
+    real: np.ndarray, decoded: Mapping[str, np.ndarray], masks: np.ndarray | None = None
+) -> pd.DataFrame:
+    """One row a variant, then the floor: columns variant and ``MEASURES``.
+
+    psnr_db; amplitude_kl in nats; cv_error and enl_error, relative to the original (0.05 is 5 % too much); kappa_distance in
+    the plane of log-cumulants; glcm_distance in standard deviations of one image; spectrum_db, the largest gap over
+    frequencies; bias_db, the largest over land covers (NaN without masks); leak in grey levels. The floor compares every
+    second original with the others: other scenes of the same kinds, not the same scenes.
+    """
+    real = image_stack(real, minimum=4)
+    rows = [{"variant": name, **_row(real, images, masks)} for name, images in decoded.items()]
+    even, odd = real[::2], real[1::2]
+    halves = (None, None) if masks is None else (masks[::2], masks[1::2])
+    floor = _unpaired(even, odd, *halves) | {"psnr_db": np.nan, "leak": 0.0, "bias_db": _cover_gap(even, odd, *halves)}
+    return pd.DataFrame([*rows, {"variant": FLOOR, **floor}])[["variant", *MEASURES]]
+
+
+def set_table(real: np.ndarray, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The same of sets that show other scenes, as generated ones: name → grey images gives a row each, then the floor.
+
+    Columns variant, amplitude_kl, cv_error, enl_error, kappa_distance, glcm_distance, spectrum_db.
+    """
+    real = image_stack(real, minimum=4)
+    rows = [{"variant": name, **_unpaired(real, images)} for name, images in sets.items()]
+    return pd.DataFrame([*rows, {"variant": FLOOR, **_unpaired(real[::2], real[1::2])}])
+
+
+def texture_by_distance(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """GLCM properties by direction and distance: name → grey images gives rows (name, direction, distance, property, value)."""
+    rows = []
+    for name, stack in images.items():
+        means = glcm_descriptors(stack).mean(0).reshape(len(DIRECTIONS), len(DISTANCES), len(PROPERTIES))
+        rows += [
+            (name, way, step, label, means[i, j, k])
+            for i, way in enumerate(DIRECTIONS)
+            for j, step in enumerate(DISTANCES)
+            for k, label in enumerate(PROPERTIES)
+        ]
+    return pd.DataFrame(rows, columns=["name", "direction", "distance", "property", "value"])
+
+
+def class_cumulants(images: Mapping[str, np.ndarray], labels: Sequence[str]) -> pd.DataFrame:
+    """Log-cumulants of each class: name → grey images of ``labels`` gives rows (variant, class, kappa2, kappa3)."""
+    names, rows = np.array(labels), []
+    for variant, stack in images.items():
+        counts = histogram(stack)
+        for label in dict.fromkeys(labels):
+            _, second, third = log_cumulants(counts[names == label].sum(0))
+            rows.append((variant, label, second, third))
+    return pd.DataFrame(rows, columns=["variant", "class", "kappa2", "kappa3"])
+
+
+def targets(table: pd.DataFrame) -> dict[str, float]:
+    """The figures to reach, by measure, in the measure's unit: the texture's is twice the floor of ``table``."""
+    floor = table.set_index("variant").loc[FLOOR, "glcm_distance"]
+    return TARGETS | {"glcm_distance": float(TARGETS["glcm_distance"] * floor)}
+
+
+def score(table: pd.DataFrame) -> pd.Series:
+    """One number a variant, lower is better: the geometric mean over measures of error over figure to reach.
+
+    Measures that are not known for all variants (the bias without masks) are left out. Index: variant, best first.
+    """
+    own = table[table["variant"] != FLOOR].set_index("variant")
+    ratios = pd.DataFrame({name: own[name].abs() / goal for name, goal in targets(table).items() if own[name].notna().all()})
+    return np.exp(np.log(ratios.clip(lower=1e-6)).mean(axis=1)).sort_values()
+
+
+def reached_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a measure with a figure to reach: measure, to reach, floor, then each variant's size of the error."""
+    values = table.set_index("variant")
+    rows = [
+        {"measure": name, "to reach": goal, "floor": abs(values.loc[FLOOR, name])}
+        | {variant: abs(values.loc[variant, name]) for variant in values.index if variant != FLOOR}
+        for name, goal in targets(table).items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def gain_shares(table: pd.DataFrame, whole: str, frozen: str, measures: tuple[str, ...]) -> pd.DataFrame:
+    """Which share of the improvement of ``whole`` over ``frozen`` each variant reaches; rows variant, columns ``measures``.
+
+    1 is the improvement of ``whole``; NaN where ``whole`` improved nothing. All measures are errors: lower is better.
+    """
+    values = table.set_index("variant")[list(measures)].abs()
+    gain = values.loc[frozen] - values.loc[whole]
+    shares = (values.loc[frozen] - values) / gain.where(gain > 0)
+    return shares.drop(index=[FLOOR, frozen], errors="ignore").reset_index()
+
+
+def _row(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray | None) -> dict[str, float]:
+    grey = to_grey(decoded)
+    if grey.shape != real.shape:
+        raise InputError(f"round trip: {real.shape} before and {grey.shape} after; decode the same images")
+    values = _unpaired(real, grey, masks, masks)
+    with np.errstate(divide="ignore"):  # infinite where nothing changed
+        values["psnr_db"] = float(np.mean([peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(real, grey)]))
+    biases = sigma0_bias(real, grey, masks)["bias_db"] if masks is not None else pd.Series(dtype=float)
+    values["bias_db"] = float(biases.abs().max()) if len(biases) else float("nan")
+    return values | {"leak": float(np.sqrt((colour_leak(decoded) ** 2).mean()))}
+
+
+def _unpaired(
+    real: np.ndarray, fake: np.ndarray, real_masks: np.ndarray | None = None, fake_masks: np.ndarray | None = None
+) -> dict[str, float]:
+    """The measures of two sets that need not show the same scenes."""
+    counts = histogram(real), histogram(fake)
+    pooled = [own.sum(0) for own in counts]
+    spread = [np.nanmean(coefficient_of_variation(own)) for own in counts]
+    looks = homogeneous_looks(real, real_masks), homogeneous_looks(fake, fake_masks)
+    return {
+        "amplitude_kl": float(kl(*pooled)),
+        "cv_error": float(spread[1] / spread[0] - 1),
+        "enl_error": float(looks[1] / looks[0] - 1),
+        "kappa_distance": float(log_cumulant_distance(*pooled)),
+        "glcm_distance": texture_distance(glcm_descriptors(real), glcm_descriptors(fake)),
+        "spectrum_db": float(np.abs(spectrum_gap(real, fake)).max()),
+    }
+
+
+def _cover_gap(even: np.ndarray, odd: np.ndarray, even_masks: np.ndarray | None, odd_masks: np.ndarray | None) -> float:
+    """Largest difference in dB of a cover's mean power between two sets of scenes; NaN without masks."""
+    if even_masks is None:
+        return float("nan")
+    gaps = []
+    for code in range(len(COVERS)):
+        areas = [images[own == code].astype(np.float64) for images, own in ((even, even_masks), (odd, odd_masks))]
+        if min(len(area) for area in areas) >= 256:
+            powers = [(area**2).mean() for area in areas]
+            gaps.append(abs(10 * np.log10(powers[1] / powers[0])) if min(powers) > 0 else np.nan)
+    return float(np.nanmax(gaps)) if gaps else float("nan")

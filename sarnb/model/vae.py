@@ -1,0 +1,122 @@
+"""The autoencoder's adapters: what of it trains, LoRA on its convolutions, and LoRA multiplied into plain weights.
+
+LoRA of a convolution (Hu et al. 2021, arXiv 2106.09685) is a thin convolution A, [r, in, k, k], and a 1x1 convolution
+B, [out, r, 1, 1]: together they add B·A, read as [out, in·k·k], to the flattened kernel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from sarnb.errors import InputError
+from sarnb.model.foundation import fingerprint
+
+LORA_FILE = "vae_lora.safetensors"
+PARTS = {"encoder": ("encoder", "quant_conv"), "decoder": ("decoder", "post_quant_conv")}
+DOWN, UP = ".lora.down.weight", ".lora.up.weight"
+
+
+def adaptable_layers(vae: AutoencoderKL, parts: tuple[str, ...] = ("encoder", "decoder")) -> dict[str, nn.Module]:
+    """Every convolution and attention projection of the parts, by name; both 1x1 convolutions at the latents belong."""
+    tops = {top for part in parts for top in PARTS[part]}
+    return {
+        name: layer
+        for name, layer in vae.named_modules()
+        if name.partition(".")[0] in tops and isinstance(layer, (nn.Conv2d, nn.Linear))
+    }
+
+
+def largest_rank(layer: nn.Module) -> int:
+    """The rank of a layer's weight, read as a matrix of outputs by inputs, at most."""
+    outputs = layer.weight.shape[0]
+    return min(outputs, layer.weight.numel() // outputs)
+
+
+def add_vae_lora(vae: AutoencoderKL, mode: str, rank: int, alpha: float) -> None:
+    """Add LoRA to the part that ``mode`` names: "lora" (both parts), "lora-encoder" or "lora-decoder".
+
+    Layers too thin for ``rank``, such as the last one with its three outputs, get their largest rank; the factor
+    alpha / rank is the same everywhere. Raises ``InputError`` if no layer is as wide as ``rank``.
+    """
+    parts = {"lora": tuple(PARTS), "lora-encoder": ("encoder",), "lora-decoder": ("decoder",)}[mode]
+    layers = adaptable_layers(vae, parts)
+    widest = max(map(largest_rank, layers.values()))
+    if rank > widest:
+        raise InputError(f"rank {rank} is larger than every layer of this autoencoder; choose at most {widest}")
+    thin = {name: largest_rank(layer) for name, layer in layers.items() if largest_rank(layer) < rank}
+    vae.add_adapter(
+        LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=list(layers),
+            init_lora_weights="gaussian",
+            rank_pattern={f"^{name}": own for name, own in thin.items()},
+            alpha_pattern={f"^{name}": alpha * own / rank for name, own in thin.items()},
+        )
+    )
+
+
+def unfreeze(vae: AutoencoderKL, mode: str) -> None:
+    """Let the weights of the "decoder" or of everything ("full") train."""
+    for part in PARTS["decoder"] if mode == "decoder" else ("encoder", "decoder", "quant_conv", "post_quant_conv"):
+        module = getattr(vae, part)
+        if module is not None:
+            module.requires_grad_(True)
+
+
+def merge_adapters(vae: AutoencoderKL) -> AutoencoderKL:
+    """Multiply LoRA into the weights and take it out, in place: a plain ``AutoencoderKL`` with the same pictures."""
+    adapted = [(name, layer) for name, layer in vae.named_modules() if isinstance(layer, BaseTunerLayer)]
+    for name, layer in adapted:
+        layer.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(vae.get_submodule(parent), own, layer.get_base_layer())
+    if adapted:
+        del vae.peft_config
+        vae._hf_peft_config_loaded = False
+    return vae
+
+
+def read_lora(path: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
+    """Layer name → (A, B) of a LoRA file of ours, B with the factor alpha / rank in it, and the file's metadata.
+
+    Raises ``InputError`` for a file that is missing, damaged, or holds anything else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); copy it again or train the autoencoder again") from error
+    names = {name.removeprefix("vae.").removesuffix(DOWN) for name in tensors if name.endswith(DOWN)}
+    wanted = {f"vae.{name}{ending}" for name in names for ending in (DOWN, UP)}
+    if not names or wanted != set(tensors):
+        raise InputError(f"{path}: holds no LoRA of an autoencoder ('vae.<layer>{DOWN}' and '{UP}'); give the file {LORA_FILE}")
+    return {name: (tensors[f"vae.{name}{DOWN}"], tensors[f"vae.{name}{UP}"]) for name in sorted(names)}, metadata
+
+
+@torch.no_grad()
+def apply_lora(vae: AutoencoderKL, path: Path, strength: float = 1.0) -> AutoencoderKL:
+    """Multiply the LoRA of ``path`` into the weights of its own autoencoder, in place; ``strength`` 1 is as trained.
+
+    Raises ``InputError`` for a damaged file and a LoRA that was trained on another autoencoder: same shapes are not enough.
+    """
+    layers, metadata = read_lora(path)
+    wanted, found = metadata.get("vae", ""), fingerprint(vae)
+    if wanted != found:
+        raise InputError(
+            f"{path}: a LoRA for the autoencoder {wanted[:16] or '(not named)'}, but this one is {found[:16]}; "
+            "load it on the autoencoder it was trained on (in float32), or train it again"
+        )
+    for name, (down, up) in layers.items():
+        weight = vae.get_submodule(name).weight
+        change = up.flatten(1) @ down.flatten(1)
+        weight += strength * change.view_as(weight).to(weight)
+    return vae

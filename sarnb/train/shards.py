@@ -1,0 +1,71 @@
+"""Networks whose weights are shared out among processes: fully sharded data parallel (Zhao et al. 2023), by torch's FSDP2.
+
+accelerate's own preparation takes one network; a strategy trains up to three (the UNet and both text encoders) with one
+optimiser. So its configuration is read, and torch is asked directly. Weights are then DTensors, of which every process holds
+its part; checkpoints and exports hold whole tensors, the same as those of one process.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import FullyShardedDataParallelPlugin
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from sarnb.errors import InputError
+
+
+def sharding() -> FullyShardedDataParallelPlugin | None:
+    """What ``accelerate launch`` was told of FSDP, or None. Raises ``InputError`` for the first version of FSDP."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return None
+    plugin = FullyShardedDataParallelPlugin()
+    if plugin.fsdp_version != 2:
+        raise InputError(f"accelerate's configuration says fsdp_version {plugin.fsdp_version}; set fsdp_version: 2")
+    return plugin
+
+
+def shard(modules: dict[str, nn.Module], plugin: FullyShardedDataParallelPlugin, accelerator: Accelerator) -> dict[str, nn.Module]:
+    """Share out the weights of ``modules`` in place; their empty twins on the meta device, for ``gathered``.
+
+    The parts of the classes in the configuration's ``fsdp_transformer_layer_cls_to_wrap`` are gathered one at a time: blocks
+    that are called as a whole, for within them adapters read the weights of their layers directly.
+    """
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    empty = {}
+    for name, module in modules.items():
+        shells = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
+        empty[name] = copy.deepcopy(module, shells)
+        for part in [part for part in module.modules() if type(part).__name__ in (plugin.transformer_cls_names_to_wrap or ())]:
+            fully_shard(part, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+    return empty
+
+
+def gathered(module: nn.Module, empty: nn.Module) -> nn.Module:
+    """The empty twin of a sharded network with its whole weights; every process has to call it."""
+    empty.load_state_dict({name: whole(value) for name, value in module.state_dict().items()}, assign=True)
+    return empty
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be shared out; every process has to call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The own part of a tensor that may be shared out, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shared_like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor shared out as ``reference`` of the same shape is, if it is."""
+    if not isinstance(reference, DTensor) or tensor.shape != reference.shape:
+        return tensor
+    return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)

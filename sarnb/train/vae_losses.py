@@ -1,0 +1,180 @@
+"""Losses of an autoencoder, each a pure function of tensors, and recipes that name and weigh them.
+
+Pictures are [N, 3, H, W] in [-1, 1], which is linear in amplitude: -1 is amplitude 0, 1 is the largest, mu + 3 sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sarnb.errors import InputError
+
+# What a term weighs where a recipe names it; ours. Reconstruction terms bring the numbers of their order of size together.
+TERM_WEIGHTS: dict[str, float] = {
+    "l1": 1.0,  # mean absolute difference
+    "l2": 1.0,  # mean squared difference
+    "perceptual": 0.1,  # features of a network trained on photographs
+    "despeckling": 0.1,  # features of a network trained on radar images
+    "histogram": 4.0,  # Wasserstein-1 distance of the amplitudes in small blocks
+    "spectrum": 0.1,  # mean absolute difference of the radially averaged power spectra, a dB
+    "grey": 2.0,  # mean absolute distance of the channels from their mean
+    "adversarial": 0.5,  # of the adaptive weight
+    "kl": 1e-6,  # per latent element, towards the unit normal
+}
+SMALLEST_POWER = 1e-8  # added to a power before its logarithm: far below the half level that 8 bits resolve
+LARGEST_RATIO = 1e4  # at which the adaptive weight is clamped, as in VQGAN
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """Terms with their weights; ``adversarial_start`` is the share of the run after which the discriminator joins."""
+
+    weights: Mapping[str, float]
+    adversarial_start: float = 0.2
+
+    @property
+    def adversarial(self) -> float:
+        """Weight of the discriminator's term; 0 where there is none."""
+        return self.weights.get("adversarial", 0.0)
+
+
+def parse_recipe(text: str, adversarial_start: float = 0.2) -> LossRecipe:
+    """A recipe from the names of its terms, joined by "+", each with its weight of ``TERM_WEIGHTS``: "l1+spectrum+kl".
+
+    Raises ``InputError`` for an unknown or repeated name, and a recipe without a term that compares pictures.
+    """
+    names = [name.strip() for name in text.split("+")]
+    unknown = [name for name in names if name not in TERM_WEIGHTS]
+    if unknown or len(set(names)) != len(names):
+        raise InputError(f"loss {text!r}: use each of {', '.join(TERM_WEIGHTS)} at most once, joined by '+'")
+    if not set(names) - {"adversarial", "grey", "kl"}:
+        raise InputError(f"loss {text!r}: compares no picture with its original; add l1, l2 or another such term")
+    if not 0 <= adversarial_start < 1:
+        raise InputError(f"adversarial_start is {adversarial_start}; give a share from 0 up to, not including, 1")
+    return LossRecipe({name: TERM_WEIGHTS[name] for name in names}, adversarial_start)
+
+
+def kl_to_unit_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) per element, a scalar (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean.pow(2) + log_variance.exp() - 1 - log_variance).mean()
+
+
+def perceptual_distance(features: nn.Module, real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean squared distance of unit-norm features, summed over stages (Zhang et al. 2018, without learned weights)."""
+    with torch.no_grad():
+        targets = features(real)
+    return sum((a - b).pow(2).sum(dim=1).mean() for a, b in zip(targets, features(decoded)))
+
+
+def hinge_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """½ E[max(0, 1 - D(real))] + ½ E[max(0, 1 + D(fake))] (Lim & Ye 2017)."""
+    return 0.5 * (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean())
+
+
+def amplitude(pixels: Tensor) -> Tensor:
+    """[N, 3, H, W] in [-1, 1] → amplitude [N, H, W] in [0, 1], the mean of the channels; float32."""
+    return (pixels.float().mean(dim=1) + 1) / 2
+
+
+def histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
+    """Wasserstein-1 distance of the amplitude distributions in blocks of ``block`` px, mean over blocks; unit amplitude.
+
+    In blocks, because speckle is a law of small areas: over a whole picture the contrast of the scene could make up for it.
+    In one dimension the distance is the mean gap of the sorted values (Peyré & Cuturi 2019, remark 2.30): no bins, and
+    a gradient everywhere. real, decoded : [N, 3, H, W]; what is left beyond the last whole block is not seen.
+    """
+    a, b = (_blocks(amplitude(pixels), min(block, *pixels.shape[2:])).sort(dim=1).values for pixels in (real, decoded))
+    return (a - b).abs().mean()
+
+
+def colour_distance(decoded: Tensor) -> Tensor:
+    """Mean absolute distance of the channels from their mean: the colour of a picture that should be grey; [N, 3, H, W].
+
+    The terms that see the amplitude see the mean of the channels only, and leave the channels free to drift apart.
+    """
+    decoded = decoded.float()
+    return (decoded - decoded.mean(dim=1, keepdim=True)).abs().mean()
+
+
+def _blocks(grey: Tensor, block: int) -> Tensor:
+    """[N, H, W] → [blocks, block²]."""
+    return grey.unfold(1, block, block).unfold(2, block, block).reshape(-1, block * block)
+
+
+def radial_power(pixels: Tensor) -> Tensor:
+    """Power spectrum of the amplitude, averaged over rings of one frequency step: [N, 3, H, W] → [N, R], square pictures.
+
+    Without the mean, under a Hann window, scaled so that white noise of variance v has the power v in every ring. Ring r
+    holds the frequencies of r + 1 cycles a picture, rounded, up to the Nyquist frequency.
+    """
+    grey = amplitude(pixels)
+    size = grey.shape[-1]
+    line = torch.hann_window(size, periodic=False, device=grey.device)
+    window = line[:, None] * line[None, :]
+    power = torch.fft.rfft2((grey - grey.mean(dim=(1, 2), keepdim=True)) * window).abs().pow(2) / window.pow(2).sum()
+    rows, columns = torch.fft.fftfreq(size, 1 / size), torch.fft.rfftfreq(size, 1 / size)
+    ring = torch.hypot(rows[:, None], columns[None, :]).round().long().to(grey.device)
+    inner = (columns > 0) & (columns < size / 2)  # half of the plane is stored: these columns stand for their mirror too
+    share = torch.where(inner, 2.0, 1.0).to(grey.device).expand_as(ring)
+    rings = size // 2
+    keep = (ring >= 1) & (ring <= rings)
+    index, weight = ring[keep] - 1, share[keep]
+    count = torch.zeros(rings, device=grey.device).index_add(0, index, weight)
+    return torch.zeros(len(grey), rings, device=grey.device).index_add(1, index, power[:, keep] * weight) / count
+
+
+def spectrum_distance(real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean absolute difference of the radially averaged power spectra in dB, over rings and pictures; [N, 3, H, W]."""
+    a, b = (torch.log10(radial_power(pixels) + SMALLEST_POWER) for pixels in (real, decoded))
+    return 10 * (a - b).abs().mean()
+
+
+def reconstruction_terms(
+    names: Mapping[str, float], real: Tensor, decoded: Tensor, features: Mapping[str, nn.Module]
+) -> dict[str, Tensor]:
+    """The terms among ``names`` that compare pictures with their originals; ``features``: network of a perceptual term."""
+    terms = {
+        "l1": lambda: (decoded.float() - real).abs().mean(),
+        "l2": lambda: (decoded.float() - real).pow(2).mean(),
+        "perceptual": lambda: perceptual_distance(features["perceptual"], real, decoded),
+        "despeckling": lambda: perceptual_distance(features["despeckling"], real, decoded),
+        "histogram": lambda: histogram_distance(real, decoded),
+        "spectrum": lambda: spectrum_distance(real, decoded),
+        "grey": lambda: colour_distance(decoded),
+    }
+    return {name: terms[name]() for name in terms if name in names}
+
+
+def last_layer_gradient(loss: Tensor, decoded: Tensor, inputs: Tensor, kernel: torch.Size) -> Tensor:
+    """Norm of d loss / d weight of the convolution that made ``decoded`` [N, 3, H, W] from ``inputs`` of the same sides.
+
+    From the gradient at its output, so the layer itself may be frozen, and nothing before it is differentiated.
+    """
+    (at_output,) = torch.autograd.grad(loss, decoded, retain_graph=True)
+    return torch.nn.grad.conv2d_weight(inputs.detach().float(), kernel, at_output.float(), padding=kernel[-1] // 2).norm()
+
+
+def adaptive_weight(reconstruction: Tensor, generator: Tensor) -> Tensor:
+    """Ratio of two gradient norms at the last layer: VQGAN's weight of the adversarial term (Esser et al. 2021, eq. 7)."""
+    return (reconstruction / (generator + 1e-4)).clamp(0, LARGEST_RATIO).detach()
+
+
+class CollapseWatch:
+    """Notices a discriminator that has won: its hinge loss stays below ``level`` for ``patience`` steps on end.
+
+    It then tells every picture from its original by a margin, and no longer how to mend it.
+    """
+
+    def __init__(self, level: float, patience: int) -> None:
+        self.level, self.patience, self.below = level, patience, 0
+
+    def collapsed(self, loss: float) -> bool:
+        """Take one step's discriminator loss; whether it is time to stop."""
+        self.below = self.below + 1 if math.isfinite(loss) and loss < self.level else 0
+        return self.below >= self.patience

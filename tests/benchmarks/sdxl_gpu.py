@@ -1,0 +1,179 @@
+"""What SDXL costs on this graphics card: ``python tests/benchmarks/sdxl_gpu.py FOLDER`` (``--tiny`` on any machine).
+
+Random weights of SDXL's shapes, random images of 1024 px, bf16: speed and memory do not depend on what the weights know. Each
+row is a training of a few steps by ``sarnb.train.finetune`` (latents cached, text cached where the strategy allows), with
+checkpoints left out: step time, images/s, model FLOP utilisation and peak memory. Then sampling. FOLDER gets
+``sdxl_gpu.csv`` and ``sdxl_gpu.md``; rows of earlier days and other cards stay.
+
+To beat: 0.606 s a step at 13.0 GiB (LoKr, batch 1, 1024 px, bf16, one H100; SimpleTuner's documentation).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import StableDiffusionXLPipeline
+from torch.utils.flop_counter import FlopCounterMode
+
+from sarnb.data.dataset import ImageSet
+from sarnb.generate.sample import generate
+from sarnb.manifest import write_atomically
+from sarnb.model.foundation import FoundationConfig, build_foundation, components, encode_prompts, time_ids
+from sarnb.model.judge import foundation_tokenizer
+from sarnb.model.sdxl import sdxl_pipeline
+from sarnb.model.strategy import find_strategy, prepare
+from sarnb.train.finetune import FinetuneConfig, finetune
+from sarnb.train.precision import resolve_precision
+
+STEPS, WARM = 8, 3  # trained, and left out of the time
+#: Dense bf16 [TFLOP/s] from NVIDIA's data sheets, for the first name that the device's contains.
+PEAKS = {"H200": 989.4, "H100 PCIe": 756.0, "H100": 989.4, "A100": 312.0, "L40S": 362.0, "A10": 125.0}
+CAPTION = "a radar image of a city"
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured: SDXL, or a miniature that shows that the script works."""
+
+    side: int  # px
+    batches: tuple[int, ...]  # tried for LoRA until the memory is full
+    sampling_steps: int
+
+    def pipeline(self, device: str) -> StableDiffusionXLPipeline:
+        if self.side == 1024:
+            return sdxl_pipeline(device)
+        config = FoundationConfig(image_size=self.side, vae_channels=(8, 8, 8, 8), unet_channels=(32, 32), head_width=16, text_width=32,
+                                  text_layers=2)
+        pipe = build_foundation(config, foundation_tokenizer())
+        for network in components(pipe).values():
+            network.to(device)
+        return pipe
+
+
+SDXL, TINY = Size(1024, (1, 2, 4, 8, 16, 32, 64), 30), Size(64, (1, 2), 2)
+
+
+def random_set(count: int, side: int) -> ImageSet:
+    """``count`` grey images of noise."""
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
+    names = tuple(f"{number}.png" for number in range(count))
+    rows = tuple({"file_name": name, "text": CAPTION} for name in names)
+    return ImageSet(Path("."), names, images, (CAPTION,) * count, ("",) * count, rows)
+
+
+def step_flops(size: Size, strategy: str) -> float:
+    """Floating-point operations of forward and backward for one image, counted on the meta device by the operators called.
+
+    What gradient checkpointing computes twice is counted once, and the frozen parts' weight gradients, which nobody
+    computes, not at all.
+    """
+    plan, pipe = find_strategy(strategy), size.pipeline("meta")
+    with torch.device("meta"):
+        prepare(pipe, plan)
+        hidden = torch.zeros(1, pipe.tokenizer.model_max_length, pipe.unet.config.cross_attention_dim)
+        pooled = torch.zeros(1, pipe.text_encoder_2.config.projection_dim)
+        edge = size.side // pipe.vae_scale_factor
+        latents, timesteps = torch.zeros(1, pipe.unet.config.in_channels, edge, edge), torch.zeros(1, dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            if "text" not in plan.caches:
+                hidden, pooled = encode_prompts(pipe, [CAPTION])
+            conditions = {"text_embeds": pooled, "time_ids": time_ids(pipe, 1)}
+            pipe.unet(latents, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample.sum().backward()
+    return counter.get_total_flops()
+
+
+def release() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def train_row(size: Size, strategy: str, batch: int, checkpointing: bool, optimizer: str, peak: float | None) -> dict:
+    """One training, measured. Raises ``torch.OutOfMemoryError`` where the card is too small."""
+    config = FinetuneConfig(
+        steps=STEPS, batch_size=batch, log_every=1, checkpoint_every=10**6, gradient_checkpointing=checkpointing, optimizer=optimizer
+    )
+    pipe = size.pipeline("cpu")  # as a foundation is loaded; the training moves what it needs
+    with mock.patch("sarnb.train.loop.save_checkpoint"), tempfile.TemporaryDirectory() as out:
+        result = finetune(pipe, find_strategy(strategy), random_set(4, size.side), config, Path(out))
+    seconds = statistics.median(result.history["seconds"].iloc[WARM:])
+    flops = batch * step_flops(size, strategy)
+    return {
+        "what": strategy, "batch": batch, "checkpointing": checkpointing, "optimizer": optimizer, "step_s": seconds,
+        "images_per_s": batch / seconds, "tflop_per_step": flops / 1e12,
+        "mfu": flops / seconds / (peak * 1e12) if peak else float("nan"), "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30,
+    }
+
+
+def sampling_row(size: Size) -> dict:
+    """Seconds of one image with guidance, autoencoder included; the second of two calls."""
+    pipe = size.pipeline("cuda" if torch.cuda.is_available() else "cpu")
+    for _ in range(2):
+        start = time.perf_counter()
+        generate(pipe, [CAPTION], [0], size.sampling_steps, 5.0)
+        seconds = time.perf_counter() - start
+    return {"what": f"sampling, {size.sampling_steps} steps, guidance", "batch": 1, "step_s": seconds / size.sampling_steps,
+            "images_per_s": 1 / seconds}
+
+
+def rows(size: Size, optimizer: str, peak: float | None):
+    """The table's rows, each as soon as it is measured: LoRA at every batch that fits, kept at 1 and at the fastest."""
+    fits = []
+    for batch in size.batches:
+        try:
+            fits.append(train_row(size, "unet-lora", batch, False, "adamw", peak))
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            release()
+    best = max(fits, key=lambda row: row["images_per_s"])
+    yield from fits[:1] if best is fits[0] else [fits[0], best]
+    for strategy in ("unet-full", "hybrid"):
+        try:
+            yield train_row(size, strategy, 1, True, optimizer, peak)
+        except torch.OutOfMemoryError:
+            yield {"what": f"{strategy} (out of memory)", "batch": 1, "checkpointing": True, "optimizer": optimizer}
+        finally:
+            release()
+    yield sampling_row(size)
+
+
+def main(arguments: list[str] | None = None) -> pd.DataFrame:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the table goes")
+    parser.add_argument("--tiny", action="store_true", help="a miniature on any machine: shows that the script works")
+    parser.add_argument("--optimizer", default="adamw", choices=("adamw", "adamw8bit"), help="of unet-full and hybrid")
+    parser.add_argument("--peak-tflops", type=float, help="dense bf16 TFLOP/s of a card that this script does not know")
+    wish = parser.parse_args(arguments)
+    if not (wish.tiny or torch.cuda.is_available()):
+        parser.error("SDXL is measured on a CUDA card, and there is none; give --tiny to see the script work")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    peak = wish.peak_tflops or next((value for name, value in PEAKS.items() if name in device), None)
+    size = TINY if wish.tiny else SDXL
+    about = {"date": datetime.date.today().isoformat(), "device": device, "torch": torch.__version__, "model": "miniature" if wish.tiny else "SDXL",
+             "side_px": size.side, "precision": resolve_precision()}
+    table, path = pd.DataFrame(), wish.folder / "sdxl_gpu.csv"
+    wish.folder.mkdir(parents=True, exist_ok=True)
+    earlier = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    for row in rows(size, wish.optimizer, peak):
+        print(row, flush=True)
+        table = pd.concat([table, pd.DataFrame([about | row])], ignore_index=True)
+        whole = pd.concat([earlier, table], ignore_index=True)  # written after each row: a later one may fail
+        write_atomically(path, whole.to_csv(index=False, float_format="%.5g", lineterminator="\n"))
+        write_atomically(path.with_suffix(".md"), whole.to_markdown(index=False, floatfmt=".4g") + "\n")
+    return table
+
+
+if __name__ == "__main__":
+    main()

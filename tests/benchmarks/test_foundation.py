@@ -1,0 +1,56 @@
+"""The embedded foundation, as its user meets it: seconds until it is there, seconds a picture, and memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import sarnb
+from sarnb.model.foundation import load_foundation
+
+# In a process of its own, because memory that earlier tests used would count; ours and the plain pipeline alike.
+DRAW = """
+import json, sys, time
+import torch
+from sarnb.generate.sample import generate
+from sarnb.memory import process_peak_mb
+from sarnb.model.foundation import load_foundation
+
+torch.set_num_threads(2)
+plain = sys.argv[1] == "plain"
+pipe, prompts = load_foundation(), ["an aerial photograph of a harbour"] * 64
+start = time.perf_counter()
+if plain:
+    pipe(prompts, num_inference_steps=20, guidance_scale=4.0, output_type="np")
+else:
+    generate(pipe, prompts, list(range(64)), steps=20, guidance_scale=4.0)
+print(json.dumps({"seconds": time.perf_counter() - start, "peak_mb": process_peak_mb()}))
+"""
+
+
+def draw(kind: str) -> dict:
+    """Seconds and peak memory of 64 pictures, 20 steps, guidance on, two threads."""
+    result = subprocess.run([sys.executable, "-c", DRAW, kind], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_loading(benchmark, seconds):
+    from diffusers import DiffusionPipeline
+
+    benchmark.extra_info["baseline"] = "DiffusionPipeline.from_pretrained, without any check of what was loaded"
+    base = seconds(lambda: DiffusionPipeline.from_pretrained(sarnb.foundation_path(), local_files_only=True))
+    benchmark.pedantic(load_foundation, rounds=3)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+
+
+def test_drawing_64_pictures(benchmark):
+    benchmark.extra_info["baseline"] = "the plain pipeline in float32, all 64 pictures in one batch"
+    base = draw("plain")
+    mine = benchmark.pedantic(draw, args=("ours",), rounds=1)
+    benchmark.extra_info |= {
+        "ratio": base["seconds"] / mine["seconds"],
+        "seconds_per_picture": mine["seconds"] / 64,
+        "peak_mb": mine["peak_mb"],
+        "baseline_peak_mb": base["peak_mb"],
+    }

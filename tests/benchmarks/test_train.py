@@ -1,0 +1,148 @@
+"""Speed of fine-tuning against diffusers' own example scripts: the same foundation, images, batch, format and steps.
+
+    SARNB_DIFFUSERS_EXAMPLES=DIFFUSERS/examples/text_to_image pytest tests/benchmarks/test_train.py --benchmark-only
+
+The folder holds ``train_text_to_image_lora_sdxl.py`` and ``train_text_to_image_sdxl.py`` of a diffusers checkout; they need
+torchvision. Rates are those of processor time on one core, which other work on the machine does not change; the wall clock
+stands beside them. Aims: 1.5 times the LoRA script, 1.1 times the full one, at no higher a held-out loss; at most 5 % of
+a step outside forward, backward and optimiser. Nothing fails for being slow.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from sarnb import foundation_path
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.scenes import SplitSpec
+from sarnb.data.twin import build_twin
+from sarnb.model.export import load_trained
+from sarnb.model.foundation import load_foundation
+from sarnb.train.cache import cache_latents
+from sarnb.train.finetune import FinetuneConfig
+from sarnb.train.held_out import held_out_loss
+from sarnb.train.precision import resolve_precision
+
+BATCH, STEPS, WARM, RATES = 16, int(os.environ.get("SARNB_BENCHMARK_STEPS", 24)), 3, {"lora": 1e-3, "full": 2e-4}
+SCRIPTS = {"lora": "train_text_to_image_lora_sdxl.py", "full": "train_text_to_image_sdxl.py"}
+STRATEGIES = {"lora": "unet-lora-r4", "full": "unet-full"}
+CLASSES = ("city", "forest", "coast", "river")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Radar images that both sides train on, and others for the held-out loss."""
+    out = tmp_path_factory.mktemp("benchmark") / "data"
+    build_twin(out, {"train": SplitSpec(CLASSES, 128), "val": SplitSpec(CLASSES, 32)}, "airborne-x", 128, 0, 1)
+    return out
+
+
+def examples(kind: str) -> Path:
+    """The diffusers script of that kind, or a reason to skip."""
+    folder = os.environ.get("SARNB_DIFFUSERS_EXAMPLES")
+    if not folder:
+        pytest.skip("SARNB_DIFFUSERS_EXAMPLES is not set: name the folder examples/text_to_image of a diffusers checkout")
+    if not (Path(folder) / SCRIPTS[kind]).is_file():
+        pytest.skip(f"SARNB_DIFFUSERS_EXAMPLES={folder} holds no {SCRIPTS[kind]}")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("diffusers' example scripts need torchvision, which is not installed")
+    return Path(folder) / SCRIPTS[kind]
+
+
+def measured(record: Path, *command: str) -> dict:
+    """The record of ``stopwatch.py`` with that command."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(record.parent / "home")}
+    stopwatch = Path(__file__).with_name("stopwatch.py")
+    done = subprocess.run([sys.executable, str(stopwatch), str(record), *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(record.read_text())
+
+
+def theirs(kind: str, script: Path, data: Path, out: Path) -> dict:
+    """diffusers' script: 4 captions an image are ours; it takes the one in the column ``text``."""
+    precision = {"fp32": "no"}.get(resolve_precision(), resolve_precision())
+    return measured(
+        out / "theirs.json", str(script), "--pretrained_model_name_or_path", str(foundation_path()), "--train_data_dir", str(data),
+        "--caption_column", "text", "--resolution", "128", "--train_batch_size", str(BATCH), "--max_train_steps", str(STEPS),
+        "--learning_rate", str(RATES[kind]), "--lr_warmup_steps", "0", "--snr_gamma", "5", "--mixed_precision", precision,
+        "--adam_beta2", "0.99", "--seed", "0", "--checkpointing_steps", "1000000", "--output_dir", str(out / "theirs"),
+        *(["--rank", "4"] if kind == "lora" else []),
+    )
+
+
+def ours(kind: str, data: Path, out: Path) -> dict:
+    config = {"steps": STEPS, "batch_size": BATCH, f"lr_unet_{kind}": RATES[kind], "caption_dropout": 0.0, "checkpoint_every": 10**6}
+    wish = {"strategy": STRATEGIES[kind], "data": str(data), "out": str(out / "ours"), "config": config}
+    return measured(out / "ours.json", "sarnb", json.dumps(wish))
+
+
+def images_per_second(record: dict, clock: int) -> float:
+    """Over all steps but the first ``WARM``; clock 0 is the wall's, 1 the processor's."""
+    return BATCH * (len(record["steps"]) - 1 - WARM) / (record["steps"][-1][clock] - record["steps"][WARM][clock])
+
+
+def overhead(record: dict) -> float:
+    """Share of the processor time of a step outside forward, backward and optimiser."""
+    inside = sum(record["parts"][-1].values()) - sum(record["parts"][WARM].values())
+    return 1 - inside / (record["steps"][-1][1] - record["steps"][WARM][1])
+
+
+def loss_of(pipe, val: ImageSet) -> float:
+    """Held-out loss, with the captions that both sides trained on among others."""
+    return held_out_loss(pipe, cache_latents(pipe, val.images, None), val.captions, FinetuneConfig(steps=1, precision="fp32"))
+
+
+def their_pipeline(kind: str, folder: Path):
+    pipe = load_foundation()
+    if kind == "lora":
+        pipe.load_lora_weights(folder)
+    else:
+        pipe.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    return pipe
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_training_against_the_scripts_of_diffusers(benchmark, kind, data, tmp_path):
+    script = examples(kind)
+    benchmark.extra_info["baseline"] = f"diffusers, {SCRIPTS[kind]}"
+    peer = theirs(kind, script, data / "train", tmp_path)
+    own = benchmark.pedantic(lambda: ours(kind, data / "train", tmp_path), rounds=1)
+    val = load_set(data / "val")
+    foundation = load_foundation()
+    benchmark.extra_info |= {
+        "ratio": images_per_second(own, 1) / images_per_second(peer, 1),
+        "images_per_second": {"ours": images_per_second(own, 1), "theirs": images_per_second(peer, 1)},
+        "images_per_second_wall": {"ours": images_per_second(own, 0), "theirs": images_per_second(peer, 0)},
+        "seconds_in_all": {"ours": own["end"][1] - own["start"][1], "theirs": peer["end"][1] - peer["start"][1]},
+        "peak_memory_mb": {"ours": own["peak_mb"], "theirs": peer["peak_mb"]},
+        "overhead": overhead(own),
+        "parts": own["parts"][-1],
+        "held_out_loss": {
+            "before": loss_of(foundation, val),
+            "ours": loss_of(load_trained("embedded", tmp_path / "ours"), val),
+            "theirs": loss_of(their_pipeline(kind, tmp_path / "theirs"), val),
+        },
+        "images_seen": BATCH * STEPS,
+        "precision": resolve_precision(),
+    }
+    assert len(own["steps"]) == len(peer["steps"]) == STEPS
+    assert np.isfinite(list(benchmark.extra_info["held_out_loss"].values())).all()
+
+
+@pytest.mark.parametrize("kind", STRATEGIES)
+def test_overhead_of_the_loop(benchmark, kind, data, tmp_path):
+    """Our loop by itself, without any script of others at hand."""
+    benchmark.extra_info["baseline"] = "forward, backward and optimiser of the same steps"
+    own = benchmark.pedantic(lambda: ours(kind, data / "train", tmp_path), rounds=1)
+    benchmark.extra_info |= {"ratio": 1 / (1 - overhead(own)), "overhead": overhead(own), "parts": own["parts"][-1],
+                             "images_per_second": images_per_second(own, 1), "peak_memory_mb": own["peak_mb"]}

@@ -1,0 +1,118 @@
+"""What tests start as processes of their own: trainings that can be killed, writers of the same file, workers of one training."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_pipeline, tiny_set
+
+import sarnb.train.cache as cache
+import sarnb.train.checkpoint as checkpoint
+import sarnb.train.finetune as module
+from sarnb.model.foundation import components, fingerprint
+from sarnb.model.strategy import find_strategy
+from sarnb.train.finetune import FinetuneConfig, finetune
+from sarnb.train.rows import stored_rows
+
+CONFIG = FinetuneConfig(steps=12, batch_size=4, precision="fp32", ema_decay=0.9, warmup_steps=4, schedule="cosine", held_out_images=2,
+                        held_out_timesteps=2, validate_every=4, checkpoint_every=3, log_every=2)
+DIGEST = "weights.txt"
+# A server that imports once and forks every process: a start costs milliseconds, and the death is a process' own.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["sarnb.train.finetune", "peft.tuners.lora"])
+
+
+def live(name: str, out: Path, news: Connection, dies_saving: int = 0) -> None:
+    """Train ``name`` below ``out`` until done or killed, telling each step's number as it begins.
+
+    With ``dies_saving`` the process is killed when half of that checkpoint's bytes are on the disk. At the end the digests
+    of all networks are in ``out/weights.txt``.
+    """
+    gc.freeze()  # what the server imported is no rubbish to look for; half of a life's time otherwise
+    torch.set_num_threads(1)
+    draw, save = module.step_draw, checkpoint.save_file
+
+    def told(count, shape, timesteps, config, step):
+        news.send(step)
+        return draw(count, shape, timesteps, config, step)
+
+    def cut(tensors, path, metadata):
+        save(tensors, path, metadata=metadata)
+        if int(metadata["step"]) == dies_saving:
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    module.step_draw, checkpoint.save_file = told, cut
+    pipe = tiny_pipeline()
+    torch.manual_seed(int.from_bytes(os.urandom(4)))  # nothing may hang on the global generator
+    finetune(pipe, find_strategy(name), tiny_set(), CONFIG, out, val=tiny_set(2, seed=1), cache=out / "cache")
+    (out / DIGEST).write_text("\n".join(f"{part} {fingerprint(net)}" for part, net in components(pipe).items()))
+
+
+def write_table(path: Path, log: Path, dies_at: int = -1) -> None:
+    """Ask for a table of ten rows, slowly; each piece that is made leaves a line in ``log``; killed at piece ``dies_at``."""
+
+    def make() -> Iterator[dict[str, torch.Tensor]]:
+        for number in range(5):
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()} {number}\n")
+            if number == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(0.05)
+            yield {"x": torch.full((2, 3), float(number)), "y": torch.full((2, 1, 2), -float(number), dtype=torch.bfloat16)}
+
+    table = stored_rows(path, make, 10)
+    assert table["x"][:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def work(rank: int, port: int, environment: dict[str, str], name: str, out: Path, dies_at: int = -1) -> None:
+    """One of two processes that train ``name`` together below ``out`` over gloo; both end as they begin step ``dies_at``.
+
+    Process 0 leaves all weights in ``out/weights.safetensors``; who encodes images leaves a line in ``out/encoded``.
+    """
+    gc.freeze()
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    draw, encode = module.step_draw, cache.encode_posterior
+
+    def ending(count, shape, timesteps, config, step):
+        if step == dies_at:
+            os._exit(3)
+        return draw(count, shape, timesteps, config, step)
+
+    def noted(*args, **kwargs):
+        with open(out / "encoded", "a") as file:
+            file.write(f"{rank}\n")
+        time.sleep(0.1)
+        return encode(*args, **kwargs)
+
+    module.step_draw, cache.encode_posterior = ending, noted
+    out.mkdir(parents=True, exist_ok=True)
+    pipe = train_together(name, out)
+    if rank == 0:
+        save_file(all_weights(pipe), out / "weights.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def train_together(name: str, out: Path):
+    """The training of ``work``, which one process can do alone as well; the pipeline."""
+    config = replace(CONFIG, steps=4, checkpoint_every=2, log_every=1, validate_every=2)
+    finetune(pipe := tiny_pipeline(), find_strategy(name), tiny_set(), config, out, val=tiny_set(2, seed=1), cache=out / "cache")
+    return pipe
+
+
+def all_weights(pipe) -> dict[str, torch.Tensor]:
+    """State of all networks, by component and name."""
+    parts = components(pipe).items()
+    return {f"{part}.{name}": value.detach().clone().contiguous() for part, net in parts for name, value in net.state_dict().items()}

@@ -1,0 +1,119 @@
+"""SDXL's numbers of trained parameters: what each strategy trains on the meta device, against sums by hand.
+
+The sums use the published configuration only (widths, depths, context), never the modules that they check.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from sarnb.errors import InputError
+from sarnb.model.sdxl import sdxl_trained
+from sarnb.model.strategy import STRATEGIES, find_strategy
+
+CONTEXT, TIME = 2048, 1280  # both text encoders side by side; width of the time embedding
+FIRST, SECOND = (768, 12), (1280, 32)  # width and layers of the text encoders
+TOKENS, ADDED = 77, 2816  # positions; pooled text 1280 and six micro-conditions of 256
+
+#: Residual blocks (inputs, outputs); those of the way up also take what the way down left, in the reverse order.
+DOWN = [(320, 320), (320, 320), (320, 640), (640, 640), (640, 1280), (1280, 1280)]
+MIDDLE = [(1280, 1280)] * 2
+UP = [(1280 + 1280, 1280), (1280 + 1280, 1280), (1280 + 640, 1280),
+      (1280 + 640, 640), (640 + 640, 640), (640 + 320, 640),
+      (640 + 320, 320), (320 + 320, 320), (320 + 320, 320)]
+RESIDUAL = DOWN + MIDDLE + UP
+#: Transformers (width, depth): 2 + 3 of depth 2 at the middle level; 2 + 1 + 3 of depth 10 at the lowest.
+TRANSFORMERS = [(640, 2)] * 5 + [(1280, 10)] * 6
+RESAMPLERS = [320, 640, 1280, 640]  # strided convolutions down, convolutions after enlarging up
+
+
+def dense(inputs: int, outputs: int) -> int:
+    """Weights and biases of a linear layer."""
+    return inputs * outputs + outputs
+
+
+def convolution(inputs: int, outputs: int, side: int = 3) -> int:
+    return inputs * outputs * side**2 + outputs
+
+
+def residual(inputs: int, outputs: int) -> int:
+    """Two normalisations (scale and shift), two convolutions, the time's projection, and a shortcut where widths differ."""
+    shortcut = convolution(inputs, outputs, 1) if inputs != outputs else 0
+    return 2 * inputs + convolution(inputs, outputs) + dense(TIME, outputs) + 2 * outputs + convolution(outputs, outputs) + shortcut
+
+
+def transformer(width: int, depth: int) -> int:
+    """Normalisation and two projections round ``depth`` blocks: self-attention, cross-attention, gated feed-forward."""
+    itself = 3 * width**2 + dense(width, width)
+    cross = width**2 + 2 * CONTEXT * width + dense(width, width)
+    feed_forward = dense(width, 8 * width) + dense(4 * width, width)
+    return 2 * width + 2 * dense(width, width) + depth * (itself + cross + feed_forward + 3 * 2 * width)
+
+
+def unet() -> int:
+    embeddings = dense(320, TIME) + dense(TIME, TIME) + dense(ADDED, TIME) + dense(TIME, TIME)
+    ends = convolution(4, 320) + 2 * 320 + convolution(320, 4)
+    blocks = sum(residual(*block) for block in RESIDUAL) + sum(transformer(*block) for block in TRANSFORMERS)
+    return embeddings + ends + blocks + sum(convolution(width, width) for width in RESAMPLERS)
+
+
+def unet_lora(rank: int) -> int:
+    """r (inputs + outputs) of eight projections a block: q, k, v, out of both attentions; k and v of cross-attention read the text."""
+    return sum(depth * rank * (6 * 2 * width + 2 * (CONTEXT + width)) for width, depth in TRANSFORMERS)
+
+
+def unet_lora_conv(rank: int) -> int:
+    """k x k to r channels, then 1 x 1: r (k² inputs + outputs)."""
+    return sum(rank * (9 * i + o) + rank * (9 * o + o) + (rank * (i + o) if i != o else 0) for i, o in RESIDUAL)
+
+
+def dora_lengths() -> int:
+    """One length for each output of eight projections a block, all as wide as the block."""
+    return sum(depth * 8 * width for width, depth in TRANSFORMERS)
+
+
+def text_lora(width: int, layers: int, rank: int) -> int:
+    return layers * 4 * rank * 2 * width
+
+
+def text_full(width: int, layers: int) -> int:
+    """Attention 4 (w² + w), feed-forward of four widths, two normalisations; and the positions. The words stay frozen."""
+    layer = 4 * dense(width, width) + dense(width, 4 * width) + dense(4 * width, width) + 2 * 2 * width
+    return layers * layer + TOKENS * width
+
+
+# The first encoder is read before its last layer, which therefore does not train; the second one's feeds the pooled text.
+TE_LORA = (text_lora(FIRST[0], FIRST[1] - 1, 16), text_lora(*SECOND, 16))
+TE_FULL = (text_full(FIRST[0], FIRST[1] - 1), text_full(*SECOND) + 2 * SECOND[0] + SECOND[0] ** 2)
+EXPECTED = {
+    "zero-shot": (0, 0, 0),
+    "scratch": (unet(), 0, 0),
+    "token": (0, FIRST[0], SECOND[0]),
+    "te-lora": (0, *TE_LORA),
+    "te-full": (0, *TE_FULL),
+    "unet-lora-r4": (unet_lora(4), 0, 0),
+    "unet-lora": (unet_lora(16), 0, 0),
+    "unet-lora-r64": (unet_lora(64), 0, 0),
+    "unet-lora-conv": (unet_lora(16) + unet_lora_conv(16), 0, 0),
+    "unet-dora": (unet_lora(16) + dora_lengths(), 0, 0),
+    "unet-lora+te-lora+token": (unet_lora(16), TE_LORA[0] + FIRST[0], TE_LORA[1] + SECOND[0]),
+    "unet-full": (unet(), 0, 0),
+    "unet-full+te-full+token": (unet(), TE_FULL[0] + FIRST[0], TE_FULL[1] + SECOND[0]),
+    "hybrid": (unet(), TE_LORA[0] + FIRST[0], TE_LORA[1] + SECOND[0]),
+    "hybrid+prior": (unet(), TE_LORA[0] + FIRST[0], TE_LORA[1] + SECOND[0]),
+}
+
+
+def test_the_sum_for_the_unet_is_the_published_number():
+    assert unet() == 2_567_463_684
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_trains_what_the_sum_says(name):
+    assert sdxl_trained(STRATEGIES[name]) == dict(zip(("unet", "text_encoder", "text_encoder_2", "vae"), (*EXPECTED[name], 0)))
+
+
+def test_the_largest_rank_is_that_of_the_narrowest_layer():
+    assert sdxl_trained(find_strategy("unet-lora-r640"))["unet"] == unet_lora(640)
+    with pytest.raises(InputError, match="rank 641 is larger than the layer .*choose at most 640"):
+        sdxl_trained(find_strategy("unet-lora-r641"))

@@ -1,0 +1,53 @@
+"""The script that measures SDXL on a graphics card works from end to end, in miniature; its FLOPs are those of the formula."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sdxl_gpu.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("sdxl_gpu", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_has_every_row_and_keeps_those_of_earlier_days(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "STEPS", 2)
+    monkeypatch.setattr(script, "WARM", 1)
+    table = script.main([str(tmp_path), "--tiny", "--peak-tflops", "1"])
+    kinds = table["what"].tolist()
+    assert kinds[0] == "unet-lora" and kinds[-3:-1] == ["unet-full", "hybrid"] and kinds[-1].startswith("sampling, 2 steps")
+    trained = table[table["what"].str.startswith(("unet", "hybrid"))]
+    assert (trained[["step_s", "images_per_s", "tflop_per_step", "mfu", "peak_gib"]] > 0).all(axis=None)
+    expected = trained["tflop_per_step"] / trained["step_s"]  # TFLOP/s over a peak of one
+    assert trained["mfu"].tolist() == pytest.approx(expected.tolist())
+    assert set(table["model"]) == {"miniature"} and table["date"].str.match(r"\d{4}-\d\d-\d\d").all()
+    path = tmp_path / "sdxl_gpu.csv"
+    path.write_text(path.read_text().replace(table["date"][0], "2020-01-01"))
+    monkeypatch.setattr(script, "rows", lambda *_: [{"what": "unet-lora", "batch": 1}])
+    script.main([str(tmp_path), "--tiny"])
+    assert len(pd.read_csv(path)) == len(table) + 1 and "2020-01-01" in (tmp_path / "sdxl_gpu.md").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has the hardware")
+def test_sdxl_itself_asks_for_a_card(script, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        script.main([str(tmp_path)])
+    assert "there is none; give --tiny" in capsys.readouterr().err
+
+
+def test_lora_costs_two_thirds_of_full_training(script):
+    """Backward through the activations costs as much as forward, through the weights as much again; LoRA skips the last."""
+    full, lora = (script.step_flops(script.TINY, name) for name in ("unet-full", "unet-lora-r1"))
+    assert 0.62 < lora / full < 0.78

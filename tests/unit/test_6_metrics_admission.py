@@ -1,0 +1,211 @@
+"""Corruptions do what they say, and the measures of the catalogue see those that they claim to, on simulated SAR images."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from scipy.ndimage import gaussian_filter
+
+from sarnb.data.amplitude import Normalisation
+from sarnb.data.dataset import ImageSet
+from sarnb.data.plain import load_batch, read_folder
+from sarnb.data.sensors import ground_radar, sample_radar
+from sarnb.errors import InputError
+from sarnb.metrics import amplitude, corruptions
+from sarnb.metrics.admission import BLIND, FAILS, PASSES, SEES, admission_sentences, admission_table, admission_verdicts
+from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics.claims import BY_CLASS, CLAIMS, COPIES, PIXELS
+from sarnb.metrics.corruptions import CORRUPTIONS, find_corruption, training_copies
+from sarnb.metrics.describe import RAYLEIGH_CV
+from sarnb.world import radar
+from sarnb.world.scene import make_scene
+
+CLASSES = ("city", "forest", "crop fields", "industrial")
+PER_CLASS = 40
+SIZE = 64
+
+
+def simulated(first: int, count: int = PER_CLASS) -> ImageSet:
+    """SAR images of the twin world, sides in turn."""
+    levels, rows = [], []
+    for number in range(count):
+        for kind in CLASSES:
+            seed = first + len(rows)
+            side = sample_radar(ground_radar("airborne-x"), seed, number)
+            levels.append(radar.amplitude(radar.simulate(make_scene(kind, seed, size=SIZE), side, seed)))
+            rows.append({"file_name": f"{seed}.png", "text": f"a radar image of {kind}, number {number}", "label": kind, "group": "seen",
+                         "look": side.look})
+    scale = Normalisation.fit(levels)
+    names, texts, labels = (tuple(row[key] for row in rows) for key in ("file_name", "text", "label"))
+    return ImageSet(Path("simulated"), names, np.stack([scale.apply(level) for level in levels]), texts, labels, tuple(rows))
+
+
+class TemplateJudge:
+    """Knows classes by the spread of their band-passed logarithm: the text of a class is the mean of its training images."""
+
+    def __init__(self, train: ImageSet) -> None:
+        raw = self._describe(train.images)
+        self.mean, self.spread = raw.mean(0), raw.std(0) + 1e-9
+        unit = self._unit((raw - self.mean) / self.spread)
+        self.classes = {kind: self._unit(unit[np.array(train.labels) == kind].mean(0, keepdims=True))[0] for kind in CLASSES}
+
+    def embed_images(self, images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self._unit((self._describe(images) - self.mean) / self.spread))
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        rows = []
+        for text in texts:  # a little of its own for every caption, so that captions of a class differ
+            own = np.random.default_rng(zlib.crc32(text.encode())).normal(0, 0.01, len(self.mean))
+            rows.append(next(vector for kind, vector in self.classes.items() if kind in text) + own)
+        return torch.from_numpy(self._unit(np.array(rows)))
+
+    @staticmethod
+    def _describe(images: np.ndarray) -> np.ndarray:
+        log = np.log(images.astype(float) + 2.0)
+        scales = [gaussian_filter(log, (0, s, s)) for s in (0, 1, 2, 4, 8)]
+        bands = [a - b for a, b in zip(scales, scales[1:])]
+        return np.stack([f(band, axis=(1, 2)) for band in bands for f in (np.std, stats.skew)] + [log.mean((1, 2)), log.std((1, 2))], axis=1)
+
+    @staticmethod
+    def _unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return simulated(100)
+
+
+@pytest.fixture(scope="module")
+def table(images: ImageSet) -> pd.DataFrame:
+    train = simulated(5000, 8)
+    kinds = (*CORRUPTIONS.values(), training_copies(train))
+    return admission_table(images, TemplateJudge(train), train, kinds, cuts=1)
+
+
+def test_every_measure_of_the_catalogue_makes_its_claim() -> None:
+    assert set(CLAIMS) == {*METRICS, *BY_CLASS}
+    assert all(CLAIMS.values()), "a measure that claims to see nothing has no place in the table"
+    assert {kind for claimed in CLAIMS.values() for kind in claimed} == {*CORRUPTIONS, COPIES}
+
+
+def test_claims_hold_on_simulated_images(table: pd.DataFrame) -> None:
+    verdicts = admission_verdicts(table)
+    assert set(table["metric"]) == {*METRICS, *BY_CLASS}
+    failed = verdicts[verdicts["verdict"] == FAILS]
+    assert failed.empty, "\n" + table.merge(failed[["metric", "corruption"]]).round(4).to_string()
+    assert (verdicts["verdict"] == PASSES).sum() == sum(len(claimed) for claimed in CLAIMS.values())
+
+
+def test_what_a_measure_cannot_see_it_does_not_see(table: pd.DataFrame) -> None:
+    verdicts = admission_verdicts(table).set_index(["metric", "corruption"])["verdict"]
+    for metric in ("amplitude_kl", "texture_contrast"):  # a mirrored image has the same pixels and the same pairs of pixels
+        assert verdicts[metric, "flipped side"] == BLIND
+    assert verdicts["amplitude_js", "swapped class"] == BLIND, "the pool of pixels stays the same"
+
+
+def test_sentences_and_verdicts_name_a_measure_that_fails(table: pd.DataFrame) -> None:
+    turned = table.copy()
+    chosen = (turned["metric"] == "amplitude_kl") & (turned["corruption"] == "blur")
+    turned.loc[chosen, ["error", "best", "worst"]] = turned.loc[chosen, ["error", "best", "worst"]].to_numpy()[::-1]
+    verdicts = admission_verdicts(turned)
+    assert verdicts.set_index(["metric", "corruption"]).loc[("amplitude_kl", "blur"), "verdict"] == FAILS
+    lines = admission_sentences(verdicts)
+    assert any(line.startswith("amplitude_kl does not see blur as it claims") for line in lines)
+    assert lines[0].startswith(f"{(verdicts['verdict'] == PASSES).sum()} of ")
+
+
+def test_without_a_judge_its_measures_are_left_out_and_said_to_be(images: ImageSet) -> None:
+    few = admission_table(images.subset(range(16)), corruptions=[find_corruption("gamma")], cuts=1)
+    assert not [name for name in few["metric"].unique() if name.startswith("clip")]
+    assert "No corruption was tried that" in admission_sentences(admission_verdicts(few))[-1]
+    assert set(admission_verdicts(few)["verdict"]) <= {PASSES, SEES, BLIND, FAILS}
+
+
+def test_per_class_limits_the_images(images: ImageSet) -> None:
+    one = [find_corruption("gamma")]
+    limited = admission_table(images, corruptions=one, cuts=1, per_class=4)
+    direct = admission_table(images.subset(range(16)), corruptions=one, cuts=1)  # the classes take turns: the first four of each
+    pd.testing.assert_frame_equal(limited, direct)
+
+
+def flat(count: int = 2, scale: float = 40.0, size: int = 128) -> np.ndarray:
+    return np.random.default_rng(0).rayleigh(scale, (count, size, size)).clip(0, 255).round().astype(np.uint8)
+
+
+def test_exchanged_speckle_has_the_law_it_is_given() -> None:
+    images = flat()
+    four = corruptions.exchange_speckle(images, corruptions.look_law(4.0))
+    looks = amplitude.local_looks(four)
+    assert looks == pytest.approx(4.0, rel=0.25), "the mean over 7 px hides a little of the speckle"
+    normal = corruptions.exchange_speckle(images, corruptions.gaussian_law)
+    speckle = normal[0] / corruptions.uniform_filter(images[0].astype(float), corruptions.WINDOW)
+    assert speckle.mean() == pytest.approx(1.0, abs=0.02) and speckle.std() == pytest.approx(RAYLEIGH_CV, abs=0.03)
+    assert abs(stats.skew(speckle, axis=None)) < 0.35 < stats.skew(images[0], axis=None)
+    half = corruptions.exchange_speckle(images, corruptions.gaussian_law, 0.5).astype(float)
+    assert half == pytest.approx((images.astype(float) + normal) / 2, abs=1.01), "half of the way lies half-way"
+
+
+def test_look_law_is_that_of_the_amplitude_of_looks() -> None:
+    p = np.linspace(0.01, 0.99, 99)
+    one = corruptions.look_law(1.0)(p)
+    expected = stats.rayleigh.ppf(p)
+    assert one / one.mean() == pytest.approx(expected / expected.mean())
+
+
+def test_blur_equals_scipy_and_gamma_is_a_power() -> None:
+    images = flat(1, size=32)
+    assert np.abs(corruptions.blur(images, 1.0)[0] - gaussian_filter(images[0].astype(float), 1.0)).max() <= 0.51
+    assert corruptions.change_gamma(np.array([[[0, 64, 255]]], np.uint8), 0.5).tolist() == [[[0, 128, 255]]]
+
+
+def test_corruptions_of_the_set(images: ImageSet) -> None:
+    rng = np.random.default_rng(0)
+    flipped = corruptions.flip(images, 0.5, rng)
+    turned = [np.array_equal(a, b[:, ::-1]) for a, b in zip(flipped.images, images.images)]
+    assert sum(turned) == len(images) // 2 and flipped.rows == images.rows
+    swapped = corruptions.swap_classes(images, 1.0, rng)
+    source = [next(k for k, image in enumerate(images.images) if np.array_equal(image, pixels)) for pixels in swapped.images]
+    assert all(images.labels[k] != label for k, label in zip(source, swapped.labels)) and swapped.labels == images.labels
+    assert [row["look"] for row in swapped.rows] == [images.rows[k]["look"] for k in source], "the side is that of the pixels"
+    copied = corruptions.duplicate(images, 0.5, rng)
+    assert len({image.tobytes() for image in copied.images}) == len(images) // 2 and copied.labels == images.labels
+
+
+def test_bad_input(images: ImageSet) -> None:
+    with pytest.raises(InputError, match="unknown"):
+        find_corruption("rain")
+    with pytest.raises(InputError, match="two classes"):
+        corruptions.swap_classes(images.where(label="city"), 1.0, np.random.default_rng(0))
+    with pytest.raises(InputError, match="at least 1"):
+        admission_table(images, cuts=0)
+    with pytest.raises(InputError, match="no class with two"):
+        admission_table(images.subset([0, 1]))
+    alone = admission_table(images.where(label="city"), corruptions=[find_corruption("swapped class")], cuts=1)
+    assert set(alone["strength"]) == {0.0}, "one class cannot be swapped: only the floor is there"
+
+
+REAL = os.environ.get("SARNB_REAL_DATA", "")
+
+
+@pytest.mark.skipif(not REAL, reason="set SARNB_REAL_DATA to a folder of real radar images in class folders")
+def test_claims_about_pixels_hold_on_real_chips() -> None:
+    """Single-look chips of one size and sensor; damage to speckle is known there, for the speckle is that of one look."""
+    folder = read_folder(Path(REAL))
+    wanted = [name for name in ("vehicle_2s1", "vehicle_bmp2", "vehicle_d7", "vehicle_zsu234") if name in {i.label for i in folder.images}]
+    if not wanted:
+        pytest.skip("the folder holds no MSTAR chips")
+    chosen = [index for label in wanted for index in [k for k, image in enumerate(folder.images) if image.label == label][:24]]
+    chips = load_batch([(folder.images[index], None) for index in chosen], folder.source, (128, 128))
+    assert np.median(amplitude.local_looks(chips.images)) == pytest.approx(1.1, abs=0.2), "single look"
+    kinds = [find_corruption(name) for name in PIXELS]
+    verdicts = admission_verdicts(admission_table(chips, corruptions=kinds, cuts=1))
+    failed = verdicts[verdicts["verdict"] == FAILS]
+    assert failed.empty and (verdicts["verdict"] == PASSES).sum() >= 60, failed.to_string()

@@ -1,0 +1,250 @@
+"""``evaluate`` on folders of every storage, and what it says of sets that cannot or should not be compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from PIL import Image
+from typer.testing import CliRunner
+
+from sarnb.__main__ import app
+from sarnb.comparison import compare_folders
+from sarnb.data.dataset import load_set
+from sarnb.data.plain import load, read_captions, read_folder
+from sarnb.errors import InputError
+from sarnb.metrics.cautions import LEAST_FOR_INTERVAL
+from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
+from sarnb.metrics.folders import Wish, compare, sizes_table
+from sarnb.metrics.measured import measure
+
+QUICK = Wish(resamples=20)
+
+
+def speckle(count: int, seed: int = 0, scale: float = 40.0, size: int = 48) -> np.ndarray:
+    """Rayleigh amplitude over smooth scenes, float64 [N, H, W], never above 250."""
+    rng = np.random.default_rng(seed)
+    scene = np.kron(rng.gamma(8.0, scale / 8.0, (count, 4, 4)), np.ones((1, size // 4, size // 4)))
+    return np.minimum(scene * rng.rayleigh(0.8, scene.shape), 250.0)
+
+
+def write(folder: Path, images: np.ndarray, form: str = "png8", names: list[str] | None = None) -> Path:
+    """Images in one of the storages; complex ones get a random phase."""
+    phase = np.exp(2j * np.pi * np.random.default_rng(9).random(images.shape))
+    for index, image in enumerate(images):
+        path = folder / (names[index] if names else f"{index:03d}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match form:
+            case "png8":
+                Image.fromarray(np.rint(image).astype(np.uint8)).save(path.with_suffix(".png"))
+            case "png16":
+                Image.fromarray(np.rint(image * 200).astype(np.uint16)).save(path.with_suffix(".png"))
+            case "tiff":
+                with rasterio.open(path.with_suffix(".tif"), "w", driver="GTiff", count=1, height=image.shape[0], width=image.shape[1],
+                                   dtype="float32") as target:
+                    target.write(image.astype(np.float32)[None])
+            case "npy":
+                np.save(path.with_suffix(".npy"), (image * phase[index]).astype(np.complex64))
+    return folder
+
+
+def pooled(table: pd.DataFrame, strategy: str) -> pd.Series:
+    return table[(table["strategy"] == strategy) & (table["split"] == "pooled") & (table["class"] == "all")].set_index("metric")["value"]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("form", ["png16", "tiff", "npy"])
+def test_every_storage_gives_the_numbers_of_the_same_amplitudes(tmp_path: Path, form: str) -> None:
+    images = speckle(24)
+    found = {}
+    for name in ("tiff", form):
+        real, fake = write(tmp_path / name / "real", images[:12], name), write(tmp_path / name / "fake", images[12:], name)
+        found[name] = compare(read_folder(real), read_folder(fake), QUICK)
+    ours, theirs = (pooled(found[name].table, "fake") for name in (form, "tiff"))
+    for metric in ("amplitude_kl", "amplitude_cv", "texture_distance"):
+        assert ours[metric] == pytest.approx(theirs[metric], rel=0.02, abs=2e-3), metric
+
+
+def test_8_bit_folders_give_what_evaluate_gives(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{k:03d}.png", "text": "a", "label": "ab"[k % 2], "group": "seen"} for k in range(12)]
+    folders = [write(tmp_path / name, speckle(12, seed)) for seed, name in enumerate(("real", "fake"))]
+    for folder in folders:
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    table = compare(*map(read_folder, folders), QUICK).table
+    expected = evaluate("fake", 0, *(measure(load_set(folder)) for folder in folders), None, 20, 0)
+    ours = table[table["strategy"] == "fake"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours.drop(columns=["lo", "hi"]), expected.drop(columns=["lo", "hi"]))
+    large = ours["class"] == "all"
+    assert ours.loc[large, "lo"].equals(expected.loc[large, "lo"]) and ours.loc[~large, "lo"].isna().all()
+
+
+def test_chunks_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [write(tmp_path / name, speckle(11, seed)) for seed, name in enumerate(("real", "fake"))]
+    first = compare(*map(read_folder, folders), QUICK).table
+    monkeypatch.setattr("sarnb.metrics.folders.CHUNK", 2)
+    second = compare(*(read_folder(folder, workers=2) for folder in folders), Wish(resamples=20, workers=2)).table
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_the_command_prints_and_writes_the_same_numbers(tmp_path: Path) -> None:
+    real, fake = write(tmp_path / "real", speckle(20)), write(tmp_path / "generated", speckle(14, 5))
+    words = ["evaluate", "--real", str(real), "--fake", str(fake), "--out", str(tmp_path / "out"), "--resamples", "20", "--workers", "1"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    table = pd.read_csv(tmp_path / "out/evaluation.csv")
+    value = pooled(table, "generated")["amplitude_kl"]
+    report = (tmp_path / "out/evaluation.md").read_text()
+    assert f"{value:.3g} [" in done.stdout and f"{value:.3g} [" in report
+    assert "20 real and 14 generated images of 48 x 48 px" in done.stdout
+    assert "not computed: clip_cosine" in done.stdout and "no judge was given" in done.stdout and "clip_accuracy" not in set(table["metric"])
+    assert "Only 14 generated images: no Fréchet distance" in done.stdout and "texture_frechet: 20 real and 14" in report
+    for name in METRICS:
+        assert name in report, "every measure has a value or a reason"
+    for phrase in ("real 8-bit: as stored", "256 bins", "20 resamples", "Amplitude laws", "rayleigh"):
+        assert phrase in report, phrase
+    assert {path.name for path in (tmp_path / "out/figures").iterdir()} == {
+        f"{name}.{ending}" for name in ("images", "amplitude", "log_cumulants", "texture", "floor") for ending in ("png", "svg")}
+
+
+def test_real_against_itself_is_below_its_floor(tmp_path: Path) -> None:
+    real = write(tmp_path / "real", speckle(40))
+    copy = shutil.copytree(real, tmp_path / "copy")
+    found = compare(read_folder(real), read_folder(copy), QUICK)
+    kl = [pooled(found.table, name)["amplitude_kl"] for name in ("copy", REAL_VS_REAL)]
+    assert kl[0] == pytest.approx(0, abs=1e-12) and kl[1] > 1e-4
+    assert any("40 of 40 generated images have the same pixels as a real one" in line for line in found.cautions)
+
+
+def test_different_normalisations_are_noticed_and_own_scales_mend_them(tmp_path: Path) -> None:
+    images = speckle(40)
+    real, fake = write(tmp_path / "real", images[:20]), write(tmp_path / "fake", images[20:] / 2.5)
+    sides = read_folder(real), read_folder(fake)
+    plain, own = compare(*sides, QUICK), compare(*sides, Wish(resamples=20, scale="own"))
+    assert any(line.startswith("Normalisations differ") for line in plain.cautions)
+    assert not any(line.startswith("Normalisations differ") for line in own.cautions)
+    kl = [pooled(one.table, "fake")["amplitude_kl"] for one in (plain, own)]
+    assert kl[1] < 0.2 * kl[0], "scaled alike, the same law is found again; levels stay filled in spite of the stretch"
+
+
+def test_scaled_8_bit_values_fill_their_levels(tmp_path: Path) -> None:
+    folder = read_folder(write(tmp_path / "a", speckle(4) / 5))
+    scale = compare(folder, folder, Wish(resamples=0, scale="own")).scales["real", "unstated", "8-bit"]
+    counts = np.bincount(load(folder.images[0], scale, (48, 48)).ravel(), minlength=256)[:200]
+    assert scale.scale < 60 and (counts[10:120] == 0).mean() < 0.2, "256 levels out of 50: without noise four of five are empty"
+
+
+def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
+    names = [f"{label}/{k}" for label in ("sea", "city") for k in range(10)]
+    real, fake = write(tmp_path / "x/real", speckle(20), names=names), write(tmp_path / "x/fake", speckle(20, 1), names=names)
+    for folder, second in ((real, "B"), (fake, "C")):
+        lines = [f"{name}.png,{'A' if k % 2 else second}" for k, name in enumerate(names)]
+        (folder / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    sides = read_folder(real), read_folder(fake)
+    told = compare(*sides, QUICK).cautions
+    assert any("different sensors, real: A 10, B 10; generated: A 10, C 10" in line and "--sensor (A)" in line for line in told)
+    one = compare(*sides, Wish(resamples=20, sensor="A"))
+    assert len(one.real) == 10 and not any("sensors" in line for line in one.cautions)
+    with pytest.raises(InputError, match="no image of the sensor 'D'; it has A, B"):
+        compare(*sides, Wish(sensor="D"))
+
+
+def test_classes_of_one_side_are_named_and_left_out(tmp_path: Path) -> None:
+    real = write(tmp_path / "real", speckle(12), names=[f"{'abc'[k % 3]}/{k}" for k in range(12)])
+    fake = write(tmp_path / "fake", speckle(12, 1), names=[f"{'abd'[k % 3]}/{k}" for k in range(12)])
+    found = compare(read_folder(real), read_folder(fake), QUICK)
+    assert "Only on the real side, and therefore left out: c (4), 4 of 12 images." in found.cautions
+    assert "Only on the generated side, and therefore left out: d (4), 4 of 12 images." in found.cautions
+    assert sizes_table(found).to_numpy().tolist() == [["a", 4, 4], ["b", 4, 4], ["all", 8, 8]]
+    other = write(tmp_path / "other", speckle(4, 2), names=[f"z/{k}" for k in range(4)])
+    with pytest.raises(InputError, match="no class in common: .*; give labels by --captions, or compare without classes by --ignore-classes"):
+        compare(read_folder(real), read_folder(other), QUICK)
+    assert len(compare(read_folder(real), read_folder(other), Wish(resamples=0, by_class=False)).fake) == 4
+
+
+def test_captions_describe_images_and_name_those_that_are_missing(tmp_path: Path) -> None:
+    real, fake = write(tmp_path / "real", speckle(8)), write(tmp_path / "fake", speckle(8, 1), names=[f"g{k}" for k in range(8)])
+    rows = [{"file_name": f"{k:03d}.png", "label": "ab"[k % 2]} for k in range(8)] + [
+        {"file_name": f"g{k}.png", "label": "ab"[k % 2], "text": f"a picture of {k}", "look": "left"} for k in range(8)]
+    path = tmp_path / "captions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    given = read_captions(path, (fake, real))
+    found = compare(read_folder(real, given), read_folder(fake, given), QUICK)
+    assert found.fake.captions[3] == "a picture of 3" and found.fake.looks[0] == "left" and found.real.labels[:2] == ("a", "b")
+    path.write_text("\n".join(map(json.dumps, [*rows, {"file_name": "none.png"}, {"file_name": "nor.png"}])))
+    with pytest.raises(InputError, match="line 17: 'none.png' is an image of neither folder \\(2 of 18 captions are without an image\\)"):
+        read_captions(path, (fake, real))
+    path.write_text("")
+    with pytest.raises(InputError, match="has no rows"):
+        read_captions(path, (fake, real))
+
+
+def test_small_sets_have_values_but_no_intervals(tmp_path: Path) -> None:
+    real, fake = write(tmp_path / "real", speckle(20)), write(tmp_path / "fake", speckle(LEAST_FOR_INTERVAL - 1, 1))
+    found = compare(read_folder(real), read_folder(fake), QUICK)
+    ours = found.table[found.table["strategy"] == "fake"]
+    assert ours["value"].notna().all() and ours[["lo", "hi"]].isna().all(axis=None)
+    assert any("Only 9 generated images: too few for intervals (10 needed)" in line for line in found.cautions)
+    assert found.table.loc[found.table["strategy"] == REAL_VS_REAL, "lo"].notna().any()
+
+
+def test_the_least_number_for_an_interval_is_where_coverage_begins_to_fail() -> None:
+    rng = np.random.default_rng(0)
+    coverage = {}
+    for count in (4, LEAST_FOR_INTERVAL):  # percentile intervals of a mean, in closed form of its resampling: by simulation
+        samples = rng.normal(size=(2000, count))
+        means = np.take_along_axis(samples[:, None], rng.integers(0, count, (2000, 200, count)), axis=2).mean(2)
+        low, high = np.quantile(means, [0.025, 0.975], axis=1)
+        coverage[count] = ((low <= 0) & (high >= 0)).mean()
+    assert coverage[4] < 0.82 < 0.88 < coverage[LEAST_FOR_INTERVAL]
+
+
+def test_all_zero_and_saturated_images_are_told(tmp_path: Path) -> None:
+    images = np.rint(speckle(12, 1)).astype(np.uint8)
+    images[:2], images[2:, :20] = 0, 255
+    real, fake = write(tmp_path / "real", speckle(12)), write(tmp_path / "fake", images)
+    told = compare(read_folder(real), read_folder(fake), QUICK).cautions
+    assert any("2 of 12 generated images have one value only" in line for line in told)
+    assert any("of the generated pixels are zero" in line for line in told) and any("of the generated pixels are saturated" in line for line in told)
+    with pytest.raises(InputError, match="every image has one value only"):
+        read_folder(write(tmp_path / "black", np.zeros((3, 48, 48))))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: np.save(d / "z.npy", np.full((48, 48), np.nan, np.float32)), r"z.npy: 2304 of 2304 pixels are NaN"),
+        (lambda d: (d / "z.png").write_bytes(b"no picture"), r"z.png: cannot be read as an image"),
+        (lambda d: Image.fromarray(np.zeros((40, 48), np.uint8)).save(d / "z.png"), r"2 different sizes, such as 40 x 48 px \(z.png\) and 48 x 48 px .*--size 40"),
+        (lambda d: [path.unlink() for path in sorted(d.iterdir())[1:]], r"1 image\(s\) as the generated set; a comparison of sets needs at least 2"),
+        (lambda d: [path.unlink() for path in d.iterdir()], r"holds no image of a form read here"),
+        (lambda d: (d / "below").mkdir() or (d / "below/metadata.jsonl").write_text("{}"), r"lies below"),
+    ],
+)
+def test_bad_folders_are_told_in_one_sentence(tmp_path: Path, damage, message: str) -> None:
+    real, fake = write(tmp_path / "real", speckle(4)), write(tmp_path / "fake", speckle(4, 1))
+    damage(fake)
+    with pytest.raises(InputError, match=message) as caught:
+        compare_folders(real, fake, tmp_path / "out", QUICK)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_bad_options(tmp_path: Path) -> None:
+    real = write(tmp_path / "real", speckle(4))
+    with pytest.raises(InputError, match="there is no such folder"):
+        compare_folders(tmp_path / "none", real, tmp_path / "out")
+    with pytest.raises(InputError, match="lies in the folder of images"):
+        compare_folders(real, real, real / "out")
+    with pytest.raises(InputError, match="smaller than the 64 px to compare"):
+        compare(read_folder(real), read_folder(real), Wish(size=64))
+    with pytest.raises(InputError, match="no readable dual encoder"):
+        compare_folders(real, real, tmp_path / "out", clip=str(tmp_path / "judge"))
+    for wrong in ({"scale": "both"}, {"size": 8}, {"resamples": -1}):
+        with pytest.raises(InputError):
+            Wish(**wrong)
+    assert not (tmp_path / "out").exists()
