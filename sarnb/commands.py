@@ -82,7 +82,8 @@ def finetune_command(
 
 def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: Profile, foundation: str, seed: int | None) -> None:
     """The same for a strategy that trains the autoencoder."""
-    from sarnb.train.vae_finetune import VaeConfig, train_vae
+    from sarnb.train.vae_config import VaeConfig
+    from sarnb.train.vae_finetune import train_vae
 
     config = VaeConfig.of(values, seed)
     results = results_root() / values.name

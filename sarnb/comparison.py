@@ -1,4 +1,4 @@
-"""What ``python -m sarnb evaluate`` does: compare two folders of radar images, print the table, write it with its figures."""
+"""What ``python -m sarnb evaluate`` does: compare two folders of radar images, print the table, write it with figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sarnb.data.plain import PlainFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
 from sarnb.metrics.curves import amplitude_curves, cumulant_points, texture_curves
-from sarnb.metrics.folder_report import floor_ratios, laws_of_both, markdown, setting_table, summary_table
+from sarnb.metrics.folder_report import counted, floor_ratios, laws_of_both, markdown, setting_table, summary_table
 from sarnb.metrics.folders import Comparison, Wish, compare
 from sarnb.plots import set_theme
 from sarnb.plots.folders import floor_dots, two_rows
@@ -22,9 +22,10 @@ TABLE, REPORT = "evaluation.csv", "evaluation.md"
 
 
 def compare_folders(
-    real: Path, fake: Path, out: Path, wish: Wish = Wish(), captions: Path | None = None, clip: str = "", train: Path | None = None
+    real: Path, fake: Path, out: Path, wish: Wish = Wish(), captions: Path | None = None, clip: str = "",
+    train: Path | None = None,
 ) -> Comparison:
-    """Compare two folders, print the verdict, and write evaluation.csv, evaluation.md, further tables and figures into ``out``.
+    """Compare two folders, print the verdict, and write evaluation.csv, evaluation.md, other tables and figures into ``out``.
 
     Args:
         real, fake: folders of images. captions: metadata.jsonl that describes images of either. clip: SAR-CLIP, a folder.
@@ -55,8 +56,7 @@ def text(comparison: Comparison) -> str:
     summary = summary_table(comparison)
     known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
     parts = [
-        f"{len(comparison.real)} real and {len(comparison.fake)} generated images of {comparison.real.size[0]} x {comparison.real.size[1]} px; "
-        "value [95 % interval over images]; floor: one half of the real images against the other.",
+        f"{counted(comparison)}; value [95 % interval over images]; floor: one half of the real images against the other.",
         *(f"! {line}" for line in comparison.cautions),
         "",
         known[["measure", "value", "floor", "better", "unit"]].to_markdown(index=False, tablefmt="presto"),
@@ -72,7 +72,8 @@ def _check_out(out: Path, sources: tuple[Path, ...]) -> None:
     target = out.resolve()
     for source in sources:
         if target == source.resolve() or target.is_relative_to(source.resolve()):
-            raise InputError(f"{out}: lies in the folder of images {source}; its figures would be taken for images the next time, write elsewhere")
+            raise InputError(f"{out}: lies in the folder of images {source}; its figures would be taken for images the next time, "
+                             "write elsewhere")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the tables and figures")
 
@@ -83,9 +84,10 @@ def _write(comparison: Comparison, setting: pd.DataFrame, out: Path) -> None:
         for ending, content in figure_files(figure, name).items():
             write_atomically(out / "figures" / f"{name}.{ending}", content)
         plt.close(figure)
-    for name, table in (("left_out.csv", comparison.missing), ("laws.csv", laws_of_both(comparison)), ("protocol.csv", setting)):
+    tables = {"left_out.csv": comparison.missing, "laws.csv": laws_of_both(comparison), "protocol.csv": setting,
+              TABLE: comparison.table}
+    for name, table in tables.items():
         write_atomically(out / name, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    write_atomically(out / TABLE, comparison.table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_atomically(out / REPORT, markdown(comparison, setting, {name: words for name, (_, words) in figures.items()}))
 
 
@@ -93,10 +95,14 @@ def _figures(comparison: Comparison) -> dict[str, tuple]:
     set_theme()
     sets = {"real": [comparison.real], comparison.name: [comparison.fake]}
     figures = {
-        "images": (two_rows(*comparison.examples, comparison.name), "Images drawn by the seed: real above, generated below."),
-        "amplitude": (amplitude_histograms(amplitude_curves(sets)), "Grey levels of the generated images (line) over those of the real ones (area)."),
-        "log_cumulants": (cumulant_diagram(cumulant_points(sets)), "Log-cumulants of both sets among the laws of speckle; small marks are classes."),
-        "texture": (texture_lines(texture_curves(sets)), "Co-occurrence properties by distance and direction, real images in black."),
+        "images": (two_rows(*comparison.examples, comparison.name),
+                   "Images drawn by the seed: real above, generated below."),
+        "amplitude": (amplitude_histograms(amplitude_curves(sets)),
+                      "Grey levels of the generated images (line) over those of the real ones (area)."),
+        "log_cumulants": (cumulant_diagram(cumulant_points(sets)),
+                          "Log-cumulants of both sets among the laws of speckle; small marks are classes."),
+        "texture": (texture_lines(texture_curves(sets)),
+                    "Co-occurrence properties by distance and direction, real images in black."),
     }
     ratios = floor_ratios(comparison)
     if len(ratios):

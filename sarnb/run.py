@@ -49,13 +49,13 @@ class Wishes:
 
 
 def parse_params(params: typing.Iterable[str]) -> dict[str, typing.Any]:
-    """``NAME=value`` words as a dictionary; the value is read as YAML (``[4, 16]``, ``1e-4``, ``text``)."""
+    """``NAME=value`` words as a dictionary, names in upper case; the value is read as YAML (``[4, 16]``, ``1e-4``, ``text``)."""
     found: dict[str, typing.Any] = {}
     for word in params:
         name, equals, text = word.partition("=")
-        if not equals or not name.isidentifier() or not name.isupper():
-            raise InputError(f"--param {word}: write NAME=value with the upper-case name that the notebook declares")
-        found[name] = read_yaml(text) if text else ""
+        if not equals or not name.isidentifier():
+            raise InputError(f"--param {word}: write NAME=value with a name that the notebook declares")
+        found[name.upper()] = read_yaml(text) if text else ""
     return found
 
 

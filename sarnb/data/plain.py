@@ -28,8 +28,8 @@ UNSTATED = "unstated"
 
 @dataclass(frozen=True)
 class Facts:
-    """What one image is: its ``storage`` and ``shape``; ``moments`` of the amplitude (pixels, mean, squares); ``constant``: it
-    has one value; ``digest`` of its pixels."""
+    """What one image is: its ``storage`` and ``shape``; ``moments`` of the amplitude (pixels, mean, squares); ``constant``:
+    it has one value; ``digest`` of its pixels."""
 
     storage: str
     shape: tuple[int, int]
@@ -72,25 +72,28 @@ def read_folder(source: Path, captions: Mapping[str, dict[str, Any]] | None = No
     """
     source = Path(source)
     if not source.is_dir():
-        raise InputError(f"{source}: {'is a file' if source.exists() else 'there is no such folder'}; give a folder of radar images")
+        found = "is a file" if source.exists() else "there is no such folder"
+        raise InputError(f"{source}: {found}; give a folder of radar images")
     own = _rows(source / METADATA, source) if (source / METADATA).is_file() else {}
-    names = list(own) or [path.relative_to(source).as_posix() for path in files_below(source) if path.suffix.lower() in SUFFIXES]
-    below = [] if own else [path for path in files_below(source) if path.name == METADATA]
+    files = [] if own else files_below(source)
+    names = list(own) or [path.relative_to(source).as_posix() for path in files if path.suffix.lower() in SUFFIXES]
+    below = [path for path in files if path.name == METADATA]
     if below:
         raise InputError(f"{below[0]}: lies below {source}; give {below[0].parent}, so that its labels are read too")
     if not names:
-        raise InputError(f"{source}: holds no image of a form read here ({', '.join(SUFFIXES)}); give a folder of radar images")
+        raise InputError(f"{source}: holds no image of a form read here ({', '.join(SUFFIXES)}); give a folder of such files")
     sensors, given = _sensors(source), {**own, **(captions or {})}
     images = tuple(_described(source, name, given.get(name, {}), sensors.get(name, "")) for name in sorted(names))
     facts, faults = [], []
-    for image, found in zip(images, ordered_map(_survey, [image.path for image in images], workers, f"reading {source.name}")):
+    surveyed = ordered_map(_survey, [image.path for image in images], workers, f"reading {source.name}")
+    for image, found in zip(images, surveyed):
         faults.append((image.name, found)) if isinstance(found, str) else facts.append(found)
     if faults:
         others = [name for name, _ in faults[1:]]
         more = f" ({len(others)} more faulty: {', '.join(others[:5])}{' …' if len(others) > 5 else ''})" if others else ""
         raise InputError(faults[0][1] + more)
     if all(one.constant for one in facts):
-        raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); there is nothing to measure")
+        raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); give images that vary")
     return PlainFolder(source, images, tuple(facts))
 
 
@@ -115,8 +118,8 @@ def read_captions(path: Path, folders: Sequence[Path]) -> dict[str, dict[str, An
             absent.append((number, str(name)))
     if absent:
         number, name = absent[0]
-        raise InputError(f"{path} line {number}: '{name}' is an image of neither folder ({len(absent)} of {len(absent) + len(rows)} captions are "
-                         "without an image); correct the names or remove the rows")
+        raise InputError(f"{path} line {number}: '{name}' is an image of neither folder ({len(absent)} of "
+                         f"{len(absent) + len(rows)} captions are without an image); correct the names or remove the rows")
     if not rows:
         raise InputError(f"{path}: has no rows; write one JSON object an image, with file_name and text")
     return rows
@@ -170,12 +173,14 @@ def common_size(folders: Sequence[PlainFolder], size: int | None) -> tuple[int, 
     if size is not None:
         small = [shape for shape in shapes if min(shape) < size]
         if small:
-            raise InputError(f"{first[small[0]]}: is {small[0][0]} x {small[0][1]} px, smaller than the {size} px to compare; choose a smaller size")
+            raise InputError(f"{first[small[0]]}: is {small[0][0]} x {small[0][1]} px, smaller than the {size} px to compare; choose "
+                             "a smaller size")
         return size, size
     if len(shapes) > 1:
         told = " and ".join(f"{h} x {w} px ({Path(first[h, w]).name})" for h, w in (shapes[0], shapes[-1]))
         least = min(min(shape) for shape in shapes)
-        raise InputError(f"images have {len(shapes)} different sizes, such as {told}; cut them to one, or give --size {least} to compare the middle of each")
+        raise InputError(f"images have {len(shapes)} different sizes, such as {told}; cut them to one, or give --size {least} to "
+                         "compare the middle of each")
     return shapes[0]
 
 
@@ -202,7 +207,8 @@ def _described(source: Path, name: str, row: Mapping[str, Any], sensor: str) -> 
     if not isinstance(text, str):
         raise InputError(f"{source / name}: its caption 'text' is {text!r}; write one line of text")
     extra = {key: row[key] for key in ("look", "incidence", "sensor", "group") if row.get(key) is not None}
-    return UserImage(source / name, name, label.strip(), " ".join(text.split()), {"sensor": sensor, **extra} if sensor else extra)
+    known = {"sensor": sensor, **extra} if sensor else extra
+    return UserImage(source / name, name, label.strip(), " ".join(text.split()), known)
 
 
 def _sensors(source: Path) -> dict[str, str]:
@@ -210,7 +216,8 @@ def _sensors(source: Path) -> dict[str, str]:
     above = source.resolve().parent
     outer = {} if (source / INDEX).is_file() or not (above / INDEX).is_file() else read_sensors(above)
     prefix = source.resolve().name + "/"
-    return {name.removeprefix(prefix): sensor for name, sensor in outer.items() if name.startswith(prefix)} or read_sensors(source)
+    found = {name.removeprefix(prefix): sensor for name, sensor in outer.items() if name.startswith(prefix)}
+    return found or read_sensors(source)
 
 
 def _survey(path: Path) -> Facts | str:
@@ -220,5 +227,7 @@ def _survey(path: Path) -> Facts | str:
     except InputError as error:
         return str(error)
     amplitude = read.amplitude
-    digest = hashlib.blake2b(repr((read.storage, amplitude.shape)).encode() + amplitude.tobytes(), digest_size=16).hexdigest()
-    return Facts(read.storage, amplitude.shape, moments(amplitude), bool(amplitude.min() == amplitude.max()), digest)
+    head = repr((read.storage, amplitude.shape)).encode()
+    digest = hashlib.blake2b(head + amplitude.tobytes(), digest_size=16).hexdigest()
+    constant = bool(amplitude.min() == amplitude.max())
+    return Facts(read.storage, amplitude.shape, moments(amplitude), constant, digest)

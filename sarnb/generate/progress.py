@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
@@ -21,6 +20,7 @@ from sarnb.data.groups import Column
 from sarnb.generate.sample import generate
 from sarnb.model.token import save_token
 from sarnb.train.loop import Watcher
+from sarnb.train.processes import processes
 from sarnb.train.memory import uncounted_memory
 
 GRIDS, TOKEN_PATH = "grids", "token_path"
@@ -31,7 +31,7 @@ TOKEN_POINTS = 20  # points of the word's way, besides its start
 
 @dataclass(frozen=True)
 class Progress:
-    """The grids of one training: ``images`` step → uint8 [n, H, W, 3]; ``rows`` text, label, group and seed of each column."""
+    """The grids of one training: ``images`` step → uint8 [n, H, W, 3]; ``rows``: what each column shows."""
 
     images: dict[int, np.ndarray]
     rows: tuple[dict, ...]
@@ -67,19 +67,19 @@ def watch_samples(
     size: int,
     precision: str = "auto",
 ) -> Watcher:
-    """Draws ``rows`` (text, seed, label, group) into ``folder/step<k>.png``, one image beside the other, and reads none again.
+    """Draws ``rows`` (text, seed, label, group) into ``folder/step<k>.png``, one image beside the other, each step once.
 
     ``steps`` denoising steps, images of ``size`` px. Grids of other prompts or another sampler in ``folder`` are removed.
     """
     wanted = {"rows": list(rows), "steps": steps, "guidance_scale": guidance_scale, "size": size}
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if _read_json(folder / PROMPTS) != wanted:
                 for path in folder.glob("step*.png"):
                     path.unlink()
                 write_json(folder / PROMPTS, wanted)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
 
     def draw(step: int) -> None:
         path = folder / f"step{step:06d}.png"
@@ -90,7 +90,7 @@ def watch_samples(
         batch = max(1, len(rows) * 128**2 // size**2)
         with uncounted_memory():  # the cost is that of training
             images = generate(pipe, texts, seeds, steps, guidance_scale, batch, size, precision, label=f"step {step}")
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             with saving(path):
                 temporary = path.with_name(f".{path.name}.partial")
                 write_png(temporary, np.concatenate(list(images), axis=1))
@@ -115,7 +115,7 @@ def watch_token(pipe: StableDiffusionXLPipeline, folder: Path, every: int) -> Wa
     """Saves the learned word's rows as ``folder/learned_embeds-<step>.safetensors``, as they are with the moving average."""
 
     def keep(step: int) -> None:
-        path, writes = folder / f"learned_embeds-{step:06d}.safetensors", PartialState().is_main_process
+        path, writes = folder / f"learned_embeds-{step:06d}.safetensors", processes().is_main_process
         if path.exists():
             return
         with saving(path):

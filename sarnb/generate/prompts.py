@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
+from sarnb.data.listing import label_words
 from sarnb.generate.sample import evaluation_text, group_of
 from sarnb.model.token import TOKEN
-from sarnb.world.captions import prompt
-from sarnb.world.scene import CLASSES, COMPOSITIONS
+from sarnb.world.captions import LENGTHS, caption, prompt
+from sarnb.world.radar import PRESETS
+from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
 
 def optical_text(label: str) -> str:
@@ -43,3 +46,43 @@ def prompt_table(
         for label in labels
     ]
     return pd.DataFrame(rows)
+
+
+def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0, size: int = 128) -> dict[str, str]:
+    """One class in several wordings: name -> prompt. Lengths and physics come from captions of one scene of the class.
+
+    "nothing", "radar image of" and "<SAR>" name the class only; "short", "mid" and "long" tell more of the scene and not that
+    a radar took it any further than their lead does; "+ physics" adds band, side, incidence and (long) resolution. A label that
+    the twin world does not know has no scene: then only the first three, and "short + physics".
+    """
+    words = (
+        prompt(label, "sar").removeprefix("a radar image of ")
+        if label in CLASSES or label in COMPOSITIONS
+        else label_words(label)
+    )
+    named = {
+        "nothing": words,
+        "radar image of": evaluation_text(label, sensor=sensor),
+        "<SAR>": evaluation_text(label, TOKEN, sensor=sensor),
+    }
+    if label not in CLASSES and label not in COMPOSITIONS:
+        return named | {"short + physics": evaluation_text(label, look="left", sensor=sensor)}
+    scene, radar = make_scene(label, seed, size), replace(PRESETS[sensor], look="left")
+    named |= {length: caption(scene, "sar", length, None, seed) for length in LENGTHS}
+    return named | {f"{length} + physics": caption(scene, "sar", length, radar, seed) for length in ("mid", "long")}
+
+
+STEERED: dict[str, tuple[str, ...]] = {
+    "side": ("illuminated from the right", "illuminated from the left"),
+    "incidence": ("incidence 20 degrees", "incidence 60 degrees"),
+    "resolution": ("0.5 m resolution", "20.0 m resolution"),
+}
+"""Phrases that ask for the least and the most of a quantity, in the wording of the training captions."""
+
+
+def steering_prompts(label: str, sensor: str = "airborne-x") -> dict[str, tuple[str, ...]]:
+    """Quantity -> the class's prompt with each of its phrases of ``STEERED``."""
+    return {
+        name: tuple(f"{evaluation_text(label, sensor=sensor)}, {phrase}" for phrase in phrases)
+        for name, phrases in STEERED.items()
+    }

@@ -15,16 +15,18 @@ from sarnb.model.foundation import to_images, to_pixels
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16, tile: int = 0) -> np.ndarray:
-    """uint8 [N, H, W] (grey in all three channels) or [N, H, W, 3] → encoded to the posterior mean and decoded, uint8 [N, H, W, 3].
+    """Images after encoding to the posterior mean and decoding: uint8 [N, H, W] or [N, H, W, 3] → uint8 [N, H, W, 3].
 
-    ``tile`` > 0 encodes and decodes in blended tiles of that many px, as diffusers does: memory then grows with the tile and
-    not with the image. Raises ``InputError`` for sides or tiles that the autoencoder cannot divide.
+    Grey goes into all three channels. On the graphics card where there is one; the autoencoder stays there. ``tile`` > 0
+    encodes and decodes in blended tiles of that many px, as diffusers does: memory then grows with the tile and not with
+    the image. Raises ``InputError`` for sides or tiles that the autoencoder cannot divide.
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     sides = (("image height", images.shape[1], factor), ("image width", images.shape[2], factor), ("tile", tile, 4 * factor))
     for what, side, unit in sides:  # tiles overlap by a quarter, which has to hold whole latent cells too
         if side % unit:
             raise InputError(f"round trip: {what} is {side} px, the autoencoder needs multiples of {unit}; crop or pad")
+    vae.to("cuda" if torch.cuda.is_available() else "cpu")
     pieces = []
     with _tiled(vae, tile, factor):
         for start in range(0, len(images), batch_size):

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
-from accelerate import PartialState
 from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import ImageSet, load_set
@@ -27,6 +26,7 @@ from sarnb.model.token import TOKEN, with_token
 from sarnb.train.cache import content_key
 from sarnb.train.finetune import FinetuneConfig, finetune, training_key
 from sarnb.train.loop import Watcher
+from sarnb.train.processes import processes
 from sarnb.train.tracking import FOLDER as TRACKERS
 
 SAMPLING, HISTORY, TRAINING = "sampling.json", "history.csv", ".training-"
@@ -129,7 +129,7 @@ def train(
     training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
     watchers = _watchers(pipe, strategy, data_dir, training, config, sampling or SamplingConfig(), sample_every)
     result = finetune(pipe, strategy, data, config, training, val, cache, prior, trackers, watchers)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         (out / HISTORY).unlink(missing_ok=True)
         save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
         for name in (GRIDS, TOKEN_PATH, TRACKERS):
@@ -140,7 +140,7 @@ def train(
         os.replace(training / HISTORY, history)
         for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
             shutil.rmtree(folder)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return result.history, result.cost
 
 

@@ -43,7 +43,9 @@ def fit_scale(similarity: np.ndarray, truth: np.ndarray, candidates: np.ndarray 
     if not len(truth):
         raise InputError("calibration: no image; give held-out images with their classes.")
     found = minimize_scalar(
-        lambda log_t: log_loss(similarity, truth, float(np.exp(log_t)), candidates), bounds=np.log(SCALES), method="bounded",
+        lambda log_t: log_loss(similarity, truth, float(np.exp(log_t)), candidates),
+        bounds=np.log(SCALES),
+        method="bounded",
         options={"xatol": 1e-6},
     )
     return float(np.exp(found.x))
@@ -82,8 +84,10 @@ def calibration_error(certainty: np.ndarray, correct: np.ndarray, bins: int = BI
 
 @dataclass(frozen=True)
 class Calibration:
-    """``scale``: fitted on all images. ``table``: columns factor, scale, log loss [nats], calibration error, n, for the judge's own
-    factor and the fitted one. ``certainty`` [N], ``correct`` [N]: with the fitted factor, each image by the half it was not in.
+    """What `calibrate` found.
+
+    ``scale``: fitted on all images. ``table``: columns factor, scale, log loss [nats], calibration error, n, for the judge's
+    own factor and the fitted one. ``certainty`` [N], ``correct`` [N]: with the factor of the half that the image was not in.
     """
 
     scale: float
@@ -93,7 +97,10 @@ class Calibration:
 
 
 def calibrate(
-    similarity: np.ndarray, truth: np.ndarray, folds: tuple[np.ndarray, np.ndarray], own_scale: float,
+    similarity: np.ndarray,
+    truth: np.ndarray,
+    folds: tuple[np.ndarray, np.ndarray],
+    own_scale: float,
     candidates: np.ndarray | None = None,
 ) -> Calibration:
     """Fit the factor and examine it on images that it was not fitted on: fitted on one half, examined on the other, and back.
@@ -107,7 +114,9 @@ def calibrate(
     crossed = np.full(len(truth), own_scale)
     for fitted, examined in (folds, folds[::-1]):
         if len(fitted) and len(examined):
-            crossed[examined] = fit_scale(similarity[fitted], truth[fitted], None if candidates is None else candidates[fitted])
+            crossed[examined] = fit_scale(
+                similarity[fitted], truth[fitted], None if candidates is None else candidates[fitted]
+            )
     rows, certainty = [], np.empty(0)
     for name, scales in (("as trained", np.full(len(truth), own_scale)), ("fitted on the other half", crossed)):
         probabilities = class_probabilities(similarity * scales[:, None], 1.0, candidates)

@@ -20,15 +20,18 @@ LEVEL_RATIO = 1.5  # of mu + 3 sigma between the sides, beyond which a shared sc
 CUT_SHARE = 0.05  # of pixels at either end of the scale
 
 
-def cautions(
-    real: PlainFolder, fake: PlainFolder, real_measured: Measured, fake_measured: Measured, scales: Mapping, classes_lost: bool, judged: bool
-) -> list[str]:
+Side = tuple[PlainFolder, Measured]
+
+
+def cautions(real_side: Side, fake_side: Side, scales: Mapping, classes_lost: bool, judged: bool) -> list[str]:
     """One sentence for each thing to be known before the table is believed: sizes, classes, scales, sensors, copies."""
+    (real, real_measured), (fake, fake_measured) = real_side, fake_side
     sides = (("real", real, real_measured), ("generated", fake, fake_measured))
     told: list[str] = []
     if classes_lost:
         bare = [side for side, folder, _ in sides if not any(image.label for image in folder.images)]
-        told.append(f"No class labels on {'either side' if len(bare) == 2 else f'the {bare[0]} side'}: the sets are compared as wholes, so a difference in what they show counts as one.")
+        where = "either side" if len(bare) == 2 else f"the {bare[0]} side"
+        told.append(f"No class labels on {where}: the sets are compared as wholes, so a difference in what they show counts as one.")
     told += _small(real_measured, fake_measured, judged)
     for side, folder, measured in sides:
         told += _damaged(side, folder.facts, measured.histograms)
@@ -44,8 +47,8 @@ def one_sided(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
     for side, own, other in (("real", *counts), ("generated", *reversed(counts))):
         alone = {label or "unlabelled": count for label, count in sorted(own.items()) if label not in other}
         if alone:
-            yield (f"Only on the {side} side, and therefore left out: {', '.join(f'{label} ({count})' for label, count in alone.items())}, "
-                   f"{sum(alone.values())} of {own.total()} images.")
+            names = ", ".join(f"{label} ({count})" for label, count in alone.items())
+            yield f"Only on the {side} side, and therefore left out: {names}, {sum(alone.values())} of {own.total()} images."
 
 
 def without_weak_intervals(table: pd.DataFrame, real: Measured, fake: Measured) -> pd.DataFrame:
@@ -76,22 +79,27 @@ def _counts(part: Measured) -> Counter:
 def _small(real: Measured, fake: Measured, judged: bool) -> Iterator[str]:
     for side, count in (("real", len(real)), ("generated", len(fake))):
         if count < LEAST_FOR_INTERVAL:
-            yield f"Only {count} {side} images: too few for intervals ({LEAST_FOR_INTERVAL} needed), so none are given; the values are noisy."
+            yield (f"Only {count} {side} images: too few for intervals ({LEAST_FOR_INTERVAL} needed), so none are given; the values "
+                   "are noisy.")
         elif count < FRECHET_MINIMUM:
             yield f"Only {count} {side} images: no Fréchet distance ({FRECHET_MINIMUM} needed)."
     if LEAST_FOR_INTERVAL <= len(real) < LEAST_FOR_FLOOR:
-        yield f"Only {len(real)} real images: each half of the floor has fewer than {LEAST_FOR_INTERVAL}, so the floor has no interval and is high."
-    few = sorted(label for label, count in Counter(real.labels).items() if label and 0 < min(count, Counter(fake.labels)[label]) < LEAST_FOR_INTERVAL)
+        yield (f"Only {len(real)} real images: each half of the floor has fewer than {LEAST_FOR_INTERVAL}, so the floor has no "
+               "interval and is high.")
+    least = {label: min(count, Counter(fake.labels)[label]) for label, count in Counter(real.labels).items() if label}
+    few = sorted(label for label, count in least.items() if 0 < count < LEAST_FOR_INTERVAL)
     if few:
         yield f"Fewer than {LEAST_FOR_INTERVAL} images on a side of {', '.join(few)}: the rows of these classes have no interval."
     if judged and max(len(real), len(fake)) > LEVEL_RATIO * min(len(real), len(fake)):
-        yield f"{len(real)} real and {len(fake)} generated images: precision and recall grow with a set's size and compare equal sizes only."
+        yield (f"{len(real)} real and {len(fake)} generated images: precision and recall grow with a set's size and compare equal "
+               "sizes only.")
 
 
 def _damaged(side: str, facts: tuple[Facts, ...], histograms: np.ndarray) -> Iterator[str]:
     constant = sum(one.constant for one in facts)
     if constant:
-        yield f"{constant} of {len(facts)} {side} images have one value only (such as all zero); they are measured as they are, ratios leave them out."
+        yield (f"{constant} of {len(facts)} {side} images have one value only (such as all zero); they are measured as they are, "
+               "ratios leave them out.")
     share = histograms.sum(0) / histograms.sum()
     if share[0] > CUT_SHARE:
         yield f"{share[0]:.1%} of the {side} pixels are zero: borders without data or cut shadows bend every amplitude measure."
@@ -102,16 +110,17 @@ def _damaged(side: str, facts: tuple[Facts, ...], histograms: np.ndarray) -> Ite
 def _scaling(real: PlainFolder, fake: PlainFolder, scales: Mapping) -> Iterator[str]:
     storages = [sorted({one.storage for one in folder.facts}) for folder in (real, fake)]
     if any(key[2] == "8-bit" and scale is not None for key, scale in scales.items()):
-        yield "Every set and sensor is scaled by its own mean + 3 standard deviations, so differences of brightness are not measured."
+        yield "Every set and sensor is scaled by its own mean + 3 standard deviations: differences of brightness are not measured."
         return
     if storages[0] != storages[1]:
-        yield (f"The real images are stored as {' and '.join(storages[0])}, the generated ones as {' and '.join(storages[1])}: their amplitude "
-               "scales agree only if the 8-bit ones were made by A/(mu + 3 sigma) of the real set; if not, use --scale own.")
+        words = [" and ".join(names) for names in storages]
+        yield (f"The real images are stored as {words[0]}, the generated ones as {words[1]}: their amplitude scales agree only if "
+               "the 8-bit ones were made by A/(mu + 3 sigma) of the real set; if not, use --scale own.")
     levels = [_level(side, folder, scales) for side, folder in (("real", real), ("generated", fake))]
     ratio = levels[1] / levels[0] if min(levels) > 0 else np.inf
     if max(ratio, 1.0 / max(ratio, 1e-9)) > LEVEL_RATIO:
-        yield (f"Normalisations differ: mean + 3 standard deviations is {levels[0]:.3g} of full scale in the real set and {levels[1]:.3g} in the "
-               "generated one. Unless the generator is to blame, use --scale own, or one sensor at a time.")
+        yield (f"Normalisations differ: mean + 3 standard deviations is {levels[0]:.3g} of full scale in the real set and "
+               f"{levels[1]:.3g} in the generated one. Unless the generator is to blame, use --scale own, or one sensor at a time.")
     if "8-bit" in storages[0] + storages[1]:
         yield "8-bit images keep their values; how they were scaled, and whether they are amplitude, is not known."
 
@@ -137,9 +146,11 @@ def _sensors(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
     if gap > 0.1:
         common = sorted((set(counts[0]) & set(counts[1])) - {UNSTATED})
         mend = f"; compare one at a time by --sensor ({', '.join(common)})" if common else "; none is on both sides"
-        yield f"The sides hold different sensors, real: {words[0]}; generated: {words[1]}: differences of resolution, looks and scaling are measured too{mend}."
+        yield (f"The sides hold different sensors, real: {words[0]}; generated: {words[1]}: differences of resolution, looks and "
+               f"scaling are measured too{mend}.")
     elif len(counts[0]) > 1:
-        yield f"Both sides mix sensors ({words[0]}), whose scalings need not agree; compare one at a time by --sensor, or use --scale own."
+        yield (f"Both sides mix sensors ({words[0]}), whose scalings need not agree; compare one at a time by --sensor, or use "
+               "--scale own.")
 
 
 def _copies(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
@@ -147,7 +158,7 @@ def _copies(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
     for side, part in zip(("real", "generated"), digests):
         repeats = len(part) - len(set(part))
         if repeats:
-            yield f"{repeats} of {len(part)} {side} images have the same pixels as another one: the intervals are too narrow by that."
+            yield f"{repeats} of {len(part)} {side} images have the same pixels as another one, so the intervals are too narrow."
     shared = sum(digest in set(digests[0]) for digest in digests[1])
     if shared:
-        yield f"{shared} of {len(digests[1])} generated images have the same pixels as a real one, so the sets are not independent."
+        yield f"{shared} of {len(digests[1])} generated images have the same pixels as a real one: the sets are not independent."

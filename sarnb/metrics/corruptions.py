@@ -112,12 +112,14 @@ def training_copies(train: ImageSet) -> Corruption:
     """A ``share`` of the images becomes training images of the same class, as far as it has any: what memorising does."""
 
     def copy(images: ImageSet, share: float, rng: np.random.Generator) -> ImageSet:
-        pixels = images.images.copy()
+        pixels, rows = images.images.copy(), list(images.rows)
         for label in dict.fromkeys(images.labels):
             members, others = _of_class(images, label), _of_class(train, label)
             taken = members[_some(len(members), share, rng)] if len(others) else members[:0]
-            pixels[taken] = train.images[rng.permutation(np.resize(others, len(taken)))]
-        return replace(images, images=pixels)
+            for place, source in zip(taken, rng.permutation(np.resize(others, len(taken)))):
+                pixels[place] = train.images[source]
+                rows[place] = _with_side(rows[place], train.rows[source])
+        return replace(images, images=pixels, rows=tuple(rows))
 
     return Corruption(COPIES, (0.25, 0.5, 1.0), "share of the images", copy)
 
@@ -142,7 +144,8 @@ CORRUPTIONS: dict[str, Corruption] = {
         Corruption(BLUR, (0.5, 1.0, 2.0), "σ, px", _pixels(blur)),
         Corruption(GAUSSIAN, (0.5, 1.0), "share of the way from the image's own law",
                    _pixels(lambda images, share: exchange_speckle(images, gaussian_law, share))),
-        Corruption(LOOKS, (2.0, 4.0), "looks instead of one", _pixels(lambda images, n: exchange_speckle(images, look_law(n)))),
+        Corruption(LOOKS, (2.0, 4.0), "looks instead of one",
+                   _pixels(lambda images, looks: exchange_speckle(images, look_law(looks)))),
         Corruption(GAMMA, (0.9, 0.8, 0.6), "exponent of the amplitude", _pixels(change_gamma)),
         Corruption(FLIPPED, (0.25, 0.5, 1.0), "share of the images", flip),
         Corruption(SWAPPED, (0.25, 0.5, 1.0), "share of the images", swap_classes),
@@ -165,9 +168,12 @@ def _of_class(images: ImageSet, label: str) -> np.ndarray:
 
 def _redrawn(images: ImageSet, source: np.ndarray) -> ImageSet:
     """The pixels of ``source`` [N] with the side that they show; all else is said of them as before."""
-    sides = [images.rows[index].get("look") for index in source]
-    rows = tuple({**row, "look": side} if "look" in row else row for row, side in zip(images.rows, sides))
+    rows = tuple(_with_side(row, images.rows[index]) for row, index in zip(images.rows, source))
     return replace(images, images=images.images[source], rows=rows)
+
+
+def _with_side(row: dict, shown: dict) -> dict:
+    return {**row, "look": shown.get("look")} if "look" in row else row
 
 
 def _some(count: int, share: float, rng: np.random.Generator) -> np.ndarray:

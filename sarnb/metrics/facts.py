@@ -17,8 +17,11 @@ from sarnb.metrics.bootstrap import interval
 from sarnb.metrics.semantic import Judge, embed_texts
 from sarnb.world.contrary import FACTS, contrary
 
-MEASURES = {"side": "own caption before wrong side", "count": "own caption before wrong count",
-            "relation": "own caption before wrong direction"}
+MEASURES = {
+    "side": "own caption before wrong side",
+    "count": "own caption before wrong count",
+    "relation": "own caption before wrong direction",
+}
 
 
 def fact_scores(judge: Judge, data: ImageSet, features: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
@@ -37,8 +40,13 @@ def fact_scores(judge: Judge, data: ImageSet, features: np.ndarray, seed: int = 
     """
     if len(features) != len(data):
         raise InputError(f"fact scores: {len(features)} feature vectors for {len(data)} images; embed the same images.")
-    pairs = [(index, fact, text, wrong) for index, several in enumerate(data.all_captions()) for text in several
-             for fact in FACTS if (wrong := contrary(text, fact, seed)) is not None]
+    pairs = [
+        (index, fact, text, wrong)
+        for index, several in enumerate(data.all_captions())
+        for text in several
+        for fact in FACTS
+        if (wrong := contrary(text, fact, seed)) is not None
+    ]
     if not pairs:
         return {}
     texts = list(dict.fromkeys(text for pair in pairs for text in pair[2:]))
@@ -68,7 +76,11 @@ def kappa(first: np.ndarray, second: np.ndarray) -> float:
     table = np.zeros((len(answers),) * 2)
     np.add.at(table, tuple(codes.reshape(2, -1)), 1.0)
     everything, by_chance = float(len(first)) ** 2, float(table.sum(0) @ table.sum(1))
-    return (len(first) * float(np.trace(table)) - by_chance) / (everything - by_chance) if by_chance < everything else float("nan")
+    return (
+        (len(first) * float(np.trace(table)) - by_chance) / (everything - by_chance)
+        if by_chance < everything
+        else float("nan")
+    )
 
 
 def agreement_table(readings: Mapping[str, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int) -> pd.DataFrame:

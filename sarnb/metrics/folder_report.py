@@ -37,9 +37,16 @@ def summary_table(comparison: Comparison) -> pd.DataFrame:
         for strategy in (comparison.name, REAL_VS_REAL):
             found = rows[(rows["strategy"] == strategy) & (rows["metric"] == name)]
             cells[strategy] = format_interval(found.iloc[0]) if len(found) else ""
-        reason = "" if cells[comparison.name] else reasons.get((comparison.name, name)) or reasons.get((comparison.name, "all"), "not computed")
-        lines.append((name, metric.family, cells[comparison.name], cells[REAL_VS_REAL], BETTER[metric.better], metric.unit, reason))
+        value, floor = cells[comparison.name], cells[REAL_VS_REAL]
+        told = reasons.get((comparison.name, name)) or reasons.get((comparison.name, "all"), "not computed")
+        lines.append((name, metric.family, value, floor, BETTER[metric.better], metric.unit, "" if value else told))
     return pd.DataFrame(lines, columns=["measure", "family", "value", "floor", "better", "unit", "reason"])
+
+
+def counted(comparison: Comparison) -> str:
+    """How many images of what size are compared."""
+    height, width = comparison.real.size
+    return f"{len(comparison.real)} real and {len(comparison.fake)} generated images of {height} x {width} px"
 
 
 def class_table(comparison: Comparison) -> pd.DataFrame:
@@ -47,12 +54,13 @@ def class_table(comparison: Comparison) -> pd.DataFrame:
     table = comparison.table
     own = table[(table["strategy"] == comparison.name) & (table["class"] != "all") & table["metric"].isin(CLASS_METRICS)]
     cells = own.assign(cell=[format_interval(row) for _, row in own.iterrows()])
-    wide = cells.pivot(index="class", columns="metric", values="cell").reindex(columns=[m for m in CLASS_METRICS if m in set(own["metric"])])
-    return wide.fillna("").reset_index().rename_axis(columns=None)
+    wide = cells.pivot(index="class", columns="metric", values="cell")
+    shown = [name for name in CLASS_METRICS if name in wide.columns]
+    return wide.reindex(columns=shown).fillna("").reset_index().rename_axis(columns=None)
 
 
 def laws_of_both(comparison: Comparison) -> pd.DataFrame:
-    """Laws fitted to the amplitudes of each side, the best first: sample, law, parameters, ks; none where a side is constant."""
+    """Laws fitted to the amplitudes of each side, the best first: sample, law, parameters, ks; "none" for a constant side."""
     parts = []
     for name, part in (("real", comparison.real), (comparison.name, comparison.fake)):
         try:
@@ -67,8 +75,7 @@ def setting_table(comparison: Comparison, wish: Wish, real: PlainFolder, fake: P
     rows = [
         ("real", _told(real)),
         ("generated", _told(fake)),
-        ("compared", f"{len(comparison.real)} real and {len(comparison.fake)} generated images of {comparison.real.size[0]} x "
-                     f"{comparison.real.size[1]} px" + (", the middle of each" if wish.size else "")),
+        ("compared", f"{counted(comparison)}{', the middle of each' if wish.size else ''}"),
         ("sensor", wish.sensor or "all"),
         ("amplitude scales", "; ".join(sorted({_scale_words(key, scale) for key, scale in comparison.scales.items()}))),
         ("classes", "each counts the same; only those on both sides" if any(comparison.real.labels) else "not told apart"),
@@ -90,8 +97,8 @@ def markdown(comparison: Comparison, setting: pd.DataFrame, figures: dict[str, s
         "## Read this first" if comparison.cautions else "",
         "\n".join(f"- {line}" for line in comparison.cautions),
         "## Measures",
-        "Value with its 95 % interval; the floor is the same measure between two halves of the real images, so a set cannot be "
-        "expected to do better.",
+        "Value with its 95 % interval; the floor is the same measure between two halves of the real images, so a set cannot "
+        "be expected to do better.",
         known.drop(columns="reason").to_markdown(index=False),
         "## Not computed" if len(gone) else "",
         "\n".join(f"- {row['measure']}: {row['reason']}" for _, row in gone.iterrows()),
@@ -111,7 +118,7 @@ def markdown(comparison: Comparison, setting: pd.DataFrame, figures: dict[str, s
 
 
 def floor_ratios(comparison: Comparison) -> pd.DataFrame:
-    """How many times the floor each measure is that is better low: measure, family, ratio, lo, hi; without a floor above 0 none."""
+    """Measures that are better low as multiples of their floor, where that is above 0: measure, family, ratio, lo, hi."""
     rows = _pooled(comparison.table)
     found = []
     for name, metric in METRICS.items():
@@ -129,8 +136,9 @@ def _pooled(table: pd.DataFrame) -> pd.DataFrame:
 
 def _told(folder: PlainFolder) -> str:
     storages, sensors = Counter(one.storage for one in folder.facts), Counter(folder.sensors())
-    return (f"{folder.source.resolve().name}: {len(folder)} images ({', '.join(f'{n} {name}' for name, n in sorted(storages.items()))}; "
-            f"sensor {', '.join(f'{name} {n}' for name, n in sorted(sensors.items()))})")
+    kinds = ", ".join(f"{count} {name}" for name, count in sorted(storages.items()))
+    known = ", ".join(f"{name} {count}" for name, count in sorted(sensors.items()))
+    return f"{folder.source.resolve().name}: {len(folder)} images ({kinds}; sensor {known})"
 
 
 def _scale_words(key: tuple[str, str, str], scale) -> str:

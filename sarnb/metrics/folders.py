@@ -19,7 +19,7 @@ from sarnb.data.listing import UserImage
 from sarnb.data.plain import PlainFolder, common_size, load_batch, merged_scale
 from sarnb.data.pool import ordered_map
 from sarnb.errors import InputError
-from sarnb.metrics.cautions import cautions, one_sided, without_weak_intervals
+from sarnb.metrics.cautions import LEAST_FOR_INTERVAL, cautions, one_sided, without_weak_intervals
 from sarnb.metrics.evaluation import REAL_VS_REAL, combine, evaluate, halves, left_out
 from sarnb.metrics.measured import Measured, join, measure
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
@@ -36,8 +36,8 @@ Scales = Mapping[tuple[str, str, str], Scale]  # (side, sensor, storage) -> scal
 class Wish:
     """How two folders are to be compared.
 
-    ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit values
-    and scales all other storages by A / (mu + 3 sigma) of the real set; "own" scales every set and sensor by its own mu + 3 sigma.
+    ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit
+    values and scales all other storages by A / (mu + 3 sigma) of the real set; "own" scales every set and sensor by its own.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
     """
 
@@ -51,7 +51,7 @@ class Wish:
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
-            raise InputError(f"scale {self.scale!r}: use 'real' (the real set's, for both) or 'own' (each set's and sensor's own).")
+            raise InputError(f"scale {self.scale!r}: use 'real' (the real set's, for both) or 'own' (each set's and sensor's).")
         if self.size is not None and self.size < 32:
             raise InputError(f"size {self.size} px: give 32 or more, the measures need that much.")
         if self.resamples < 0:
@@ -60,8 +60,8 @@ class Wish:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out: the evaluation ``table`` (rows of ``name`` and of the floor), what it lacks and why, the ``cautions``, the
-    statistics of both sides, the scales used, and some images of each for the eye: uint8 [K, H, W]."""
+    """What came out: the evaluation ``table`` (rows of ``name`` and of the floor), what it lacks and why, the ``cautions``,
+    the statistics of both sides, the scales used, and some images of each for the eye: uint8 [K, H, W]."""
 
     name: str
     table: pd.DataFrame
@@ -89,14 +89,16 @@ def compare(
     sides = {"real": _of_sensor(real, wish.sensor), "generated": _of_sensor(fake, wish.sensor)}
     for side, folder in sides.items():
         if len(folder) < 2:
-            raise InputError(f"{folder.source}: {len(folder)} image(s) as the {side} set; a comparison of sets needs at least 2, for an interval 10")
+            raise InputError(f"{folder.source}: {len(folder)} image(s) as the {side} set; a comparison of sets needs at least 2, "
+                             f"and {LEAST_FOR_INTERVAL} for an interval")
     if train is not None:
         sides["training"] = train
     classes = wish.by_class and _classes_usable(sides["real"], sides["generated"])
     told = list(one_sided(sides["real"], sides["generated"])) if classes else []
     if classes:
         shared = {image.label for image in sides["real"].images} & {image.label for image in sides["generated"].images}
-        sides |= {side: sides[side].where([image.label in shared for image in sides[side].images]) for side in ("real", "generated")}
+        for side in ("real", "generated"):
+            sides[side] = sides[side].where([image.label in shared for image in sides[side].images])
     size, scales = common_size(list(sides.values()), wish.size), fit_scales(sides, wish.scale)
     parts = {side: _measured(side, folder, scales, size, classes, wish.workers, judge if side != "training" else None)
              for side, folder in sides.items()}
@@ -111,7 +113,8 @@ def compare(
     missing = left_out(table)
     table = without_weak_intervals(table, parts["real"], parts["generated"])
     examples = tuple(_examples(side, sides[side], scales, size, wish.seed) for side in ("real", "generated"))
-    told += cautions(sides["real"], sides["generated"], parts["real"], parts["generated"], scales, wish.by_class and not classes, judge is not None)
+    told += cautions((sides["real"], parts["real"]), (sides["generated"], parts["generated"]), scales,
+                     classes_lost=wish.by_class and not classes, judged=judge is not None)
     return Comparison(name, table, missing, tuple(told), parts["real"], parts["generated"], scales, examples)
 
 
@@ -136,7 +139,8 @@ def _of_sensor(folder: PlainFolder, sensor: str) -> PlainFolder:
         return folder
     found = folder.where([name == sensor for name in folder.sensors()])
     if not len(found):
-        raise InputError(f"{folder.source}: no image of the sensor '{sensor}'; it has {', '.join(sorted(set(folder.sensors())))}")
+        others = ", ".join(sorted(set(folder.sensors())))
+        raise InputError(f"{folder.source}: no image of the sensor '{sensor}'; it has {others}")
     return found
 
 
@@ -147,7 +151,8 @@ def _classes_usable(real: PlainFolder, fake: PlainFolder) -> bool:
         return False
     if not labels[0] & labels[1]:
         raise InputError(f"no class in common: {real.source} has {', '.join(sorted(labels[0]))}, {fake.source} has "
-                         f"{', '.join(sorted(labels[1]))}; give labels by --captions, or compare without classes by --ignore-classes")
+                         f"{', '.join(sorted(labels[1]))}; give labels by --captions, or compare without classes by "
+                         "--ignore-classes")
     return True
 
 
@@ -163,7 +168,8 @@ def _measured(
         values |= {"labels": ("",) * len(whole), "groups": ("seen",) * len(whole)}
     if judge is not None:
         # in this process and not in the workers: a network is loaded once, and its threads do not survive a fork
-        values["features"] = np.concatenate([embed_images(judge, load_batch(chunk, folder.source, size).images) for chunk in chunks])
+        batches = (load_batch(chunk, folder.source, size).images for chunk in chunks)
+        values["features"] = np.concatenate([embed_images(judge, batch) for batch in batches])
         values["caption_features"] = embed_texts(judge, whole.captions)
     return Measured(**values)
 
@@ -173,7 +179,8 @@ def _measure_chunk(chunk: Sequence[tuple[UserImage, Scale]], root: Path, size: t
 
 
 def _pairs(side: str, folder: PlainFolder, scales: Scales) -> list[tuple[UserImage, Scale]]:
-    return [(image, scales[side, sensor, facts.storage]) for image, sensor, facts in zip(folder.images, folder.sensors(), folder.facts)]
+    facts = zip(folder.images, folder.sensors(), folder.facts)
+    return [(image, scales[side, sensor, one.storage]) for image, sensor, one in facts]
 
 
 def _examples(side: str, folder: PlainFolder, scales: Scales, size: tuple[int, int], seed: int) -> np.ndarray:

@@ -28,7 +28,7 @@ def channel_table(sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 
 def unit_scaling(latents: np.ndarray) -> float:
-    """The factor that gives all latents together unit variance, 1/σ, as SDXL's ``scaling_factor`` was found (Rombach et al. 2022)."""
+    """The factor that gives all latents together unit variance, 1/σ (Rombach et al. 2022): SDXL's ``scaling_factor``."""
     return float(1 / np.std(latent_vectors(latents)))
 
 

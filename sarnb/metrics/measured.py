@@ -90,7 +90,7 @@ def _side(look: object) -> str | None:
 
 
 def join(parts: Iterable[Measured]) -> Measured:
-    """The images of several parts, in order, as one set. Raises InputError for none, different sizes, or features of some only."""
+    """The images of several parts, in order, as one set. Raises InputError for none, different sizes, or features of some."""
     parts = list(parts)
     if not parts or len({part.size for part in parts}) > 1 or len({part.features is None for part in parts}) > 1:
         raise InputError("measured image set: parts of one size, all with or all without a judge, are needed to join them.")

@@ -44,7 +44,12 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def exchange_test(
-    first: np.ndarray, second: np.ndarray, weights: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], permutations: int, seed: int
+    first: np.ndarray,
+    second: np.ndarray,
+    weights: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    permutations: int,
+    seed: int,
 ) -> tuple[float, float]:
     """Difference statistic(first) - statistic(second) and its two-sided p by exchanging pairs.
 
@@ -65,7 +70,12 @@ def exchange_test(
 
 
 def paired_tests(
-    real: Measured, runs: Runs, judge: Judge | None, split: str = "pooled", metrics: Sequence[str] = TESTED, permutations: int = 4999,
+    real: Measured,
+    runs: Runs,
+    judge: Judge | None,
+    split: str = "pooled",
+    metrics: Sequence[str] = TESTED,
+    permutations: int = 4999,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Every two strategies on every measure, Holm-corrected over the pairs of strategies of a measure.
@@ -81,7 +91,9 @@ def paired_tests(
     Raises:
         InputError: images of two strategies that were drawn for different classes or sides.
     """
-    prepared = {name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()}
+    prepared = {
+        name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()
+    }
     rows = []
     for metric in metrics:
         tests = [_pair(metric, split, a, b, runs, prepared, real, permutations, seed) for a, b in combinations(runs, 2)]
@@ -91,7 +103,9 @@ def paired_tests(
             towards = test["difference"] > 0 if find_metric(metric).better == "higher" else test["difference"] < 0
             better = (test["first"] if towards else test["second"]) if p < ALPHA else "not told apart"
             rows.append({**test, "p_holm": p, "better": better})
-    return pd.DataFrame(rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"])
+    return pd.DataFrame(
+        rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"]
+    )
 
 
 def paired_rows(real: Measured, fake: Measured, judge: Judge | None, metrics: Sequence[str]) -> dict[str, np.ndarray]:
@@ -111,17 +125,31 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, pe
     for k in seeds:
         a, b = runs[first][k], runs[second][k]
         if (a.labels, a.looks) != (b.labels, b.looks):
-            raise InputError(f"paired test: {first} and {second} were drawn for other classes or sides; draw them for the same prompts.")
+            raise InputError(
+                f"paired test: {first} and {second} were drawn for other classes or sides; draw them for the same prompts."
+            )
     part = runs[first][seeds[0]]
-    chosen = [i for i, (label, group) in enumerate(zip(part.labels, part.groups)) if label in real.labels and split in ("pooled", group)]
+    chosen = [
+        i
+        for i, (label, group) in enumerate(zip(part.labels, part.groups))
+        if label in real.labels and split in ("pooled", group)
+    ]
     if not chosen:
         return None
     labels = [part.labels[i] for i in chosen] * len(seeds)
     sides = [np.concatenate([prepared[name][k][metric][chosen] for k in seeds]) for name in (first, second)]
     weights = stratified_weights(labels, 0, 0)[0]
     difference, p = exchange_test(*sides, weights, measure_of(metric, real, sorted(set(labels))), permutations, seed)
-    return {"metric": metric, "split": split, "first": first, "second": second, "seeds": len(seeds), "n": len(labels),
-            "difference": difference, "p": p}
+    return {
+        "metric": metric,
+        "split": split,
+        "first": first,
+        "second": second,
+        "seeds": len(seeds),
+        "n": len(labels),
+        "difference": difference,
+        "p": p,
+    }
 
 
 def measure_of(metric: str, real: Measured, labels: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
@@ -142,8 +170,21 @@ def pair_sentences(tests: pd.DataFrame) -> list[str]:
     lines = []
     for (split, metric), part in tests.groupby(["split", "metric"], sort=False):
         told = part[part["better"] != "not told apart"]
-        wins = {name: [other for row in told.itertuples() if row.better == name for other in (row.first, row.second) if other != name]
-                for name in dict.fromkeys(told["better"])}
-        words = "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items()) or "no pair is told apart"
-        lines.append(f"{metric} ({split}): {len(told)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction. {words}.")
+        wins = {
+            name: [
+                other
+                for row in told.itertuples()
+                if row.better == name
+                for other in (row.first, row.second)
+                if other != name
+            ]
+            for name in dict.fromkeys(told["better"])
+        }
+        words = (
+            "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items())
+            or "no pair is told apart"
+        )
+        lines.append(
+            f"{metric} ({split}): {len(told)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction. {words}."
+        )
     return lines

@@ -29,8 +29,8 @@ def point_images(
     images, middle = [], size // 2
     for number in range(count):
         rng = np.random.default_rng((seed, 61, number))
-        point = add_points(np.zeros((size, size), np.complex64), np.array([middle]), np.array([middle]), np.ones(1, np.complex64))
-        point = impulse_response(point, ratios, window)
+        dark, place = np.zeros((size, size), np.complex64), np.array([middle])
+        point = impulse_response(add_points(dark, place, place, np.ones(1, np.complex64)), ratios, window)
         clutter = impulse_response(circular_gaussian((size, size), rng), ratios, window)
         field = point / np.abs(point).max() + 10 ** (clutter_db / 20) * clutter
         images.append(np.rint(np.clip(np.abs(field) * 0.9, 0, 1) * 255).astype(np.uint8))
@@ -90,6 +90,8 @@ def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:
     width = (right[0] + top - left[-1] - 1) / FINE
     rising = np.diff(curve) > 0
     ends = np.flatnonzero(~rising[:top]), np.flatnonzero(rising[top:])  # the first minima to both sides
-    lobes = np.concatenate([curve[: ends[0][-1] + 1] if len(ends[0]) else [], curve[ends[1][0] + top :] if len(ends[1]) else []])
+    before = curve[: ends[0][-1] + 1] if len(ends[0]) else curve[:0]
+    after = curve[ends[1][0] + top :] if len(ends[1]) else curve[:0]
+    lobes = np.concatenate([before, after])
     highest = float(lobes.max()) if len(lobes) else 0.0
     return float(width), float(20 * np.log10(highest / curve[top])) if highest > 0 else float("-inf")

@@ -14,8 +14,9 @@ from sarnb.metrics.bootstrap import interval
 def error_change(
     before: pd.DataFrame, after: Mapping[str, pd.DataFrame], images: str, wording: str, resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Relative change of the error at each timestep, Σ after / Σ before - 1 over scenes: columns model, timestep, value, lo, hi.
+    """Relative change of the error at each timestep, Σ after / Σ before - 1 over scenes.
 
+    Columns model, timestep, value, lo, hi.
     ``before`` and ``after``: tables of ``sarnb.train.probe.wording_errors`` on the same scenes. Scenes are resampled whole,
     with both of their errors, so the interval is that of the paired comparison.
     """
@@ -23,7 +24,7 @@ def error_change(
     for model, table in after.items():
         old, new = (_by_scene(part, images, wording) for part in (before, table))
         if old.shape != new.shape:
-            raise InputError(f"error change: {model} was asked for other scenes or timesteps than before; ask it for the same")
+            raise InputError(f"error change: {model} was asked other scenes or timesteps than before; ask it the same")
         for column in old.columns:
             pairs = np.column_stack([old[column], new[column]])
             value = interval(lambda part: part[:, 1].sum() / part[:, 0].sum() - 1.0, [pairs], resamples, seed)
@@ -42,7 +43,8 @@ def caption_choice(tables: Mapping[str, pd.DataFrame], resamples: int = 200, see
         means = table.groupby(["images", "wording", "scene"])["error"].mean()
         for kind in dict.fromkeys(table["images"]):
             own = means[kind, kind].to_numpy()
-            others = np.min([means[kind, wording].to_numpy() for wording in dict.fromkeys(table["wording"]) if wording != kind], axis=0)
+            wordings = [wording for wording in dict.fromkeys(table["wording"]) if wording != kind]
+            others = np.min([means[kind, wording].to_numpy() for wording in wordings], axis=0)
             right = np.where(own < others, 1.0, np.where(own == others, 0.5, 0.0))
             share = interval(np.mean, [right], resamples, seed)
             rows.append((model, kind, len(own), *share, float(np.mean((others - own) / own))))

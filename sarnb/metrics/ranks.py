@@ -34,8 +34,13 @@ def average_ranks(values: np.ndarray, higher: np.ndarray) -> np.ndarray:
 
 
 def rank_table(
-    real: Measured, runs: Mapping[str, Mapping[int, Measured]], judge: Judge | None, split: str = "pooled",
-    metrics: Sequence[str] = KEY_METRICS, resamples: int = 200, seed: int = 0,
+    real: Measured,
+    runs: Mapping[str, Mapping[int, Measured]],
+    judge: Judge | None,
+    split: str = "pooled",
+    metrics: Sequence[str] = KEY_METRICS,
+    resamples: int = 200,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Average rank over the measures that every strategy has, with 95 % bootstrap intervals, best first.
 
@@ -51,13 +56,22 @@ def rank_table(
     """
     if matching := [name for name in metrics if find_metric(name).better == "match"]:
         raise InputError(f"average rank: {matching[0]} has no better direction; leave it out.")
-    found = {name: [_samples(real, part, judge, split, metrics, resamples, seed) for part in several.values()] for name, several in runs.items()}
+    found = {
+        name: [_samples(real, part, judge, split, metrics, resamples, seed) for part in several.values()]
+        for name, several in runs.items()
+    }
     shared = [metric for metric in metrics if all(metric in part for several in found.values() for part in several)]
     if not shared:
         raise InputError(f"average rank: no measure on {split} that every strategy has; draw more images.")
     length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
     # [1 + resamples, strategies, measures]; the first entry is the images as given
-    values = np.stack([np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T for several in found.values()], axis=1)
+    values = np.stack(
+        [
+            np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T
+            for several in found.values()
+        ],
+        axis=1,
+    )
     higher = np.array([find_metric(metric).better == "higher" for metric in shared])
     means = average_ranks(values, higher)
     single = rankdata(np.where(higher, -values[0], values[0]), axis=0)
@@ -70,11 +84,15 @@ def rank_table(
     return table.sort_values("average rank", kind="stable", ignore_index=True)
 
 
-def _samples(real: Measured, fake: Measured, judge: Judge | None, split: str, metrics: Sequence[str], resamples: int, seed: int) -> dict[str, np.ndarray]:
+def _samples(
+    real: Measured, fake: Measured, judge: Judge | None, split: str, metrics: Sequence[str], resamples: int, seed: int
+) -> dict[str, np.ndarray]:
     """measure -> [1 + resamples]: its value, then its bootstrap samples."""
     for _, _, _, outcome in outcomes(real, fake, judge, resamples, seed, splits=(split,), classes=False):
         known = {name: outcome[name] for name in metrics if not isinstance(outcome.get(name, ""), str)}
-        return {name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)}
+        return {
+            name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)
+        }
     return {}
 
 
@@ -83,5 +101,9 @@ def rank_sentences(table: pd.DataFrame) -> list[str]:
     best, others = table.iloc[0], table.iloc[1:]
     near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
     text = f"Best average rank: {best['strategy']}, {best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}] of {len(table)}"
-    text += f"; its interval reaches those of {', '.join(near)}." if near else "; no other interval reaches it." if len(others) else "."
+    text += (
+        f"; its interval reaches those of {', '.join(near)}."
+        if near
+        else "; no other interval reaches it." if len(others) else "."
+    )
     return [text]

@@ -44,6 +44,7 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("resamples of Fréchet distances", str(min(resamples, evaluation.FRECHET_RESAMPLES))),
         ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),
         ("memorisation", "thumbnails of 32 x 32 block means, threshold: nearest held-out real image"),
+        ("duplicates", "the same thumbnails, threshold: the two most alike real images"),
     ]
     return pd.DataFrame(rows, columns=["item", "value"])
 

@@ -20,7 +20,9 @@ from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, glcm_descri
 from sarnb.world.covers import COVERS
 
 ORIGINAL, FLOOR = "original", "real vs real"
-MEASURES = ("psnr_db", "amplitude_kl", "cv_error", "enl_error", "kappa_distance", "glcm_distance", "spectrum_db", "bias_db", "leak")
+MEASURES = (
+    "psnr_db", "amplitude_kl", "cv_error", "enl_error", "kappa_distance", "glcm_distance", "spectrum_db", "bias_db", "leak",
+)
 # What the best variant is to reach on held-out images: size of each error; the texture's is in floors, see ``targets``.
 TARGETS = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.10, "glcm_distance": 2.0, "spectrum_db": 1.0, "bias_db": 0.3}
 SMALLEST_POWER = 1e-8  # added before the logarithm of a power, far below what 8 bits resolve
@@ -67,7 +69,8 @@ def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, least:
     ``COVERS``; covers of fewer than ``least`` pixels are left out. real, decoded : grey uint8 [N, H, W].
     """
     if not real.shape == decoded.shape == masks.shape:
-        raise InputError(f"sigma0 bias: originals {real.shape}, decoded {decoded.shape}, masks {masks.shape}; give the same scenes")
+        shapes = f"originals {real.shape}, decoded {decoded.shape}, masks {masks.shape}"
+        raise InputError(f"sigma0 bias: {shapes}; give the same scenes")
     codes, powers = masks.ravel(), [images.ravel().astype(np.float64) ** 2 for images in (real, decoded)]
     counts = np.bincount(codes, minlength=len(COVERS))
     before, after = (np.bincount(codes, power, minlength=len(COVERS)) for power in powers)

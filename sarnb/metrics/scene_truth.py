@@ -92,7 +92,7 @@ def shadow_profile(image: np.ndarray, scene: Scene, radar: Radar) -> tuple[np.nd
 
 
 def change_point(profile: np.ndarray) -> float:
-    """Place of the step from dark to lit in a profile of mean intensities [n], in px from its middle; NaN without such a step.
+    """Place of the step from dark to lit in a profile of mean intensities [n], in px from its middle; NaN without one.
 
     The split that maximises -k ln(mean before) - (n - k) ln(mean behind), among those with the darker part before.
     """
@@ -118,7 +118,8 @@ def truth_scores(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_
     """
     heights, covers = images.heights(), images.masks()
     if heights is None or covers is None:
-        raise InputError(f"{images.root}: its images have no scene truth (heights, masks), so shadows and layover have nothing to be held against")
+        raise InputError(f"{images.root}: its images have no scene truth (heights, masks) to hold shadows and layover against; "
+                         "leave this measure out")
     rows = []
     for image, height, cover, row, label in zip(images.images, heights, covers, images.rows, images.labels):
         if row.get("look") not in ("left", "right") or not row.get("incidence"):
@@ -146,17 +147,21 @@ def truth_table(scores: pd.DataFrame, resamples: int = 200, seed: int = 0) -> pd
         values = scores[name].to_numpy(float)
         value = float(weighted_mean(values, base))
         if np.isfinite(value):
-            rows.append((name, value, *percentile_interval(weighted_mean(values, resampled), value), int(np.isfinite(values).sum()), meaning))
+            ends = percentile_interval(weighted_mean(values, resampled), value)
+            rows.append((name, value, *ends, int(np.isfinite(values).sum()), meaning))
     return pd.DataFrame(rows, columns=["measure", "value", "lo", "hi", "n", "meaning"])
 
 
-def truth_anchors(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
-    """What the scores are of real images, of the same with their side told wrong, and of the optical twin as grey, below each other.
+def truth_anchors(
+    images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M, resamples: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """The scores of real images, of the same with their side told wrong, and of the optical twin as grey, below each other.
 
     Columns images, then those of `truth_table`. The first is what can be reached at most, the others what blindness gives.
     """
     turned = {"left": "right", "right": "left"}
-    sets = {"real": images, "real, other side told": replace(images, rows=tuple({**row, "look": turned.get(row.get("look"))} for row in images.rows))}
+    mirrored = tuple({**row, "look": turned.get(row.get("look"))} for row in images.rows)
+    sets = {"real": images, "real, other side told": replace(images, rows=mirrored)}
     optical = images.optical()
     if optical is not None:
         sets["optical as grey"] = replace(images, images=np.rint(optical.mean(axis=3)).astype(np.uint8))

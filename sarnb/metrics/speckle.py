@@ -37,9 +37,15 @@ def speckle_sentences(table: pd.DataFrame, real: str) -> list[str]:
         rows = table[table["statistic"] == title].set_index("set")
         own = rows.loc[real]
         parts = [
-            f"{name} {row['value']:.3g} [{row['lo']:.3g}, {row['hi']:.3g}], "
-            + ("not told apart" if row["lo"] <= own["hi"] and own["lo"] <= row["hi"] else "lower" if row["value"] < own["value"] else "higher")
+            f"{name} {row['value']:.3g} [{row['lo']:.3g}, {row['hi']:.3g}], {_beside(row, own)}"
             for name, row in rows.drop(index=real).iterrows()
         ]
         lines.append(f"{title}: {real} {own['value']:.3g} [{own['lo']:.3g}, {own['hi']:.3g}]; " + "; ".join(parts) + ".")
     return lines
+
+
+def _beside(row: pd.Series, own: pd.Series) -> str:
+    """Where a value lies beside another one, in words."""
+    if row["lo"] <= own["hi"] and own["lo"] <= row["hi"]:
+        return "not told apart"
+    return "lower" if row["value"] < own["value"] else "higher"

@@ -43,12 +43,25 @@ def anchored_scores(evaluation: pd.DataFrame, metrics: Sequence[str], split: str
             continue
         scaled = (drawn[["value", "lo", "hi"]] - bottom) / (top - bottom)
         ends = scaled[["lo", "hi"]]
-        parts.append(pd.DataFrame({"strategy": drawn.index, "metric": metric, "score": scaled["value"].to_numpy(),
-                                   "lo": ends.min(axis=1).to_numpy(), "hi": ends.max(axis=1).to_numpy()}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["strategy", "metric", "score", "lo", "hi"])
+        parts.append(
+            pd.DataFrame(
+                {
+                    "strategy": drawn.index,
+                    "metric": metric,
+                    "score": scaled["value"].to_numpy(),
+                    "lo": ends.min(axis=1).to_numpy(),
+                    "hi": ends.max(axis=1).to_numpy(),
+                }
+            )
+        )
+    return (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["strategy", "metric", "score", "lo", "hi"])
+    )
 
 
-def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metric: str, cost: str, split: str = "pooled") -> pd.DataFrame:
+def pareto_table(
+    evaluation: pd.DataFrame, costs: pd.DataFrame, metric: str, cost: str, split: str = "pooled"
+) -> pd.DataFrame:
     """Which strategies nobody beats in quality and cost at once.
 
     Args:
@@ -59,16 +72,28 @@ def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metric: str, cos
         strategy of unknown cost is left out. Equal in both does not dominate.
     """
     joined = over_seeds(evaluation)
-    rows = joined[(joined["split"] == split) & (joined["class"] == "all") & (joined["metric"] == metric) & ~joined["strategy"].isin(ANCHORS)]
+    rows = joined[
+        (joined["split"] == split)
+        & (joined["class"] == "all")
+        & (joined["metric"] == metric)
+        & ~joined["strategy"].isin(ANCHORS)
+    ]
     prices = costs.groupby("strategy")[cost].mean()
-    known = [(name, value, float(prices[name])) for name, value in zip(rows["strategy"], rows["value"]) if np.isfinite(prices.get(name, np.nan))]
+    known = [
+        (name, value, float(prices[name]))
+        for name, value in zip(rows["strategy"], rows["value"])
+        if np.isfinite(prices.get(name, np.nan))
+    ]
     sign = {"higher": -1.0, "lower": 1.0}.get(find_metric(metric).better)
     if sign is None:
         raise InputError(f"quality against cost: {metric} has no better direction; choose another measure.")
     table = []
     for name, value, price in known:
-        beaten = [other for other, theirs, paid in known
-                  if sign * theirs <= sign * value and paid <= price and (theirs != value or paid != price)]
+        beaten = [
+            other
+            for other, theirs, paid in known
+            if sign * theirs <= sign * value and paid <= price and (theirs != value or paid != price)
+        ]
         table.append((metric, cost, name, value, price, "; ".join(beaten)))
     columns = ["metric", "cost of", "strategy", "value", "cost", "dominated by"]
     return pd.DataFrame(table, columns=columns).sort_values("cost", kind="stable", ignore_index=True)
@@ -79,7 +104,9 @@ def pareto_sentences(table: pd.DataFrame) -> list[str]:
     lines = []
     for (metric, cost), part in table.groupby(["metric", "cost of"], sort=False):
         front = part.loc[part["dominated by"] == "", "strategy"]
-        lines.append(f"{metric} against {cost}: nobody is both better and cheaper than {', '.join(front)} ({len(front)} of {len(part)}).")
+        lines.append(
+            f"{metric} against {cost}: nobody is both better and cheaper than {', '.join(front)} ({len(front)} of {len(part)})."
+        )
     return lines
 
 

@@ -18,7 +18,9 @@ from sarnb.metrics.semantic import Judge
 ACROSS = ("amplitude_kl", "texture_distance", "look_accuracy")  # what needs no judge: SAR-CLIP knows one sensor only
 
 
-def sensor_table(drawn: Mapping[str, Measured], sensors: Mapping[str, Measured], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
+def sensor_table(
+    drawn: Mapping[str, Measured], sensors: Mapping[str, Measured], resamples: int = 200, seed: int = 0
+) -> pd.DataFrame:
     """Every set against real images of every sensor: columns strategy, sensor, metric, value, lo, hi, n.
 
     Args:
@@ -41,16 +43,24 @@ def sensor_sentences(table: pd.DataFrame, own: str) -> list[str]:
         best = part.loc[part["value"].idxmin()]
         there = part[part["sensor"] == own]
         if best["sensor"] == own or there.empty:
-            words = f"nearest to {own}, the sensor of its training" if best["sensor"] == own else f"nearest to {best['sensor']}"
+            words = (
+                f"nearest to {own}, the sensor of its training" if best["sensor"] == own else f"nearest to {best['sensor']}"
+            )
         else:
-            words = f"nearer to {best['sensor']} ({best['value']:.3g}) than to {own}, the sensor of its training ({there['value'].iloc[0]:.3g})"
+            words = f"nearer to {best['sensor']} ({best['value']:.3g}) than to {own}, the sensor of its training "
+            words += f"({there['value'].iloc[0]:.3g})"
         lines.append(f"{name}: by {metric} {words}.")
     return lines
 
 
 def decoder_table(
-    real: Measured, frozen: Mapping[str, Measured], adapted: Mapping[str, Measured], judge: Judge | None,
-    metrics: Sequence[str] = TESTED, permutations: int = 4999, seed: int = 0,
+    real: Measured,
+    frozen: Mapping[str, Measured],
+    adapted: Mapping[str, Measured],
+    judge: Judge | None,
+    metrics: Sequence[str] = TESTED,
+    permutations: int = 4999,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """What another decoder makes of the same latents, paired image by image.
 
@@ -69,7 +79,9 @@ def decoder_table(
             if any(side is None for side in sides):
                 continue
             if frozen[name].labels != adapted[name].labels:
-                raise InputError(f"decoders: the images of {name} are of other classes or in another order; decode the same latents.")
+                raise InputError(
+                    f"decoders: the images of {name} are of other classes or in another order; decode the same latents."
+                )
             inside = np.array([label in real.labels for label in frozen[name].labels])
             labels = [label for label, used in zip(frozen[name].labels, inside) if used]
             weights, statistic = stratified_weights(labels, 0, 0)[0], measure_of(metric, real, sorted(set(labels)))
@@ -78,7 +90,10 @@ def decoder_table(
             gain = (after - before) * (1 if find_metric(metric).better == "higher" else -1)
             own.append((name, metric, before, after, gain, p))
         corrected = holm(np.array([row[-1] for row in own]))
-        rows += [(*row, p, ("better" if row[4] > 0 else "worse") if p < ALPHA else "not told apart") for row, p in zip(own, corrected)]
+        rows += [
+            (*row, p, ("better" if row[4] > 0 else "worse") if p < ALPHA else "not told apart")
+            for row, p in zip(own, corrected)
+        ]
     return pd.DataFrame(rows, columns=["strategy", "metric", "frozen", "adapted", "gain", "p", "p_holm", "verdict"])
 
 

@@ -15,7 +15,7 @@ from sarnb.errors import InputError
 
 
 def read_autoencoder(source: str, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """The autoencoder of a hub id, a single .safetensors file, or a folder: its own, or that of a pipeline or model (``vae/``).
+    """The autoencoder of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
 
     Raises ``InputError`` where nothing is there or the weights are damaged.
     """
@@ -37,8 +37,8 @@ def check_fit(vae: AutoencoderKL, unet: UNet2DConditionModel, source: str) -> No
     """Raise ``InputError`` if the UNet cannot work on the latents of ``vae``."""
     if vae.config.latent_channels != unet.config.in_channels:
         raise InputError(
-            f"autoencoder {source!r}: its latents have {vae.config.latent_channels} channels, but the foundation's UNet works "
-            f"on {unet.config.in_channels}; give an autoencoder of the same kind"
+            f"autoencoder {source!r}: its latents have {vae.config.latent_channels} channels, but the foundation's UNet "
+            f"works on {unet.config.in_channels}; give an autoencoder of the same kind"
         )
 
 

@@ -71,7 +71,9 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
     try:
         import open_clip
     except ImportError as error:
-        raise InputError(f"judge {spec!r} needs the package open_clip_torch; install sarnb[openclip], or choose the judge 'small'") from error
+        raise InputError(
+            f"judge {spec!r} needs the package open_clip_torch; install sarnb[openclip], or choose the judge 'small'"
+        ) from error
     folder = Path(spec.removeprefix("local-dir:"))
     if folder.is_dir():
         name, weights = f"local-dir:{folder}", None
@@ -80,7 +82,9 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
     else:
         name, _, weights = spec.partition(":")
         if not weights:
-            raise InputError(f"judge {spec!r}: no such folder; give one in open_clip's layout, hf-hub:owner/name, or architecture:weights")
+            raise InputError(
+                f"judge {spec!r}: no such folder; give one in open_clip's layout, hf-hub:owner/name, or architecture:weights"
+            )
     try:
         model = open_clip.create_model(name, pretrained=weights, require_pretrained=True)
         tokenizer, config = open_clip.get_tokenizer(name), open_clip.get_model_config(name)

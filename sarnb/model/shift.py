@@ -15,7 +15,9 @@ from sarnb.model.words import pooled_embeddings
 
 
 @torch.no_grad()
-def token_change(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, prompts: Sequence[str]) -> list[float]:
+def token_change(
+    before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, prompts: Sequence[str]
+) -> list[float]:
     """‖H' - H‖ / ‖H‖ (Frobenius) of each prompt's token vectors, from its start mark to its end mark; padding left out."""
     first, second = encode_prompts(before, list(prompts))[0].cpu(), encode_prompts(after, list(prompts))[0].cpu()
     lengths = [len(ids) for ids in before.tokenizer(list(prompts), truncation=True, max_length=first.shape[1]).input_ids]
@@ -40,8 +42,10 @@ def text_shift(
     return pd.DataFrame(rows, columns=["class", "prompt", "pooled cosine", "token change"])
 
 
-def wording_gap(pipes: Mapping[str, StableDiffusionXLPipeline], labels: Sequence[str], first: Sequence[str], second: Sequence[str]) -> pd.DataFrame:
-    """Pooled cosine between two wordings of each class: columns class, model, cosine; near 1 the model reads them as one."""
+def wording_gap(
+    pipes: Mapping[str, StableDiffusionXLPipeline], labels: Sequence[str], first: Sequence[str], second: Sequence[str]
+) -> pd.DataFrame:
+    """Pooled cosine between two wordings of each class: columns class, model, cosine; near 1 a model reads them as one."""
     texts = _checked(labels, {"first": first, "second": second})
     rows = []
     for model, pipe in pipes.items():
@@ -57,5 +61,7 @@ def _relative(old: Tensor, new: Tensor) -> float:
 def _checked(labels: Sequence[str], prompts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
     for wording, texts in prompts.items():
         if len(texts) != len(labels):
-            raise InputError(f"text shift: {len(texts)} prompts of wording {wording} for {len(labels)} classes; give one each")
+            raise InputError(
+                f"text shift: {len(texts)} prompts of wording {wording} for {len(labels)} classes; give one each"
+            )
     return prompts

@@ -25,7 +25,7 @@ def trained_card(strategy: Strategy, record: dict) -> str:
             "## Use",
             "",
             "```python",
-            *_usage(strategy),
+            *_usage(strategy, bool(record.get("merged"))),
             f'image = pipe("{prompt}", num_inference_steps=25).images[0]  # grey: the mean of the three channels',
             "```",
             "",
@@ -65,8 +65,11 @@ def _what_trained(strategy: Strategy) -> str:
     return " ".join(sentences)
 
 
-def _usage(strategy: Strategy) -> list[str]:
-    """Lines of Python that assemble the pipeline with nothing but diffusers and transformers."""
+def _usage(strategy: Strategy, merged: bool) -> list[str]:
+    """Lines of Python that assemble the pipeline with nothing but diffusers and transformers.
+
+    ``merged``: a LoRA of the autoencoder is multiplied into the folder ``vae`` already.
+    """
     imports, parts, after = ["from diffusers import StableDiffusionXLPipeline"], ["FOUNDATION"], []
     if strategy.unet in ("full", "scratch"):
         imports[0] += ", UNet2DConditionModel"
@@ -75,7 +78,7 @@ def _usage(strategy: Strategy) -> list[str]:
         imports.append("from transformers import CLIPTextModel, CLIPTextModelWithProjection")
         parts.append('text_encoder=CLIPTextModel.from_pretrained(HERE + "/text_encoder")')
         parts.append('text_encoder_2=CLIPTextModelWithProjection.from_pretrained(HERE + "/text_encoder_2")')
-    if strategy.vae in ("decoder", "full"):
+    if merged or strategy.vae in ("decoder", "full"):
         imports[0] += ", AutoencoderKL"
         parts.append('vae=AutoencoderKL.from_pretrained(HERE + "/vae")')
     elif strategy.vae != "frozen":

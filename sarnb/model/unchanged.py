@@ -25,7 +25,9 @@ def changed_weights(before: StableDiffusionXLPipeline, after: StableDiffusionXLP
     for name, module in components(before).items():
         old, new = _plain(module), _plain(components(after)[name])
         if old.keys() != new.keys():
-            raise InputError(f"changed weights: {name} has other tensors after the training than before; compare strategies without LoRA")
+            raise InputError(
+                f"changed weights: {name} has other tensors after the training than before; compare strategies without LoRA"
+            )
         changed = sum(not torch.equal(old[key], new[key]) for key in old)
         moved = torch.zeros(0, dtype=torch.bool)
         if name in tables:

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from sarnb import foundation_path, split_foundation
 from sarnb.errors import InputError
 from sarnb.model.autoencoder import read_autoencoder
-from sarnb.model.export import RECORD, read_record
+from sarnb.model.export import CARD, RECORD, read_record
 from sarnb.model.strategy import Strategy
+from sarnb.model.trained_card import trained_card
 from sarnb.model.vae import LORA_FILE, apply_lora
 
 FOLDER = "vae"  # below a model's folder, as in a diffusers pipeline
@@ -49,10 +50,11 @@ def foundation_vae(foundation: str = "embedded") -> AutoencoderKL:
     return _frozen(_read(str(path) if path.exists() else base, subfolder=FOLDER))
 
 
-def write_vae(vae: AutoencoderKL, record: dict, folder: Path, card: str = "") -> Path:
-    """Write a plain autoencoder into ``folder/vae``, with the record of its training: what any diffusers user can load.
+def write_vae(vae: AutoencoderKL, record: dict, folder: Path) -> Path:
+    """Write a plain autoencoder into ``folder/vae``, with record and model card: what any diffusers user can load.
 
-    ``AutoencoderKL.from_pretrained(folder, subfolder="vae")`` or ``load_vae(folder)`` read it. Raises ``InputError`` on a full disk.
+    ``AutoencoderKL.from_pretrained(folder, subfolder="vae")`` and ``load_vae(folder)`` read it. Raises ``InputError`` on a
+    full disk.
     """
     folder, staging = Path(folder), Path(folder) / f"{FOLDER}.tmp"
     try:
@@ -61,8 +63,8 @@ def write_vae(vae: AutoencoderKL, record: dict, folder: Path, card: str = "") ->
         vae.save_pretrained(staging, safe_serialization=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         os.replace(staging, folder / FOLDER)
-        if card:
-            (folder / "README.md").write_text(card, encoding="utf-8")
+        record = record | {"merged": True}
+        (folder / CARD).write_text(trained_card(Strategy(**record["strategy"]), record), encoding="utf-8")
         files = {f"{FOLDER}/{path.name}": path.stat().st_size for path in sorted((folder / FOLDER).iterdir())}
         (folder / RECORD).write_text(json.dumps(record | {"files": files}, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:

@@ -23,7 +23,7 @@ LARGEST_HALF = 65504.0  # of IEEE 754 binary16
 
 @torch.no_grad()
 def activation_peaks(vae: AutoencoderKL, images: np.ndarray) -> pd.DataFrame:
-    """Largest absolute output of every layer over a round trip of uint8 images, in float32; rows (layer, peak, share), largest first.
+    """Largest absolute output of every layer over a round trip of uint8 images; rows (layer, peak, share), largest first.
 
     ``share``: of what fp16 holds; 1 and more overflow to infinity.
     """

@@ -30,7 +30,8 @@ def admission_matrix(verdicts: pd.DataFrame) -> Figure:
         places = [(columns.index(kind), rows.index(name)) for kind, name in zip(part["corruption"], part["metric"])]
         if places:
             x, y = np.array(places).T
-            axis.scatter(x, y, marker=marker, s=36, facecolor=colour, edgecolor="0.2" if marker == "o" else "none", linewidth=1.0)
+            edge = "0.2" if marker == "o" else "none"
+            axis.scatter(x, y, marker=marker, s=36, facecolor=colour, edgecolor=edge, linewidth=1.0)
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="left", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
@@ -38,7 +39,7 @@ def admission_matrix(verdicts: pd.DataFrame) -> Figure:
     bar = figure.colorbar(drawn, ax=axis, shrink=0.5, boundaries=np.linspace(0, 1, 101), ticks=[0, 1])
     bar.ax.set_yticklabels(["floor", "furthest"], fontsize=8)
     bar.set_label("error at the strongest damage", fontsize=8)
-    handles = [Line2D([], [], linestyle="", marker=marker, markerfacecolor=colour, markeredgecolor="0.2" if marker == "o" else "none",
-                      markersize=7, label=words) for marker, colour, words in MARKS.values()]
+    handles = [Line2D([], [], linestyle="", marker=marker, markersize=7, label=words, markerfacecolor=colour,
+                      markeredgecolor="0.2" if marker == "o" else "none") for marker, colour, words in MARKS.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure

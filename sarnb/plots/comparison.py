@@ -27,11 +27,21 @@ def rank_intervals(tables: Mapping[str, pd.DataFrame]) -> Figure:
     names = next(iter(tables.values()))["strategy"].tolist()
     names += [name for table in tables.values() for name in table["strategy"] if name not in names]
     tint, places = colours(sorted(names)), {name: place for place, name in enumerate(dict.fromkeys(names))}
-    figure, axes = plt.subplots(1, len(tables), figsize=(1.8 + 2.9 * len(tables), 0.32 * len(places) + 1.1), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(1.8 + 2.9 * len(tables), 0.32 * len(places) + 1.1), sharex=True, sharey=True, squeeze=False
+    )
     for axis, (title, table) in zip(axes[0], tables.items()):
         for row in table.to_dict("records"):
             place, value = places[row["strategy"]], row["average rank"]
-            axis.errorbar([value], [place], xerr=[[value - row["lo"]], [row["hi"] - value]], fmt="o", color=tint[row["strategy"]], capsize=3, elinewidth=1.4)
+            axis.errorbar(
+                [value],
+                [place],
+                xerr=[[value - row["lo"]], [row["hi"] - value]],
+                fmt="o",
+                color=tint[row["strategy"]],
+                capsize=3,
+                elinewidth=1.4,
+            )
         axis.set(title=title, xlabel="average rank, 1 is best", xlim=(0.8, len(places) + 0.2))
         axis.grid(axis="x", linewidth=0.4)
     axes[0, 0].set_yticks(range(len(places)), list(places))
@@ -49,7 +59,9 @@ def pair_matrix(tests: pd.DataFrame, names: Sequence[str], alpha: float) -> Figu
     columns = min(3, len(metrics))
     side = 0.46 * len(names) + 1.3
     rows = -(-len(metrics) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(side * columns + 1.2, side * rows), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(side * columns + 1.2, side * rows), squeeze=False, sharex=True, sharey=True
+    )
     for axis, metric in zip(axes.flat, metrics):
         verdict, words = np.full((len(names),) * 2, np.nan), np.full((len(names),) * 2, "", dtype=object)
         for row in tests[tests["metric"] == metric].itertuples():
@@ -58,8 +70,20 @@ def pair_matrix(tests: pd.DataFrame, names: Sequence[str], alpha: float) -> Figu
             verdict[i, j], verdict[j, i] = sign, -sign
             words[i, j] = words[j, i] = "<.001" if row.p_holm < 0.001 else f"{row.p_holm:.2g}".replace("0.", ".", 1)
         table = pd.DataFrame(verdict, index=list(names), columns=list(names))
-        seaborn.heatmap(table, ax=axis, mask=np.isnan(verdict), annot=words, fmt="", annot_kws={"size": 6}, cmap="vlag_r", vmin=-1.6, vmax=1.6,
-                        cbar=False, square=True, linewidths=0.5)
+        seaborn.heatmap(
+            table,
+            ax=axis,
+            mask=np.isnan(verdict),
+            annot=words,
+            fmt="",
+            annot_kws={"size": 6},
+            cmap="vlag_r",
+            vmin=-1.6,
+            vmax=1.6,
+            cbar=False,
+            square=True,
+            linewidths=0.5,
+        )
         axis.set_title(metric, fontsize=9)
         axis.tick_params(labelsize=7, length=0)
     for axis in axes.flat[len(metrics) :]:
@@ -78,13 +102,17 @@ def radar_chart(scores: pd.DataFrame, columns: int = 4) -> Figure:
     closed = np.append(angles, angles[0])
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 2.9 * rows), subplot_kw={"projection": "polar"}, squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.3 * columns, 2.9 * rows), subplot_kw={"projection": "polar"}, squeeze=False
+    )
     tint = colours(sorted(names))
     for axis, name in zip(axes.flat, names):
         own = scores[scores["strategy"] == name].set_index("metric").reindex(metrics)
         value = own["score"].clip(-0.25, 1.25).to_numpy(float)
         low, high = own["lo"].clip(-0.25, 1.25).to_numpy(float), own["hi"].clip(-0.25, 1.25).to_numpy(float)
-        axis.fill_between(closed, np.append(low, low[0]), np.append(high, high[0]), color=tint[name], alpha=0.25, linewidth=0)
+        axis.fill_between(
+            closed, np.append(low, low[0]), np.append(high, high[0]), color=tint[name], alpha=0.25, linewidth=0
+        )
         axis.plot(closed, np.append(value, value[0]), color=tint[name], linewidth=1.8)
         axis.plot(np.linspace(0, 2 * np.pi, 200), np.ones(200), color="black", linewidth=1)
         axis.plot(np.linspace(0, 2 * np.pi, 200), np.zeros(200), color="crimson", linewidth=1, linestyle="--")
@@ -106,14 +134,29 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     metrics, costs = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["cost of"]))
     names = sorted(dict.fromkeys(table["strategy"]))
     tint, marks = colours(names), {name: MARKERS[k % len(MARKERS)] for k, name in enumerate(names)}
-    figure, axes = plt.subplots(len(metrics), len(costs), figsize=(1.6 + 3.6 * len(costs), 2.4 * len(metrics) + 0.6), squeeze=False, sharex="col", sharey="row")
+    figure, axes = plt.subplots(
+        len(metrics),
+        len(costs),
+        figsize=(1.6 + 3.6 * len(costs), 2.4 * len(metrics) + 0.6),
+        squeeze=False,
+        sharex="col",
+        sharey="row",
+    )
     for (r, metric), (c, cost) in ((a, b) for a in enumerate(metrics) for b in enumerate(costs)):
         axis, part = axes[r, c], table[(table["metric"] == metric) & (table["cost of"] == cost)]
         free = 0.5 * part.loc[part["cost"] > 0, "cost"].min() if (part["cost"] > 0).any() else 1.0
         prices = part["cost"].where(part["cost"] > 0, free)
         for price, row in zip(prices, part.to_dict("records")):
             name, front = row["strategy"], row["dominated by"] == ""
-            axis.plot([price], [row["value"]], marks[name], color=tint[name], markerfacecolor=tint[name] if front else "white", markersize=8, label=name)
+            axis.plot(
+                [price],
+                [row["value"]],
+                marks[name],
+                color=tint[name],
+                markerfacecolor=tint[name] if front else "white",
+                markersize=8,
+                label=name,
+            )
         best = part["dominated by"] == ""
         axis.step(prices[best], part.loc[best, "value"], where="post", color="0.4", linewidth=1, zorder=0)
         axis.set_xscale("log")
@@ -153,7 +196,9 @@ def fitted_laws(curves: pd.DataFrame, columns: int = 4, families: Sequence[str] 
     names = list(curves["strategy"].unique())
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 2.3 * rows + 0.6), squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(2.9 * columns, 2.3 * rows + 0.6), squeeze=False, sharex=True, sharey=True
+    )
     levels = np.arange(1, 255) / 255.0
     for axis, name in zip(axes.flat, names):
         share = curves.loc[curves["strategy"] == name, "share"].to_numpy(float)
@@ -179,11 +224,26 @@ def sensor_heatmaps(table: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         table: columns strategy, sensor, metric, value.
     """
     rows, sensors = list(dict.fromkeys(table["strategy"])), list(dict.fromkeys(table["sensor"]))
-    figure, axes = plt.subplots(1, len(metrics), figsize=(1.9 + (0.95 * len(sensors) + 0.5) * len(metrics), 0.34 * len(rows) + 1.3), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        len(metrics),
+        figsize=(1.9 + (0.95 * len(sensors) + 0.5) * len(metrics), 0.34 * len(rows) + 1.3),
+        sharey=True,
+        squeeze=False,
+    )
     for axis, metric in zip(axes[0], metrics):
         values = table[table["metric"] == metric].pivot_table(index="strategy", columns="sensor", values="value", sort=False)
         colour = "crest" if find_metric(metric).better == "lower" else "crest_r"
-        seaborn.heatmap(values.reindex(index=rows, columns=sensors), ax=axis, annot=True, fmt=".3g", annot_kws={"size": 8}, cmap=colour, cbar=False, linewidths=0.5)
+        seaborn.heatmap(
+            values.reindex(index=rows, columns=sensors),
+            ax=axis,
+            annot=True,
+            fmt=".3g",
+            annot_kws={"size": 8},
+            cmap=colour,
+            cbar=False,
+            linewidths=0.5,
+        )
         axis.set(title=f"{metric} ({find_metric(metric).better} is better)", xlabel="judged by real images of", ylabel="")
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=8, length=0)

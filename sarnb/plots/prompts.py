@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -85,4 +86,46 @@ def guidance_curves(table: pd.DataFrame, real: pd.DataFrame) -> Figure:
                 axis.axhline(reference, color=f"C{place}", lw=1, ls=":")
         axis.set(xlabel="guidance scale", title=name)
     axes[0].legend(fontsize=8)
+    return figure
+
+
+def wording_dots(table: pd.DataFrame, real_cv: float, chance: float) -> Figure:
+    """Wordings below each other: share read rightly with 95 % intervals at the left, coefficient of variation at the right.
+
+    Args:
+        table: of `wording_table`. real_cv: of real radar images, dotted. chance: what guessing reads rightly, dashed.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8.0, 1.0 + 0.3 * len(table)), sharey=True)
+    places = np.arange(len(table))
+    errors = np.stack([table["read rightly"] - table["lo"], table["hi"] - table["read rightly"]])
+    axes[0].errorbar(table["read rightly"], places, xerr=errors, fmt="o", capsize=3)
+    axes[0].axvline(chance, color="0.3", lw=1, ls="--")
+    axes[0].set(xlabel="share read as the class asked for", xlim=(-0.03, 1.03))
+    axes[1].plot(table["cv"], places, "s")
+    axes[1].axvline(real_cv, color="black", lw=1, ls=":")
+    axes[1].set(xlabel="coefficient of variation; dotted: real radar")
+    axes[0].set_yticks(places, table["wording"])
+    axes[0].invert_yaxis()
+    for axis in axes:
+        axis.grid(axis="y", linewidth=0.3)
+    return figure
+
+
+def attention_sheet(pictures: Sequence[np.ndarray], maps: Sequence[Mapping[str, np.ndarray]], titles: Sequence[str]) -> Figure:
+    """A picture a row and, beside it, the map of each phrase, brighter where the phrase is read; each map on its own scale from 0.
+
+    Args:
+        pictures: uint8 [H, W, 3] each. maps: phrase -> [h, w] for each picture, the same phrases' kinds in the same order.
+        titles: the prompt of each row.
+    """
+    columns = 1 + max(len(several) for several in maps)
+    figure, axes = plt.subplots(len(pictures), columns, figsize=(1.55 * columns, 1.75 * len(pictures)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, (picture, several, title) in enumerate(zip(pictures, maps, titles)):
+        axes[row, 0].imshow(picture)
+        axes[row, 0].set_title(textwrap.fill(title, 30), fontsize=6, loc="left")
+        for axis, (phrase, values) in zip(axes[row, 1:], several.items()):
+            axis.imshow(values, cmap="magma", vmin=0, vmax=values.max(), interpolation="bilinear")
+            axis.set_title(f"{phrase}\n{values.mean():.1%}", fontsize=6)
     return figure

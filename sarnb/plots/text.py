@@ -18,18 +18,19 @@ def shift_dots(shifts: Mapping[str, pd.DataFrame], gap: pd.DataFrame) -> Figure:
     ``shifts``: strategy → ``text_shift``; ``gap``: ``wording_gap``, one colour a model.
     """
     labels = list(dict.fromkeys(gap["class"]))
-    figure, axes = plt.subplots(1, len(shifts) + 1, sharey=True, figsize=(3.6 * (len(shifts) + 1) + 0.8, 1.4 + 0.24 * len(labels)), squeeze=False)
+    size = (3.6 * (len(shifts) + 1) + 0.8, 1.4 + 0.24 * len(labels))
+    figure, axes = plt.subplots(1, len(shifts) + 1, sharey=True, figsize=size, squeeze=False)
     for axis, (name, shift) in zip(axes[0], shifts.items()):
         for place, (wording, rows) in enumerate(shift.groupby("prompt", sort=False)):
-            axis.plot(rows["token change"], [labels.index(label) for label in rows["class"]], "os"[place % 2], color=f"C{place}",
-                      label=f"{wording} prompt", markersize=5)
+            places = [labels.index(label) for label in rows["class"]]
+            axis.plot(rows["token change"], places, "os"[place % 2], color=f"C{place}", label=f"{wording} prompt", markersize=5)
         axis.set(title=name, xlabel="change of the token vectors, relative")
         axis.set_xlim(left=0)
         axis.legend(fontsize=8, loc="best")
     last = axes[0][-1]
     for place, (model, rows) in enumerate(gap.groupby("model", sort=False)):
-        last.plot(rows["cosine"], [labels.index(label) for label in rows["class"]], "o", color="0.4" if place == 0 else f"C{place + 1}",
-                  label=model, markersize=5)
+        places, color = [labels.index(label) for label in rows["class"]], "0.4" if place == 0 else f"C{place + 1}"
+        last.plot(rows["cosine"], places, "o", color=color, label=model, markersize=5)
     last.set(title="radar and optical wording", xlabel="cosine of the pooled vectors")
     last.legend(fontsize=8, loc="best")
     axes[0][0].set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
@@ -46,9 +47,11 @@ def error_change_lines(table: pd.DataFrame, choice: pd.DataFrame) -> Figure:
     for place, model in enumerate(models):
         rows = table[table["model"] == model].sort_values("timestep")
         errors = 100 * np.stack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]])
-        left.errorbar(rows["timestep"], 100 * rows["value"], yerr=errors, marker="o", markersize=4, capsize=2, lw=1.2, color=f"C{place}", label=model)
+        left.errorbar(rows["timestep"], 100 * rows["value"], yerr=errors, marker="o", markersize=4, capsize=2, lw=1.2,
+                      color=f"C{place}", label=model)
     left.axhline(0, color="0.3", lw=1, ls="--")
-    left.set(xlabel="timestep (small: the grain; large: the layout)", ylabel="change of the error [%]", title="radar images, radar prompts")
+    left.set(xlabel="timestep (small: the grain; large: the layout)", ylabel="change of the error [%]",
+             title="radar images, radar prompts")
     left.legend(fontsize=8)
     names, kinds = list(dict.fromkeys(choice["model"])), list(dict.fromkeys(choice["images"]))
     for place, kind in enumerate(kinds):
@@ -98,7 +101,8 @@ def token_plane(plane: pd.DataFrame) -> Figure:
         part = plane[plane["encoder"] == encoder]
         for place, (word, rows) in enumerate(part.groupby("start", sort=False)):
             axis.plot(rows["x"], rows["y"], marker=".", markersize=4, lw=1.2, color=f"C{place}")
-            axis.plot(rows["x"].iloc[0], rows["y"].iloc[0], "o", markersize=8, markerfacecolor="none", color=f"C{place}", label=f"from “{word}”")
+            axis.plot(rows["x"].iloc[0], rows["y"].iloc[0], "o", markersize=8, markerfacecolor="none", color=f"C{place}",
+                      label=f"from “{word}”")
             axis.plot(rows["x"].iloc[-1], rows["y"].iloc[-1], "*", markersize=11, color=f"C{place}")
         axis.set(title=f"{encoder}: {part['shown'].iloc[0]:.0%} of the variance", xlabel="first axis", ylabel="second axis")
         axis.set_aspect("equal", adjustable="datalim")
@@ -119,7 +123,8 @@ def count_bars(counts: Mapping[str, pd.DataFrame]) -> Figure:
         places = np.arange(len(parts)) + (place - (len(counts) - 1) / 2) * height
         axis.barh(places, trains, height=0.9 * height, color=f"C{place}", label=name)
         for y, number in zip(places, trains):
-            axis.annotate(f"{int(number):,}" if number else "none", (max(number, 1), y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+            told = f"{int(number):,}" if number else "none"
+            axis.annotate(told, (max(number, 1), y), (4, 0), textcoords="offset points", va="center", fontsize=8)
     axis.set_xscale("log")
     axis.set(yticks=range(len(parts)), yticklabels=parts, xlabel="parameters that train", ylim=(len(parts) - 0.5, -0.5))
     axis.set_xlim(1, 30 * max(table["trains"].max() for table in counts.values()))

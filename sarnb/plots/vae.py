@@ -15,22 +15,25 @@ from sarnb.metrics.roundtrip import FLOOR, ORIGINAL
 from sarnb.plots import image_grid
 
 _TITLES = {
-    "psnr_db": "PSNR [dB]", "amplitude_kl": "amplitude KL [nats]", "cv_error": "CV, error [%]", "enl_error": "ENL in flat windows, error [%]",
-    "kappa_distance": "distance in the κ₃, κ₂ plane", "glcm_distance": "GLCM distance [σ]", "spectrum_db": "power spectrum, largest gap [dB]",
+    "psnr_db": "PSNR [dB]", "amplitude_kl": "amplitude KL [nats]", "cv_error": "CV, error [%]",
+    "enl_error": "ENL in flat windows, error [%]", "kappa_distance": "distance in the κ₃, κ₂ plane",
+    "glcm_distance": "GLCM distance [σ]", "spectrum_db": "power spectrum, largest gap [dB]",
     "bias_db": "σ⁰ bias, largest of the covers [dB]", "leak": "colour leak [levels]",
 }
 _PERCENT = ("cv_error", "enl_error")
 
 
-def round_trip_sheet(original: Sequence[np.ndarray], decoded: Mapping[str, Sequence[np.ndarray]], labels: Sequence[str]) -> Figure:
+def round_trip_sheet(
+    original: Sequence[np.ndarray], decoded: Mapping[str, Sequence[np.ndarray]], labels: Sequence[str]
+) -> Figure:
     """Originals, then for each variant its images and their difference from the originals (grey: none, scale as the images').
 
     original, decoded[name] : one grey uint8 [H, W] a label.
     """
     rows, names = [list(original)], [ORIGINAL]
     for name, images in decoded.items():
-        gaps = [np.clip(128 + (after.astype(int) - before) / 2, 0, 255).astype(np.uint8) for before, after in zip(original, images)]
-        rows += [list(images), gaps]
+        gaps = [128 + (after.astype(int) - before) / 2 for before, after in zip(original, images)]
+        rows += [list(images), [gap.clip(0, 255).astype(np.uint8) for gap in gaps]]
         names += [name, "difference"]
     return image_grid(rows, names, list(labels))
 
@@ -45,7 +48,8 @@ def measure_bars(table: pd.DataFrame, measures: Sequence[str], targets: Mapping[
     floor = table.set_index("variant").loc[FLOOR]
     columns = min(3, len(measures))
     rows = -(-len(measures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, rows * (0.9 + 0.24 * len(own))), squeeze=False, sharey=True)
+    size = (3.4 * columns, rows * (0.9 + 0.24 * len(own)))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
     for axis, name in zip(axes.ravel(), measures):
         unit = 100 if name in _PERCENT else 1
         axis.barh(own.index, unit * own[name], color=[f"C{place}" for place in own.index], height=0.7)
@@ -94,9 +98,9 @@ def kappa_shift(points: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(names), figsize=(2.7 * len(names), 3.2), squeeze=False, sharex=True, sharey=True)
     orders = np.geomspace(0.4, 200, 200)
     for place, (axis, name) in enumerate(zip(axes[0], names)):
-        for law, style in (("speckle", "0.4"), ("k", "C3")):
+        for law, style, label in (("speckle", "0.4", "speckle of any looks"), ("k", "C3", "K, one look")):
             line = law_log_cumulants(law, orders)
-            axis.plot(line[:, 1], line[:, 0], color=style, lw=1, label="speckle of any looks" if law == "speckle" else "K, one look")
+            axis.plot(line[:, 1], line[:, 0], color=style, lw=1, label=label)
         after = points[points["variant"] == name].set_index("class").loc[before.index]
         axis.plot([before["kappa3"], after["kappa3"]], [before["kappa2"], after["kappa2"]], color="0.75", lw=0.8, zorder=1)
         axis.scatter(before["kappa3"], before["kappa2"], s=14, facecolor="none", edgecolor="k", label=ORIGINAL, zorder=3)
@@ -110,20 +114,23 @@ def kappa_shift(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def texture_lines(table: pd.DataFrame, properties: Sequence[str] = ("contrast", "homogeneity", "correlation", "entropy")) -> Figure:
+def texture_lines(
+    table: pd.DataFrame, properties: Sequence[str] = ("contrast", "homogeneity", "correlation", "entropy")
+) -> Figure:
     """GLCM properties against distance, range above and azimuth below; black is the original.
 
     ``table``: of ``texture_by_distance``.
     """
     directions = list(dict.fromkeys(table["direction"]))
-    figure, axes = plt.subplots(len(directions), len(properties), figsize=(2.7 * len(properties), 2.3 * len(directions)), sharex=True)
+    size = (2.7 * len(properties), 2.3 * len(directions))
+    figure, axes = plt.subplots(len(directions), len(properties), figsize=size, sharex=True)
     for row, way in zip(axes, directions):
         for axis, label in zip(row, properties):
             own = table[(table["direction"] == way) & (table["property"] == label)]
             places = iter(range(own["name"].nunique()))
             for name, line in own.groupby("name", sort=False):
-                style = {"color": "k", "lw": 2} if name == ORIGINAL else {"color": f"C{next(places)}", "lw": 1.2, "marker": ".", "ms": 4}
-                axis.plot(line["distance"], line["value"], label=name, **style)
+                style = {"color": "k", "lw": 2} if name == ORIGINAL else {"color": f"C{next(places)}", "lw": 1.2}
+                axis.plot(line["distance"], line["value"], label=name, marker=".", ms=4, **style)
             axis.set_title(f"{label}, {way}", fontsize=9)
     for axis in axes[-1]:
         axis.set_xlabel("distance [px]")

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
@@ -33,6 +32,7 @@ from sarnb.train.held_out import held_out_loss
 from sarnb.train.loop import LoopConfig, Share, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.train.precision import resolve_precision
+from sarnb.train.processes import processes
 from sarnb.train.shards import sharding
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
@@ -50,7 +50,7 @@ class FinetuneConfig:
     lr_unet_full: float = 2e-4  # full UNet
     lr_unet_scratch: float = 4e-4  # UNet from random weights
     lr_unet_lora: float = 1e-3
-    lr_text_full: float = 3e-5
+    lr_text_full: float = 1e-4
     lr_text_lora: float = 3e-4
     lr_token: float = 5e-3
     warmup_steps: int = 0  # linear rise of all rates
@@ -216,7 +216,7 @@ def finetune(
     modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
     for name, part in components(pipe).items():
         if name not in modules:  # those that train are moved by accelerate
-            part.to(PartialState().device)
+            part.to(processes().device)
     latents = cache_latents(pipe, data.images, cache)
     captions = captions_of(data, strategy.token)
     if prior is not None:

@@ -69,7 +69,8 @@ class FoundationRecipe:
     vae_rates: tuple[float, ...] = (4e-4,)
     vae_kl: float = 5e-5
     vae_perceptual: float = 0.03
-    decoder_steps: int = 1_500  # then the decoder alone, against a discriminator: the latents stay
+    latent_balance: float = 0.5  # of the latents' variances: 0 all alike, 1 as their channels weigh in the pixels
+    decoder_steps: int = 0  # then the decoder alone, against a discriminator: the latents stay; 0: not done
     decoder_rate: float = 3e-4
     decoder_adversarial: float = 0.1
     vocabulary: int = 1_400  # tokens
@@ -77,7 +78,7 @@ class FoundationRecipe:
     text_rates: tuple[float, ...] = (1e-3, 5e-4)
     text_contrary: tuple[int, ...] = (0, 1)  # captions wrong in one fact (count, relation) that each image meets
     text_batch: int = 64
-    unet_steps: tuple[int, ...] = (1_600, 2_800)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
+    unet_steps: tuple[int, ...] = (4_400, 600, 2_700)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
     unet_rate: float = 4e-4
     unet_ema: float = 0.999
@@ -131,8 +132,9 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
             vae, scenes, textures, loop, out / f"vae-{cycle}",
             batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features, scene_share=recipe.vae_scenes,
         )
-    fold_latent_statistics(vae, scenes[:512])
-    decoder_stage(recipe, vae, scenes, textures, out, features)
+    fold_latent_statistics(vae, scenes[:512], recipe.latent_balance)
+    if recipe.decoder_steps:
+        decoder_stage(recipe, vae, scenes, textures, out, features)
     return vae
 
 
@@ -279,7 +281,7 @@ def export_foundation(
     copy.deepcopy(judge).half().save(staging / "judge")
     (staging / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
     (staging / "curves").mkdir()
-    for stage in STAGES:
+    for stage in (stage for stage in STAGES if list(runs.glob(f"{stage}*/history.csv"))):
         stage_history(runs, stage).to_csv(staging / "curves" / f"{stage}.csv", index=False)
     (staging / "README.md").write_text(foundation_card(asdict(recipe), staging / "curves"))
     shutil.rmtree(folder, ignore_errors=True)

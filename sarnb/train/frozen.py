@@ -14,14 +14,14 @@ from sarnb.train.precision import resolve_precision
 class Frozen:
     """The parts of a training that stay as they are, made small while its steps run.
 
-    The frozen weights of linear layers in ``used`` are held in bf16 where ``precision`` resolves to it. Autocast rounds them so
-    at every call, so nothing that is computed under it changes; all else (normalisations, convolutions, embeddings) stays.
-    Networks in ``idle``, which no step calls, wait in the CPU's memory. Afterwards all is what it was, to the bit.
+    The frozen weights of linear layers in ``used`` are held in bf16 where ``precision`` resolves to it. Autocast rounds
+    them so at every call, so nothing that is computed under it changes; all else (normalisations, convolutions,
+    embeddings) stays. Networks in ``idle``, which no step calls, wait in the CPU's memory. Afterwards all is what it was, to the bit.
     """
 
     def __init__(self, used: nn.Module, idle: Iterable[nn.Module], precision: str) -> None:
-        layers = [layer for layer in used.modules() if isinstance(layer, nn.Linear)]
-        frozen = [p for layer in layers for p in layer.parameters(recurse=False) if not p.requires_grad and p.dtype == torch.float32]
+        own = [p for layer in used.modules() if isinstance(layer, nn.Linear) for p in layer.parameters(recurse=False)]
+        frozen = [p for p in own if not p.requires_grad and p.dtype == torch.float32]
         self.weights = frozen if resolve_precision(precision) == "bf16" else []
         self.places = [(module, module.device) for module in idle]
         self.kept: list[Tensor] = []

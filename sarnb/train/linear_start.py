@@ -3,8 +3,8 @@
 An autoencoder whose residual blocks start as the identity is linear up to its last normalisations: a chain of
 convolutions, here called the skeleton. The skeleton's weights can be computed. The encoder gets the principal components
 of 8 x 8 px blocks, level by level. The decoder gets, level by level, the least-squares estimate of what the encoder had
-there. A short descent of the mean squared error then fits both to each other. From a random start the same network needs
-an hour of training to get as far.
+there. A short descent of the mean squared error then fits both to each other. A like network that started at random was
+still four decibels behind this one after half an hour of training.
 """
 
 from __future__ import annotations

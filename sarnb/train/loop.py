@@ -254,7 +254,7 @@ def _start(
     plugin, empty = sharding(), {}
     if plugin is not None:
         if config.optimizer != "adamw":
-            raise InputError(f'optimizer is "{config.optimizer}", which does not work on weights that FSDP shares out; choose "adamw"')
+            raise InputError(f'optimizer is "{config.optimizer}", which cannot work on weights that FSDP shares out; choose "adamw"')
         before = _named(modules)
         empty = shard(modules, plugin, accelerator)
         after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}

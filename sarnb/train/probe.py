@@ -34,7 +34,9 @@ def wording_errors(
     for kind, cache in latents.items():
         for wording, texts in captions.items():
             if len(texts) != len(cache.mean):
-                raise InputError(f"probe: {len(cache.mean)} {kind} images but {len(texts)} captions in wording {wording}; give one each")
+                raise InputError(
+                    f"probe: {len(cache.mean)} {kind} images but {len(texts)} captions in wording {wording}; give one each"
+                )
             errors = held_out_errors(pipe, cache, texts, timesteps, batch_size, precision)
             for (scene, column), error in np.ndenumerate(errors):
                 rows.append((kind, wording, scene, int(timesteps[column]), float(error)))

@@ -23,7 +23,9 @@ TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 Pieces = Iterable[dict[str, Tensor]]
 
 
-def stored_rows(path: Path, make: Callable[[], Pieces], count: int, about: dict[str, str] | None = None) -> dict[str, Tensor]:
+def stored_rows(
+    path: Path, make: Callable[[], Pieces], count: int, about: dict[str, str] | None = None
+) -> dict[str, Tensor]:
     """The tensors of ``path``, mapped; made and written first where the file is missing or damaged.
 
     ``make()`` gives pieces {name: [b, ...]} whose rows add up to ``count``; no two are in memory at once. Of several

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from sarnb.errors import InputError
 
@@ -25,26 +27,33 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
     """What ``accelerate launch`` was told of FSDP, or None. Raises ``InputError`` for the first version of FSDP."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
-    plugin = FullyShardedDataParallelPlugin()
-    if plugin.fsdp_version != 2:
-        raise InputError(f"accelerate's configuration says fsdp_version {plugin.fsdp_version}; set fsdp_version: 2")
-    return plugin
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise InputError(f"accelerate's configuration says fsdp_version {version}; set fsdp_version: 2")
+    return FullyShardedDataParallelPlugin()
 
 
-def shard(modules: dict[str, nn.Module], plugin: FullyShardedDataParallelPlugin, accelerator: Accelerator) -> dict[str, nn.Module]:
+def shard(
+    modules: dict[str, nn.Module], plugin: FullyShardedDataParallelPlugin, accelerator: Accelerator
+) -> dict[str, nn.Module]:
     """Share out the weights of ``modules`` in place; their empty twins on the meta device, for ``gathered``.
 
     The parts of the classes in the configuration's ``fsdp_transformer_layer_cls_to_wrap`` are gathered one at a time: blocks
     that are called as a whole, for within them adapters read the weights of their layers directly.
     """
+    # Text encoders hand out views of what they computed; nobody writes into them, which is what torch warns of.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    empty = {}
+    blocks, empty = plugin.transformer_cls_names_to_wrap or (), {}
     for name, module in modules.items():
         shells = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
         empty[name] = copy.deepcopy(module, shells)
-        for part in [part for part in module.modules() if type(part).__name__ in (plugin.transformer_cls_names_to_wrap or ())]:
+        for part in [part for part in module.modules() if type(part).__name__ in blocks]:
             fully_shard(part, mesh=mesh)
         fully_shard(module, mesh=mesh)
+        for part in module.modules():  # transformers looks up by class which outputs it hands out; FSDP makes new classes
+            if getattr(part, "_can_record_outputs", None):
+                _CAN_RECORD_REGISTRY[part] = part._can_record_outputs
     return empty
 
 

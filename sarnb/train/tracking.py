@@ -22,4 +22,4 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in known:
             raise InputError(f"unknown tracker {name!r}; choose one of {', '.join(known)}")
         if name not in installed:
-            raise InputError(f"tracker {name!r} needs its package, which is not installed; pip install {name}, or leave it out")
+            raise InputError(f"tracker {name!r} needs its package, which is not installed; pip install {name}, or drop it")

@@ -135,15 +135,21 @@ def pretrain_vae(
 
 
 @torch.no_grad()
-def fold_latent_statistics(vae: AutoencoderKL, images: np.ndarray) -> None:
-    """Give each latent channel zero mean and unit variance over ``images``, by changing the two 1x1 convolutions.
+def fold_latent_statistics(vae: AutoencoderKL, images: np.ndarray, balance: float = 0.0) -> None:
+    """Give each latent channel zero mean over ``images`` and a chosen variance, by changing the two 1x1 convolutions.
 
-    z' = (z - m) / s goes into ``quant_conv``, its inverse into ``post_quant_conv``; reconstructions stay the same.
-    (diffusers can hold m and s in the configuration, but its SDXL pipeline reads them for four channels only.)
+    The standard deviation becomes (w / max w)^balance with the channel's weight w in the picture (``channel_weights``):
+    unit variance for 0, the proportions of the pixels for 1. Between them, noise drowns fine detail before layout, and
+    sampling settles layout first, as with pixels (see Skorokhodov et al. 2025, arXiv 2502.14831, on the spectrum of
+    latents). z' = (z - m) / s goes into ``quant_conv``, its inverse into ``post_quant_conv``; reconstructions stay the
+    same. (diffusers can hold m and s in the configuration, but its SDXL pipeline reads them for four channels only.)
     """
     means, stds = encode_posterior(vae, images)
     mean = means.mean(dim=(0, 2, 3))
     scale = (means.var(dim=(0, 2, 3)) + stds.pow(2).mean(dim=(0, 2, 3))).sqrt()
+    if balance:
+        weights = channel_weights(vae, means[:32], scale)
+        scale = scale / (weights / weights.max()) ** balance
     channels = len(mean)
     quant, post = vae.quant_conv, vae.post_quant_conv
     post.bias += post.weight[:, :, 0, 0] @ mean
@@ -151,3 +157,17 @@ def fold_latent_statistics(vae: AutoencoderKL, images: np.ndarray) -> None:
     quant.weight[:channels] /= scale.view(-1, 1, 1, 1)
     quant.bias[:channels] = (quant.bias[:channels] - mean) / scale
     quant.bias[channels:] -= 2 * scale.log()
+
+
+@torch.no_grad()
+def channel_weights(vae: AutoencoderKL, latents: Tensor, scale: Tensor) -> Tensor:
+    """How much each channel moves the picture [C]: rms change of the pixels for noise of a third of the channel's ``scale`` [C].
+
+    latents [N, C, h, w], not normalised; the noise is fixed.
+    """
+    picture, generator, changes = vae.decode(latents).sample, torch.Generator().manual_seed(0), []
+    for channel, size in enumerate(scale / 3):
+        moved = latents.clone()
+        moved[:, channel] += size * torch.randn(moved[:, channel].shape, generator=generator).to(moved)
+        changes.append((vae.decode(moved).sample - picture).pow(2).mean().sqrt())
+    return torch.stack(changes)

@@ -5,19 +5,16 @@ Everything random is a function of (seed, step): which images, which crops of th
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import PartialState
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -25,16 +22,18 @@ from torch.func import functional_call
 from sarnb.data.dataset import load_set
 from sarnb.data.files import METADATA
 from sarnb.errors import DivergedError, InputError
-from sarnb.model.export import RECORD, foundation_fingerprint, read_record, save_trained
+from sarnb.model.export import foundation_fingerprint, read_record, save_trained
 from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
 from sarnb.model.strategy import Strategy, prepare, seeded
 from sarnb.train.cache import content_key
 from sarnb.train.features import NETWORKS
 from sarnb.train.finetune import FinetuneResult
-from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
+from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.train.precision import autocast, resolve_precision
+from sarnb.train.processes import processes
 from sarnb.train.vae import PatchDiscriminator, random_crops
+from sarnb.train.vae_config import VaeConfig
 from sarnb.train.vae_losses import (
     CollapseWatch,
     LossRecipe,
@@ -48,64 +47,6 @@ from sarnb.train.vae_losses import (
 
 CROPS, POSTERIOR, DISCRIMINATOR = 41, 42, 5  # streams of random numbers
 HISTORY, TRAINING = "history.csv", ".training-"
-
-
-@dataclass(frozen=True)
-class VaeConfig:
-    """How to fine-tune the autoencoder."""
-
-    steps: int  # optimiser steps
-    batch_size: int = 8  # crops a step
-    crop: int = 64  # px, a multiple of the autoencoder's downsampling
-    losses: str = "l1+histogram+spectrum+grey+kl"  # see parse_recipe
-    adversarial_start: float = 0.2  # share of the run after which the discriminator joins
-    seed: int = 0  # of everything random
-    lr_vae_lora: float = 2e-3
-    lr_vae_full: float = 5e-4  # full weights, of the decoder or of all
-    lr_discriminator: float = 1e-3
-    warmup_steps: int = 0  # linear rise of all rates
-    schedule: str = "constant"  # or "cosine"
-    weight_decay: float = 0.0
-    ema_decay: float = 0.0  # moving average of the weights; 0 is none
-    max_grad_norm: float = 1.0
-    accumulate: int = 1  # micro-batches a step
-    gradient_checkpointing: bool = False  # activations are computed twice instead of stored
-    optimizer: str = "adamw"
-    held_out_images: int = 16  # validation images of the held-out loss
-    collapse_level: float = 0.02  # a discriminator's loss below it, ...
-    collapse_patience: int = 40  # ... for so many steps on end, stops the run
-    checkpoint_every: int = 200
-    validate_every: int = 0
-    log_every: int = 10
-    precision: str = "auto"  # "auto", "fp32" or "bf16"
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop", "held_out_images", "collapse_patience", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("lr_vae_lora", "lr_vae_full", "lr_discriminator"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give a positive number")
-        parse_recipe(self.losses, self.adversarial_start)
-
-    @classmethod
-    def of(cls, profile: Any, seed: int | None = None) -> VaeConfig:
-        """What a profile says of it: its values named ``vae_...``, and those of the same names as here."""
-        names = {field.name for field in dataclasses.fields(cls)} - {"seed", "steps", "batch_size", "precision"}
-        values = {name: getattr(profile, name) for name in names if hasattr(profile, name)}
-        values |= {name: getattr(profile, f"vae_{name}") for name in names if hasattr(profile, f"vae_{name}")}
-        values["warmup_steps"] = min(profile.warmup_steps, profile.vae_steps // 4)
-        seed = profile.train_seeds[0] if seed is None else seed
-        return cls(steps=profile.vae_steps, batch_size=profile.vae_batch, seed=seed, **values)
-
-    def rate(self, strategy: Strategy) -> float:
-        """Peak learning rate of the autoencoder under ``strategy``."""
-        return self.lr_vae_lora if strategy.vae.startswith("lora") else self.lr_vae_full
-
-    def loop(self) -> LoopConfig:
-        """The part that the training loop reads."""
-        names = {field.name for field in dataclasses.fields(LoopConfig)}
-        return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
 
 
 class RoundTrip(nn.Module):
@@ -152,7 +93,7 @@ def finetune_vae(
         raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
     _check_images(pipe.vae, images, config.crop)
     recipe = parse_recipe(config.losses, config.adversarial_start)
-    features = {name: NETWORKS[name]().to(pipe.vae.device) for name in NETWORKS if name in recipe.weights}
+    features = {name: NETWORKS[name]() for name in NETWORKS if name in recipe.weights}
     record = _record(pipe, strategy, images, config)
     reset_peak_memory()
     trained = prepare(pipe, strategy, config.seed)["vae"]
@@ -205,10 +146,10 @@ def training_loss(
         pixels = to_pixels(crops).to(vae.device)
         noise = share.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
         decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
-        parts = reconstruction_terms(recipe.weights, pixels, decoded, features)
+        parts = reconstruction_terms(recipe.weights, pixels, decoded, _beside(vae, features))
         total = sum(recipe.weights[name] * value for name, value in parts.items())
         if "kl" in recipe.weights:
-            parts["kl"] = kl_to_unit_normal(mean, log_variance)
+            parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
         parts["loss"] = total + recipe.weights.get("kl", 0.0) * parts.get("kl", 0.0)
         if recipe.adversarial:
             parts |= {name: total.new_zeros(()) for name in ("discriminator", "adaptive")}
@@ -246,7 +187,7 @@ def held_out_loss(
         pixels = to_pixels(images[start : start + config.batch_size]).to(vae.device)
         with autocast(config.precision):
             decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample
-            parts = reconstruction_terms(recipe.weights, pixels, decoded, features)
+            parts = reconstruction_terms(recipe.weights, pixels, decoded, _beside(vae, features))
         total += len(pixels) * float(sum(recipe.weights[name] * value for name, value in parts.items()))
     return total / len(images)
 
@@ -267,18 +208,23 @@ def train_vae(
         pass  # not there, or not whole: it is trained
     training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
     result = finetune_vae(pipe, strategy, images, config, training, val)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
         os.replace(training / HISTORY, out / HISTORY)
         for folder in out.glob(f"{TRAINING}*"):
             shutil.rmtree(folder)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return result.history, result.cost
 
 
 def downsampling(vae: AutoencoderKL) -> int:
     """Pixels a latent cell, along each axis."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def _beside(vae: AutoencoderKL, features: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The feature networks on the device to which the loop has moved the autoencoder."""
+    return {name: network.to(vae.device) for name, network in features.items()}
 
 
 def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:

@@ -17,13 +17,26 @@ from sarnb.errors import InputError
 from sarnb.world.captions import number_words
 
 OBJECTS: tuple[str, ...] = (
-    "aircraft", "blocks", "bridges", "buildings", "houses", "parcels", "piers", "runways", "sheds", "ships", "tanks",
+    "aircraft",
+    "blocks",
+    "bridges",
+    "buildings",
+    "houses",
+    "parcels",
+    "piers",
+    "runways",
+    "sheds",
+    "ships",
+    "tanks",
 )
 """Plural names of what scenes count."""
 COUNT_RATIO = 1.5  # a wrong count is at least so many times larger or smaller, for an image must be able to tell
 _LADDER = (*range(1, 13), 15, 20, 50, 150)  # one number for each wording of a count
 _RANGES = {number_words(n, "").strip(): (n, n) for n in range(1, 13)} | {
-    "about fifteen": (13, 17), "about twenty": (18, 24), "dozens of": (25, 99), "over a hundred": (100, 999),
+    "about fifteen": (13, 17),
+    "about twenty": (18, 24),
+    "dozens of": (25, 99),
+    "over a hundred": (100, 999),
 }
 _NAMES = {name.removesuffix("s"): name for name in OBJECTS} | {name: name for name in OBJECTS}
 _COUNT = re.compile(rf"\b({'|'.join(_RANGES)}) ({'|'.join(sorted(_NAMES, key=len, reverse=True))})\b")
@@ -81,7 +94,9 @@ def _line(start: str) -> str:
 
 
 _MAKERS: dict[str, Callable[[str, np.random.Generator], str]] = {
-    "side": _wrong_side, "count": _wrong_count, "relation": _wrong_relation,
+    "side": _wrong_side,
+    "count": _wrong_count,
+    "relation": _wrong_relation,
 }
 FACTS: tuple[str, ...] = tuple(_MAKERS)
 """What a contrary may be wrong in."""

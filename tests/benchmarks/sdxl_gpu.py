@@ -161,8 +161,8 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     peak = wish.peak_tflops or next((value for name, value in PEAKS.items() if name in device), None)
     size = TINY if wish.tiny else SDXL
-    about = {"date": datetime.date.today().isoformat(), "device": device, "torch": torch.__version__, "model": "miniature" if wish.tiny else "SDXL",
-             "side_px": size.side, "precision": resolve_precision()}
+    about = {"date": datetime.date.today().isoformat(), "device": device, "torch": torch.__version__,
+             "model": "miniature" if wish.tiny else "SDXL", "side_px": size.side, "precision": resolve_precision()}
     table, path = pd.DataFrame(), wish.folder / "sdxl_gpu.csv"
     wish.folder.mkdir(parents=True, exist_ok=True)
     earlier = pd.read_csv(path) if path.exists() else pd.DataFrame()

@@ -22,6 +22,7 @@ import sarnb.train.finetune as module
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, finetune
+from sarnb.train.processes import processes
 from sarnb.train.rows import stored_rows
 
 CONFIG = FinetuneConfig(steps=12, batch_size=4, precision="fp32", ema_decay=0.9, warmup_steps=4, schedule="cosine", held_out_images=2,
@@ -100,6 +101,7 @@ def work(rank: int, port: int, environment: dict[str, str], name: str, out: Path
     module.step_draw, cache.encode_posterior = ending, noted
     out.mkdir(parents=True, exist_ok=True)
     pipe = train_together(name, out)
+    assert processes().num_processes == 2
     if rank == 0:
         save_file(all_weights(pipe), out / "weights.safetensors")
     torch.distributed.destroy_process_group()

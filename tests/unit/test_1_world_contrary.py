@@ -14,9 +14,15 @@ from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
 RADAR = SimpleNamespace(band="X", look="left", incidence_deg=40.0, resolution_m=(2.0, 2.0))
 WORDS = {  # the numbers that a wording of a count may mean, written out independently of the code
-    **{word: range(n, n + 1) for n, word in enumerate(
-        "one two three four five six seven eight nine ten eleven twelve".split(), start=1)},
-    "about fifteen": range(13, 18), "about twenty": range(18, 25), "dozens of": range(25, 100), "over a hundred": range(100, 10**6)}
+    **{
+        word: range(n, n + 1)
+        for n, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)
+    },
+    "about fifteen": range(13, 18),
+    "about twenty": range(18, 25),
+    "dozens of": range(25, 100),
+    "over a hundred": range(100, 10**6),
+}
 
 
 def scene_captions(modality):
@@ -52,7 +58,10 @@ def test_a_contrary_is_false_of_the_scene_in_its_one_fact(modality):
             if fact == "relation":
                 told = [re.sub(r"\b(?:and|with) ", "", relation) for relation in scene.relations]
                 assert sum(part in text and part not in wrong for part in told) == 1, (text, wrong)
-                assert re.sub(r"north|south|east|west|-", "", wrong).split()[:3] == re.sub(r"north|south|east|west|-", "", text).split()[:3]
+                assert (
+                    re.sub(r"north|south|east|west|-", "", wrong).split()[:3]
+                    == re.sub(r"north|south|east|west|-", "", text).split()[:3]
+                )
     assert seen["count"] > 20 and seen["relation"] > 20 and (seen["side"] > 100) == (modality == "sar")
 
 

@@ -102,7 +102,8 @@ def test_without_negatives_nothing_changes(tokenizer, tmp_path):
     weights = []
     for number, wrong in enumerate((None, {}, {"of no image": ("a picture",)})):
         encoder = build_dual_encoder(tokenizer, config=SMALL)
-        history = train_clip(encoder, images, captions, LoopConfig(steps=2, precision="fp32"), tmp_path / str(number), batch_size=2, negatives=wrong)
+        config, out = LoopConfig(steps=2, precision="fp32"), tmp_path / str(number)
+        history = train_clip(encoder, images, captions, config, out, batch_size=2, negatives=wrong)
         weights.append(torch.cat([value.flatten() for value in encoder.state_dict().values()]))
         assert "contrary_r1" not in history
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])

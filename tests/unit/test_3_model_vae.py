@@ -69,11 +69,12 @@ def test_autoencoder_and_noise_predictor_do_not_train_in_one_strategy():
 
 def test_lora_trains_the_sum_of_rank_times_inputs_and_outputs():
     layers = adaptable_layers(tiny_pipeline().vae)
-    rank = 2
-    expected = sum(rank * (layer.weight.numel() // layer.weight.shape[0] + layer.weight.shape[0]) for layer in layers.values())
+    shapes = [layer.weight.shape for layer in layers.values()]
+    expected = sum(2 * (shape.numel() // shape[0] + shape[0]) for shape in shapes)
     groups = prepare(tiny_pipeline(), find_strategy("vae-lora-r2"))
     assert sum(p.numel() for p in groups["vae"]) == expected
-    assert any(".attentions." in name for name in layers) and any(name.endswith("conv_shortcut") for name in adaptable_layers(sdxl_vae_meta()))
+    assert any(".attentions." in name for name in layers)
+    assert any(name.endswith("conv_shortcut") for name in adaptable_layers(sdxl_vae_meta()))
 
 
 def sdxl_vae_meta() -> AutoencoderKL:
@@ -154,7 +155,9 @@ def test_a_written_autoencoder_is_plain_and_carries_its_record(tmp_path):
     strategy = find_strategy("vae-lora-decoder-r2")
     pipe, _ = shaken(strategy)
     wanted = decoded(pipe.vae)
-    write_vae(merge_adapters(pipe.vae), {"strategy": {"name": strategy.name, "vae": strategy.vae}}, tmp_path, "# card\n")
+    write_vae(merge_adapters(pipe.vae), {"strategy": {"name": strategy.name, "vae": strategy.vae}}, tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert 'AutoencoderKL.from_pretrained(HERE + "/vae")' in card and "apply_lora" not in card
     torch.testing.assert_close(decoded(load_vae(tmp_path)), wanted, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(decoded(AutoencoderKL.from_pretrained(tmp_path, subfolder="vae")), wanted, atol=1e-4, rtol=1e-4)
 

@@ -47,7 +47,9 @@ def test_sdxl_itself_asks_for_a_card(script, tmp_path, capsys):
     assert "there is none; give --tiny" in capsys.readouterr().err
 
 
-def test_lora_costs_two_thirds_of_full_training(script):
-    """Backward through the activations costs as much as forward, through the weights as much again; LoRA skips the last."""
+def test_lora_costs_less_than_two_thirds_of_full_training(script):
+    """Backward costs as much as forward through the activations and as much again through the weights. LoRA skips the
+    latter, and the former below its first layer.
+    """
     full, lora = (script.step_flops(script.TINY, name) for name in ("unet-full", "unet-lora-r1"))
-    assert 0.62 < lora / full < 0.78
+    assert 1 / 2 < lora / full < 2 / 3

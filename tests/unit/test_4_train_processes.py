@@ -44,10 +44,10 @@ def train_by_two(kind: str, name: str, out: Path, dies_at: int = -1) -> list[int
     return [worker.exitcode for worker in workers]
 
 
-@pytest.mark.parametrize("kind, name", [("ddp", "hybrid-r4"), ("fsdp", "hybrid-r4"), ("fsdp", "unet-lora-r4")])
-def test_two_processes_train_as_one(kind, name, tmp_path):
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(kind, tmp_path):
     """AdamW divides by the gradient's size, so its first steps amplify the rounding of sums in another order a little."""
-    alone, two = tmp_path / "one", tmp_path / "two"
+    name, alone, two = "hybrid-r4", tmp_path / "one", tmp_path / "two"
     if kind == "fsdp":  # and resume from whole weights
         assert train_by_two(kind, name, two, dies_at=3) == [3, 3] and (two / NAME).exists()
     assert train_by_two(kind, name, two) == [0, 0]
@@ -61,7 +61,8 @@ def test_two_processes_train_as_one(kind, name, tmp_path):
     # One checkpoint is as good as the other: whole tensors under the same names.
     shapes = [{key: value.shape for key, value in load_file(out / NAME).items()} for out in (alone, two)]
     assert shapes[0] == shapes[1]
-    assert len(set((two / "encoded").read_text().split())) == 1  # one process made the cache, the other waited for it
+    # Each cache, of training and held-out images, was made once: by one process, for which the other waited.
+    assert len((two / "encoded").read_text().split()) == 2
 
 
 @pytest.mark.parametrize("kind, distributed", [("ddp", "MULTI_GPU"), ("fsdp", "FSDP")])

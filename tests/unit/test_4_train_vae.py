@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
@@ -11,6 +12,7 @@ from sarnb.train.vae import (
     PatchDiscriminator,
     VaeLossWeights,
     autoencoder_losses,
+    channel_weights,
     fold_latent_statistics,
     mixed_crops,
     pretrain_vae,
@@ -61,6 +63,35 @@ def test_folding_gives_unit_latents_and_the_same_pictures():
     torch.testing.assert_close(mean.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
     total = mean.var(dim=(0, 2, 3)) + std.pow(2).mean(dim=(0, 2, 3))
     torch.testing.assert_close(total, torch.ones(4), atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_balanced_folding_gives_each_channel_the_spread_of_its_weight():
+    vae, images = small_vae(), pictures()
+    before = vae.decode(vae.encode(to_pixels(images)).latent_dist.mean).sample
+    fold_latent_statistics(vae, images)
+    means, _ = encode_posterior(vae, images)
+    weights = channel_weights(vae, means, torch.ones(4))
+    fold_latent_statistics(vae, images, balance=1.0)
+    mean, std = encode_posterior(vae, images)
+    spread = (mean.var(dim=(0, 2, 3)) + std.pow(2).mean(dim=(0, 2, 3))).sqrt()
+    torch.testing.assert_close(spread, weights / weights.max(), atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(vae.decode(vae.encode(to_pixels(images)).latent_dist.mean).sample, before, atol=1e-4, rtol=1e-4)
+    again = channel_weights(vae, mean, torch.full((4,), 0.3))  # as heavy as it is wide: equal noise now moves pixels equally
+    assert (again.max() / again.min()) < 1.2
+
+
+@torch.no_grad()
+def test_weight_of_a_channel_is_that_of_its_gain():
+    vae = small_vae()
+    for factor in (1.0, 3.0):
+        vae.post_quant_conv.weight.zero_()
+        for channel in range(4):
+            vae.post_quant_conv.weight[channel, channel] = factor if channel == 2 else 0.0
+        weights = channel_weights(vae, torch.zeros(2, 4, 4, 4), torch.full((4,), 0.01))
+        assert weights.argmax() == 2 and weights[[0, 1, 3]].max() == 0
+        first = weights[2] if factor == 1.0 else first
+    assert weights[2] == pytest.approx(3 * float(first), rel=0.1)  # small noise passes the network linearly
 
 
 def test_crops_are_parts_of_their_own_picture():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 from dataclasses import replace
 
+import lives
 import numpy as np
 import pytest
 import torch
@@ -22,7 +22,8 @@ from sarnb.train import vae_finetune
 from sarnb.train.cache import LatentCache, cache_latents
 from sarnb.train.checkpoint import NAME
 from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
-from sarnb.train.vae_finetune import VaeConfig, finetune_vae, held_out_loss, step_crops, train_vae
+from sarnb.train.vae_config import VaeConfig
+from sarnb.train.vae_finetune import finetune_vae, held_out_loss, step_crops, train_vae
 from sarnb.train.vae_losses import parse_recipe
 
 IMAGES = tiny_set(8).images
@@ -45,12 +46,11 @@ def test_training_moves_what_the_strategy_says_and_lowers_the_held_out_loss(stra
     assert not any(p.requires_grad for p in pipe.vae.parameters()) and not pipe.vae.training
 
 
-@pytest.mark.parametrize("strategy", [DECODER, LORA], ids=lambda s: s.name)
-def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(strategy, tmp_path):
+def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path, strategy=LORA):
     config = replace(CONFIG, ema_decay=0.9)
     whole = tiny_pipeline()
     finetune_vae(whole, strategy, IMAGES, config, tmp_path / "whole")
-    process = multiprocessing.get_context("forkserver").Process(target=vae_lives.die_at, args=(3, strategy, config, tmp_path / "cut"))
+    process = lives.PROCESSES.Process(target=vae_lives.die_at, args=(3, strategy, config, tmp_path / "cut"))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and (tmp_path / "cut" / NAME).exists()

@@ -7,8 +7,15 @@ import pytest
 from scipy.stats import binomtest
 
 from sarnb.errors import InputError
-from sarnb.metrics.calibration import (calibrate, calibration_error, class_probabilities, fit_scale, log_loss, reliability,
-                                       wilson)
+from sarnb.metrics.calibration import (
+    calibrate,
+    calibration_error,
+    class_probabilities,
+    fit_scale,
+    log_loss,
+    reliability,
+    wilson,
+)
 
 
 def drawn(scale: float, count: int, seed: int = 0):

@@ -104,6 +104,18 @@ def test_memorised_finds_the_copies() -> None:
     assert index[:3].tolist() == [0, 1, 2] and similarity[:3].min() > 0.9
 
 
+def test_duplicated_finds_every_copy_and_its_source_and_nothing_else() -> None:
+    rng = np.random.default_rng(4)
+    real, fake = (rng.integers(0, 256, (count, 64, 64)).astype(np.uint8) for count in (80, 20))
+    fake[10:13] = np.clip(fake[:3] + rng.normal(0, 20, (3, 64, 64)), 0, 255).astype(np.uint8)
+    views = [distribution.thumbnails(stack) for stack in (fake, real)]
+    found = distribution.duplicated(*views)
+    assert np.flatnonzero(found).tolist() == [0, 1, 2, 10, 11, 12]
+    assert not distribution.duplicated(views[1], views[1]).any(), "real images are no duplicates by their own measure"
+    with pytest.raises(InputError, match="at least 2"):
+        distribution.duplicated(views[0][:1], views[1])
+
+
 def test_thumbnails_are_unit_vectors_and_survive_black() -> None:
     images = np.random.default_rng(1).integers(0, 256, (2, 40, 33)).astype(np.uint8)
     np.testing.assert_allclose(np.linalg.norm(distribution.thumbnails(images), axis=1), 1)

@@ -14,7 +14,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, combine, evaluate, halves, left_out
-from sarnb.metrics.measured import measure
+from sarnb.metrics.measured import join, measure
 
 CLASSES = {"city": ("seen", 60.0), "forest": ("seen", 30.0), "airport": ("unseen", 15.0)}
 
@@ -131,6 +131,21 @@ def test_a_copied_training_set_is_noticed() -> None:
     real, train = (replace(speckle_set(4), images=stack) for stack in pictures)
     copied = evaluate("copy", 0, real, train, resamples=5, train=train)
     assert (copied[copied["metric"] == "memorised_fraction"]["value"] == 1).all()
+
+
+def test_measured_parts_join_to_the_whole_and_subsets_are_those_of_the_images() -> None:
+    images, judge = speckle_set(3), MeanJudge()
+    whole = measure(images, judge)
+    joined = join(measure(images.subset([k]), judge, minimum=1) for k in range(len(images)))
+    some = [4, 0, 7]
+    for one, other in ((joined, whole), (whole.subset(some), measure(images.subset(some), judge))):
+        assert (one.size, one.labels, one.looks, one.captions) == (other.size, other.labels, other.looks, other.captions)
+        for name in ("histograms", "descriptors", "enl", "side_features", "thumbnails", "features", "caption_features"):
+            np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-7, err_msg=name)
+    with pytest.raises(InputError, match="join"):
+        join([whole, measure(images)])
+    with pytest.raises(InputError, match="join"):
+        join([])
 
 
 def test_halves() -> None:

@@ -12,8 +12,12 @@ from tiny import tiny_set
 from sarnb.errors import InputError
 from sarnb.metrics.facts import agreement_table, fact_scores, kappa
 
-TEXTS = (("a city, illuminated from the left", "a city"), ("a harbour with two ships", "a harbour with three piers and one ship"),
-         ("a forest",), ("a river flowing east to west, illuminated from the right",))
+TEXTS = (
+    ("a city, illuminated from the left", "a city"),
+    ("a harbour with two ships", "a harbour with three piers and one ship"),
+    ("a forest",),
+    ("a river flowing east to west, illuminated from the right",),
+)
 
 
 class WordJudge:

@@ -16,6 +16,7 @@ from sarnb.metrics.judging import (
     COSINE,
     LOOK,
     RETRIEVAL,
+    aims_table,
     class_similarity,
     confusion,
     judge_images,
@@ -24,6 +25,7 @@ from sarnb.metrics.judging import (
     look_scores,
     pair_cosines,
 )
+from sarnb.metrics.facts import fact_scores
 from sarnb.metrics.semantic import label_prompt
 
 NAMES = ("city", "forest", "airport", "river+forest", "city+coast")
@@ -144,3 +146,27 @@ def test_the_sentences_say_whether_the_judge_may_be_asked():
     always_city = judge_images(Reader(), known_set(mistakes={k: 0 for k in range(20)}))
     bad, _ = judge_table(always_city, None, resamples=20)
     assert value(bad, ACCURACY) == pytest.approx(0.4) and judge_sentences(bad)[-1].startswith("The judge cannot be told from a guess")
+
+
+def test_facts_come_into_the_table_with_the_images_that_were_asked():
+    data = known_set()
+    judged = judge_images(Reader(), data)
+    scores = fact_scores(Reader(), data, judged.images)
+    assert list(scores) == ["side"] and scores["side"].all()
+    scores["side"] = np.where(judged.truth == 0, np.nan, scores["side"])  # no caption of a city tells it
+    table, _ = judge_table(judged, None, 20, 0, scores)
+    rows = table[table["measure"] == "own caption before wrong side"].set_index(["split", "class"])
+    assert rows.loc[("pooled", "all"), ["value", "n", "chance"]].tolist() == [1.0, 16, 0.5]
+    assert ("seen", "city") not in rows.index and rows.loc[("seen", "all"), "n"] == 4
+
+
+def test_aims_are_asked_of_single_classes_only():
+    clean, mixed = known_set(), known_set(mistakes={3: 4, 8: 3})  # both mistakes among the compositions
+    for data in (clean, mixed):
+        judged = judge_images(Reader(), data)
+        looks = look_scores(Reader(), judged, [row["look"] for row in data.rows], "airborne-x")
+        table = aims_table(judged, looks, 20)
+        assert table["value"].tolist() == [1.0, 1.0] and table["n"].tolist() == [12, 12] and set(table["verdict"]) == {"reached"}
+    judged = judge_images(Reader(), known_set(mistakes={0: 1, 5: 1, 10: 1, 15: 1}))  # no city is known
+    table = aims_table(judged, None, 20)
+    assert table["aim"].tolist() == [ACCURACY] and table["value"][0] == pytest.approx(2 / 3) and table["verdict"][0] == "not reached"

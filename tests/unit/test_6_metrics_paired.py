@@ -39,7 +39,10 @@ def test_p_is_the_share_of_all_exchanges():
 
 def test_a_fair_coin_is_called_unfair_as_often_as_promised():
     rng = np.random.default_rng(1)
-    p = [exchange_test(*rng.normal(size=(2, 12, 1)), np.full(12, 1 / 12), lambda means: means[:, 0], 199, k)[1] for k in range(300)]
+    p = [
+        exchange_test(*rng.normal(size=(2, 12, 1)), np.full(12, 1 / 12), lambda means: means[:, 0], 199, k)[1]
+        for k in range(300)
+    ]
     assert 0.05 < np.mean(np.array(p) <= 0.1) < 0.15 and np.mean(p) == pytest.approx(0.5, abs=0.06)
 
 
@@ -50,12 +53,21 @@ def test_equal_images_never_differ():
 
 def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
     real = measure(side_set(0, count=24))
-    runs = {"like": {0: measure(side_set(11))}, "like too": {0: measure(side_set(12))}, "dark": {0: measure(side_set(3, 0.5))}}
+    runs = {
+        "like": {0: measure(side_set(11))},
+        "like too": {0: measure(side_set(12))},
+        "dark": {0: measure(side_set(3, 0.5))},
+    }
     tests = paired_tests(real, runs, None, metrics=("amplitude_kl",), permutations=999)
     told = {(row.first, row.second): row.better for row in tests.itertuples()}
     assert told == {("like", "like too"): "not told apart", ("like", "dark"): "like", ("like too", "dark"): "like too"}
     row = tests[tests["second"] == "dark"].iloc[0]
-    assert row["difference"] < 0 and row["p"] == pytest.approx(0.001) and row["p_holm"] == pytest.approx(0.003) and row["n"] == 12
+    assert (
+        row["difference"] < 0
+        and row["p"] == pytest.approx(0.001)
+        and row["p_holm"] == pytest.approx(0.003)
+        and row["n"] == 12
+    )
     (sentence,) = pair_sentences(tests)
     assert "2 of 3 pairs" in sentence and "like is better than dark" in sentence
 
@@ -66,8 +78,12 @@ def test_pairs_are_of_common_training_seeds_and_of_one_split():
     runs = {"a": {0: parts[0], 1: parts[1]}, "b": {1: parts[2]}, "c": {7: parts[3]}}
     tests = paired_tests(real, runs, None, metrics=("amplitude_kl", "texture_distance", "clip_accuracy"), permutations=50)
     assert {(row.metric, row.first, row.second, row.seeds, row.n) for row in tests.itertuples()} == {
-        ("amplitude_kl", "a", "b", 1, 12), ("texture_distance", "a", "b", 1, 12)}
-    assert paired_tests(real, runs, None, "unseen", permutations=50).empty and paired_tests(real, {"a": runs["a"]}, None).empty
+        ("amplitude_kl", "a", "b", 1, 12),
+        ("texture_distance", "a", "b", 1, 12),
+    }
+    assert (
+        paired_tests(real, runs, None, "unseen", permutations=50).empty and paired_tests(real, {"a": runs["a"]}, None).empty
+    )
 
 
 def test_other_prompts_are_refused():

@@ -30,7 +30,7 @@ def test_change_is_that_of_the_sums_and_its_interval_that_of_the_pairs():
     noisy = old * rng.choice([0.5, 1.1], 40)
     wide = error_change(errors(old, old), {"mixed": errors(noisy, old)}, "radar", "radar", 500, 0).iloc[0]
     assert wide["value"] == pytest.approx(noisy.sum() / old.sum() - 1) and wide["lo"] < wide["value"] < wide["hi"]
-    with pytest.raises(InputError, match="other scenes"):
+    with pytest.raises(InputError, match="other scenes or timesteps"):
         error_change(errors(old, old), {"few": errors(old[:3], old[:3])}, "radar", "radar")
     with pytest.raises(InputError, match="no optical images"):
         error_change(errors(old, old), {"x": errors(old, old)}, "optical", "radar")

@@ -28,7 +28,10 @@ def test_a_strategy_that_is_worse_in_everything_is_surely_last():
     real = part(0)
     runs = {"bad": {0: part(3, 20.0)}, "good": {0: part(1), 1: part(2)}}
     table = rank_table(real, runs, None, metrics=("amplitude_kl", "texture_distance", "clip_accuracy"), resamples=40)
-    assert table["strategy"].tolist() == ["good", "bad"] and table.columns[-2:].tolist() == ["amplitude_kl", "texture_distance"]
+    assert table["strategy"].tolist() == ["good", "bad"] and table.columns[-2:].tolist() == [
+        "amplitude_kl",
+        "texture_distance",
+    ]
     assert table.iloc[1][["average rank", "lo", "hi", "first"]].tolist() == [2.0, 2.0, 2.0, 0.0]
     assert "no other interval reaches it" in rank_sentences(table)[0]
 

@@ -112,14 +112,16 @@ def test_texture_table_keeps_directions_apart():
 
 
 def test_gain_share_by_hand():
-    table = pd.DataFrame({"variant": ["frozen", "half", "full", FLOOR], "amplitude_kl": [1.0, 0.6, 0.2, 0.0], "cv_error": [-0.1, -0.2, -0.3, 0]})
+    names = ["frozen", "half", "full", FLOOR]
+    table = pd.DataFrame({"variant": names, "amplitude_kl": [1.0, 0.6, 0.2, 0.0], "cv_error": [-0.1, -0.2, -0.3, 0]})
     shares = gain_shares(table, "full", "frozen", ("amplitude_kl", "cv_error")).set_index("variant")
     assert shares["amplitude_kl"].to_dict() == pytest.approx({"half": 0.5, "full": 1.0}) and shares["cv_error"].isna().all()
 
 
 def test_score_is_the_geometric_mean_over_the_figures_to_reach():
     goals = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.1, "spectrum_db": 1.0, "glcm_distance": 2 * 0.3}
-    rows = [{"variant": name, **{m: factor * goal for m, goal in goals.items()}, "bias_db": np.nan} for name, factor in (("poor", 4.0), ("good", -0.5))]
+    factors = {"poor": 4.0, "good": -0.5}
+    rows = [{"variant": name, "bias_db": np.nan} | {m: factor * goal for m, goal in goals.items()} for name, factor in factors.items()]
     rows[1]["amplitude_kl"] = 0.02 * 2  # and 0.5 four times
     table = pd.DataFrame([*rows, {"variant": FLOOR, **{m: 0.3 for m in goals}, "bias_db": np.nan}])
     found = score(table)

@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarnb.plots.comparison import failure_sheet, fitted_laws, pair_matrix, pareto_fronts, radar_chart, rank_intervals, sensor_heatmaps
+from sarnb.plots.comparison import (
+    failure_sheet,
+    fitted_laws,
+    pair_matrix,
+    pareto_fronts,
+    radar_chart,
+    rank_intervals,
+    sensor_heatmaps,
+)
 
 matplotlib.use("agg")
 
@@ -32,8 +40,15 @@ def test_ranks_are_drawn_best_on_top():
 
 
 def test_the_pair_matrix_is_antisymmetric():
-    tests = pd.DataFrame({"metric": "amplitude_kl", "first": ["a", "a"], "second": ["b", "c"], "p_holm": [0.0004, 0.3],
-                          "better": ["b", "not told apart"]})
+    tests = pd.DataFrame(
+        {
+            "metric": "amplitude_kl",
+            "first": ["a", "a"],
+            "second": ["b", "c"],
+            "p_holm": [0.0004, 0.3],
+            "better": ["b", "not told apart"],
+        }
+    )
     axis = drawn(pair_matrix(tests, ["a", "b", "c"], 0.05))[0]
     assert sorted(text.get_text() for text in axis.texts if text.get_text()) == [".3", ".3", "<.001", "<.001"]
     values = axis.collections[0].get_array()
@@ -42,26 +57,57 @@ def test_the_pair_matrix_is_antisymmetric():
 
 
 def test_the_web_closes():
-    scores = pd.DataFrame({"strategy": "a", "metric": ["amplitude_kl", "clip_recall", "clip_accuracy"], "score": [0.5, 2.0, -1.0],
-                           "lo": [0.4, 0.9, -1.2], "hi": [0.6, 2.1, -0.9]})
+    scores = pd.DataFrame(
+        {
+            "strategy": "a",
+            "metric": ["amplitude_kl", "clip_recall", "clip_accuracy"],
+            "score": [0.5, 2.0, -1.0],
+            "lo": [0.4, 0.9, -1.2],
+            "hi": [0.6, 2.1, -0.9],
+        }
+    )
     (axis,) = drawn(radar_chart(scores))
     assert axis.lines[0].get_ydata().tolist() == [0.5, 1.25, -0.25, 0.5]
 
 
 def test_the_front_is_filled_and_the_rest_hollow():
-    table = pd.DataFrame({"metric": "clip_accuracy", "cost of": "training [s]", "strategy": ["free", "good", "poor"], "value": [0.2, 0.9, 0.1],
-                          "cost": [0.0, 4.0, 6.0], "dominated by": ["", "", "good"]})
+    table = pd.DataFrame(
+        {
+            "metric": "clip_accuracy",
+            "cost of": "training [s]",
+            "strategy": ["free", "good", "poor"],
+            "value": [0.2, 0.9, 0.1],
+            "cost": [0.0, 4.0, 6.0],
+            "dominated by": ["", "", "good"],
+        }
+    )
     (axis,) = drawn(pareto_fronts(table))
     marks = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
-    assert marks["free"].get_xdata()[0] == 2.0 and marks["poor"].get_markerfacecolor() == "white" and marks["good"].get_markerfacecolor() != "white"
+    assert (
+        marks["free"].get_xdata()[0] == 2.0
+        and marks["poor"].get_markerfacecolor() == "white"
+        and marks["good"].get_markerfacecolor() != "white"
+    )
 
 
 def test_failures_carry_their_class_and_cosine():
-    table = pd.DataFrame({"strategy": ["a", "a", "b"], "rank": [1, 2, 1], "index": [1, 0, 0], "class": ["city", "river", "city"],
-                          "cosine": [-0.2, 0.1, 0.3], "called": ["river", "city", "city"]})
+    table = pd.DataFrame(
+        {
+            "strategy": ["a", "a", "b"],
+            "rank": [1, 2, 1],
+            "index": [1, 0, 0],
+            "class": ["city", "river", "city"],
+            "cosine": [-0.2, 0.1, 0.3],
+            "called": ["river", "city", "city"],
+        }
+    )
     images = {name: np.full((2, 8, 8), [[[9]], [[200]]], np.uint8) for name in "ab"}
     axes = drawn(failure_sheet(table, images))
-    assert axes[0].get_title() == "city\n→ river -0.20" and axes[0].images[0].get_array()[0, 0] == 200 and axes[2].get_title() == "city\n→ city 0.30"
+    assert (
+        axes[0].get_title() == "city\n→ river -0.20"
+        and axes[0].images[0].get_array()[0, 0] == 200
+        and axes[2].get_title() == "city\n→ city 0.30"
+    )
 
 
 def test_laws_are_drawn_over_every_set():
@@ -74,4 +120,6 @@ def test_laws_are_drawn_over_every_set():
 def test_sensors_are_columns():
     table = pd.DataFrame({"strategy": ["a", "a"], "sensor": ["x", "y"], "metric": "amplitude_kl", "value": [0.1, 0.25]})
     (axis,) = drawn(sensor_heatmaps(table, ["amplitude_kl"]))
-    assert [text.get_text() for text in axis.texts] == ["0.1", "0.25"] and [t.get_text() for t in axis.get_xticklabels()] == ["x", "y"]
+    assert [text.get_text() for text in axis.texts] == ["0.1", "0.25"] and [
+        t.get_text() for t in axis.get_xticklabels()
+    ] == ["x", "y"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sarnb.metrics.judging import COLUMNS
-from sarnb.plots.judge import cosine_histogram, matrix, score_bars, training_curve
+from sarnb.plots.judge import cosine_histogram, matrix, reliability_diagram, score_bars, training_curve
 
 matplotlib.use("agg")
 
@@ -32,6 +32,20 @@ def test_the_training_curve_shows_the_level_of_no_knowledge():
     left, right = drawn(training_curve(history, 16))
     assert left.lines[0].get_xydata().tolist() == [[4, 2.7]] and left.lines[0].get_marker() == "o"
     assert left.lines[1].get_ydata()[0] == pytest.approx(math.log(16)) and right.lines[1].get_ydata()[0] == pytest.approx(1 / 16)
+
+
+def test_the_curve_shows_wrong_captions_where_there_were_any():
+    history = pd.DataFrame({"step": [4], "loss": [2.7], "retrieval_r1": [0.1], "contrary_r1": [0.8]})
+    *_, last = drawn(training_curve(history, 16))
+    assert last.lines[0].get_ydata().tolist() == [0.8] and last.lines[1].get_ydata()[0] == 0.5
+
+
+def test_the_reliability_diagram_shows_accuracy_over_certainty():
+    table = pd.DataFrame({"low": [0.3, 0.9], "high": [0.4, 1.0], "certainty": [0.35, 0.96], "accuracy": [0.5, 0.9], "lo": [0.3, 0.8], "hi": [0.7, 0.95], "n": [10, 30]})
+    first, second = drawn(reliability_diagram({"as trained": table, "fitted": table}))
+    assert first.get_title() == "as trained" and [patch.get_height() for patch in second.patches] == [0.25, 0.75]
+    points = next(line for line in first.lines if line.get_marker() == "o")
+    assert points.get_xydata().tolist() == [[0.35, 0.5], [0.96, 0.9]]
 
 
 def test_the_matrix_writes_its_numbers_and_leaves_gaps_white():

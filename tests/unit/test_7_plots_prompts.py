@@ -59,3 +59,16 @@ def test_guidance_curves_hold_means_and_references() -> None:
     lines = axes[0].lines
     np.testing.assert_allclose(lines[0].get_ydata(), [0.15, 0.6])
     assert lines[1].get_ydata()[0] == 0.3 and len(lines) == 3, "class b has no real image, hence no dotted line"
+
+
+def test_wordings_stand_beside_real_radar() -> None:
+    table = pd.DataFrame({"wording": ["nothing", "long"], "read rightly": [0.5, 1.0], "lo": [0.2, 1.0], "hi": [0.8, 1.0], "cv": [0.3, 0.4]})
+    left, right = plots.wording_dots(table, 0.6, 1 / 12).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["nothing", "long"]
+    assert right.lines[0].get_xdata().tolist() == [0.3, 0.4] and right.lines[1].get_xdata()[0] == 0.6
+
+
+def test_each_phrase_has_its_map_and_its_share() -> None:
+    picture, maps = np.zeros((8, 8, 3), np.uint8), {"city": np.full((4, 4), 0.25), "radar image": np.full((4, 4), 0.1)}
+    axes = plots.attention_sheet([picture, picture], [maps, {"city": maps["city"]}], ["a city", "city"]).axes
+    assert axes[1].get_title() == "city\n25.0%" and axes[2].images[0].get_array().max() == 0.1 and not axes[5].images

@@ -33,7 +33,8 @@ def test_sheet_shows_half_the_difference_around_grey():
 
 
 def test_bars_are_the_values_in_percent_where_they_are_relative_with_floor_and_target():
-    table = pd.DataFrame([{"variant": name, **{m: value for m in MEASURES}} for name, value in (("frozen", -0.5), ("lora", 0.2), (FLOOR, 0.1))])
+    values = {"frozen": -0.5, "lora": 0.2, FLOOR: 0.1}
+    table = pd.DataFrame([{"variant": name} | dict.fromkeys(MEASURES, value) for name, value in values.items()])
     figure = measure_bars(table, ("cv_error", "bias_db"), {"bias_db": 0.3})
     first, second = figure.axes
     assert [bar.get_width() for bar in first.patches] == [-50, 20]

@@ -209,8 +209,8 @@ def test_a_broken_notebook_names_itself(tmp_path):
 
 
 def test_parameter_words():
-    assert parse_params(["RATE=1e-4", "RANKS=[4, 8]", "DATA=", "LOOK=left"]) == {"RATE": 1e-4, "RANKS": [4, 8], "DATA": "", "LOOK": "left"}
-    for word in ("rate=1", "RATE", "=1", "A B=1"):
+    assert parse_params(["RATE=1e-4", "ranks=[4, 8]", "DATA=", "LOOK=left"]) == {"RATE": 1e-4, "RANKS": [4, 8], "DATA": "", "LOOK": "left"}
+    for word in ("RATE", "=1", "A B=1", "1A=1"):
         with pytest.raises(InputError, match="write NAME=value"):
             parse_params([word])
 
