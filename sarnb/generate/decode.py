@@ -43,19 +43,19 @@ def read_latents(folder: Path) -> np.ndarray:
         raise InputError(f"{path}: no final latents can be read ({type(error).__name__}); draw the samples again") from error
 
 
-def redraw(samples: ImageSet, vae: AutoencoderKL, name: str, batch_size: int = 16) -> ImageSet:
-    """Samples with the images that another decoder makes of their final latents; kept in ``<samples>/decoded-<name>``.
+def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path, batch_size: int = 16) -> ImageSet:
+    """Samples with the images that another decoder makes of their final latents, written into the folder ``out``.
 
-    What is there already, of the same latents and weights, is read back. Raises ``InputError`` where the latents are missing,
-    of another number than the images, or of other channels than the decoder's.
+    What is there already, of the same latents and weights, is read back. Raises ``InputError`` where the latents are
+    missing, of another number than the images, or of other channels than the decoder's.
     """
-    latents, out = read_latents(samples.root), samples.root / f"decoded-{name}"
+    latents, out = read_latents(samples.root), Path(out)
     if len(latents) != len(samples):
         raise InputError(f"{samples.root}: {len(latents)} latents for {len(samples)} images; draw the samples again")
     if latents.shape[1] != vae.config.latent_channels:
         raise InputError(
-            f"{samples.root}: latents of {latents.shape[1]} channels, the decoder {name} takes {vae.config.latent_channels}; "
-            "give one of the same foundation"
+            f"{samples.root}: latents of {latents.shape[1]} channels, the decoder takes {vae.config.latent_channels}; give one "
+            "of the same foundation"
         )
     stamp = {"latents": content_key(latents), "decoder": fingerprint(vae)}
     try:

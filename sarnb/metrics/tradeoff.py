@@ -10,8 +10,8 @@ import pandas as pd
 from sarnb.errors import InputError
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
-from sarnb.metrics.measured import Measured
-from sarnb.metrics.semantic import Judge, cosine, embed_texts, label_prompt
+from sarnb.metrics.measured import COMPOSITION, Measured
+from sarnb.metrics.semantic import Judge, cosine, embed_texts, label_prompt, zero_shot
 from sarnb.metrics.summary import over_seeds
 
 
@@ -116,7 +116,8 @@ def failures(runs: Mapping[str, Measured], judge: Judge, count: int = 6) -> pd.D
     Each class gives its worst image, and of these the `count` worst are taken, so that one hard class does not fill the row.
 
     Returns:
-        columns strategy, rank (1 = worst), index (of the image), class, cosine, called (the nearest class prompt).
+        columns strategy, rank (1 = worst), index (of the image), class, cosine, called (the nearest class prompt; classes
+        compete with classes, compositions with compositions).
     """
     labels = sorted({label for part in runs.values() for label in part.labels if label})
     if not labels:
@@ -125,7 +126,9 @@ def failures(runs: Mapping[str, Measured], judge: Judge, count: int = 6) -> pd.D
     rows = []
     for name, part in runs.items():
         truth = np.array([labels.index(label) for label in part.labels])
-        own, nearest = cosine(part.features, prompts[truth]), (part.features @ prompts.T).argmax(1)
+        mixed = np.isin(labels, [label for label, group in zip(part.labels, part.groups) if group == COMPOSITION])
+        own = cosine(part.features, prompts[truth])
+        nearest = zero_shot(part.features, prompts, mixed[None] == mixed[truth][:, None])
         worst = [min(np.flatnonzero(truth == index), key=lambda i: own[i]) for index in np.unique(truth)]
         for rank, i in enumerate(sorted(worst, key=lambda i: own[i])[:count], start=1):
             rows.append((name, rank, int(i), part.labels[i], float(own[i]), labels[nearest[i]]))

@@ -37,17 +37,17 @@ def sensor_table(
 
 
 def sensor_sentences(table: pd.DataFrame, own: str) -> list[str]:
-    """For each set and measure, the sensor whose real images it is nearest to, and whether that is the one it was tuned on."""
+    """For each set and measure, the sensor whose real images it is nearest to, and whether it is that of the study."""
     lines = []
     for (name, metric), part in table[table["metric"] != "look_accuracy"].groupby(["strategy", "metric"], sort=False):
         best = part.loc[part["value"].idxmin()]
         there = part[part["sensor"] == own]
         if best["sensor"] == own or there.empty:
             words = (
-                f"nearest to {own}, the sensor of its training" if best["sensor"] == own else f"nearest to {best['sensor']}"
+                f"nearest to {own}, the sensor of the study" if best["sensor"] == own else f"nearest to {best['sensor']}"
             )
         else:
-            words = f"nearer to {best['sensor']} ({best['value']:.3g}) than to {own}, the sensor of its training "
+            words = f"nearer to {best['sensor']} ({best['value']:.3g}) than to {own}, the sensor of the study "
             words += f"({there['value'].iloc[0]:.3g})"
         lines.append(f"{name}: by {metric} {words}.")
     return lines

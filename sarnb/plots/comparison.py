@@ -45,7 +45,7 @@ def rank_intervals(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set(title=title, xlabel="average rank, 1 is best", xlim=(0.8, len(places) + 0.2))
         axis.grid(axis="x", linewidth=0.4)
     axes[0, 0].set_yticks(range(len(places)), list(places))
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(places) - 0.5, -0.5)
     return figure
 
 
@@ -157,6 +157,9 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
                 markersize=8,
                 label=name,
             )
+        if (part["cost"] == 0).any():
+            axis.axvline(1.25 * free, color="0.8", linewidth=1)
+            axis.annotate("free", (free, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
         best = part["dominated by"] == ""
         axis.step(prices[best], part.loc[best, "value"], where="post", color="0.4", linewidth=1, zorder=0)
         axis.set_xscale("log")

@@ -23,7 +23,8 @@ def shift_dots(shifts: Mapping[str, pd.DataFrame], gap: pd.DataFrame) -> Figure:
     for axis, (name, shift) in zip(axes[0], shifts.items()):
         for place, (wording, rows) in enumerate(shift.groupby("prompt", sort=False)):
             places = [labels.index(label) for label in rows["class"]]
-            axis.plot(rows["token change"], places, "os"[place % 2], color=f"C{place}", label=f"{wording} prompt", markersize=5)
+            look = {"color": f"C{place}", "label": f"{wording} prompt", "markersize": 5}
+            axis.plot(rows["token change"], places, "os"[place % 2], **look)
         axis.set(title=name, xlabel="change of the token vectors, relative")
         axis.set_xlim(left=0)
         axis.legend(fontsize=8, loc="best")
@@ -70,7 +71,8 @@ def error_change_lines(table: pd.DataFrame, choice: pd.DataFrame) -> Figure:
 def speckle_dots(table: pd.DataFrame, real: str) -> Figure:
     """Each set's statistics with their intervals, a panel a statistic; the dashed line is the set ``real``."""
     names = list(dict.fromkeys(table["set"]))
-    figure, axes = plt.subplots(1, len(STATISTICS), sharey=True, figsize=(3.6 * len(STATISTICS) + 1.2, 1.2 + 0.3 * len(names)))
+    size = (3.6 * len(STATISTICS) + 1.2, 1.2 + 0.3 * len(names))
+    figure, axes = plt.subplots(1, len(STATISTICS), sharey=True, figsize=size)
     for axis, title in zip(axes, STATISTICS.values()):
         rows = table[table["statistic"] == title].set_index("set").loc[names]
         errors = np.nan_to_num(np.stack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]]))

@@ -260,7 +260,9 @@ def _start(
         after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}
         parameters = [after[id(p)] for p in parameters]
         groups = [group | {"params": [after[id(p)] for p in group["params"]]} for group in groups]
-    optimizer = _adamw(config)(groups, betas=config.betas, weight_decay=config.weight_decay)
+    # One pass over all weights instead of one for each operation: AdamW is a tenth of a full fine-tuning's step otherwise.
+    fused = {"fused": True} if config.optimizer == "adamw" and plugin is None else {}
+    optimizer = _adamw(config)(groups, betas=config.betas, weight_decay=config.weight_decay, **fused)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = [p.detach().clone() for p in parameters] if config.ema_decay else None
     identity = f"{identity}|{config}"

@@ -24,7 +24,7 @@ def test_images_are_nearest_to_the_sensor_they_imitate():
     kl = table[table["metric"] == "amplitude_kl"].set_index(["strategy", "sensor"])["value"]
     assert kl["drawn", "bright"] < 0.05 < kl["drawn", "dark"] and kl["misled", "dark"] < 0.05 < kl["misled", "bright"]
     words = sensor_sentences(table, "bright")
-    assert "drawn: by amplitude_kl nearest to bright, the sensor of its training." in words
+    assert "drawn: by amplitude_kl nearest to bright, the sensor of the study." in words
     assert any(line.startswith("misled: by amplitude_kl nearer to dark") for line in words)
 
 
