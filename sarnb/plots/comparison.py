@@ -159,7 +159,7 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
             )
         if (part["cost"] == 0).any():
             axis.axvline(1.25 * free, color="0.8", linewidth=1)
-            axis.annotate("free", (free, 0.02), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
+            axis.annotate("free", (free, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
         best = part["dominated by"] == ""
         axis.step(prices[best], part.loc[best, "value"], where="post", color="0.4", linewidth=1, zorder=0)
         axis.set_xscale("log")

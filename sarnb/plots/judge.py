@@ -22,7 +22,7 @@ def training_curve(history: pd.DataFrame, batch_size: int) -> Figure:
 
     Args:
         history: columns step, loss, retrieval_r1 and perhaps contrary_r1, as `train_clip` returns them.
-        batch_size: image-caption pairs a step, which sets the levels ln B (without wrong captions) and 1/B.
+        batch_size: image-caption pairs a step, which sets the levels ln B (without wrong captions and mirror images) and 1/B.
     """
     columns = [
         ("loss", "contrastive loss [nats]", math.log(batch_size)),

@@ -17,6 +17,9 @@ from sarnb.model.foundation import to_pixels
 from sarnb.train.loop import LoopConfig, Share, batch_ids, train_loop
 
 
+SEPARATION_MARGIN = 0.7  # distance of unit vectors; ours
+
+
 def contrastive_loss(
     images: Tensor, texts: Tensor, log_scale: Tensor, negatives: Tensor | None = None, present: Tensor | None = None
 ) -> Tensor:
@@ -36,6 +39,17 @@ def contrastive_loss(
             wrong = wrong.masked_fill(~present, -torch.inf)
         rows = torch.cat([logits, wrong], dim=1)
     return 0.5 * (F.cross_entropy(rows, targets) + F.cross_entropy(logits.T, targets))
+
+
+def separation_loss(texts: Tensor, negatives: Tensor, present: Tensor, margin: float = SEPARATION_MARGIN) -> Tensor:
+    """Mean of max(0, margin - distance) over captions [B, D] and those of their wrong ones [B, K, D] that are ``present``.
+
+    A text tower may start with one vector for a caption and its contrary; the contrastive loss then has no gradient that parts
+    them. The distance has, and the margin leaves them alone once they are apart. 0 where none is present.
+    """
+    gaps = ((texts.unsqueeze(1) - negatives).square().sum(dim=-1) + 1e-6).sqrt()
+    short = F.relu(margin - gaps) * present
+    return short.sum() / present.sum().clamp(min=1)
 
 
 def drawn_negatives(rows: list[list[int]], count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -68,22 +82,30 @@ def train_clip(
     identity: str = "",
     negatives: Mapping[str, tuple[str, ...]] | None = None,
     negatives_per_image: int = 1,
+    separation: float = 0.0,
+    mirrors: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Train in place on uint8 images [N, H, W] or [N, H, W, 3], each with one or more captions; the history.
 
     ``negatives``: captions that are wrong of whatever a caption describes, as ``sarnb.world.contrary.contrary_table`` makes
     them; each image of a step meets ``negatives_per_image`` of those of its caption. The history's ``contrary_r1`` is the
-    share of images that are nearer to their caption than to these (NaN where a step had none). Without ``negatives`` the
+    share of images that are nearer to their caption than to these (NaN where a step had none). ``separation`` weighs
+    ``separation_loss``, which parts the texts themselves. ``mirrors``: captions of the mirrored pictures, as
+    ``sarnb.world.contrary.mirror_table`` makes them; half of the batch are then mirror images of the other half, where the
+    caption drawn has one: a pair that nothing but the side tells apart. Without ``negatives`` the
     training is the same as if there were no such argument. Raises ``InputError`` unless images and captions agree in number.
     """
     if len(images) != len(captions):
         raise InputError(f"{len(images)} images but captions for {len(captions)}; give one entry for each image")
     tokens = {caption: None for several in captions for caption in several}
+    mirrors = {caption: mirrors[caption] for caption in tokens if caption in mirrors} if mirrors else {}
+    tokens |= dict.fromkeys(mirrors.values())
     negatives = {caption: negatives[caption] for caption in tokens if negatives.get(caption)} if negatives else {}
     tokens |= {wrong: None for several in negatives.values() for wrong in several}
     ids = encoder.tokens(list(tokens))
     rows = {caption: index for index, caption in enumerate(tokens)}
     caption_rows = [[rows[caption] for caption in several] for several in captions]
+    mirror_rows = {rows[caption]: rows[turned] for caption, turned in mirrors.items()}
     wrong_rows = {rows[caption]: [rows[wrong] for wrong in several] for caption, several in negatives.items()}
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
@@ -91,9 +113,13 @@ def train_clip(
             raise InputError(f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches")
         model = modules["encoder"]
         rng = np.random.default_rng((config.seed, 41, step))
-        chosen = batch_ids(len(images), batch_size, config.seed, step)
+        chosen = batch_ids(len(images), max(1, batch_size // 2) if mirror_rows else batch_size, config.seed, step)
         drawn = [caption_rows[i][rng.integers(len(caption_rows[i]))] for i in chosen]
-        pictures = model.image_embeddings(to_pixels(shifted(images[chosen], rng)))
+        moved = shifted(images[chosen], rng)
+        if turned := [place for place, row in enumerate(drawn) if row in mirror_rows]:
+            moved = np.concatenate([moved, moved[turned, :, ::-1]])
+            drawn += [mirror_rows[drawn[place]] for place in turned]
+        pictures = model.image_embeddings(to_pixels(moved))
         if not wrong_rows:
             texts, wrong, present = model.text_embeddings(ids[drawn]), None, None
         else:
@@ -105,6 +131,9 @@ def train_clip(
             wrong = [part[len(drawn) :].unflatten(0, wrong_ids.shape) for part in several]
         pairs = zip(texts, wrong or [None] * len(texts))
         value = sum(contrastive_loss(pictures, text, model.log_scale, other, present) for text, other in pairs) / len(texts)
+        if separation and wrong is not None:
+            apart = [separation_loss(text, other, present) for text, other in zip(texts, wrong)]
+            value = value + separation * sum(apart) / len(apart)
         with torch.no_grad():
             hits = (pictures @ texts[0].T).argmax(dim=1) == torch.arange(len(pictures), device=pictures.device)
             figures = {"loss": value, "retrieval_r1": hits.float().mean()}

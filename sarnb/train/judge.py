@@ -19,7 +19,7 @@ from sarnb.train.cache import content_key
 from sarnb.train.clip import train_clip
 from sarnb.train.loop import LoopConfig
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
-from sarnb.world.contrary import contrary_table
+from sarnb.world.contrary import contrary_table, mirror_table
 
 RECORD, HISTORY = "record.json", "history.csv"
 
@@ -33,6 +33,7 @@ class JudgeRun:
     record: dict  # key, images, captions (different ones), batch_size, batch_asked, negatives, parameters, seconds, peak_memory_mb …
 
 
+SEPARATION = 2.0  # weight of the loss that parts a caption from its wrong ones; ours
 RATES = {True: 1e-3, False: 1e-5}  # of the small judge, and of a CLIP that is tuned; ours
 
 
@@ -58,7 +59,8 @@ def train_judge(
 
     ``start``: "small", a judge from nothing with the words of ``foundation``, or what ``load_open_clip`` takes.
     ``negatives``: wrong captions (other side, other count, other direction) that each image meets in a step beside the
-    captions of the others; 0 is none. A batch holds an image once, so it is never larger than the set:
+    captions of the others; 0 is none. With them, images whose caption tells the side also come mirrored, with the caption of
+    the mirror image. A batch holds an image once, so it is never larger than the set:
     ``record["batch_size"]`` says what was used. A judge that is there already, of the same images, captions, tokenizer and
     configuration, is read back; any other is replaced.
 
@@ -73,10 +75,11 @@ def train_judge(
             "to tell captions apart; give at least two of each"
         )
     batch = min(batch_size, len(data))
-    wrong = contrary_table(sorted(different), seed=config.seed) if negatives else {}
+    mirrors = mirror_table(sorted(different)) if negatives else {}
+    wrong = contrary_table(sorted(different | set(mirrors.values())), seed=config.seed) if negatives else {}
     judge = start_judge(start, foundation, config.seed)
     words = judge.tokens(sorted(different)).tolist()
-    settings = json.dumps([start, captions, words, asdict(config), batch, negatives, wrong])
+    settings = json.dumps([start, captions, words, asdict(config), batch, negatives, wrong, mirrors, SEPARATION])
     key = content_key(data.images, settings)
     if found := _finished(out, key):
         return found
@@ -87,7 +90,7 @@ def train_judge(
     reset_peak_memory()
     history = train_clip(
         judge, data.images, captions, config, work, batch_size=batch, label="judge", identity=key, negatives=wrong,
-        negatives_per_image=negatives,
+        negatives_per_image=negatives, separation=SEPARATION, mirrors=mirrors,
     )
     record = {
         "key": key,
@@ -97,7 +100,8 @@ def train_judge(
         "batch_size": batch,
         "batch_asked": batch_size,
         "negatives": negatives,
-        "captions_with_negatives": sum(bool(several) for several in wrong.values()),
+        "captions_with_negatives": sum(bool(wrong[caption]) for caption in different if caption in wrong),
+        "captions_with_mirrors": len(mirrors),
         "config": asdict(config),
         "parameters": sum(parameter.numel() for parameter in judge.parameters()),
         "seconds": float(history["seconds"].sum()),

@@ -78,7 +78,7 @@ def _wrong_count(text: str, rng: np.random.Generator) -> str:
 def _wrong_relation(text: str, rng: np.random.Generator) -> str:
     """One of the directions is turned by a quarter or a half, or one arrangement is exchanged for its alternative."""
     turn = int(rng.choice((2, 4, 6)))
-    options = [_LINE.sub(lambda match: f"{_line(match[1])}", text, count=1)]
+    options = [_LINE.sub(lambda match: _line(_turned(match[1], 2)), text, count=1)]
     options.append(_TOWARDS.sub(lambda match: f"to the {_turned(match[1], turn)}", text, count=1))
     for first, second in _EXCLUSIVE:
         options.append(text.replace(first, second) if first in text else text.replace(second, first))
@@ -86,10 +86,9 @@ def _wrong_relation(text: str, rng: np.random.Generator) -> str:
     return options[rng.integers(len(options))] if options else text
 
 
-def _line(start: str) -> str:
-    """The wording of the line across the one that starts at a point, as ``canvas.heading`` writes it."""
-    across = _turned(start, 2)
-    start = across if across in ("east", "north-west", "north", "north-east") else _turned(across, 4)
+def _line(point: str) -> str:
+    """The wording of the line through a point, as ``canvas.heading`` writes it."""
+    start = point if point in ("east", "north-west", "north", "north-east") else _turned(point, 4)
     return f"{start} to {_turned(start, 4)}"
 
 
@@ -125,3 +124,29 @@ def contrary_captions(text: str, draws: int = 2, seed: int = 0) -> tuple[str, ..
 def contrary_table(captions: Iterable[str], draws: int = 2, seed: int = 0) -> dict[str, tuple[str, ...]]:
     """``contrary_captions`` of every different caption, in order: what ``train_clip`` takes as ``negatives``."""
     return {text: contrary_captions(text, draws, seed) for text in dict.fromkeys(captions)}
+
+
+def mirrored_caption(text: str) -> str | None:
+    """The caption of the picture turned left for right, which is the turned scene seen from the other side.
+
+    Sides and, because columns run from west to east, east and west change places; None where the caption tells no side.
+
+    >>> mirrored_caption("a coast with the sea to the north-east, viewed from the left")
+    'a coast with the sea to the north-west, viewed from the right'
+    """
+    if not _SIDE.search(text):
+        return None
+    text = _SIDE.sub(lambda match: f"{match[1]} {_OTHER_SIDE[match[2]]}", text)
+    text = _LINE.sub(lambda match: _line(_across_north(match[1])), text)
+    return _TOWARDS.sub(lambda match: f"to the {_across_north(match[1])}", text)
+
+
+def _across_north(point: str) -> str:
+    """The compass point with east and west exchanged."""
+    return _POINTS[-_POINTS.index(point) % len(_POINTS)]
+
+
+def mirror_table(captions: Iterable[str]) -> dict[str, str]:
+    """``mirrored_caption`` of every different caption that has one: what ``train_clip`` takes as ``mirrors``."""
+    found = {text: mirrored_caption(text) for text in dict.fromkeys(captions)}
+    return {text: turned for text, turned in found.items() if turned is not None}

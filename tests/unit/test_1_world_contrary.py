@@ -9,7 +9,9 @@ import pytest
 
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, MODALITIES, caption
-from sarnb.world.contrary import FACTS, OBJECTS, contrary, contrary_captions, contrary_table
+from sarnb.world.contrary import (
+    FACTS, OBJECTS, contrary, contrary_captions, contrary_table, mirror_table, mirrored_caption,
+)
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
 RADAR = SimpleNamespace(band="X", look="left", incidence_deg=40.0, resolution_m=(2.0, 2.0))
@@ -104,3 +106,25 @@ def test_the_table_holds_each_caption_once_and_nothing_for_a_bare_one():
 def test_an_unknown_fact_is_refused():
     with pytest.raises(InputError, match="season"):
         contrary("a city", "season")
+
+
+def test_a_mirrored_picture_has_its_own_caption():
+    pairs = {
+        "a river flowing north-west to south-east, with the radar on the left":
+            "a river flowing north-east to south-west, with the radar on the right",
+        "a forest with a track running east to west, seen from the right with shadows to the left":
+            "a forest with a track running east to west, seen from the left with shadows to the right",
+        "mountains with ridges running north to south, viewed from the left":
+            "mountains with ridges running north to south, viewed from the right",
+        "a coast with the sea to the south-west, viewed from the right": "a coast with the sea to the south-east, viewed from the left",
+    }
+    for text, turned in pairs.items():
+        assert mirrored_caption(text) == turned and mirrored_caption(turned) == text
+    bare = "a coast with the sea to the east"
+    assert mirrored_caption(bare) is None and mirror_table([*pairs, bare, *pairs]) == pairs
+
+
+def test_mirroring_twice_changes_no_caption_of_the_world():
+    told = [text for _, text in scene_captions("sar") if mirrored_caption(text)]
+    assert len(told) > 200 and all(mirrored_caption(mirrored_caption(text)) == text for text in told)
+    assert all(counts_told(mirrored_caption(text)) == counts_told(text) for text in told)

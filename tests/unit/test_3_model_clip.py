@@ -8,9 +8,9 @@ import torch
 
 from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder, build_dual_encoder
-from sarnb.model.foundation import FoundationConfig
+from sarnb.model.foundation import FoundationConfig, to_pixels
 from sarnb.model.tokenizer import train_tokenizer
-from sarnb.train.clip import contrastive_loss, drawn_negatives, shifted, train_clip
+from sarnb.train.clip import contrastive_loss, drawn_negatives, separation_loss, shifted, train_clip
 from sarnb.train.loop import LoopConfig
 
 SMALL = FoundationConfig(text_width=32, text_layers=1, max_tokens=12)
@@ -46,6 +46,18 @@ def test_negatives_are_columns_of_their_own_image_only():
     absent = contrastive_loss(*tensors, scale, torch.from_numpy(wrong), torch.zeros(3, 2, dtype=bool))
     assert absent.item() == pytest.approx(contrastive_loss(*tensors, scale).item())
     assert contrastive_loss(*tensors, scale, torch.from_numpy(wrong)).item() > value.item()
+
+
+def test_separation_parts_equal_texts_and_leaves_distant_ones_alone():
+    texts = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    wrong = torch.tensor([[[0.8, 0.6], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    present = torch.tensor([[True, False], [True, False]])
+    near = 0.7 - (0.2**2 + 0.6**2) ** 0.5  # the second pair is 1.41 apart and costs nothing
+    assert separation_loss(texts, wrong, present).item() == pytest.approx(near / 2, abs=1e-5)
+    assert separation_loss(texts, wrong, torch.zeros(2, 2, dtype=bool)).item() == 0
+    close = torch.tensor([[1.0, 1e-3]], requires_grad=True)
+    separation_loss(close, torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 1, dtype=bool)).backward()
+    assert close.grad[0, 1] < -0.5, "nearly equal texts are pushed apart, where the cosine has no slope"
 
 
 def test_drawn_negatives_are_different_and_those_that_lack_are_absent():
@@ -95,6 +107,19 @@ def test_negatives_teach_what_a_batch_of_one_cannot(tokenizer, tmp_path):
     nearest = (encoder.embed_images(images) @ encoder.embed_texts(CAPTIONS).T).argmax(dim=1).numpy()
     assert (nearest == upright).mean() > 0.9 and history["contrary_r1"].iloc[-1] > 0.9
     assert history["retrieval_r1"].eq(1).all(), "alone in its batch an image finds its caption without knowing anything"
+
+
+def test_mirrored_pictures_join_the_batch_with_their_captions(tokenizer, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
+    encoder, seen = build_dual_encoder(tokenizer, config=SMALL), []
+    monkeypatch.setattr("sarnb.train.clip.shifted", lambda chosen, rng: chosen)
+    monkeypatch.setattr("sarnb.train.clip.to_pixels", lambda batch: seen.append(batch) or to_pixels(batch))
+    captions = [(CAPTIONS[0],), (CAPTIONS[1],), (CAPTIONS[0],), (CAPTIONS[1],)]
+    train_clip(encoder, images, captions, LoopConfig(steps=1, precision="fp32"), tmp_path, batch_size=8, mirrors={CAPTIONS[0]: "a picture"})
+    (batch,) = seen  # four pictures, and the two whose caption has a mirrored one
+    assert batch.shape == (6, 32, 32)
+    turned = {image.tobytes() for image in batch[4:]}
+    assert turned == {np.ascontiguousarray(images[i][:, ::-1]).tobytes() for i in (0, 2)}
 
 
 def test_without_negatives_nothing_changes(tokenizer, tmp_path):
