@@ -15,9 +15,12 @@ from sarnb.train.vae_config import VaeConfig
 from sarnb.train.vae_finetune import finetune_vae
 
 
-def die_at(step: int, strategy: Strategy, config: VaeConfig, out: Path) -> None:
-    """Train and end by SIGKILL, which nothing can catch, as ``step`` begins."""
-    torch.set_num_threads(1)
+def die_at(step: int, strategy: Strategy, config: VaeConfig, out: Path, threads: int) -> None:
+    """Train and end by SIGKILL, which nothing can catch, as ``step`` begins.
+
+    ``threads``: those of the run that it is compared with, for the order of sums depends on them.
+    """
+    torch.set_num_threads(threads)
     crops = vae_finetune.step_crops
 
     def fatal(images, config, now):
