@@ -7,6 +7,8 @@ import pytest
 
 from sarnb.errors import InputError
 from sarnb.metrics.obedience import Contrast, obedience_table, parts_found, sea_on_the_left, told_apart
+from sarnb.world.optical import render_optical
+from sarnb.world.scene import make_scene
 
 CONTRAST = Contrast("red or blue", "red", "blue")
 AXES = {"red": 0, "green": 1, "blue": 2}
@@ -43,6 +45,17 @@ def test_the_sea_lies_where_the_blue_is():
     left, right = sea_on_the_left(picture)
     assert left > 0 > right
     assert sea_on_the_left(picture[:, :, ::-1]) == pytest.approx([-left, -right])
+
+
+def test_the_sea_of_true_scenes_is_found_on_the_side_that_their_captions_tell():
+    sides = {"to the west": 1, "to the east": -1}
+    right = []
+    for seed in range(40):
+        scene = make_scene("coast", seed, size=64)
+        told = [sign for words, sign in sides.items() if any(relation.endswith(words) for relation in scene.relations)]
+        if told:
+            right.append(told[0] * sea_on_the_left(render_optical(scene)[None])[0] > 0)
+    assert len(right) >= 5 and all(right)
 
 
 def test_table_gives_the_share_and_an_interval_around_it():
