@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.fits import FAMILIES, fit_histogram
 from sarnb.plots import image_grid
 from sarnb.plots.data import LAW_STYLES
-from sarnb.plots.verdict import MARKERS, colours
+from sarnb.plots.verdict import MARKERS, colours, label_cost_axis, one_legend
 
 
 def rank_intervals(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -162,14 +161,8 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
             axis.annotate("free", (free, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
         best = part["dominated by"] == ""
         axis.step(prices[best], part.loc[best, "value"], where="post", color="0.4", linewidth=1, zorder=0)
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel(cost if r == len(metrics) - 1 else "")
-        axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)" if c == 0 else "", fontsize=8)
-    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
+        label_cost_axis(axis, cost if r == len(metrics) - 1 else "", metric if c == 0 else "")
+    one_legend(figure, axes)
     return figure
 
 

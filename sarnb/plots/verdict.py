@@ -226,15 +226,25 @@ def quality_against_cost(
         _anchor_lines(axis.axhline, part)
         for index, name in enumerate(name for name in names if name in part.index):
             _cost_point(axis, name, part.loc[name], means[cost].get(name, np.nan), tint[name], MARKERS[index % len(MARKERS)])
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel(cost if r == len(metrics) - 1 else "")
-        axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)" if c == 0 else "", fontsize=8)
+        label_cost_axis(axis, cost if r == len(metrics) - 1 else "", metric if c == 0 else "")
+    one_legend(figure, axes)
+    return figure
+
+
+def label_cost_axis(axis: Axes, cost: str, metric: str) -> None:
+    """A logarithmic axis of cost with plain numbers; an empty name leaves its label out."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel(cost)
+    axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)" if metric else "", fontsize=8)
+
+
+def one_legend(figure: Figure, axes: np.ndarray) -> None:
+    """Every label of all axes once, at the right of the figure."""
     handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
-    return figure
 
 
 def _cost_point(axis: Axes, name: str, row: pd.Series, cost: float, colour, marker: str) -> None:
