@@ -15,14 +15,18 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from sarnb.data.dataset import load_set
 from sarnb.data.files import saving
 from sarnb.data.listing import label_words
 from sarnb.generate.sample import generate
 from sarnb.model.export import foundation_fingerprint
+from sarnb.model.strategy import Strategy
 from sarnb.train.cache import content_key
 from sarnb.train.finetune import PriorSet
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
+
+PRIOR_PICTURES = 128  # of all classes together; ours
 
 
 def prior_prompts(labels: Sequence[str], count: int) -> list[str]:
@@ -59,3 +63,15 @@ def draw_prior(
             save_file({"images": np.ascontiguousarray(images)}, temporary)
             temporary.replace(path)
     return PriorSet(images, tuple(texts))
+
+
+def prior_set(pipe: StableDiffusionXLPipeline, strategy: Strategy, data_dir: Path, folder: Path) -> PriorSet | None:
+    """What ``strategy`` shows of the foundation ``pipe`` beside the radar images; None without prior preservation.
+
+    ``PRIOR_PICTURES`` pictures of all classes of the test split of ``data_dir``, those hidden from fine-tuning among them
+    (only their names are read there), kept in ``folder``.
+    """
+    if not strategy.prior:
+        return None
+    labels = [label for label in dict.fromkeys(load_set(Path(data_dir) / "test").labels) if label] or ["scene"]
+    return draw_prior(pipe, labels, PRIOR_PICTURES, folder)

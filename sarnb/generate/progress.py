@@ -19,9 +19,9 @@ from sarnb.data.files import saving, write_json, write_png
 from sarnb.data.groups import Column
 from sarnb.generate.sample import generate
 from sarnb.model.token import save_token
-from sarnb.train.loop import Watcher
-from sarnb.train.processes import processes
 from sarnb.train.memory import uncounted_memory
+from sarnb.train.processes import processes
+from sarnb.train.watchers import Watcher
 
 GRIDS, TOKEN_PATH = "grids", "token_path"
 PROMPTS = "prompts.json"

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionXLPipeline
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, replace_folder, write_json
 from sarnb.generate.decode import LATENTS, write_latents
-from sarnb.generate.prior import draw_prior
+from sarnb.generate.prior import prior_set
 from sarnb.generate.progress import GRIDS, TOKEN_PATH, TOKEN_POINTS, progress_rows, watch_samples, watch_token
 from sarnb.generate.sample import draw, evaluation_prompts, to_grey, write_samples
 from sarnb.model.export import RECORD, foundation_fingerprint, load_trained, save_trained
@@ -25,12 +25,11 @@ from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.model.token import TOKEN, with_token
 from sarnb.train.cache import content_key
 from sarnb.train.finetune import FinetuneConfig, finetune, training_key
-from sarnb.train.loop import Watcher
 from sarnb.train.processes import processes
 from sarnb.train.tracking import FOLDER as TRACKERS
+from sarnb.train.watchers import Watcher
 
 SAMPLING, HISTORY, TRAINING = "sampling.json", "history.csv", ".training-"
-PRIOR_PICTURES = 128  # of all classes together, for strategies with prior preservation; ours
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,8 @@ def train(
         "foundation": foundation_fingerprint(pipe),
         "data": training_key(data),
     }
-    prior = None
-    if strategy.prior:
-        labels = [label for label in dict.fromkeys(load_set(data_dir / "test").labels) if label] or ["scene"]
-        prior = draw_prior(pipe, labels, PRIOR_PICTURES, cache or out)
+    prior = prior_set(pipe, strategy, data_dir, cache or out)
+    if prior is not None:
         wanted["prior"] = content_key(prior.images, *prior.captions)
     history = out / HISTORY
     if history.exists():

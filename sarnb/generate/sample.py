@@ -57,8 +57,9 @@ def draw(
     """Images of ``prompts``, uint8 [N, H, W, 3], image i from its own noise of ``seeds[i]``, and their final latents.
 
     The latents are as the UNet sees them, float16 [N, C, h, w]: another decoder of the same latents can draw them anew
-    (``sarnb.generate.decode``). ``size`` is the side in px (the UNet's own if None). The same call with another ``batch_size`` gives the same images
-    within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents and decoder stay float32.
+    (``sarnb.generate.decode``). ``size`` is the side in px (the UNet's own if None). The same call with another
+    ``batch_size`` gives the same images within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents
+    and decoder stay float32.
 
     Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, and a size that the VAE cannot divide.
     """
@@ -186,7 +187,8 @@ def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Pat
 
 def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: int, size: int | None) -> None:
     if isinstance(prompts, str) or len(prompts) == 0 or len(prompts) != len(seeds):
-        raise InputError(f"generate got {len(prompts)} prompts and {len(seeds)} seeds; give one or more, and a seed a prompt")
+        counts = f"{len(prompts)} prompts and {len(seeds)} seeds"
+        raise InputError(f"generate got {counts}; give one or more, and a seed a prompt")
     if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise InputError("generate got an empty prompt; say what to draw")
     if steps < 1 or batch_size < 1:

@@ -15,13 +15,15 @@ from sarnb.errors import InputError
 from sarnb.generate.sample import to_grey
 from sarnb.metrics.amplitude import coefficient_of_variation, histogram, kl, local_looks, log_cumulant_distance, log_cumulants
 from sarnb.metrics.checks import image_stack
+from sarnb.metrics.periodogram import lattice, periodogram_gap
 from sarnb.metrics.describe import cover_statistics
 from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, glcm_descriptors, texture_distance
 from sarnb.world.covers import COVERS
 
 ORIGINAL, FLOOR = "original", "real vs real"
 MEASURES = (
-    "psnr_db", "amplitude_kl", "cv_error", "enl_error", "kappa_distance", "glcm_distance", "spectrum_db", "bias_db", "leak",
+    "psnr_db", "amplitude_kl", "cv_error", "enl_error", "kappa_distance", "glcm_distance", "spectrum_db",
+    "periodogram_db", "lattice", "bias_db", "leak",
 )
 # What the best variant is to reach on held-out images: size of each error; the texture's is in floors, see ``targets``.
 TARGETS = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.10, "glcm_distance": 2.0, "spectrum_db": 1.0, "bias_db": 0.3}
@@ -101,7 +103,7 @@ def round_trip_table(
 
     psnr_db; amplitude_kl in nats; cv_error and enl_error, relative to the original (0.05 is 5 % too much); kappa_distance in
     the plane of log-cumulants; glcm_distance in standard deviations of one image; spectrum_db, the largest gap over
-    frequencies; bias_db, the largest over land covers (NaN without masks); leak in grey levels. The floor compares every
+    frequencies; periodogram_db, the mean gap over the frequencies of both axes; lattice, the strength of what repeats every 8 px; bias_db, the largest over land covers (NaN without masks); leak in grey levels. The floor compares every
     second original with the others: other scenes of the same kinds, not the same scenes.
     """
     real = image_stack(real, minimum=4)
@@ -115,7 +117,7 @@ def round_trip_table(
 def set_table(real: np.ndarray, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """The same of sets that show other scenes, as generated ones: name → grey images gives a row each, then the floor.
 
-    Columns variant, amplitude_kl, cv_error, enl_error, kappa_distance, glcm_distance, spectrum_db.
+    Columns variant, amplitude_kl, cv_error, enl_error, kappa_distance, glcm_distance, spectrum_db, periodogram_db, lattice.
     """
     real = image_stack(real, minimum=4)
     rows = [{"variant": name, **_unpaired(real, images)} for name, images in sets.items()]
@@ -212,6 +214,8 @@ def _unpaired(
         "kappa_distance": float(log_cumulant_distance(*pooled)),
         "glcm_distance": texture_distance(glcm_descriptors(real), glcm_descriptors(fake)),
         "spectrum_db": float(np.abs(spectrum_gap(real, fake)).max()),
+        "periodogram_db": float(np.abs(periodogram_gap(real, fake)).mean()),
+        "lattice": lattice(fake),
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -140,6 +140,18 @@ def find_strategy(name: str) -> Strategy:
     raise InputError(
         f"unknown strategy {name!r}; choose one of {', '.join(known)}, or a LoRA strategy with its rank (unet-lora-r8)"
     )
+
+
+def seeds_of(name: str, seeds: Sequence[int], repeated: Sequence[str]) -> list[int]:
+    """The training seeds of a strategy: all of ``seeds`` if it is among ``repeated``, else the first.
+
+    The spread over trainings matters where strategies are near each other; elsewhere one training is enough. Raises
+    ``InputError`` for a name among ``repeated`` that is no strategy, and for no seed.
+    """
+    if not seeds:
+        raise InputError("there is no training seed; give at least one")
+    several = [find_strategy(other).name for other in repeated]
+    return list(seeds) if name in several else list(seeds[:1])
 
 
 def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) -> dict[str, list[nn.Parameter]]:

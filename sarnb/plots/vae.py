@@ -18,6 +18,7 @@ _TITLES = {
     "psnr_db": "PSNR [dB]", "amplitude_kl": "amplitude KL [nats]", "cv_error": "CV, error [%]",
     "enl_error": "ENL in flat windows, error [%]", "kappa_distance": "distance in the κ₃, κ₂ plane",
     "glcm_distance": "GLCM distance [σ]", "spectrum_db": "power spectrum, largest gap [dB]",
+    "periodogram_db": "spectrum in two dimensions, mean gap [dB]", "lattice": "lattice of latent cells, relative",
     "bias_db": "σ⁰ bias, largest of the covers [dB]", "leak": "colour leak [levels]",
 }
 _PERCENT = ("cv_error", "enl_error")
@@ -85,6 +86,28 @@ def spectrum_lines(frequency: np.ndarray, powers: Mapping[str, np.ndarray]) -> F
     axes[0].set(xlabel="spatial frequency [cycles / px]", ylabel="power of the amplitude [dB]", title="power spectrum")
     axes[1].set(xlabel="spatial frequency [cycles / px]", ylabel="decoded over original [dB]", title="gap; grey: within 1 dB")
     axes[0].legend(fontsize=7)
+    return figure
+
+
+def periodogram_maps(gaps: Mapping[str, np.ndarray]) -> Figure:
+    """What each variant adds (red) or takes (blue) at every pair of frequencies; [side, side/2 + 1] dB, of ``periodogram_gap``."""
+    columns = min(4, len(gaps))
+    rows = -(-len(gaps) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns + 1, 2.9 * rows), squeeze=False, sharex=True, sharey=True)
+    for axis, (name, gap) in zip(axes.ravel(), gaps.items()):
+        half = np.fft.fftshift(gap, axes=0)
+        edge = 0.5 / gap.shape[0]
+        extent = (-edge, 0.5 + edge, 0.5 - edge, -0.5 - edge)
+        drawn = axis.imshow(half, cmap="coolwarm", vmin=-6, vmax=6, extent=extent, interpolation="nearest")
+        axis.set_title(f"{name}\nmean {np.abs(gap).mean():.1f} dB", fontsize=9)
+        axis.grid(False)
+    for axis in axes.ravel()[len(gaps):]:
+        axis.remove()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("azimuth [cycles / px]")
+    for axis in axes[-1]:
+        axis.set_xlabel("range [cycles / px]")
+    figure.colorbar(drawn, ax=axes, label="decoded over original [dB]", shrink=0.8)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch.nn import functional as F
 from sarnb.errors import InputError
 from sarnb.model.clip import TwoTowers
 from sarnb.model.foundation import to_pixels
-from sarnb.train.loop import LoopConfig, Share, batch_ids, train_loop
-
+from sarnb.train.batches import Share, batch_ids
+from sarnb.train.loop import Loss, train_loop
+from sarnb.train.loop_config import LoopConfig
 
 SEPARATION_MARGIN = 0.7  # distance of unit vectors; ours
 
@@ -44,16 +46,96 @@ def contrastive_loss(
 def separation_loss(texts: Tensor, negatives: Tensor, present: Tensor, margin: float = SEPARATION_MARGIN) -> Tensor:
     """Mean of max(0, margin - distance) over captions [B, D] and those of their wrong ones [B, K, D] that are ``present``.
 
-    A text tower may start with one vector for a caption and its contrary; the contrastive loss then has no gradient that parts
-    them. The distance has, and the margin leaves them alone once they are apart. 0 where none is present.
+    A text tower may start with one vector for a caption and its contrary; the contrastive loss then has no gradient that
+    parts them. The distance has, and the margin leaves them alone once they are apart. 0 where none is present.
     """
     gaps = ((texts.unsqueeze(1) - negatives).square().sum(dim=-1) + 1e-6).sqrt()
     short = F.relu(margin - gaps) * present
     return short.sum() / present.sum().clamp(min=1)
 
 
+def towers_loss(
+    images: Tensor,
+    texts: list[Tensor],
+    log_scale: Tensor,
+    negatives: list[Tensor] | None,
+    present: Tensor | None,
+    separation: float,
+) -> Tensor:
+    """Mean over the text towers of ``contrastive_loss`` plus ``separation`` times ``separation_loss``, a scalar.
+
+    ``texts`` and ``negatives``: what each tower makes of the captions, [B, D], and of the wrong ones, [B, K, D].
+    """
+    pairs = zip(texts, negatives or [None] * len(texts))
+    value = sum(contrastive_loss(images, text, log_scale, wrong, present) for text, wrong in pairs) / len(texts)
+    if separation and negatives is not None:
+        apart = [separation_loss(text, wrong, present) for text, wrong in zip(texts, negatives)]
+        value = value + separation * sum(apart) / len(apart)
+    return value
+
+
+def retrieval_r1(images: Tensor, texts: Tensor) -> Tensor:
+    """Share of images [B, D] whose nearest text of the batch [B, D] is their own."""
+    hits = (images @ texts.T).argmax(dim=1) == torch.arange(len(images), device=images.device)
+    return hits.float().mean()
+
+
+def contrary_r1(images: Tensor, texts: Tensor, negatives: Tensor, present: Tensor) -> Tensor:
+    """Share of images [B, D] that are nearer to their text [B, D] than to all of their wrong ones [B, K, D].
+
+    Of those images that have a wrong one at all, as ``present`` [B, K] says; NaN if none has.
+    """
+    own = (images * texts).sum(dim=1, keepdim=True)
+    beaten = (own > torch.einsum("bd,bkd->bk", images, negatives)) | ~present
+    return beaten.all(dim=1)[present.any(dim=1)].float().mean()
+
+
+@dataclass(frozen=True)
+class CaptionTable:
+    """Every different text of a training once, and which belong together, by their number in ``texts``."""
+
+    texts: list[str]
+    captions: list[list[int]]  # of each image
+    negatives: dict[int, list[int]]  # text → those that are wrong of what it describes, where there are any
+    mirrors: dict[int, int]  # text → that of the mirrored picture, where there is one
+
+
+def caption_table(
+    captions: list[tuple[str, ...]],
+    negatives: Mapping[str, tuple[str, ...]] | None = None,
+    mirrors: Mapping[str, str] | None = None,
+) -> CaptionTable:
+    """The table of the images' captions; of ``negatives`` and ``mirrors`` what concerns them (see ``train_clip``)."""
+    texts = {caption: None for several in captions for caption in several}
+    mirrors = {caption: mirrors[caption] for caption in texts if caption in mirrors} if mirrors else {}
+    texts |= dict.fromkeys(mirrors.values())
+    negatives = {caption: negatives[caption] for caption in texts if negatives.get(caption)} if negatives else {}
+    texts |= {wrong: None for several in negatives.values() for wrong in several}
+    rows = {text: row for row, text in enumerate(texts)}
+    return CaptionTable(
+        texts=list(texts),
+        captions=[[rows[caption] for caption in several] for several in captions],
+        negatives={rows[caption]: [rows[wrong] for wrong in several] for caption, several in negatives.items()},
+        mirrors={rows[caption]: rows[turned] for caption, turned in mirrors.items()},
+    )
+
+
+def drawn_pairs(
+    images: np.ndarray, captions: list[list[int]], mirrors: Mapping[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, list[int]]:
+    """Images [B, H, W(, 3)], shifted, each with one of its ``captions``; then the mirror images of those M whose drawn
+    caption has a mirrored one in ``mirrors``, with that. The pictures [B + M, H, W(, 3)] and the numbers of their texts.
+    """
+    drawn = [several[rng.integers(len(several))] for several in captions]
+    moved = shifted(images, rng)
+    if turned := [place for place, row in enumerate(drawn) if row in mirrors]:
+        moved = np.concatenate([moved, moved[turned, :, ::-1]])
+        drawn += [mirrors[drawn[place]] for place in turned]
+    return moved, drawn
+
+
 def drawn_negatives(rows: list[list[int]], count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """``count`` of the wrong captions of each image: ids [B, count] of ``rows`` [B][any number], and which of them there are.
+    """``count`` of the wrong captions of each image: ids [B, count] of ``rows`` [B][any number], and which there are.
 
     Where an image has fewer, all of them come first and the rest is 0 and absent.
     """
@@ -68,6 +150,52 @@ def shifted(images: np.ndarray, rng: np.random.Generator, reach: int = 8) -> np.
     """Every image [N, H, W(, 3)] rolled by up to ``reach`` px: the only augmentation that leaves shadows where they fall."""
     moves = rng.integers(-reach, reach + 1, (len(images), 2))
     return np.stack([np.roll(image, tuple(move), axis=(0, 1)) for image, move in zip(images, moves)])
+
+
+def clip_loss(
+    images: np.ndarray,
+    table: CaptionTable,
+    ids: Tensor,
+    seed: int,
+    *,
+    batch_size: int,
+    negatives: int,
+    separation: float,
+    label: str,
+) -> Loss:
+    """The loss of a step with its figures, (prepared modules, step, share) → dict; see ``train_clip``.
+
+    ``ids`` [number of texts, T]: the tokens of ``table.texts``. Raises ``InputError`` where a step sees less than its batch.
+    """
+    originals = max(1, batch_size // 2) if table.mirrors else batch_size
+
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
+        if share.count > 1:
+            raise InputError(
+                f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches"
+            )
+        model = modules["encoder"]
+        chosen = batch_ids(len(images), originals, seed, step)
+        rng = np.random.default_rng((seed, 41, step))
+        moved, drawn = drawn_pairs(images[chosen], [table.captions[i] for i in chosen], table.mirrors, rng)
+        pictures = model.image_embeddings(to_pixels(moved))
+        if not table.negatives:
+            texts, wrong, present = model.text_embeddings(ids[drawn]), None, None
+        else:
+            choices = [table.negatives.get(row, []) for row in drawn]
+            rows, there = drawn_negatives(choices, negatives, np.random.default_rng((seed, 43, step)))
+            present = torch.from_numpy(there).to(pictures.device)
+            several = model.text_embeddings(ids[[*drawn, *rows.ravel()]])  # both in one pass
+            texts = [part[: len(drawn)] for part in several]
+            wrong = [part[len(drawn) :].unflatten(0, rows.shape) for part in several]
+        value = towers_loss(pictures, texts, model.log_scale, wrong, present, separation)
+        with torch.no_grad():
+            figures = {"loss": value, "retrieval_r1": retrieval_r1(pictures, texts[0])}
+            if wrong is not None:
+                figures["contrary_r1"] = contrary_r1(pictures, texts[0], wrong[0], present)
+        return figures
+
+    return loss
 
 
 def train_clip(
@@ -97,55 +225,13 @@ def train_clip(
     """
     if len(images) != len(captions):
         raise InputError(f"{len(images)} images but captions for {len(captions)}; give one entry for each image")
-    tokens = {caption: None for several in captions for caption in several}
-    mirrors = {caption: mirrors[caption] for caption in tokens if caption in mirrors} if mirrors else {}
-    tokens |= dict.fromkeys(mirrors.values())
-    negatives = {caption: negatives[caption] for caption in tokens if negatives.get(caption)} if negatives else {}
-    tokens |= {wrong: None for several in negatives.values() for wrong in several}
-    ids = encoder.tokens(list(tokens))
-    rows = {caption: index for index, caption in enumerate(tokens)}
-    caption_rows = [[rows[caption] for caption in several] for several in captions]
-    mirror_rows = {rows[caption]: rows[turned] for caption, turned in mirrors.items()}
-    wrong_rows = {rows[caption]: [rows[wrong] for wrong in several] for caption, several in negatives.items()}
-
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
-        if share.count > 1:
-            raise InputError(f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches")
-        model = modules["encoder"]
-        rng = np.random.default_rng((config.seed, 41, step))
-        chosen = batch_ids(len(images), max(1, batch_size // 2) if mirror_rows else batch_size, config.seed, step)
-        drawn = [caption_rows[i][rng.integers(len(caption_rows[i]))] for i in chosen]
-        moved = shifted(images[chosen], rng)
-        if turned := [place for place, row in enumerate(drawn) if row in mirror_rows]:
-            moved = np.concatenate([moved, moved[turned, :, ::-1]])
-            drawn += [mirror_rows[drawn[place]] for place in turned]
-        pictures = model.image_embeddings(to_pixels(moved))
-        if not wrong_rows:
-            texts, wrong, present = model.text_embeddings(ids[drawn]), None, None
-        else:
-            choices = [wrong_rows.get(row, []) for row in drawn]
-            wrong_ids, present = drawn_negatives(choices, negatives_per_image, np.random.default_rng((config.seed, 43, step)))
-            present = torch.from_numpy(present).to(pictures.device)
-            several = model.text_embeddings(ids[[*drawn, *wrong_ids.ravel()]])
-            texts = [part[: len(drawn)] for part in several]
-            wrong = [part[len(drawn) :].unflatten(0, wrong_ids.shape) for part in several]
-        pairs = zip(texts, wrong or [None] * len(texts))
-        value = sum(contrastive_loss(pictures, text, model.log_scale, other, present) for text, other in pairs) / len(texts)
-        if separation and wrong is not None:
-            apart = [separation_loss(text, other, present) for text, other in zip(texts, wrong)]
-            value = value + separation * sum(apart) / len(apart)
-        with torch.no_grad():
-            hits = (pictures @ texts[0].T).argmax(dim=1) == torch.arange(len(pictures), device=pictures.device)
-            figures = {"loss": value, "retrieval_r1": hits.float().mean()}
-            if wrong_rows:
-                own = (pictures * texts[0]).sum(dim=1, keepdim=True)
-                beaten = (own > torch.einsum("bd,bkd->bk", pictures, wrong[0])) | ~present
-                figures["contrary_r1"] = beaten.all(dim=1)[present.any(dim=1)].float().mean()
-        return figures
-
-    encoder.train().requires_grad_(True)
-    history = train_loop(
-        {"encoder": encoder}, loss, config, out, batch_size=batch_size, label=label, identity=identity
+    table = caption_table(captions, negatives, mirrors)
+    ids = encoder.tokens(table.texts)
+    loss = clip_loss(
+        images, table, ids, config.seed,
+        batch_size=batch_size, negatives=negatives_per_image, separation=separation, label=label,
     )
+    encoder.train().requires_grad_(True)
+    history = train_loop({"encoder": encoder}, loss, config, out, batch_size=batch_size, label=label, identity=identity)
     encoder.eval().requires_grad_(False)
     return history

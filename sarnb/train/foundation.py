@@ -36,11 +36,13 @@ from sarnb.model.foundation import (
     to_pixels,
 )
 from sarnb.model.tokenizer import train_tokenizer
+from sarnb.train.batches import Share, batch_ids, step_generator
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.features import PerceptualFeatures
 from sarnb.train.linear_start import bypass_norms, fit_linear, start_linear
-from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
+from sarnb.train.loop import train_loop
+from sarnb.train.loop_config import LoopConfig
 from sarnb.train.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.contrary import contrary_table

@@ -10,9 +10,9 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from sarnb.model.foundation import encode_prompts, normalise_latents, time_ids
+from sarnb.train.batches import step_generator
 from sarnb.train.cache import LatentCache
 from sarnb.train.diffusion import noise_prediction_error
-from sarnb.train.loop import step_generator
 from sarnb.train.precision import autocast
 
 HELD_OUT = 6  # stream of random numbers, beside those of ``sarnb.train.finetune``

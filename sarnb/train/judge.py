@@ -17,7 +17,7 @@ from sarnb.model.clip import TwoTowers
 from sarnb.model.judge import SMALL, load_judge, start_judge
 from sarnb.train.cache import content_key
 from sarnb.train.clip import train_clip
-from sarnb.train.loop import LoopConfig
+from sarnb.train.loop_config import LoopConfig
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.world.contrary import contrary_table, mirror_table
 

@@ -21,7 +21,9 @@ from torch.nn import functional as F
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import to_pixels
-from sarnb.train.loop import LoopConfig, Share, batch_ids, train_loop
+from sarnb.train.batches import Share, batch_ids
+from sarnb.train.loop import train_loop
+from sarnb.train.loop_config import LoopConfig
 from sarnb.train.vae import random_crops
 
 # The pixel itself and its eight neighbours, nearest first: where features may look for what is beside them.
@@ -40,9 +42,7 @@ def skeleton(vae: AutoencoderKL) -> list[nn.Conv2d]:
     for part, blocks in ((vae.encoder, vae.encoder.down_blocks), (vae.decoder, vae.decoder.up_blocks)):
         chain.append(part.conv_in)
         for block in blocks:
-            shortcut = block.resnets[0].conv_shortcut
-            chain += [shortcut] if shortcut is not None else []
-            chain += [sampler.conv for sampler in _samplers(block)]
+            chain += _shortcuts(block) + [sampler.conv for sampler in _samplers(block)]
         chain.append(part.conv_out)
     return chain
 
@@ -58,19 +58,23 @@ def skeleton_decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 
 def _linear(vae: AutoencoderKL, part: nn.Module, blocks: nn.ModuleList, values: Tensor) -> Tensor:
+    signals = _signals(vae, part, blocks, values)
+    return F.conv2d(signals, part.conv_out.weight[:, : signals.shape[1]], part.conv_out.bias, padding=1)
+
+
+def _signals(vae: AutoencoderKL, part: nn.Module, blocks: nn.ModuleList, values: Tensor) -> Tensor:
+    """What passes the last normalisation of one half, before it: [N, ``signal_count``, H, W]."""
     values = part.conv_in(values)
     for block in blocks:
-        values = _block(block, values)
-    kept = signal_count(vae, part.conv_out.in_channels)
-    return F.conv2d(values[:, :kept], part.conv_out.weight[:, :kept], part.conv_out.bias, padding=1)
+        for layer in _shortcuts(block) + _samplers(block):
+            values = layer(values)
+    return values[:, : signal_count(vae, values.shape[1])]
 
 
-def _block(block: nn.Module, values: Tensor) -> Tensor:
+def _shortcuts(block: nn.Module) -> list[nn.Module]:
+    """The convolution that changes a block's width, if it does: no other residual block has one."""
     shortcut = block.resnets[0].conv_shortcut
-    values = values if shortcut is None else shortcut(values)
-    for sampler in _samplers(block):
-        values = sampler(values)
-    return values
+    return [] if shortcut is None else [shortcut]
 
 
 def _samplers(block: nn.Module) -> list[nn.Module]:
@@ -111,11 +115,7 @@ def _start_encoder(vae: AutoencoderKL, pixels: Tensor) -> list[Tensor]:
     _pass_through(encoder.conv_in, known)
     values = encoder.conv_in(values)
     for block in encoder.down_blocks:
-        shortcut = block.resnets[0].conv_shortcut
-        if shortcut is not None:
-            known = min(known, shortcut.out_channels)
-            _pass_through(shortcut, known)
-            values = shortcut(values)
+        values, known = _start_shortcuts(block, values, known)
         for sampler in _samplers(block):
             known = _principal_components(sampler.conv, values, known)
             values = sampler(values)
@@ -134,11 +134,7 @@ def _start_decoder(vae: AutoencoderKL, levels: list[Tensor]) -> None:
     values, known = decoder.conv_in(levels[-1]), decoder.conv_in.out_channels
     signals = signal_count(vae, decoder.conv_out.in_channels)
     for index, block in enumerate(decoder.up_blocks):
-        shortcut = block.resnets[0].conv_shortcut
-        if shortcut is not None:
-            known = min(known, shortcut.out_channels)
-            _pass_through(shortcut, known)
-            values = shortcut(values)
+        values, known = _start_shortcuts(block, values, known)
         for sampler in _samplers(block):
             target = levels[len(levels) - 2 - index]
             room = min(sampler.conv.out_channels, 9 * target.shape[1], signals if index == 2 else sampler.conv.out_channels)
@@ -148,6 +144,15 @@ def _start_decoder(vae: AutoencoderKL, levels: list[Tensor]) -> None:
             _least_squares(sampler.conv, F.interpolate(values, scale_factor=2.0, mode="nearest"), wanted, known)
             values, known = sampler(values), room
     _least_squares(decoder.conv_out, values, levels[0], signals)
+
+
+def _start_shortcuts(block: nn.Module, values: Tensor, known: int) -> tuple[Tensor, int]:
+    """``known`` channels pass through a block's shortcut, as many as it has room for; values and channels behind it."""
+    for shortcut in _shortcuts(block):
+        known = min(known, shortcut.out_channels)
+        _pass_through(shortcut, known)
+        values = shortcut(values)
+    return values, known
 
 
 def _shifted_channels(channels: int, room: int) -> list[tuple[int, tuple[int, int]]]:
@@ -198,23 +203,21 @@ def bypass_norms(vae: AutoencoderKL, pixels: Tensor) -> None:
     group gets two constant channels ±``STEADY``, beside which the signals hardly change its statistics; and each signal
     x goes through as the pair (x, -x), for SiLU(x) - SiLU(-x) = x. Both are ordinary weights and train on.
     """
-    signals = {}
-    for name, part, blocks, values in (
-        ("encoder", vae.encoder, vae.encoder.down_blocks, pixels),
-        ("decoder", vae.decoder, vae.decoder.up_blocks, skeleton_encode(vae, pixels)),
-    ):
-        values = part.conv_in(values)
-        for block in blocks:
-            values = _block(block, values)
-        signals[name] = values[:, : signal_count(vae, values.shape[1])]
-    groups = vae.config.norm_num_groups
-    _arrange(vae.encoder, vae.encoder.down_blocks[-1], vae.encoder.mid_block.resnets, signals["encoder"], groups)
-    _arrange(vae.decoder, vae.decoder.up_blocks[-1], [], signals["decoder"], groups)
+    encoder, decoder, groups = vae.encoder, vae.decoder, vae.config.norm_num_groups
+    encoded = _signals(vae, encoder, encoder.down_blocks, pixels)
+    decoded = _signals(vae, decoder, decoder.up_blocks, skeleton_encode(vae, pixels))  # before the encoder is changed
+    _arrange(encoder, encoder.down_blocks[-1], encoder.mid_block.resnets, encoded, groups)
+    _arrange(decoder, decoder.up_blocks[-1], [], decoded, groups)
 
 
 def _arrange(part: nn.Module, block: nn.Module, after: list[nn.Module], signals: Tensor, groups: int) -> None:
     """Constants and pairs for one half: the last shortcut makes them, the last convolution takes the pairs apart."""
     shortcut, last, norm = block.resnets[0].conv_shortcut, part.conv_out, part.conv_norm_out
+    if shortcut is None:
+        raise InputError(
+            f"linear start: the last block of an autoencoder's half has {last.in_channels} channels going in and out; choose "
+            "block_out_channels whose neighbours at that end differ, so that a shortcut can carry the constants"
+        )
     spread = signals.square().mean(dim=(0, 2, 3)).sqrt().clamp_min(1e-6)
     made, bias, taken = shortcut.weight.clone(), shortcut.bias.clone(), last.weight.clone()
     for conv in (shortcut, last):

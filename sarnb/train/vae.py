@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sarnb.model.foundation import encode_posterior, to_pixels
-from sarnb.train.loop import LoopConfig, Share, batch_ids, step_generator, train_loop
+from sarnb.train.batches import Share, batch_ids, step_generator
+from sarnb.train.loop import train_loop
+from sarnb.train.loop_config import LoopConfig
 from sarnb.train.vae_losses import hinge_discriminator_loss, kl_to_unit_normal, perceptual_distance
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sarnb.errors import InputError
 from sarnb.model.strategy import Strategy
-from sarnb.train.loop import LoopConfig
+from sarnb.train.loop_config import LoopConfig
 from sarnb.train.vae_losses import parse_recipe
 
 
@@ -19,7 +19,7 @@ class VaeConfig:
     steps: int  # optimiser steps
     batch_size: int = 8  # crops a step
     crop: int = 64  # px, a multiple of the autoencoder's downsampling
-    losses: str = "l1+histogram+spectrum+grey+kl"  # see parse_recipe
+    losses: str = "l1+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
     adversarial_start: float = 0.2  # share of the run after which the discriminator joins
     seed: int = 0  # of everything random
     lr_vae_lora: float = 2e-3

@@ -25,10 +25,11 @@ from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import foundation_fingerprint, read_record, save_trained
 from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
 from sarnb.model.strategy import Strategy, prepare, seeded
+from sarnb.train.batches import Share, batch_ids, step_generator
 from sarnb.train.cache import content_key
 from sarnb.train.features import NETWORKS
 from sarnb.train.finetune import FinetuneResult
-from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
+from sarnb.train.loop import train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
 from sarnb.train.precision import autocast, resolve_precision
 from sarnb.train.processes import processes

@@ -22,12 +22,18 @@ TERM_WEIGHTS: dict[str, float] = {
     "perceptual": 0.1,  # features of a network trained on photographs
     "despeckling": 0.1,  # features of a network trained on radar images
     "histogram": 4.0,  # Wasserstein-1 distance of the amplitudes in small blocks
+    "loghistogram": 0.1,  # the same of their logarithms, a neper: the dark end, where log-cumulants look
     "spectrum": 0.1,  # mean absolute difference of the radially averaged power spectra, a dB
+    "periodogram": 0.1,  # the same of the spectra of small windows in two dimensions, a dB
+    "lattice": 0.5,  # difference of the patterns that repeat from latent cell to latent cell, in mean amplitudes
     "grey": 2.0,  # mean absolute distance of the channels from their mean
     "adversarial": 0.5,  # of the adaptive weight
     "kl": 1e-6,  # per latent element, towards the unit normal
 }
+DARKEST = 2 / 255  # added to an amplitude before its logarithm: two grey levels, below which 8 bits hold no law
+LATENT_CELL = 8  # px, of Stable Diffusion's autoencoders; a pattern of half of it repeats in it too
 SMALLEST_POWER = 1e-8  # added to a power before its logarithm: far below the half level that 8 bits resolve
+WINDOW_POWER = 1e-6  # the same for the power in a small window, where a quiet sea has no other
 LARGEST_RATIO = 1e4  # at which the adaptive weight is clamped, as in VQGAN
 
 
@@ -93,6 +99,20 @@ def histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor
     return (a - b).abs().mean()
 
 
+def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
+    """As ``histogram_distance``, of ln(A + 2/255): what is missing among dark pixels weighs as much as among bright ones.
+
+    Below zero, where a decoder may go and a picture is cut, the logarithm goes on along its tangent: every value has a gradient.
+    """
+    block = min(block, *real.shape[2:])
+    a, b = (_blocks(_tangent_log(amplitude(pixels)), block).sort(dim=1).values for pixels in (real, decoded))
+    return (a - b).abs().mean()
+
+
+def _tangent_log(values: Tensor) -> Tensor:
+    return torch.log(values.clamp(min=0) + DARKEST) + values.clamp(max=0) / DARKEST
+
+
 def colour_distance(decoded: Tensor) -> Tensor:
     """Mean absolute distance of the channels from their mean: the colour of a picture that should be grey; [N, 3, H, W].
 
@@ -135,6 +155,46 @@ def spectrum_distance(real: Tensor, decoded: Tensor) -> Tensor:
     return 10 * (a - b).abs().mean()
 
 
+def periodogram(pixels: Tensor, side: int = 16) -> Tensor:
+    """Power spectrum of the amplitude in two dimensions by Welch's method: [N, 3, H, W] → [N, side, side/2 + 1].
+
+    Mean over windows of ``side`` px that overlap by half, each without its mean and under a Hann window; white noise of
+    variance v has the power v at every frequency (Welch 1967). Rings cannot tell a grating from noise of its frequency, and
+    leave out the corners of the plane, a fifth of it, beyond the Nyquist frequency of the axes; this sees both.
+    """
+    grey = amplitude(pixels)
+    line = torch.hann_window(side, periodic=False, device=grey.device)
+    window = line[:, None] * line[None, :]
+    parts = grey.unfold(1, side, side // 2).unfold(2, side, side // 2)
+    parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window
+    return torch.fft.rfft2(parts).abs().pow(2).mean(dim=(1, 2)) / window.pow(2).sum()
+
+
+def periodogram_distance(real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean absolute difference of the two-dimensional power spectra in dB, over frequencies and pictures; [N, 3, H, W]."""
+    a, b = (torch.log10(periodogram(pixels) + WINDOW_POWER) for pixels in (real, decoded))
+    return 10 * (a - b).abs().mean()
+
+
+def lattice(pixels: Tensor, period: int = LATENT_CELL) -> Tensor:
+    """The pattern that repeats every ``period`` px: mean of the amplitude over its local mean by place in the cell.
+
+    [N, 3, H, W] → [period, period], all 1 for a picture that does not know where cells begin. The mean over a batch: each
+    place is seen N H W / period² times, so speckle leaves little of itself. The local mean is taken over nearly two cells.
+    """
+    grey = amplitude(pixels)
+    reach = period - 1
+    local = F.avg_pool2d(grey.unsqueeze(1), 2 * reach + 1, 1, reach, count_include_pad=False).squeeze(1).detach()
+    rows, columns = (side - side % period for side in grey.shape[1:])
+    ratio = (grey / (local + 1 / 255))[:, :rows, :columns]
+    return ratio.unflatten(2, (-1, period)).unflatten(1, (-1, period)).mean(dim=(0, 1, 3))
+
+
+def lattice_distance(real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean absolute difference of ``lattice`` of both: what the decoder adds at the same places of every latent cell."""
+    return (lattice(real) - lattice(decoded)).abs().mean()
+
+
 def reconstruction_terms(
     names: Mapping[str, float], real: Tensor, decoded: Tensor, features: Mapping[str, nn.Module]
 ) -> dict[str, Tensor]:
@@ -145,7 +205,10 @@ def reconstruction_terms(
         "perceptual": lambda: perceptual_distance(features["perceptual"], real, decoded),
         "despeckling": lambda: perceptual_distance(features["despeckling"], real, decoded),
         "histogram": lambda: histogram_distance(real, decoded),
+        "loghistogram": lambda: log_histogram_distance(real, decoded),
         "spectrum": lambda: spectrum_distance(real, decoded),
+        "periodogram": lambda: periodogram_distance(real, decoded),
+        "lattice": lambda: lattice_distance(real, decoded),
         "grey": lambda: colour_distance(decoded),
     }
     return {name: terms[name]() for name in terms if name in names}

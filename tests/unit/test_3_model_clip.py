@@ -10,8 +10,17 @@ from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder, build_dual_encoder
 from sarnb.model.foundation import FoundationConfig, to_pixels
 from sarnb.model.tokenizer import train_tokenizer
-from sarnb.train.clip import contrastive_loss, drawn_negatives, separation_loss, shifted, train_clip
-from sarnb.train.loop import LoopConfig
+from sarnb.train.clip import (
+    caption_table,
+    contrary_r1,
+    contrastive_loss,
+    drawn_negatives,
+    retrieval_r1,
+    separation_loss,
+    shifted,
+    train_clip,
+)
+from sarnb.train.loop_config import LoopConfig
 
 SMALL = FoundationConfig(text_width=32, text_layers=1, max_tokens=12)
 CAPTIONS = ["a picture of rows", "a picture of columns"]
@@ -64,6 +73,26 @@ def test_drawn_negatives_are_different_and_those_that_lack_are_absent():
     ids, present = drawn_negatives([[7, 8, 9], [5], []], 2, np.random.default_rng(0))
     assert present.tolist() == [[True, True], [True, False], [False, False]]
     assert len(set(ids[0])) == 2 and set(ids[0]) <= {7, 8, 9} and ids[1, 0] == 5
+
+
+def test_table_of_captions_holds_each_text_once_and_only_what_concerns_the_images():
+    negatives = {"a": ("b", "x"), "c": ("a",), "b": (), "of no image": ("y",)}
+    table = caption_table([("a", "b"), ("b",)], negatives, {"b": "c", "of no image": "z"})
+    words = [[table.texts[row] for row in several] for several in table.captions]
+    assert words == [["a", "b"], ["b"]] and sorted(table.texts) == ["a", "b", "c", "x"]
+    named = {table.texts[row]: [table.texts[wrong] for wrong in several] for row, several in table.negatives.items()}
+    assert named == {"a": ["b", "x"], "c": ["a"]}, "the caption of a mirror image has wrong ones too"
+    assert {table.texts[row]: table.texts[turned] for row, turned in table.mirrors.items()} == {"b": "c"}
+
+
+def test_recall_counts_images_that_prefer_their_own_text():
+    images = torch.eye(3)
+    texts = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.0, 0.6], [0.0, 0.0, 1.0]])
+    assert retrieval_r1(images, texts).item() == pytest.approx(2 / 3)  # the second is nearest to none
+    wrong = torch.tensor([[[0.6, 0.8, 0.0], [1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]])
+    present = torch.tensor([[True, False], [True, True], [False, False]])  # the first meets no equal, the third none at all
+    assert contrary_r1(images, texts, wrong, present).item() == pytest.approx(1 / 2)
+    assert contrary_r1(images, texts, wrong, torch.zeros(3, 2, dtype=bool)).isnan()
 
 
 def test_no_word_is_lost_by_the_tokenizer(tokenizer):

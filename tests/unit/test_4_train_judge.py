@@ -11,8 +11,8 @@ from tiny import tiny_set, tiny_tokenizer
 from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder
 from sarnb.train import judge as module
+from sarnb.train.batches import batch_ids
 from sarnb.train.judge import judge_config, train_judge
-from sarnb.train.loop import batch_ids
 
 
 @pytest.fixture(autouse=True)

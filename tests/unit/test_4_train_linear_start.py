@@ -16,7 +16,7 @@ from sarnb.train.linear_start import (
     skeleton_encode,
     start_linear,
 )
-from sarnb.train.loop import LoopConfig
+from sarnb.train.loop_config import LoopConfig
 
 WIDE = FoundationConfig(image_size=64, latent_channels=8, vae_channels=(16, 48, 48, 64))
 

@@ -11,7 +11,10 @@ from torch import nn
 
 from sarnb.errors import InputError
 from sarnb.train import checkpoint
-from sarnb.train.loop import WHOLE, LoopConfig, Share, batch_ids, ema_decay_at, rate_factor, step_generator, train_loop
+from sarnb.train.batches import WHOLE, Share, batch_ids, step_generator
+from sarnb.train.ema import ema_decay_at
+from sarnb.train.loop import train_loop
+from sarnb.train.loop_config import LoopConfig, rate_factor
 
 
 def regression(seed: int = 0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
-from sarnb.train.loop import LoopConfig
+from sarnb.train.loop_config import LoopConfig
 from sarnb.train.vae import (
     PatchDiscriminator,
     VaeLossWeights,

@@ -13,6 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from sarnb.errors import InputError
+from sarnb.metrics import periodogram as measures
 from sarnb.metrics.roundtrip import radial_spectrum
 from sarnb.model.foundation import to_pixels
 from sarnb.train.features import DespecklingFeatures, PerceptualFeatures, missing_extras
@@ -26,8 +27,13 @@ from sarnb.train.vae_losses import (
     histogram_distance,
     kl_to_unit_normal,
     last_layer_gradient,
+    lattice,
+    lattice_distance,
+    log_histogram_distance,
     parse_recipe,
     perceptual_distance,
+    periodogram,
+    periodogram_distance,
     radial_power,
     reconstruction_terms,
     spectrum_distance,
@@ -101,6 +107,51 @@ def test_radial_power_equals_the_measure_in_numpy_and_is_flat_for_white_noise():
     expected = 0.3**2 / 3 / 4  # variance of the mean of three channels, on the scale 0 to 1
     rings = radial_power(white).mean(0)[2:]  # the two lowest lose power with the mean
     torch.testing.assert_close(rings, torch.full_like(rings, expected), rtol=0.12, atol=0)
+
+
+def test_log_histogram_distance_is_scipys_wasserstein_distance_of_the_logarithms():
+    a, b = grey(1, 16, seed=0), grey(1, 16, seed=1) // 3
+    expected = wasserstein_distance(*(np.log((x.ravel() + 2) / 255) for x in (a, b)))
+    assert log_histogram_distance(to_pixels(a), to_pixels(b)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_log_histogram_distance_pulls_amplitudes_below_zero_up():
+    below = torch.full((1, 3, 16, 16), -1.1, requires_grad=True)
+    log_histogram_distance(torch.full((1, 3, 16, 16), -0.9), below).backward()
+    assert (below.grad < 0).all()
+
+
+def test_periodogram_equals_the_measure_in_numpy_and_is_flat_for_white_noise():
+    images = grey(4, 64)
+    np.testing.assert_allclose(periodogram(to_pixels(images)).mean(0).numpy(), measures.periodogram(images), rtol=2e-3)
+    white = torch.randn(64, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.3
+    power = periodogram(white).mean(0)
+    inner = power[3:14, 2:]  # the lowest lose power with the mean
+    torch.testing.assert_close(inner, torch.full_like(inner, 0.3**2 / 3 / 4), rtol=0.12, atol=0)
+
+
+def test_periodogram_tells_a_grating_from_the_same_one_turned_and_the_rings_do_not():
+    wave = (0.5 * torch.cos(torch.arange(64) * 2 * torch.pi * 16 / 64)).expand(1, 3, 64, 64)
+    turned = wave.transpose(2, 3)
+    assert spectrum_distance(wave, turned) < 0.01
+    assert periodogram_distance(wave, turned) > 1
+
+
+def test_lattice_finds_a_pattern_of_the_latent_cells_through_speckle():
+    pattern = 1 + 0.5 * np.sin(np.arange(64).reshape(8, 8))
+    speckle = np.random.default_rng(0).rayleigh(30, (8, 64, 64))
+    marked = to_pixels((speckle * np.tile(pattern, (8, 8))).clip(0, 255).astype(np.uint8))
+    plain = to_pixels(speckle.clip(0, 255).astype(np.uint8))
+    torch.testing.assert_close(lattice(plain), torch.ones(8, 8), atol=0.12, rtol=0)  # 0.52 / sqrt(512) = 0.023 each
+    expected = torch.from_numpy(pattern / pattern.mean()).float()
+    torch.testing.assert_close(lattice(marked), expected, atol=0.15, rtol=0)
+    assert lattice_distance(plain, marked) > 5 * lattice_distance(plain, to_pixels(grey(8, 64, seed=3)))
+
+
+def test_lattice_does_not_ask_how_bright_the_scene_is():
+    ramp = np.linspace(40, 240, 64) * np.linspace(0.5, 1, 64)[:, None]
+    torch.testing.assert_close(lattice(to_pixels(ramp[None].astype(np.uint8))), torch.ones(8, 8), atol=0.06, rtol=0)  # the borders' share
+    assert lattice_distance(to_pixels(ramp[None].astype(np.uint8)), to_pixels((ramp[None] / 2).astype(np.uint8))) < 0.02
 
 
 def test_colour_distance_by_hand_and_of_grey():

@@ -26,6 +26,18 @@ def test_study_has_three_training_seeds_and_paper_is_sdxl():
     assert (paper.image_size, paper.source) == (1024, "sarlo80") and "stable-diffusion-xl" in paper.foundation
 
 
+def test_strategies_that_notebooks_train_exist_and_the_hybrid_comes_first():
+    from sarnb.model.strategy import find_strategy
+
+    for profile in map(load_profile, profile_names()):
+        for name in (*profile.text_strategies, *profile.hybrid_strategies, *profile.seeded_strategies):
+            assert find_strategy(name).name == name
+        assert profile.hybrid_strategies[0] == "hybrid"
+    # The main table's rows that only the notebook on the hybrid trains.
+    for name in ("study", "paper"):
+        assert {"hybrid+prior", "unet-full+te-full+token"} <= set(load_profile(name).hybrid_strategies)
+
+
 def test_sensors_are_the_presets_of_the_radar():
     from sarnb.world.radar import PRESETS
 

@@ -1,0 +1,135 @@
+"""The state of a training under way, and how it starts: optimiser, processes, moving average, the last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from torch import Tensor, nn
+
+from sarnb.errors import InputError
+from sarnb.train.checkpoint import load_checkpoint
+from sarnb.train.loop_config import LoopConfig
+from sarnb.train.shards import shard, sharding
+from sarnb.train.tracking import FOLDER, check_trackers
+
+
+@dataclass
+class TrainState:
+    """A training under way."""
+
+    config: LoopConfig
+    out: Path
+    identity: str
+    batch_size: int
+    label: str
+    accelerator: Accelerator
+    modules: dict[str, nn.Module]  # the networks themselves, which are saved
+    prepared: dict[str, nn.Module]  # the same as accelerate wrapped them, which are called
+    parameters: list[Tensor]
+    optimizer: torch.optim.Optimizer
+    peaks: list[float]  # peak rate of each parameter group
+    average: list[Tensor] | None
+    rows: list[dict]
+    done: int  # finished steps
+    empty: dict[str, nn.Module]  # twins of networks whose weights are shared out among processes
+    pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last row of the history
+    tick: float = 0.0  # when that row was written
+
+
+def start_training(
+    modules: dict[str, nn.Module],
+    config: LoopConfig,
+    out: Path,
+    identity: str,
+    batch_size: int,
+    groups: list[dict] | None,
+    trackers: Sequence[str],
+    label: str,
+) -> TrainState:
+    """Optimiser, moving average and the state of the last checkpoint; networks on their device.
+
+    The arguments are those of ``sarnb.train.loop.train_loop``. Raises ``InputError`` for a tracker that is not there, where
+    nothing trains, for a batch that cannot be shared out, an optimiser that cannot work here, and another run's checkpoint.
+    """
+    check_trackers(trackers)
+    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise InputError(f"{label} trains nothing: no parameter requires a gradient")
+    accelerator = _accelerator(config, out, trackers)
+    _check_shares(batch_size, accelerator.num_processes, config.accumulate, label)
+    groups = groups or [{"params": parameters, "lr": config.learning_rate}]
+    plugin, empty = sharding(), {}
+    if plugin is not None:
+        if config.optimizer != "adamw":
+            raise InputError(
+                f'optimizer is "{config.optimizer}", which cannot work on weights that FSDP shares out; choose "adamw"'
+            )
+        before = _named(modules)
+        empty = shard(modules, plugin, accelerator)
+        after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}
+        parameters = [after[id(p)] for p in parameters]
+        groups = [group | {"params": [after[id(p)] for p in group["params"]]} for group in groups]
+    # One pass over all weights instead of one for each operation: AdamW is a tenth of a full fine-tuning's step otherwise.
+    fused = {"fused": True} if config.optimizer == "adamw" and plugin is None else {}
+    optimizer = _adamw(config)(groups, betas=config.betas, weight_decay=config.weight_decay, **fused)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    average = [p.detach().clone() for p in parameters] if config.ema_decay else None
+    identity = f"{identity}|{config}"
+    done, extra = load_checkpoint(out, identity, modules, optimizer, average)
+    if plugin is None:
+        *prepared, optimizer = accelerator.prepare(*modules.values(), optimizer)
+    else:
+        prepared, optimizer = modules.values(), accelerator.prepare_optimizer(optimizer)
+    if average is not None:
+        average = [value.to(p.device) for value, p in zip(average, parameters)]
+    return TrainState(
+        config, out, identity, batch_size, label, accelerator, modules, dict(zip(modules, prepared)), parameters, optimizer,
+        peaks, average, extra.get("history", []), done, empty,
+    )
+
+
+def _accelerator(config: LoopConfig, out: Path, trackers: Sequence[str]) -> Accelerator:
+    """accelerate's own, with its trackers running."""
+    accelerator = Accelerator(
+        mixed_precision="no",  # ``autocast`` chooses the format by the hardware
+        gradient_accumulation_steps=config.accumulate,
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / FOLDER)),
+    )
+    if trackers:
+        accelerator.init_trackers("sarnb")
+    return accelerator
+
+
+def _check_shares(batch_size: int, processes: int, accumulate: int, label: str) -> None:
+    shares = processes * accumulate
+    if shares > 1 and batch_size % shares:
+        raise InputError(
+            f"{label}: a batch of {batch_size} images cannot be shared out to {processes} process(es) with "
+            f"{accumulate} micro-batch(es) each; give a multiple of {shares}"
+        )
+
+
+def _named(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """All parameters by network and name."""
+    return {f"{key}.{name}": p for key, module in modules.items() for name, p in module.named_parameters()}
+
+
+def _adamw(config: LoopConfig) -> type[torch.optim.Optimizer]:
+    """The class of the configured optimiser."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise InputError(
+            'optimizer is "adamw8bit", which needs the package bitsandbytes; install it, or choose "adamw"'
+        ) from error
+    if not torch.cuda.is_available():
+        raise InputError('optimizer is "adamw8bit", which needs a CUDA graphics card; choose "adamw"')
+    return AdamW8bit
