@@ -63,6 +63,7 @@ class Profile:
     tune_steps: int = _value("optimizer steps of one trial of the grid", 1)
     warmup_steps: int = _value("steps of linear learning-rate warm-up", 0)
     ema_decay: float = _value("decay of the weight average; 0 = off", 0, 0.99999)
+    noise_offset: float = _value("deviation of a further noise that is constant over a channel; 0 = none", 0, 1)
     ranks: tuple[int, ...] = _value("LoRA ranks of the sweep", 1, 1024)
     text_strategies: tuple[str, ...] = _value("strategies that the notebook on text encoders trains")
     hybrid_strategies: tuple[str, ...] = _value("strategies that the notebook on the hybrid trains, the hybrid first")
