@@ -95,30 +95,55 @@ def finetune(
     steps: int = typer.Option(0, help="optimizer steps; default: the profile's"),
     seed: typing.Optional[int] = typer.Option(None, help="training seed; default: the profile's first"),
     tracker: list[str] = typer.Option([], help="follow the training in 'tensorboard' (or another tracker of accelerate)"),
+    param: list[str] = typer.Option([], help="NAME=value of another value than the profile's, such as OPTIMIZER=adamw"),
 ) -> None:
     """Fine-tune the foundation by one strategy.
 
     On many GPUs: 'accelerate launch --config_file sarnb/profiles/accelerate/ddp.yaml -m sarnb finetune …', or fsdp.yaml
-    beside it where one card cannot hold the model.
+    beside it where one card cannot hold the model (with '--param OPTIMIZER=adamw', for 8-bit moments cannot be shared out).
     """
     from sarnb.commands import finetune_command
 
-    finetune_command(strategy, data, out, profile, foundation, steps, seed, tracker)
+    finetune_command(strategy, data, out, profile, foundation, steps, seed, tracker, param)
 
 
 @app.command()
 def generate(
-    model: str = typer.Argument(help="trained model of 'finetune', or 'zero-shot' for the foundation itself"),
-    out: Path = typer.Argument(help="folder for the images"),
-    data: Path = typer.Option(..., help="data set whose test classes are drawn"),
+    model: typing.Optional[str] = typer.Argument(None, help="trained model of 'finetune', or 'zero-shot' for the foundation itself"),
+    out: typing.Optional[Path] = typer.Argument(None, help="folder for the images"),
+    model_option: str = typer.Option("", "--model", help="the same as MODEL"),
+    out_option: typing.Optional[Path] = typer.Option(None, "--out", help="the same as OUT"),
+    prompt: list[str] = typer.Option([], help="what to draw, once for each image"),
+    seed: typing.Optional[int] = typer.Option(None, help="noise of the first prompt's image, the others count on; default: 0"),
+    data: typing.Optional[Path] = typer.Option(None, help="instead of prompts: data set whose test classes are drawn"),
     profile: str = typer.Option("quick", help="profile that gives sampler, guidance and number"),
     foundation: str = typer.Option("", help="'embedded', a hub id or a folder, with +vae=… another autoencoder; default: the profile's"),
     per_class: int = typer.Option(0, help="images per class; default: the profile's"),
 ) -> None:
-    """Generate the evaluation images of a model."""
+    """Generate images: of your prompts ('--model DIR --prompt "…" --out DIR'), or a model's evaluation images ('DIR OUT --data …')."""
+    model, out = _once(model, model_option, "model"), _once(out, out_option, "out")
+    if bool(prompt) == (data is not None):
+        raise InputError("generate draws either prompts or the classes of a data set; give --prompt, once for each image, or --data")
+    if prompt:
+        if per_class:
+            raise InputError("--per-class belongs to --data; give --prompt once for each image instead")
+        from sarnb.commands import draw_command
+
+        draw_command(model, prompt, seed or 0, Path(out), profile, foundation)
+        return
+    if seed is not None:
+        raise InputError("--seed belongs to --prompt; the noise of evaluation images follows from their class and number")
     from sarnb.commands import generate_command
 
-    generate_command(model, out, data, profile, foundation, per_class)
+    generate_command(model, Path(out), data, profile, foundation, per_class)
+
+
+def _once(argument: typing.Any, option: typing.Any, name: str) -> typing.Any:
+    """What was given by place or by option; InputError where it was given twice or not at all."""
+    if bool(argument) == bool(option):
+        how = "twice; leave one of them out" if argument else f"not at all; give --{name}"
+        raise InputError(f"generate was given {name.upper()} {how}")
+    return argument or option
 
 
 @app.command()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.files import METADATA
 from sarnb.errors import InputError
 from sarnb.profile import Profile, load_profile
 from sarnb.settings import cores, results_root
 
 if TYPE_CHECKING:
+    from diffusers import StableDiffusionXLPipeline
+
     from sarnb.model.strategy import Strategy
 
 
@@ -50,14 +54,16 @@ def dataset_command(
 
 def finetune_command(
     strategy: str, data: Path | None, out: Path | None, profile: str, foundation: str, steps: int, seed: int | None,
-    trackers: Sequence[str] = (),
+    trackers: Sequence[str] = (), params: Sequence[str] = (),
 ) -> None:
     """Fine-tunes the foundation on ``data/train``, with ``data/val`` for the held-out loss, and saves the model.
 
+    ``params``: NAME=value words that change values of the profile, such as OPTIMIZER=adamw; ``steps`` and ``seed`` go before them.
     ``trackers``: names such as "tensorboard"; their files end in the model's folder, in a hidden one of it until it is done.
     Several processes of ``accelerate launch`` share the work; the defaults are the folders of the notebooks.
     """
-    values = load_profile(profile, **({"train_steps": steps, "warmup_steps": 0} if steps else {}))
+    changes = _changes(params) | ({"train_steps": steps, "warmup_steps": 0} if steps else {})
+    values = load_profile(profile, **changes)
     from sarnb.model.strategy import find_strategy
 
     plan = find_strategy(strategy)  # a wrong name is told before the images are read
@@ -80,6 +86,27 @@ def finetune_command(
     print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 
+def _trained_by() -> list[str]:
+    """The values of a profile that ``finetune`` reads."""
+    from sarnb.train.finetune import FinetuneConfig
+
+    of_unet = {field.name for field in dataclasses.fields(FinetuneConfig)} - {"seed"}
+    others = {"foundation", "sensor", "train_steps", "train_seeds", "sampling_steps", "guidance_scale", "sample_every"}
+    names = [field.name for field in dataclasses.fields(Profile)]
+    return [name for name in names if name in of_unet | others or name.startswith(("vae_", "lr_"))]
+
+
+def _changes(params: Sequence[str]) -> dict[str, Any]:
+    """Profile keys and values of NAME=value words. Raises InputError for a word of another form and an unknown name."""
+    from sarnb.run import parse_params
+
+    changes = {name.lower(): value for name, value in parse_params(params).items()}
+    for name in changes:
+        if name not in (known := _trained_by()):
+            raise InputError(f"--param {name.upper()}: no value of a profile that a training reads; known are {', '.join(known).upper()}")
+    return changes
+
+
 def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: Profile, foundation: str, seed: int | None) -> None:
     """The same for a strategy that trains the autoencoder."""
     from sarnb.train.vae_config import VaeConfig
@@ -92,21 +119,50 @@ def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: P
     print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 
-def generate_command(model: str, out: Path, data: Path, profile: str, foundation: str, per_class: int) -> None:
-    """Draws the classes of ``data/test`` with a trained model, or with the foundation itself, into ``out``."""
-    values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
-    test = load_set(data / "test")
-    from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
+def draw_command(model: str, prompts: Sequence[str], seed: int, out: Path, profile: str, foundation: str) -> None:
+    """Draws ``prompts`` as they stand with a trained model, or with the foundation itself, into ``out``.
+
+    Prompt i starts from the noise of ``seed`` + i. ``out`` gets grey PNGs and metadata.jsonl with text and seed of each.
+    """
+    values = load_profile(profile)
+    _check_samples(out)
+    from sarnb.generate.sample import generate, to_grey, write_samples
+
+    pipe, token = _drawing_model(model, foundation or values.foundation)
+    rows = [{"text": text, "label": "", "group": "seen", "seed": seed + i, "look": None} for i, text in enumerate(prompts)]
+    images = generate(pipe, list(prompts), [row["seed"] for row in rows], values.sampling_steps, values.guidance_scale, values.batch_size)
+    write_samples(out, to_grey(images), rows)
+    print(f"{out}: {len(rows)} images")
+    if token and not any(token in text for text in prompts):
+        print(f'{model} has learned the word {token}, which no prompt holds; it draws radar best for "a {token} image of …"')
+
+
+def _check_samples(out: Path) -> None:
+    """Refuses a folder of other files: what is drawn takes the place of the whole folder."""
+    if Path(out).exists() and not (Path(out) / METADATA).is_file() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise InputError(f"{out}: holds other files than generated images (no {METADATA}); name another folder or an empty one")
+
+
+def _drawing_model(model: str, spec: str) -> tuple[StableDiffusionXLPipeline, str | None]:
+    """The pipeline of a trained model's folder, or of the foundation for "zero-shot"; its learned word, if it has one."""
     from sarnb.model.export import load_trained, read_record
     from sarnb.model.foundation import load_foundation
     from sarnb.model.token import TOKEN
 
-    spec, token = foundation or values.foundation, None
     if model == "zero-shot":
-        pipe = load_foundation(spec)
-    else:
-        token = TOKEN if read_record(Path(model))["strategy"]["token"] else None
-        pipe = load_trained(spec, Path(model), fuse=True)
+        return load_foundation(spec), None
+    token = TOKEN if read_record(Path(model))["strategy"]["token"] else None
+    return load_trained(spec, Path(model), fuse=True), token
+
+
+def generate_command(model: str, out: Path, data: Path, profile: str, foundation: str, per_class: int) -> None:
+    """Draws the classes of ``data/test`` with a trained model, or with the foundation itself, into ``out``."""
+    values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
+    _check_samples(out)
+    test = load_set(data / "test")
+    from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
+
+    pipe, token = _drawing_model(model, foundation or values.foundation)
     looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
     rows = evaluation_prompts(list(groups_of(test)), values.generate_per_class, token, looks, groups_of(test), values.sensor)
     images = generate(pipe, [row["text"] for row in rows], [row["seed"] for row in rows], values.sampling_steps,

@@ -7,6 +7,7 @@ forgotten. Here these are the classes in optical, those that no radar image show
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sarnb.model.export import foundation_fingerprint
 from sarnb.model.strategy import Strategy
 from sarnb.train.cache import content_key
 from sarnb.train.finetune import PriorSet
+from sarnb.train.rows import locked
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
@@ -48,21 +50,43 @@ def draw_prior(
 ) -> PriorSet:
     """``count`` pictures of the classes ``labels``, drawn by the foundation ``pipe`` or read back from ``folder``.
 
+    Of several processes that want the same pictures one draws them and the others wait.
+
     Raises ``InputError`` for what ``generate`` refuses and a full disk.
     """
     texts = prior_prompts(labels, count)
     key = content_key(foundation_fingerprint(pipe), json.dumps([texts, steps, guidance_scale]))
     path = Path(folder) / f"prior-{key}.safetensors"
-    try:
-        images = load_file(path)["images"]
-    except (OSError, SafetensorError, KeyError):
-        images = generate(pipe, texts, range(count), steps, guidance_scale, batch_size, label="prior pictures")
+    images = _stored(path)
+    if images is None:
         with saving(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            save_file({"images": np.ascontiguousarray(images)}, temporary)
-            temporary.replace(path)
+            with locked(path.parent):
+                images = _stored(path)  # another process may have drawn them meanwhile
+                if images is None:
+                    images = generate(pipe, texts, range(count), steps, guidance_scale, batch_size, label="prior pictures")
+                    _store(images, path)
     return PriorSet(images, tuple(texts))
+
+
+def _stored(path: Path) -> np.ndarray | None:
+    """The pictures of a file; None where it is missing or damaged."""
+    try:
+        return load_file(path)["images"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _store(images: np.ndarray, path: Path) -> None:
+    """Write the pictures atomically; ``OSError`` where they cannot be written."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file({"images": np.ascontiguousarray(images)}, temporary)
+        temporary.replace(path)
+    except SafetensorError as error:  # what the format's writer makes of a full disk
+        raise OSError(str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def prior_set(pipe: StableDiffusionXLPipeline, strategy: Strategy, data_dir: Path, folder: Path) -> PriorSet | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pandas as pd
 from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import METADATA, replace_folder, write_json
+from sarnb.data.files import METADATA, write_json
 from sarnb.generate.decode import LATENTS, write_latents
 from sarnb.generate.prior import prior_set
 from sarnb.generate.progress import GRIDS, TOKEN_PATH, TOKEN_POINTS, progress_rows, watch_samples, watch_token
@@ -127,14 +126,8 @@ def train(
     watchers = _watchers(pipe, strategy, data_dir, training, config, sampling or SamplingConfig(), sample_every)
     result = finetune(pipe, strategy, data, config, training, val, cache, prior, trackers, watchers)
     if processes().is_main_process:
-        (out / HISTORY).unlink(missing_ok=True)
-        save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
-        for name in (GRIDS, TOKEN_PATH, TRACKERS):
-            if (training / name).is_dir():
-                replace_folder(training / name, out / name)
-            else:
-                shutil.rmtree(out / name, ignore_errors=True)  # that of an earlier training
-        os.replace(training / HISTORY, history)
+        beside = {name: training / name for name in (HISTORY, GRIDS, TOKEN_PATH, TRACKERS)}
+        save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, beside)
         for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
             shutil.rmtree(folder)
     processes().wait_for_everyone()

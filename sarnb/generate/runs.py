@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,27 @@ class SampleRun:
     problem: str = ""
 
 
-def find_runs(results: Path, test: ImageSet, wanted: Mapping[str, Any] | None = None) -> list[SampleRun]:
+def find_runs(
+    results: Path,
+    test: ImageSet,
+    wanted: Mapping[str, Any] | None = None,
+    trained: Mapping[str, Any] | None = None,
+    seeds: Callable[[str], Sequence[int]] | None = None,
+) -> list[SampleRun]:
     """Every finished samples folder of a results folder, the foundation's own first, then by strategy, rank and seed.
 
-    ``test``: the real images, whose classes and sides were to be drawn. ``wanted``: sampler settings (fields of
-    ``SamplingConfig``) that all must share. A folder that was drawn by other settings, for other classes, or by a model
-    that was trained again since, has a ``problem``.
+    Args:
+        test: the real images, whose classes and sides were to be drawn.
+        wanted: sampler settings (fields of ``SamplingConfig``) that all must share.
+        trained: what all trainings must share: "foundation" (``foundation_fingerprint``), which the untouched foundation's
+            images must come from too, "data" (``training_key``), and fields of ``FinetuneConfig`` such as "steps".
+        seeds: the training seeds that a strategy of this name should have.
+
+    A folder that was drawn by other settings, for other classes, by a model that was trained otherwise or again since, or with
+    a seed that is not among those, has a ``problem``. Where the model was deleted, its training is not asked for.
     """
     folders = [path.parent for path in (results / "samples").glob(f"*/seed*/{METADATA}") if re.fullmatch(r"seed\d+", path.parent.name)]
-    runs = [_read(results, folder, test, dict(wanted or {})) for folder in folders]
+    runs = [_read(results, folder, test, dict(wanted or {}), dict(trained or {}), seeds) for folder in folders]
     return sorted(runs, key=lambda run: (strategy_order(run.strategy), run.seed))
 
 
@@ -69,26 +81,40 @@ def strategy_order(name: str) -> tuple[int, int, str]:
 
 
 def cost_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
-    """What each run cost, a row each; NaN where nothing trained or the model is no longer there.
+    """What each run cost and no clock tells, a row each: the same in every run. NaN where the model is no longer there.
 
-    Columns: strategy, seed, trainable parameters, images seen, training [s], training [images/s], peak memory [MB],
-    checkpoint [MB] (10^6 bytes of the trained weights), drawing [images/s], caches.
+    Columns: strategy, seed, trainable parameters, images seen, checkpoint [MB] (10^6 bytes of the trained weights), caches.
     """
     numbers = {
         "trainable parameters": ("trainable_parameters", 1.0),
         "images seen": ("images_seen", 1.0),
+        "checkpoint [MB]": ("checkpoint_bytes", 1e-6),
+    }
+    return _costs(runs, numbers).assign(caches=[", ".join(run.cost.get("caches", [])) or "none" for run in runs])
+
+
+def timing_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
+    """What each run took of this machine, a row each: another run gives other numbers. NaN where nothing trained.
+
+    Columns: strategy, seed, training [s], training [images/s], peak memory [MB] (10^6 bytes), drawing [images/s].
+    """
+    numbers = {
         "training [s]": ("seconds", 1.0),
         "training [images/s]": ("images_per_second", 1.0),
         "peak memory [MB]": ("peak_memory_mb", 1.0),
-        "checkpoint [MB]": ("checkpoint_bytes", 1e-6),
         "drawing [images/s]": ("sampling_images_per_second", 1.0),
     }
-    rows = []
-    for run in runs:
-        row: dict[str, Any] = {"strategy": run.strategy, "seed": run.seed}
-        row |= {name: float(run.cost.get(key, np.nan)) * factor for name, (key, factor) in numbers.items()}
-        rows.append(row | {"caches": ", ".join(run.cost.get("caches", [])) or "none"})
-    return pd.DataFrame(rows, columns=["strategy", "seed", *numbers, "caches"])
+    return _costs(runs, numbers)
+
+
+def _costs(runs: Sequence[SampleRun], numbers: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
+    """Columns strategy, seed and those of ``numbers``: name -> (entry of a run's cost, factor)."""
+    rows = [
+        {"strategy": run.strategy, "seed": run.seed}
+        | {name: float(run.cost.get(key, np.nan)) * factor for name, (key, factor) in numbers.items()}
+        for run in runs
+    ]
+    return pd.DataFrame(rows, columns=["strategy", "seed", *numbers])
 
 
 def _family(name: str) -> tuple[str, int]:
@@ -99,7 +125,14 @@ def _family(name: str) -> tuple[str, int]:
     return name, STRATEGIES[name].rank if name in STRATEGIES and STRATEGIES[name].has_lora else 0
 
 
-def _read(results: Path, folder: Path, test: ImageSet, wanted: dict[str, Any]) -> SampleRun:
+def _read(
+    results: Path,
+    folder: Path,
+    test: ImageSet,
+    wanted: dict[str, Any],
+    trained: dict[str, Any],
+    seeds: Callable[[str], Sequence[int]] | None,
+) -> SampleRun:
     name, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     record = results / "models" / name / folder.name / RECORD
     try:
@@ -112,7 +145,10 @@ def _read(results: Path, folder: Path, test: ImageSet, wanted: dict[str, Any]) -
         return SampleRun(name, seed, folder, problem=f"its files cannot be read ({error}); run its notebook again")
     cost = {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0} if name == "zero-shot" else {}
     cost = cost | model.get("cost", {}) | stamp.get("cost", {})
-    problem = _problem(images, test, strategy, sampling, wanted)
+    problem = _problem(images, test, strategy, sampling, wanted) or _other_seed(name, seed, seeds)
+    if not problem:
+        # Images of the foundation itself are stamped with its fingerprint.
+        problem = _other_training(model or ({"foundation": model_key} if name == "zero-shot" else {}), trained)
     if not problem and model and model_key != content_key(record.read_bytes()):
         problem = "drawn by an earlier model than the one that is there; run its notebook again"
     return SampleRun(name, seed, folder, images, asdict(sampling), cost, problem)
@@ -128,4 +164,21 @@ def _problem(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: Sam
     asked = evaluation_rows(test, strategy, sampling)
     if [{name: row.get(name) for name in PROMPT} for row in images.rows] != [{name: row[name] for name in PROMPT} for row in asked]:
         return "drawn for other classes, sides or seeds than the test images ask for; run its notebook again"
+    return ""
+
+
+def _other_seed(name: str, seed: int, seeds: Callable[[str], Sequence[int]] | None) -> str:
+    """Why a seed does not belong: left from a run with others."""
+    expected = [seed] if seeds is None else list(seeds(name))
+    if seed in expected:
+        return ""
+    return f"of the training seed {seed}, this profile trains {', '.join(map(str, expected))}; delete the folder or add the seed"
+
+
+def _other_training(record: dict[str, Any], trained: dict[str, Any]) -> str:
+    """Why a model does not belong: its record names another foundation, other data, or another setting such as the steps."""
+    held = record.get("config", {}) | {name: record[name] for name in ("foundation", "data") if name in record}
+    for name, value in trained.items():
+        if name in held and held[name] != value:
+            return f"trained with {name} {held[name]}, not {value}; run its notebook again"
     return ""

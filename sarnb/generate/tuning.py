@@ -69,6 +69,24 @@ def tune_rates(
     return RateChoice(scaled(strategy, config, factors[best]), table.assign(chosen=table.index == best))
 
 
+def grid_sentences(table: pd.DataFrame) -> list[str]:
+    """One sentence a strategy on where its chosen factor stands in the grid: at an end, the best rate may lie beyond.
+
+    ``table``: that of a ``RateChoice``, or several below each other.
+    """
+    lines = []
+    for name, rows in table.groupby("strategy", sort=False):
+        factors, chosen = sorted(rows["factor"]), float(rows.loc[rows["chosen"], "factor"].iloc[0])
+        if len(factors) == 1:
+            lines.append(f"{name}: nothing was tried, its rates are those of the profile times {chosen:g}.")
+            continue
+        grid = ", ".join(f"{factor:g}" for factor in factors)
+        ends = {factors[0]: "smallest", factors[-1]: "largest"}
+        place = f"the {ends[chosen]} of the grid ({grid}): the best rate may lie beyond" if chosen in ends else f"inside the grid ({grid})"
+        lines.append(f"{name}: the chosen factor {chosen:g} is {place}.")
+    return lines
+
+
 def _try(
     strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, prior: PriorSet | None
 ) -> float:

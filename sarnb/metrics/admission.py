@@ -11,7 +11,7 @@ pass; the rest is shown, not claimed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics.catalogue import KEY_METRICS, METRICS
 from sarnb.metrics.claims import BY_CLASS, CLAIMS
 from sarnb.metrics.corruptions import CORRUPTIONS, Corruption
 from sarnb.metrics.evaluation import evaluate, halves
@@ -122,6 +122,28 @@ def admission_sentences(verdicts: pd.DataFrame) -> list[str]:
     if untested:
         lines.append(f"No corruption was tried that {' or '.join(untested)} claims to see.")
     return lines
+
+
+def failed_claims(verdicts: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS) -> dict[str, list[str]]:
+    """Measure -> corruptions that it claims to see and does not, for those of ``metrics`` that fail any."""
+    failed = verdicts[verdicts["verdict"] == FAILS]
+    kinds = {name: failed.loc[failed["metric"] == name, "corruption"].tolist() for name in metrics}
+    return {name: own for name, own in kinds.items() if own}
+
+
+def trust_sentences(verdicts: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS) -> list[str]:
+    """Which of the key measures failed their admission, and that the average rank goes without them."""
+    failed = failed_claims(verdicts, metrics)
+    if not failed:
+        return [f"No claim failed of the key measures {', '.join(metrics)}: all of them are ranked."]
+    words = "; ".join(f"{name} (does not see {', '.join(kinds)} as it claims)" for name, kinds in failed.items())
+    kept = [name for name in metrics if name not in failed]
+    if not kept:
+        return [f"Every key measure failed a claim: {words}. They are ranked all the same, and that rank carries no weight."]
+    return [
+        f"Read with care in the tables, and left out of the average rank: {words}.",
+        f"Ranked, as far as they can be computed: {', '.join(kept)}.",
+    ]
 
 
 def _first_of_class(labels: tuple[str, ...], count: int) -> list[int]:

@@ -52,7 +52,10 @@ def kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarr
 
 
 def reverse_kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarray:
-    """KL(generated || real) in nats: large where the generator puts amplitudes that real images do not have."""
+    """KL(generated || real) = sum q ln(q/p) in nats: large where the generator puts amplitudes that real images do not have.
+
+    Kullback and Leibler, Ann. Math. Stat. 22 (1951) 79, who call the two directions I(1:2) and I(2:1). [..., 256] -> [...].
+    """
     return kl(fake, real, epsilon)
 
 
@@ -64,13 +67,19 @@ def jensen_shannon(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
 
 
 def wasserstein(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """Wasserstein-1 distance, the area between the two distribution functions, in normalised amplitude (0 to 1)."""
+    """Wasserstein-1 distance, the area between the two distribution functions, in normalised amplitude (0 to 1).
+
+    Vallender, Theory Probab. Appl. 18 (1974) 784, for the equality with that area. Counts [..., 256] -> [...].
+    """
     gap = np.cumsum(probabilities(real) - probabilities(fake), -1)
     return np.abs(gap[..., :-1]).sum(-1) / (LEVELS - 1)
 
 
 def kolmogorov_smirnov(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """Largest gap between the two distribution functions, 0 to 1 (the two-sample Kolmogorov-Smirnov statistic)."""
+    """Largest gap between the two distribution functions, 0 to 1 (the two-sample Kolmogorov-Smirnov statistic).
+
+    Smirnov, Ann. Math. Stat. 19 (1948) 279. Counts [..., 256] -> [...].
+    """
     return np.abs(np.cumsum(probabilities(real) - probabilities(fake), -1)).max(-1)
 
 
@@ -100,7 +109,8 @@ def equivalent_number_of_looks(counts: np.ndarray) -> np.ndarray:
 def local_looks(images: np.ndarray, window: int = 8) -> np.ndarray:
     """Equivalent number of looks inside small windows: uint8 [N, H, W] -> [N], the median over windows.
 
-    Small windows see speckle and little of the scene. Windows darker than 4 levels (quantisation rules there) or with
+    Squared mean over variance (n - 1) of the intensity in each window; Oliver and Quegan, Understanding SAR Images, 2004,
+    section 4.3. Small windows see speckle and little of the scene. Windows darker than 4 levels (quantisation rules there) or with
     more than 5 % saturated pixels are left out; NaN when none is left.
     """
     stack = image_stack(images)
@@ -136,6 +146,9 @@ def log_cumulants(counts: np.ndarray, order: int = 3) -> np.ndarray:
 
 
 def log_cumulant_distance(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
-    """Euclidean distance of two sets in the (kappa_3, kappa_2) diagram; zero when speckle and texture law agree."""
+    """Euclidean distance of two sets in the (kappa_3, kappa_2) diagram; zero when speckle and texture law agree.
+
+    The diagram: Nicolas, Traitement du Signal 19 (2002) 139; the distance in it is ours. Counts [..., 256] -> [...].
+    """
     gap = log_cumulants(real)[..., 1:] - log_cumulants(fake)[..., 1:]
     return np.sqrt((gap**2).sum(-1))

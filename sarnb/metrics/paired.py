@@ -3,8 +3,10 @@
 Permutation test (Good 2005, ch. 3; Edgington 1995). If it made no difference which strategy drew an image, the two images of
 a pair could be exchanged. The measure is computed again with each pair exchanged or not, at random, many times; p is the share
 of exchanges with a difference at least as large as the one seen (the one seen counts too, so p is never 0). It holds for
-any measure of a whole set, also for those that have no value for a single image. The trainings are taken as they came out:
-the test says whether these trained models differ, the spread over training seeds whether another training would.
+any measure of a whole set, also for those that have no value for a single image. With several training seeds the statistic is
+the mean over them, and image i is exchanged for all of them together: images of one prompt and noise are one unit. The
+trainings are taken as they came out: the test says whether these trained models differ, the spread over training seeds
+whether another training would.
 """
 
 from __future__ import annotations
@@ -54,17 +56,22 @@ def exchange_test(
     """Difference statistic(first) - statistic(second) and its two-sided p by exchanging pairs.
 
     Args:
-        first, second: what one measure needs of each image [N, F], row i of both is a pair. weights: of the pairs [N], sum 1.
+        first, second: what one measure needs of each image [N, F], row i of both is a pair; or [S, N, F] of S training seeds,
+            whose mean statistic is tested, pair i exchanged in all of them at once. weights: of the pairs [N], sum 1.
         statistic: weighted means of the rows [B, F] -> value [B].
     """
-    total = weights @ first + weights @ second
-    mine = (weights @ first)[None]
-    seen = float((statistic(mine) - statistic(total - mine))[0])
-    rng, gap, as_large = np.random.default_rng(seed), (second - first) * weights[:, None], 1
+    sides = list(zip(first, second)) if first.ndim == 3 else [(first, second)]
+    totals = [weights @ a + weights @ b for a, b in sides]
+    mine = [(weights @ a)[None] for a, _ in sides]
+    gaps = [(b - a) * weights[:, None] for a, b in sides]
+
+    def difference(means: list[np.ndarray]) -> np.ndarray:
+        return np.mean([statistic(part) - statistic(total - part) for part, total in zip(means, totals)], axis=0)
+
+    seen, rng, as_large = float(difference(mine)[0]), np.random.default_rng(seed), 1
     for start in range(0, permutations, _CHUNK):
         exchanged = rng.random((min(_CHUNK, permutations - start), len(weights))) < 0.5
-        means = mine + exchanged @ gap
-        differences = statistic(means) - statistic(total - means)
+        differences = difference([part + exchanged @ gap for part, gap in zip(mine, gaps)])
         as_large += int((np.abs(differences) >= abs(seen) * (1 - 1e-9)).sum())
     return seen, as_large / (permutations + 1)
 
@@ -85,11 +92,12 @@ def paired_tests(
         judge: SAR-CLIP; None leaves its measures out. split: pooled, seen, unseen or composition. metrics: some of TESTED.
 
     Returns:
-        columns metric, split, first, second, seeds (training seeds that both have), n (pairs), difference (first minus
-        second), p, p_holm, better (the better one, or "not told apart"). Classes count the same. Empty with one strategy.
+        columns metric, split, first, second, seeds (training seeds that both have), n (prompts, the pairs exchanged),
+        difference (first minus second, of the means over these seeds), p, p_holm, better (the better one, or "not told
+        apart"). Classes count the same. Empty with one strategy.
 
     Raises:
-        InputError: images of two strategies that were drawn for different classes or sides.
+        InputError: images of two strategies, or of two training seeds, that were drawn for different classes or sides.
     """
     prepared = {
         name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()
@@ -122,13 +130,12 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, pe
     seeds = [k for k in runs[first] if k in runs[second] and metric in prepared[first][k] and metric in prepared[second][k]]
     if not seeds:
         return None
-    for k in seeds:
-        a, b = runs[first][k], runs[second][k]
-        if (a.labels, a.looks) != (b.labels, b.looks):
+    part = runs[first][seeds[0]]
+    for other in (runs[name][k] for name in (first, second) for k in seeds):
+        if (other.labels, other.looks) != (part.labels, part.looks):
             raise InputError(
                 f"paired test: {first} and {second} were drawn for other classes or sides; draw them for the same prompts."
             )
-    part = runs[first][seeds[0]]
     chosen = [
         i
         for i, (label, group) in enumerate(zip(part.labels, part.groups))
@@ -136,8 +143,8 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, pe
     ]
     if not chosen:
         return None
-    labels = [part.labels[i] for i in chosen] * len(seeds)
-    sides = [np.concatenate([prepared[name][k][metric][chosen] for k in seeds]) for name in (first, second)]
+    labels = [part.labels[i] for i in chosen]
+    sides = [np.stack([prepared[name][k][metric][chosen] for k in seeds]) for name in (first, second)]
     weights = stratified_weights(labels, 0, 0)[0]
     difference, p = exchange_test(*sides, weights, measure_of(metric, real, sorted(set(labels))), permutations, seed)
     return {
@@ -166,7 +173,7 @@ def measure_of(metric: str, real: Measured, labels: Sequence[str]) -> Callable[[
 
 
 def pair_sentences(tests: pd.DataFrame) -> list[str]:
-    """One sentence a measure and split: which strategies are better than which others, after correction."""
+    """One sentence a measure and split: which strategies are better than which others, after correction, over which seeds."""
     lines = []
     for (split, metric), part in tests.groupby(["split", "metric"], sort=False):
         told = part[part["better"] != "not told apart"]
@@ -184,7 +191,10 @@ def pair_sentences(tests: pd.DataFrame) -> list[str]:
             "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items())
             or "no pair is told apart"
         )
+        few, most = part["seeds"].min(), part["seeds"].max()
+        seeds = f"{few} to {most}" if few < most else f"{few}"
         lines.append(
-            f"{metric} ({split}): {len(told)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction. {words}."
+            f"{metric} ({split}): {len(told)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction "
+            f"(common training seeds of a pair: {seeds}). {words}."
         )
     return lines

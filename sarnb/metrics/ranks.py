@@ -7,7 +7,7 @@ the interval is that of the average rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,11 +41,14 @@ def rank_table(
     metrics: Sequence[str] = KEY_METRICS,
     resamples: int = 200,
     seed: int = 0,
+    distrusted: Collection[str] = (),
 ) -> pd.DataFrame:
     """Average rank over the measures that every strategy has, with 95 % bootstrap intervals, best first.
 
     Args:
         runs: strategy -> training seed -> measured images; a strategy's value is the mean over its training seeds.
+        resamples: at most; with a Fréchet distance among the measures as many as that one has, FRECHET_RESAMPLES.
+        distrusted: measures that failed their admission. They are left out, unless no other measure is there.
 
     Returns:
         columns strategy, average rank, lo, hi, first (share of the resamples in which it is the best), and a column of ranks
@@ -63,6 +66,7 @@ def rank_table(
     shared = [metric for metric in metrics if all(metric in part for several in found.values() for part in several)]
     if not shared:
         raise InputError(f"average rank: no measure on {split} that every strategy has; draw more images.")
+    shared = [metric for metric in shared if metric not in distrusted] or shared
     length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
     # [1 + resamples, strategies, measures]; the first entry is the images as given
     values = np.stack(
@@ -96,14 +100,17 @@ def _samples(
     return {}
 
 
-def rank_sentences(table: pd.DataFrame) -> list[str]:
-    """Who is first and whose interval reaches its own, from `rank_table`."""
+def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> list[str]:
+    """Who is first, over which measures, and whose interval reaches its own, from `rank_table`."""
     best, others = table.iloc[0], table.iloc[1:]
     near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
-    text = f"Best average rank: {best['strategy']}, {best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}] of {len(table)}"
+    measures = ", ".join(table.columns[5:])
+    text = f"Best average rank over {measures}: {best['strategy']}, {best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}] of {len(table)}"
     text += (
         f"; its interval reaches those of {', '.join(near)}."
         if near
         else "; no other interval reaches it." if len(others) else "."
     )
+    if failed := [name for name in table.columns[5:] if name in distrusted]:
+        text += f" {', '.join(failed)} failed in admission and nothing else can be ranked, so this rank carries no weight."
     return [text]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sarnb.errors import InputError
 from sarnb.metrics import amplitude, evaluation, geometry, semantic, texture
-from sarnb.metrics.catalogue import METRICS, find_metric
+from sarnb.metrics.catalogue import KEY_METRICS, METRICS, find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS
 from sarnb.metrics.measured import Measured
 from sarnb.metrics.summary import format_interval, over_seeds
@@ -42,6 +42,10 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("shrinkage of Fréchet covariances", "OAS, the larger of both, where a side has fewer than 2 D images"),
         ("intervals", f"95 % percentile, {resamples} resamples of images inside their class"),
         ("resamples of Fréchet distances", str(min(resamples, evaluation.FRECHET_RESAMPLES))),
+        (
+            "resamples of average ranks",
+            f"{min(resamples, evaluation.FRECHET_RESAMPLES)} where a Fréchet distance is ranked too, else {resamples}",
+        ),
         ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),
         ("memorisation", "thumbnails of 32 x 32 block means, threshold: nearest held-out real image"),
         ("duplicates", "the same thumbnails, threshold: the two most alike real images"),
@@ -105,4 +109,60 @@ def gap_sentences(table: pd.DataFrame, metric: str, first: str = "seen", second:
         words = "the intervals do not overlap" if apart else "the intervals overlap, so the change is not settled"
         change = b["value"] - a["value"]
         lines.append(f"{name}: {first} {format_interval(a)}, {second} {format_interval(b)}, a change of {change:+.3f}; {words}.")
+    return lines
+
+
+def seed_table(table: pd.DataFrame) -> pd.DataFrame:
+    """How far the trainings of one strategy lie apart: columns strategy, split, metric, seeds, mean, sd, min, max.
+
+    One row a strategy (no anchors), split and measure over all classes. ``seeds`` counts trainings; ``sd`` is their sample
+    standard deviation, NaN for one training. Unit: that of the measure.
+    """
+    rows = table[~table["strategy"].isin(ANCHORS) & (table["class"] == "all")]
+    parts = rows.groupby(["strategy", "split", "metric"], sort=False)
+    joined = parts.agg(
+        seeds=("seed", "nunique"), mean=("value", "mean"), sd=("value", "std"), min=("value", "min"), max=("value", "max")
+    )
+    return joined.reset_index()
+
+
+def training_sentences(seeds: pd.DataFrame) -> list[str]:
+    """Which strategies were trained once and which several times, and what that does to their intervals, from `seed_table`."""
+    counts = seeds.groupby("strategy", sort=False)["seeds"].max()
+    once, several = counts[counts == 1].index.tolist(), counts[counts > 1]
+    lines = []
+    if once:
+        lines.append(f"One training at most: {', '.join(once)}; these intervals leave out the luck of the training.")
+    if len(several):
+        words = ", ".join(f"{name} ({count})" for name, count in several.items())
+        lines.append(f"Several trainings: {words}; these intervals span those of all trainings, so they are wider.")
+    return lines
+
+
+def lead_sentences(
+    seeds: pd.DataFrame, strategy: str, split: str = "pooled", metrics: Sequence[str] = KEY_METRICS
+) -> list[str]:
+    """Whether the lead of a strategy exceeds the spread of its own trainings, one sentence a measure, from `seed_table`.
+
+    Lead: how much better its mean over trainings is than that of the best other strategy. Spread: from the lowest to the
+    highest of its own trainings.
+    """
+    lines = []
+    for metric in metrics:
+        own = seeds[(seeds["split"] == split) & (seeds["metric"] == metric)].set_index("strategy")
+        others = own["mean"].drop(index=strategy, errors="ignore")
+        if strategy not in own.index or others.empty:
+            continue
+        sign = {"higher": -1.0, "lower": 1.0}[find_metric(metric).better]
+        rival = (sign * others).idxmin()
+        mine, lead = own.loc[strategy], sign * (others[rival] - own.loc[strategy, "mean"])
+        spread = mine["max"] - mine["min"]
+        if lead <= 0:
+            words = f"{strategy} has no lead, {rival} is as good or better"
+        elif mine["seeds"] < 2:
+            words = f"{strategy} leads {rival} by {lead:.3g}; it was trained once at most, so the spread of its trainings is not known"
+        else:
+            relation = "more than" if lead > spread else "no more than"
+            words = f"{strategy} leads {rival} by {lead:.3g}, {relation} the spread of its own {mine['seeds']} trainings, {spread:.3g}"
+        lines.append(f"{metric} ({split}): {words}.")
     return lines

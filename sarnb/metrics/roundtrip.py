@@ -26,7 +26,11 @@ MEASURES = (
     "periodogram_db", "lattice", "bias_db", "leak",
 )
 # What the best variant is to reach on held-out images: size of each error; the texture's is in floors, see ``targets``.
-TARGETS = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.10, "glcm_distance": 2.0, "spectrum_db": 1.0, "bias_db": 0.3}
+TARGETS = {
+    "amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.10, "glcm_distance": 2.0, "spectrum_db": 1.0, "periodogram_db": 1.0,
+    "bias_db": 0.3,
+}
+POINT_WIDTH = 0.10  # relative change of a point's width; measured on other images than the rest, so no part of the score
 SMALLEST_POWER = 1e-8  # added before the logarithm of a power, far below what 8 bits resolve
 
 
@@ -103,14 +107,17 @@ def round_trip_table(
 
     psnr_db; amplitude_kl in nats; cv_error and enl_error, relative to the original (0.05 is 5 % too much); kappa_distance in
     the plane of log-cumulants; glcm_distance in standard deviations of one image; spectrum_db, the largest gap over
-    frequencies; periodogram_db, the mean gap over the frequencies of both axes; lattice, the strength of what repeats every 8 px; bias_db, the largest over land covers (NaN without masks); leak in grey levels. The floor compares every
-    second original with the others: other scenes of the same kinds, not the same scenes.
+    frequencies; periodogram_db, the mean gap over the frequencies of both axes, corners of the plane included; lattice, the
+    strength of what repeats every 8 px; bias_db, the largest over land covers (NaN without masks); leak in grey levels. The
+    floor compares every second original with the others: other scenes of the same kinds, not the same scenes. Its lattice is
+    that of all originals, as chance leaves more of it in fewer images.
     """
     real = image_stack(real, minimum=4)
     rows = [{"variant": name, **_row(real, images, masks)} for name, images in decoded.items()]
     even, odd = real[::2], real[1::2]
     halves = (None, None) if masks is None else (masks[::2], masks[1::2])
     floor = _unpaired(even, odd, *halves) | {"psnr_db": np.nan, "leak": 0.0, "bias_db": _cover_gap(even, odd, *halves)}
+    floor["lattice"] = lattice(real)
     return pd.DataFrame([*rows, {"variant": FLOOR, **floor}])[["variant", *MEASURES]]
 
 
@@ -118,10 +125,14 @@ def set_table(real: np.ndarray, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """The same of sets that show other scenes, as generated ones: name → grey images gives a row each, then the floor.
 
     Columns variant, amplitude_kl, cv_error, enl_error, kappa_distance, glcm_distance, spectrum_db, periodogram_db, lattice.
+    The lattice is that of equally many images of each set, real ones too, spread evenly over it: as many as the smallest has.
     """
     real = image_stack(real, minimum=4)
-    rows = [{"variant": name, **_unpaired(real, images)} for name, images in sets.items()]
-    return pd.DataFrame([*rows, {"variant": FLOOR, **_unpaired(real[::2], real[1::2])}])
+    count = min(map(len, (real, *sets.values())))
+    patterns = {name: lattice(_spread(images, count)) for name, images in sets.items()}
+    rows = [{"variant": name, **_unpaired(real, images), "lattice": patterns[name]} for name, images in sets.items()]
+    floor = _unpaired(real[::2], real[1::2]) | {"lattice": lattice(_spread(real, count))}
+    return pd.DataFrame([*rows, {"variant": FLOOR, **floor}])
 
 
 def texture_by_distance(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
@@ -165,14 +176,24 @@ def score(table: pd.DataFrame) -> pd.Series:
     return np.exp(np.log(ratios.clip(lower=1e-6)).mean(axis=1)).sort_values()
 
 
-def reached_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a measure with a figure to reach: measure, to reach, floor, then each variant's size of the error."""
+def reached_table(table: pd.DataFrame, points: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A row a measure with a figure to reach: measure, to reach, floor, then each variant's size of the error.
+
+    ``points``: of ``point_table``, with the rows ``ORIGINAL``, the variants, and perhaps ``FLOOR``, other draws of the
+    originals' clutter. It gives the row point_width: the larger of the relative changes of width in range and azimuth, NaN
+    where no point is left.
+    """
     values = table.set_index("variant")
     rows = [
         {"measure": name, "to reach": goal, "floor": abs(values.loc[FLOOR, name])}
         | {variant: abs(values.loc[variant, name]) for variant in values.index if variant != FLOOR}
         for name, goal in targets(table).items()
     ]
+    if points is not None:
+        widths = points.set_index("variant")[["width_range", "width_azimuth"]]
+        change = (widths / widths.loc[ORIGINAL] - 1).abs().max(axis=1, skipna=False).reindex(values.index)
+        row = {"measure": "point_width", "to reach": POINT_WIDTH, "floor": change[FLOOR]}
+        rows.append(row | change.drop(FLOOR).to_dict())
     return pd.DataFrame(rows)
 
 
@@ -197,6 +218,11 @@ def _row(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray | None) -> dic
     biases = sigma0_bias(real, grey, masks)["bias_db"] if masks is not None else pd.Series(dtype=float)
     values["bias_db"] = float(biases.abs().max()) if len(biases) else float("nan")
     return values | {"leak": float(np.sqrt((colour_leak(decoded) ** 2).mean()))}
+
+
+def _spread(images: np.ndarray, count: int) -> np.ndarray:
+    """``count`` of the images, evenly over the set."""
+    return images[np.arange(count) * len(images) // count]
 
 
 def _unpaired(

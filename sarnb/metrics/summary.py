@@ -39,14 +39,19 @@ def _select(evaluation: pd.DataFrame, metrics: Sequence[str], split: str, label:
 def verdict_table(
     evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled", label: str = "all"
 ) -> pd.DataFrame:
-    """Wide table: one row a strategy (anchors last), one column a metric, cells "value [lo, hi]" or "" where left out."""
+    """Wide table: one row a strategy (anchors last), one column a metric, cells "value [lo, hi]" or "" where left out.
+
+    ``seeds`` counts the trainings behind a row; "" for anchors, which train nothing.
+    """
     chosen = _select(evaluation, metrics, split, label)
     names = list(dict.fromkeys(chosen["strategy"]))
     names = [name for name in names if name not in ANCHORS] + [name for name in ANCHORS if name in names]
     cells = {(row["strategy"], row["metric"]): format_interval(row) for _, row in chosen.iterrows()}
     shown = [name for name in metrics if name in set(chosen["metric"])]
-    body = [[name, *(cells.get((name, metric), "") for metric in shown)] for name in names]
-    return pd.DataFrame(body, columns=["strategy", *shown])
+    trained = chosen.groupby("strategy")["seeds"].max()
+    seeds = {name: "" if name in ANCHORS else int(trained[name]) for name in names}
+    body = [[name, seeds[name], *(cells.get((name, metric), "") for metric in shown)] for name in names]
+    return pd.DataFrame(body, columns=["strategy", "seeds", *shown])
 
 
 def format_interval(row: pd.Series) -> str:

@@ -7,15 +7,30 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from sarnb.data.dataset import ImageSet
+from sarnb.data.overview import some_per_label
 from sarnb.errors import InputError
 from sarnb.metrics.bootstrap import stratified_weights
 from sarnb.metrics.catalogue import find_metric
-from sarnb.metrics.evaluation import evaluate
-from sarnb.metrics.measured import Measured
+from sarnb.metrics.evaluation import evaluate, halves
+from sarnb.metrics.measured import Measured, measure
 from sarnb.metrics.paired import ALPHA, TESTED, exchange_test, holm, measure_of, paired_rows
 from sarnb.metrics.semantic import Judge
 
 ACROSS = ("amplitude_kl", "texture_distance", "look_accuracy")  # what needs no judge: SAR-CLIP knows one sensor only
+
+
+def sensor_halves(images: ImageSet, few: int, seed: int = 0) -> tuple[Measured, Measured]:
+    """Two random halves of a sensor's real images, at most `few` of each class in either: one judges, one is judged.
+
+    Distances between small sets are biased upwards, so sensors are compared by the same few images a class. Raises InputError
+    where no class has two images.
+    """
+    part = some_per_label(images, 2 * few, seed)
+    first, second = halves(part.labels, seed)
+    if not len(second):
+        raise InputError(f"{images.root}: no class with two images, so there are no two halves; give more real images.")
+    return measure(part.subset(first), None, str(images.root)), measure(part.subset(second), None, str(images.root))
 
 
 def sensor_table(
@@ -37,19 +52,17 @@ def sensor_table(
 
 
 def sensor_sentences(table: pd.DataFrame, own: str) -> list[str]:
-    """For each set and measure, the sensor whose real images it is nearest to, and whether it is that of the study."""
+    """For each set and measure, the sensor whose real images it is nearest to, those whose intervals overlap, and whether that is `own`."""
     lines = []
     for (name, metric), part in table[table["metric"] != "look_accuracy"].groupby(["strategy", "metric"], sort=False):
         best = part.loc[part["value"].idxmin()]
+        near = part.loc[(part["lo"] <= best["hi"]) & (part["sensor"] != best["sensor"]), "sensor"].tolist()
+        words = f"nearest to {best['sensor']}" + ", the sensor of the study" * (best["sensor"] == own)
         there = part[part["sensor"] == own]
-        if best["sensor"] == own or there.empty:
-            words = (
-                f"nearest to {own}, the sensor of the study" if best["sensor"] == own else f"nearest to {best['sensor']}"
-            )
-        else:
+        if best["sensor"] != own and own not in near and len(there):
             words = f"nearer to {best['sensor']} ({best['value']:.3g}) than to {own}, the sensor of the study "
             words += f"({there['value'].iloc[0]:.3g})"
-        lines.append(f"{name}: by {metric} {words}.")
+        lines.append(f"{name}: by {metric} {words}" + f"; not told apart from {', '.join(near)}" * bool(near) + ".")
     return lines
 
 
@@ -98,9 +111,11 @@ def decoder_table(
 
 
 def decoder_sentences(table: pd.DataFrame) -> list[str]:
-    """One sentence a measure: for how many strategies the adapted decoder is better, worse or not told apart."""
-    lines = []
+    """For how many strategies the adapted decoder is better, worse or not told apart, a sentence a measure; then where it loses."""
+    lines, lost = [], []
     for metric, part in table.groupby("metric", sort=False):
         counts = ", ".join(f"{word} for {(part['verdict'] == word).sum()}" for word in ("better", "worse", "not told apart"))
         lines.append(f"{metric}: the adapted decoder is {counts} of {len(part)} strategies (Holm, {ALPHA:.0%}).")
-    return lines
+        if names := part.loc[part["verdict"] == "worse", "strategy"].tolist():
+            lost.append(f"{metric} for {', '.join(names)}")
+    return [*lines, f"The frozen decoder wins: {'; '.join(lost)}." if lost else "The frozen decoder wins nowhere."]

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -71,12 +72,17 @@ def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
     return {next((key.replace(old, new) for old, new in names.items() if old in key), key): value for key, value in converted.items()}
 
 
-def save_trained(pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path, record: dict | None = None) -> Path:
+def save_trained(
+    pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path, record: dict | None = None, beside: Mapping[str, Path] | None = None
+) -> Path:
     """Write what ``strategy`` trained into the folder ``out``, with a model card and a record.
 
     ``record`` is that of ``finetune`` (foundation, data, configuration) with anything else worth keeping, such as the cost.
-    Each part is written beside and renamed into place, the record last. Raises ``InputError`` if nothing trained or the
-    disk is full.
+    ``beside``: name in ``out`` → file or folder that is copied there and belongs to this model; where it is not there, what an
+    earlier model had under that name is removed. All is written into a folder of its own and renamed into place when
+    it is whole, the record last: until then an earlier model stays as it is.
+
+    Raises ``InputError`` if nothing trained or the disk is full.
     """
     if not strategy.trains:
         raise InputError(f"strategy {strategy.name} trains nothing; there is nothing to save")
@@ -84,18 +90,23 @@ def save_trained(pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path,
     try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        (out / RECORD).unlink(missing_ok=True)
         _write_weights(pipe, strategy, staging, record or {})
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         record = {"strategy": asdict(strategy), **(record or {})}
         record["files"] = {path.relative_to(staging).as_posix(): path.stat().st_size for path in files}
         (staging / CARD).write_text(trained_card(strategy, record), encoding="utf-8")
         (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for name, path in (beside or {}).items():
+            if path.exists():
+                (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staging / name)
+        (out / RECORD).unlink(missing_ok=True)  # from here on nothing takes space; a process that dies leaves no model that seems whole
+        for name in {path.name for path in staging.iterdir()} | set(beside or ()):
+            if (out / name).is_dir():
+                shutil.rmtree(out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
         for path in sorted(staging.iterdir(), key=lambda path: path.name == RECORD):
-            target = out / path.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(path, target)
+            os.replace(path, out / path.name)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out}: the model could not be saved ({error}); free some disk space and run again") from error
     finally:

@@ -104,7 +104,7 @@ def _facts(record: dict) -> list[tuple[str, object]]:
     config, cost = record.get("config", {}), record.get("cost", {})
     facts: list[tuple[str, object]] = [("foundation (fingerprint)", record.get("foundation", "not recorded"))]
     facts.append(("training set (fingerprint)", record.get("data", "not recorded")))
-    told = ("steps", "batch_size", "crop", "losses", "seed", "ema_decay", "min_snr_gamma")
+    told = ("steps", "batch_size", "crop", "losses", "seed", "ema_decay", "min_snr_gamma", "noise_offset")
     facts += [(name, config[name]) for name in told if name in config]
     facts += [(name, value) for name, value in config.items() if name.startswith("lr_")]
     facts += [(name, cost[name]) for name in ("trainable_parameters", "seconds", "peak_memory_mb", "device") if name in cost]

@@ -13,6 +13,7 @@ from sarnb.metrics.describe import law_log_cumulants
 from sarnb.metrics.pointtarget import REACH
 from sarnb.metrics.roundtrip import FLOOR, ORIGINAL
 from sarnb.plots import image_grid
+from sarnb.train.vae_losses import TERM_WEIGHTS
 
 _TITLES = {
     "psnr_db": "PSNR [dB]", "amplitude_kl": "amplitude KL [nats]", "cv_error": "CV, error [%]",
@@ -42,7 +43,7 @@ def round_trip_sheet(
 def measure_bars(table: pd.DataFrame, measures: Sequence[str], targets: Mapping[str, float] | None = None) -> Figure:
     """One panel a measure, one bar a variant; dashed: real images against other real ones; dotted: the figure to reach.
 
-    ``table``: of ``round_trip_table``; the size of an error is drawn, a bar to the left means too little.
+    ``table``: of ``round_trip_table``. Errors of CV and ENL have a sign, a bar to the left means too little.
     """
     targets = targets or {}
     own = table[table["variant"] != FLOOR].reset_index(drop=True)
@@ -206,7 +207,7 @@ def loss_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
     ``histories``: variant → its training history. A discriminator's steps before it joined, where its loss is 0, are left out.
     """
-    known = ("l1", "l2", "perceptual", "despeckling", "histogram", "spectrum", "grey", "kl", "discriminator", "held_out")
+    known = (*TERM_WEIGHTS, "discriminator", "held_out")
     terms = [name for name in known if any(name in history for history in histories.values())]
     columns = min(4, len(terms))
     rows = -(-len(terms) // columns)

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sarnb.errors import DivergedError
+from sarnb.errors import DivergedError, InputError
 from sarnb.train.batches import Share
 from sarnb.train.checkpoint import save_checkpoint
 from sarnb.train.ema import adopt_average, ema_decay_at, update_average, with_average
 from sarnb.train.loop_config import LoopConfig, rate_factor
 from sarnb.train.precision import autocast
-from sarnb.train.shards import gathered
+from sarnb.train.shards import gathered, local
 from sarnb.train.state import TrainState, start_training
 from sarnb.train.watchers import Watcher, watch
 
@@ -68,11 +68,11 @@ def train_loop(
     Raises
     ------
     InputError : nothing trains, the batch cannot be shared out, a tracker is not installed, or the disk is full.
-    DivergedError : the loss is not finite; the last checkpoint stands.
+    DivergedError : the loss, or a weight that a checkpoint would hold, is not finite; the last checkpoint stands.
     """
     state = start_training(modules, config, out, identity, batch_size, groups, trackers, label)
     if state.done == 0 and validate is not None:
-        state.rows.append({"step": 0, "held_out": validate()})
+        _note_held_out(state, validate())
     if state.done == 0:
         watch(state, watchers)
     bar = tqdm(total=config.steps, initial=state.done, desc=label, unit="step", disable=not _watched(state))
@@ -84,8 +84,10 @@ def train_loop(
         saves = last or state.done % config.checkpoint_every == 0
         if saves or state.done % config.log_every == 0:  # a row never spans a checkpoint, so a resumed history is the same
             bar.set_postfix_str(_log(state))
+        if saves:
+            _check_weights(state)
         if validate is not None and (last or (config.validate_every and state.done % config.validate_every == 0)):
-            state.rows.append({"step": state.done, "held_out": with_average(state.parameters, state.average, validate)})
+            _note_held_out(state, with_average(state.parameters, state.average, validate))
             state.tick = time.perf_counter()
         watch(state, watchers)  # before the checkpoint: what it holds, was looked at
         if saves:
@@ -151,6 +153,27 @@ def _log(state: TrainState) -> str:
     return f"loss {row['loss']:.4f}, {row['images_per_second']:.1f} images/s, {clock} left"
 
 
+def _note_held_out(state: TrainState, value: float) -> None:
+    """The held-out loss in the history and the trackers."""
+    state.rows.append({"step": state.done, "held_out": value})
+    state.accelerator.log({"held_out": value}, step=state.done)
+
+
+@torch.no_grad()
+def _check_weights(state: TrainState) -> None:
+    """Stop, on all processes, where a weight is not finite: a gradient can be so although its step's loss was not.
+
+    A checkpoint of such weights would be taken for a good one, and every run that resumes from it would fail.
+    """
+    tensors = [*state.parameters, *(state.average or [])]
+    finite = torch.stack([torch.isfinite(local(tensor.detach())).all() for tensor in tensors]).all()
+    if state.accelerator.reduce((~finite).float(), "sum").item():
+        raise DivergedError(
+            f"{state.label}: the weights are not finite after step {state.done}, though its loss is; lower the learning rate and "
+            f"run again, the last good checkpoint stands in {state.out}"
+        )
+
+
 def _save(state: TrainState) -> None:
     """Checkpoint and history, by the main process; a line of progress where no bar is drawn."""
     writes = state.accelerator.is_main_process
@@ -177,7 +200,14 @@ def _history(rows: list[dict]) -> pd.DataFrame:
 
 
 def _write_history(rows: list[dict], out: Path) -> None:
-    """Write the history atomically."""
-    out.mkdir(parents=True, exist_ok=True)
-    _history(rows).to_csv(out / "history.csv.tmp", index=False)
-    os.replace(out / "history.csv.tmp", out / "history.csv")
+    """Write the history atomically; ``InputError`` where it cannot be written, the old one then still stands."""
+    path, temporary = out / "history.csv", out / "history.csv.tmp"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _history(rows).to_csv(temporary, index=False)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: the history could not be saved ({error}); free some disk space and run again, the last checkpoint still stands"
+        ) from error

@@ -31,10 +31,12 @@ from sarnb.train.features import NETWORKS
 from sarnb.train.finetune import FinetuneResult
 from sarnb.train.loop import train_loop
 from sarnb.train.memory import peak_memory_mb, reset_peak_memory
-from sarnb.train.precision import autocast, resolve_precision
+from sarnb.train.precision import resolve_precision
 from sarnb.train.processes import processes
 from sarnb.train.vae import PatchDiscriminator, random_crops
+from sarnb.train.vae_checks import check_images, downsampling
 from sarnb.train.vae_config import VaeConfig
+from sarnb.train.vae_held_out import beside, held_out_loss
 from sarnb.train.vae_losses import (
     CollapseWatch,
     LossRecipe,
@@ -86,14 +88,15 @@ def finetune_vae(
     The held-out loss (column ``held_out``) is the recipe without discriminator and KL on whole validation images, each
     encoded to its posterior mean; it compares trainings of one recipe only.
 
-    Raises ``InputError`` for a strategy that trains no autoencoder, crops that the autoencoder cannot divide or that do
-    not fit, a missing extra, and a checkpoint of another run; ``DivergedError`` with the step for a loss that is not
-    finite and for a discriminator that has won: the last checkpoint then stands.
+    Raises ``InputError`` for a strategy that trains no autoencoder, what ``check_images`` refuses, a missing extra, and a
+    checkpoint of another run; ``DivergedError`` with the step for a loss that is not finite and for a discriminator that
+    has won: the last checkpoint then stands.
     """
     if strategy.vae == "frozen":
         raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
-    _check_images(pipe.vae, images, config.crop)
     recipe = parse_recipe(config.losses, config.adversarial_start)
+    val = None if val is None else val[: config.held_out_images]
+    check_images(pipe.vae, images, config.crop, recipe, val)
     features = {name: NETWORKS[name]() for name in NETWORKS if name in recipe.weights}
     record = _record(pipe, strategy, images, config)
     reset_peak_memory()
@@ -114,7 +117,7 @@ def finetune_vae(
         identity=_identity(record),
         batch_size=config.batch_size,
         groups=groups,
-        validate=None if val is None else lambda: held_out_loss(pipe.vae, val[: config.held_out_images], recipe, features, config),
+        validate=None if val is None else lambda: held_out_loss(pipe.vae, val, recipe, features, config),
         label=strategy.name,
     )
     modules["vae"].release()
@@ -147,7 +150,7 @@ def training_loss(
         pixels = to_pixels(crops).to(vae.device)
         noise = share.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
         decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
-        parts = reconstruction_terms(recipe.weights, pixels, decoded, _beside(vae, features))
+        parts = reconstruction_terms(recipe.weights, pixels, decoded, beside(vae, features))
         total = sum(recipe.weights[name] * value for name, value in parts.items())
         if "kl" in recipe.weights:
             parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
@@ -178,21 +181,6 @@ def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
     return random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
 
 
-@torch.no_grad()
-def held_out_loss(
-    vae: AutoencoderKL, images: np.ndarray, recipe: LossRecipe, features: Mapping[str, nn.Module], config: VaeConfig
-) -> float:
-    """The recipe's terms that compare pictures, on whole images and posterior means; mean over images."""
-    total = 0.0
-    for start in range(0, len(images), config.batch_size):
-        pixels = to_pixels(images[start : start + config.batch_size]).to(vae.device)
-        with autocast(config.precision):
-            decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample
-            parts = reconstruction_terms(recipe.weights, pixels, decoded, _beside(vae, features))
-        total += len(pixels) * float(sum(recipe.weights[name] * value for name, value in parts.items()))
-    return total / len(images)
-
-
 def train_vae(
     strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig
 ) -> tuple[pd.DataFrame, dict]:
@@ -218,30 +206,9 @@ def train_vae(
     return result.history, result.cost
 
 
-def downsampling(vae: AutoencoderKL) -> int:
-    """Pixels a latent cell, along each axis."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
-
-
-def _beside(vae: AutoencoderKL, features: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The feature networks on the device to which the loop has moved the autoencoder."""
-    return {name: network.to(vae.device) for name, network in features.items()}
-
-
 def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:
     detached = {name: value.detach() for name, value in discriminator.named_parameters()}
     return functional_call(discriminator, detached, (decoded,)).float()
-
-
-def _check_images(vae: AutoencoderKL, images: np.ndarray, crop: int) -> None:
-    factor = downsampling(vae)
-    if images.dtype != np.uint8 or images.ndim != 3 or not len(images):
-        raise InputError(f"autoencoder training: images are {images.dtype} {images.shape}; give grey uint8 [N, H, W], one or more")
-    if crop % factor or crop > min(images.shape[1:]):
-        raise InputError(
-            f"autoencoder training: crops of {crop} px from images of {images.shape[2]} x {images.shape[1]} px; the crop must be a "
-            f"multiple of {factor} px and fit in the images"
-        )
 
 
 def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndarray, config: VaeConfig) -> dict:

@@ -34,6 +34,7 @@ DARKEST = 2 / 255  # added to an amplitude before its logarithm: two grey levels
 LATENT_CELL = 8  # px, of Stable Diffusion's autoencoders; a pattern of half of it repeats in it too
 SMALLEST_POWER = 1e-8  # added to a power before its logarithm: far below the half level that 8 bits resolve
 WINDOW_POWER = 1e-6  # the same for the power in a small window, where a quiet sea has no other
+PERIODOGRAM_SIDE = 16  # px, of the windows of the spectra in two dimensions
 LARGEST_RATIO = 1e4  # at which the adaptive weight is clamped, as in VQGAN
 
 
@@ -155,7 +156,7 @@ def spectrum_distance(real: Tensor, decoded: Tensor) -> Tensor:
     return 10 * (a - b).abs().mean()
 
 
-def periodogram(pixels: Tensor, side: int = 16) -> Tensor:
+def periodogram(pixels: Tensor, side: int = PERIODOGRAM_SIDE) -> Tensor:
     """Power spectrum of the amplitude in two dimensions by Welch's method: [N, 3, H, W] → [N, side, side/2 + 1].
 
     Mean over windows of ``side`` px that overlap by half, each without its mean and under a Hann window; white noise of

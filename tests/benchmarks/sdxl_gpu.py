@@ -2,8 +2,9 @@
 
 Random weights of SDXL's shapes, random images of 1024 px, bf16: speed and memory do not depend on what the weights know. Each
 row is a training of a few steps by ``sarnb.train.finetune`` (latents cached, text cached where the strategy allows), with
-checkpoints left out: step time, images/s, model FLOP utilisation and peak memory. Then sampling. FOLDER gets
-``sdxl_gpu.csv`` and ``sdxl_gpu.md``; rows of earlier days and other cards stay.
+checkpoints left out: step time, images/s, model FLOP utilisation and peak memory. Then sampling, and the autoencoder by
+``sarnb.train.vae_finetune``, on crops and on whole images. FOLDER gets ``sdxl_gpu.csv`` and ``sdxl_gpu.md``; rows of earlier
+days and other cards stay.
 
 To beat: 0.606 s a step at 13.0 GiB (LoKr, batch 1, 1024 px, bf16, one H100; SimpleTuner's documentation).
 """
@@ -31,10 +32,12 @@ from sarnb.generate.sample import generate
 from sarnb.manifest import write_atomically
 from sarnb.model.foundation import FoundationConfig, build_foundation, components, encode_prompts, time_ids
 from sarnb.model.judge import foundation_tokenizer
-from sarnb.model.sdxl import sdxl_pipeline
+from sarnb.model.sdxl import sdxl_pipeline, sdxl_vae
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.precision import resolve_precision
+from sarnb.train.vae_config import VaeConfig
+from sarnb.train.vae_finetune import finetune_vae
 
 STEPS, WARM = 8, 3  # trained, and left out of the time
 #: Dense bf16 [TFLOP/s] from NVIDIA's data sheets, for the first name that the device's contains.
@@ -49,19 +52,28 @@ class Size:
     side: int  # px
     batches: tuple[int, ...]  # tried for LoRA until the memory is full
     sampling_steps: int
+    crops: tuple[tuple[int, int, bool], ...]  # of the autoencoder: side [px], batch, gradient checkpointing
 
     def pipeline(self, device: str) -> StableDiffusionXLPipeline:
         if self.side == 1024:
             return sdxl_pipeline(device)
-        config = FoundationConfig(image_size=self.side, vae_channels=(8, 8, 8, 8), unet_channels=(32, 32), head_width=16, text_width=32,
+        config = FoundationConfig(image_size=self.side, vae_channels=(8, 8, 16, 16), unet_channels=(32, 32), head_width=16, text_width=32,
                                   text_layers=2)
         pipe = build_foundation(config, foundation_tokenizer())
         for network in components(pipe).values():
             network.to(device)
         return pipe
 
+    def autoencoder(self) -> StableDiffusionXLPipeline:
+        """A pipeline whose autoencoder has the real shapes; its training needs nothing else of it."""
+        pipe = TINY.pipeline("cpu")
+        if self.side == 1024:
+            pipe.vae = sdxl_vae().eval().requires_grad_(False)
+        return pipe
 
-SDXL, TINY = Size(1024, (1, 2, 4, 8, 16, 32, 64), 30), Size(64, (1, 2), 2)
+
+SDXL = Size(1024, (1, 2, 4, 8, 16, 32, 64), 30, ((256, 16, False), (1024, 1, True)))
+TINY = Size(64, (1, 2), 2, ((32, 2, False), (64, 1, True)))
 
 
 def random_set(count: int, side: int) -> ImageSet:
@@ -116,6 +128,19 @@ def train_row(size: Size, strategy: str, batch: int, checkpointing: bool, optimi
     }
 
 
+def autoencoder_row(size: Size, strategy: str, crop: int, batch: int, checkpointing: bool) -> dict:
+    """One training of the autoencoder, measured, with all terms that need no extra, the discriminator from the first step."""
+    config = VaeConfig(
+        steps=STEPS, batch_size=batch, crop=crop, losses=f"{VaeConfig.losses}+adversarial", adversarial_start=0.0, log_every=1,
+        checkpoint_every=10**6, gradient_checkpointing=checkpointing, collapse_patience=STEPS + 1,
+    )
+    with mock.patch("sarnb.train.loop.save_checkpoint"), tempfile.TemporaryDirectory() as out:
+        result = finetune_vae(size.autoencoder(), find_strategy(strategy), random_set(4, size.side).images, config, Path(out))
+    seconds = statistics.median(result.history["seconds"].iloc[WARM:])
+    return {"what": strategy, "side_px": crop, "batch": batch, "checkpointing": checkpointing, "optimizer": config.optimizer,
+            "step_s": seconds, "images_per_s": batch / seconds, "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30}
+
+
 def sampling_row(size: Size) -> dict:
     """Seconds of one image with guidance, autoencoder included; the second of two calls."""
     pipe = size.pipeline("cuda" if torch.cuda.is_available() else "cpu")
@@ -147,6 +172,15 @@ def rows(size: Size, optimizer: str, peak: float | None):
         finally:
             release()
     yield sampling_row(size)
+    release()
+    for strategy in ("vae-decoder", "vae-lora-r16", "vae-full"):
+        for crop, batch, checkpointing in size.crops:
+            try:
+                yield autoencoder_row(size, strategy, crop, batch, checkpointing)
+            except torch.OutOfMemoryError:
+                yield {"what": f"{strategy} (out of memory)", "side_px": crop, "batch": batch, "checkpointing": checkpointing}
+            finally:
+                release()
 
 
 def main(arguments: list[str] | None = None) -> pd.DataFrame:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sarnb.graph import read_graph
 from sarnb.manifest import read_manifest, verify
 from sarnb.settings import repository
 
+CLOCK = r"\[s\]|/s\b|second|memory"  # in the name of a column: what a second run does not repeat
 FOLDER = repository() / "notebooks"
 NAMES = list(read_graph(FOLDER)) if list(FOLDER.glob("*.ipynb")) else []
 REAL = os.environ.get("SARNB_REAL_DATA", "")
@@ -54,6 +56,23 @@ def test_what_was_made_is_what_was_recorded(root):
 def test_the_second_call_has_nothing_to_do(root):
     done = _run(root)
     assert done.returncode == 0 and "everything is up to date" in done.stdout
+
+
+def test_times_and_memory_stand_in_timing_tables_only(root):
+    tables = {path.stem: pd.read_csv(path) for path in (root / "smoke/tables").glob("*.csv") if not path.stem.endswith("_timing")}
+    assert tables
+    assert not {name: list(table) for name, table in tables.items() if table.columns.str.contains(CLOCK).any()}
+
+
+def test_a_second_run_gives_the_same_tables(tmp_path):
+    """From drawing the world to judging a trained UNet: 05 with all that it needs, twice, into folders of their own."""
+    csvs = []
+    for name in ("one", "two"):
+        done = _run(tmp_path / name, "--only", "05")
+        assert done.returncode == 0, done.stderr
+        csvs.append({path.name: path.read_bytes() for path in (tmp_path / name / "smoke/tables").glob("*.csv")})
+    assert csvs[0].keys() == csvs[1].keys() and {"data_card.csv", "unet_full_cost.csv", "unet_full_first_measures.csv"} <= csvs[0].keys()
+    assert [name for name in csvs[0] if csvs[0][name] != csvs[1][name] and not name.endswith("_timing.csv")] == []
 
 
 @pytest.mark.skipif(not REAL, reason="SARNB_REAL_DATA names no folder of real SAR images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import json
 import re
@@ -12,8 +13,9 @@ import pytest
 
 from sarnb.graph import read_graph
 from sarnb.notebook import TAG, declared_parameters
-from sarnb.profile import load_profile
+from sarnb.profile import Profile, load_profile
 from sarnb.settings import repository
+from sarnb.train.finetune import FinetuneConfig
 
 FOLDER = repository() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -68,6 +70,22 @@ def test_defaults_are_those_of_the_quick_profile(path):
     assert {name: value for name, value in declared.items() if name in QUICK} == {name: QUICK[name] for name in declared if name in QUICK}
 
 
+@pytest.mark.parametrize("name", ["05_unet_full", "06_unet_lora", "07_text_encoders", "08_sar_token", "09_hybrid"])
+def test_what_a_profile_says_of_training_reaches_the_training(name):
+    """A key that a notebook does not declare, or does not pass on, would be a profile's value that is accepted and ignored."""
+    fields = {field.name for field in dataclasses.fields(FinetuneConfig)} & {field.name for field in dataclasses.fields(Profile)}
+    keys = {field: field.upper() for field in fields - {"seed"} if not field.startswith("lr_")} | {"steps": "TRAIN_STEPS"}
+    assert {"accumulate", "gradient_checkpointing", "optimizer", "noise_offset"} <= keys.keys()
+    path = FOLDER / f"{name}.ipynb"
+    assert not set(keys.values()) - declared_parameters(path).keys()
+    tree = _tree(json.loads(path.read_text(encoding="utf-8")), skip_parameters=True)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "FinetuneConfig"]
+    passed = [{word.arg: word.value.id for word in call.keywords if isinstance(word.value, ast.Name)} for call in calls]
+    assert any(keys.items() <= given.items() for given in passed)
+    records = [node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "parameters"]
+    assert set(keys.values()) <= {key.value for key in records[0].keys}
+
+
 def test_no_outputs_are_committed(notebook):
     for cell in _code(notebook):
         assert cell["outputs"] == [] and cell["execution_count"] is None
@@ -95,3 +113,72 @@ def test_title_exercises_solutions_and_references(notebook):
 
 def test_no_path_of_a_machine(path):
     assert not re.search(r"/(home|Users|root|work|tmp)/", path.read_text(encoding="utf-8"))
+
+
+RECORDS = {"figure", "table"}
+CLOCK = re.compile(r"\[s\]|\[images/s\]|crops/s|memory \[MB\]|^seconds$|images_per_second|peak_memory_mb")  # what a second run does not repeat
+
+
+def _recorded(tree: ast.AST) -> list[tuple[str, ast.expr, ast.expr]]:
+    """(method, what, name) of every call of record.figure and record.table."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    return [(call.func.attr, call.args[0], call.args[1]) for call in calls
+            if isinstance(call.func.value, ast.Name) and call.func.value.id == "record" and call.func.attr in RECORDS]
+
+
+def _fixed(name: ast.expr) -> str:
+    """A literal name in full, an f-string up to its first value, "" for anything else."""
+    if isinstance(name, ast.JoinedStr):
+        return _fixed(name.values[0])
+    return name.value if isinstance(name, ast.Constant) else ""
+
+
+def test_what_is_recorded_is_named_in_the_first_cell(notebook):
+    head = "".join(notebook["cells"][0]["source"])
+    names = {(_fixed(name), isinstance(name, ast.JoinedStr)) for _, _, name in _recorded(_tree(notebook, skip_parameters=True))} - {("", False)}
+    assert names
+    assert not sorted(name for name, open_end in names if f"`{name}" + "`" * (not open_end) not in head)
+
+
+def _timed(node: ast.AST, timed: set[str]) -> bool:
+    """Whether an expression holds a column of the clock, the table of timings, or a variable that does."""
+    return any((isinstance(part, ast.Constant) and isinstance(part.value, str) and CLOCK.search(part.value) is not None)
+               or (isinstance(part, ast.Name) and part.id in timed | {"timing_table"}) for part in ast.walk(node))
+
+
+def _assigned(statement: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
+    """(target, value) of an assignment, side by side where both are tuples, and of a method that changes its variable."""
+    if isinstance(statement, ast.Assign):
+        target, value = statement.targets[0], statement.value
+        both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts)
+        return list(zip(target.elts, value.elts)) if both else [(target, value)]
+    if isinstance(statement, ast.AugAssign):
+        return [(statement.target, statement.value)]
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and isinstance(statement.value.func, ast.Attribute):
+        if statement.value.func.attr in ("append", "extend", "update"):
+            return [(statement.value.func.value, ast.Tuple(statement.value.args, ast.Load()))]
+    return []
+
+
+def _clock_tables(tree: ast.Module) -> list[str]:
+    """Names of the recorded tables that hold times, rates or memory."""
+    timed: set[str] = set()
+    for _ in range(2):  # a loop uses what it assigns further down
+        for statement in ast.walk(tree):
+            for target, value in _assigned(statement):
+                if _timed(value, timed):
+                    timed |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return [_fixed(name) for kind, what, name in _recorded(tree) if kind == "table" and _timed(what, timed)]
+
+
+def test_times_rates_and_memory_stand_in_timing_tables_only(notebook):
+    assert not [name for name in _clock_tables(_tree(notebook, skip_parameters=True)) if not name.endswith("_timing")]
+
+
+@pytest.mark.parametrize("source, found", [
+    ("a, b = cost_table(r), timing_table(r)\nrecord.table(a, 'x', 'm')\nrecord.table(b, 'y', 'm')", ["y"]),
+    ("rows = []\nfor r in runs:\n    rows.append({'crops/s': r.rate})\nt = pd.DataFrame(rows)\nrecord.table(t, 'z', 'm')", ["z"]),
+    ("shown = ('images', 'seconds')\nrecord.table(pd.DataFrame({'item': shown}), 'w', 'm')", ["w"]),
+])
+def test_a_table_of_times_is_noticed(source, found):
+    assert _clock_tables(ast.parse(source)) == found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
+import sarnb.model.export as module
 from sarnb.errors import InputError
 from sarnb.model.export import LORA_FILE, foundation_fingerprint, load_trained, save_trained
 from sarnb.model.foundation import encode_prompts
 from sarnb.model.strategy import find_strategy, prepare
+from sarnb.train.finetune import FinetuneConfig
 
 # The names that diffusers' own mapping gives a LoRA file; readers on transformers 4 look for `text_model`.
 TEXT_KEY = r"text_encoder(_2)?\.text_model\.encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj\.lora_linear_layer\.(down|up)\.weight"
@@ -70,6 +73,53 @@ def test_loaded_outputs_are_the_trained_ones_bit_for_bit(name, foundation, tmp_p
     expected = outputs(pipe, strategy.token)
     for loaded in (load_trained(foundation, tmp_path), plain_diffusers(foundation, tmp_path)):
         assert all(torch.equal(a, b) for a, b in zip(outputs(loaded, strategy.token), expected))
+
+
+def contents(folder) -> dict:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("writer", ["save_file", "trained_card", "shutil.copyfile"])
+def test_a_disk_that_fills_up_leaves_the_earlier_model_whole(writer, foundation, tmp_path, monkeypatch):
+    out, history = tmp_path / "model", tmp_path / "history.csv"
+    history.write_text("step,loss")
+    pipe, strategy, record = trained("te-full")
+    save_trained(pipe, strategy, out, record, {"history.csv": history})
+    expected, before = outputs(pipe, strategy.token), contents(out)
+    assert before.keys() >= {Path("record.json"), Path("history.csv"), Path("text_encoder/model.safetensors")}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"sarnb.model.export.{writer}", full)
+    history.write_text("step,loss of another training")
+    with torch.no_grad():
+        pipe.text_encoder.get_parameter(next(name for name, p in pipe.text_encoder.named_parameters() if p.requires_grad)).add_(1)
+    with pytest.raises(InputError, match="No space left on device.*free some disk space"):
+        save_trained(pipe, strategy, out, record, {"history.csv": history})
+    assert contents(out) == before
+    loaded = load_trained(foundation, out)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(loaded, strategy.token), expected))
+
+
+def test_the_card_tells_the_noise_offset(tmp_path):
+    pipe, strategy, record = trained("token")
+    save_trained(pipe, strategy, tmp_path, record | {"config": asdict(FinetuneConfig(steps=1, noise_offset=0.375))})
+    assert "| noise_offset | 0.375 |" in (tmp_path / module.CARD).read_text()
+
+
+def test_what_belongs_to_a_model_is_replaced_with_it(tmp_path):
+    out, first, second = tmp_path / "model", tmp_path / "first", tmp_path / "second"
+    for folder, text in ((first, "1"), (second, "2")):
+        folder.mkdir()
+        (folder / "history.csv").write_text(text)
+    (first / "grids").mkdir()
+    (first / "grids" / "a.png").write_text("1")
+    pipe, strategy, record = trained("token")
+    for folder, grids in ((first, True), (second, False)):
+        save_trained(pipe, strategy, out, record, {name: folder / name for name in ("history.csv", "grids")})
+        assert (out / "history.csv").read_text() == (folder / "history.csv").read_text() and (out / "grids").is_dir() == grids
+        assert not (out / module.STAGING).exists() and "history.csv" not in json.loads((out / module.RECORD).read_text())["files"]
 
 
 def test_fused_lora_differs_by_rounding_only(foundation, tmp_path):

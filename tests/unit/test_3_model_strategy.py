@@ -9,7 +9,7 @@ from torch import nn
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import components, encode_prompts
-from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy, parameter_counts, prepare
+from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy, parameter_counts, prepare, seeds_of
 
 PROMPT = ["a radar image of a city"]
 
@@ -138,3 +138,14 @@ def _scratched():
     pipe = tiny_pipeline()
     prepare(pipe, find_strategy("scratch"))
     return pipe
+
+
+def test_repeated_strategies_train_with_every_seed_and_others_with_the_first():
+    repeated = ("unet-lora-r16", "hybrid")
+    assert seeds_of("hybrid", [4, 1, 2], repeated) == [4, 1, 2] == seeds_of("unet-lora-r16", (4, 1, 2), repeated)
+    assert seeds_of("token", [4, 1, 2], repeated) == [4] == seeds_of("hybrid", [4, 1, 2], ())
+    assert seeds_of("hybrid", [4], repeated) == [4]
+    with pytest.raises(InputError, match="no training seed"):
+        seeds_of("hybrid", [], repeated)
+    with pytest.raises(InputError, match="unknown strategy 'hybird'"):
+        seeds_of("token", [0], ["hybird"])

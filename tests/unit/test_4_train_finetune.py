@@ -12,14 +12,16 @@ from tiny import tiny_pipeline, tiny_set
 import sarnb.train.finetune as module
 from sarnb.errors import InputError
 from sarnb.model.foundation import components, encode_prompts
-from sarnb.model.strategy import find_strategy, prepare
+from sarnb.model.strategy import STRATEGIES, find_strategy, prepare
 from sarnb.model.token import TOKEN, embedding_table, token_row
 from sarnb.train.batches import WHOLE
 from sarnb.train.cache import cache_latents, cache_text, content_key
 from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, held_out_loss, step_draw, training_loss
 
 CONFIG = FinetuneConfig(steps=3, batch_size=4, precision="fp32", held_out_images=4, held_out_timesteps=2, log_every=1)
-NAMES = ("scratch", "token", "te-lora-r4", "unet-lora-r4", "unet-full", "unet-full+te-full+token", "hybrid-r4", "unet-dora-r4", "unet-lora-conv-r4")
+# Every strategy that trains, with a rank that fits the miniature; ranks alone make no strategy of their own here.
+ALL = {name: replace(strategy, rank=4, alpha=4) for name, strategy in STRATEGIES.items() if strategy.trains and "-r" not in name}
+PRIOR = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
 
 
 def weights(pipe) -> dict[str, torch.Tensor]:
@@ -37,16 +39,21 @@ def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp
         return original(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma)
 
     monkeypatch.setattr(module, "noise_prediction_loss", spy)
-    config = replace(CONFIG, steps=2, caption_dropout=0.4)
-    names = ("scratch", "unet-lora-r4", "unet-full+te-full+token", "hybrid-r4")
-    for name in names:
+    config = replace(CONFIG, steps=2, caption_dropout=0.4, noise_offset=0.3)
+    assert len(ALL) >= 12
+    for name, strategy in ALL.items():
         seen[name] = []
-        finetune(tiny_pipeline(), find_strategy(name), tiny_set(), config, tmp_path / name, cache=tmp_path / "cache")
-    dropped = torch.cat([step[3] for step in seen["scratch"]])
+        finetune(tiny_pipeline(), strategy, tiny_set(), config, tmp_path / name, cache=tmp_path / "cache", prior=PRIOR)
+    first = seen["scratch"]
+    dropped = torch.cat([step[3] for step in first])
     assert dropped.any() and not dropped.all()
-    for name in names[1:]:
-        for ours, theirs in zip(seen[name], seen[names[0]], strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(ours, theirs)), name
+    for name, strategy in ALL.items():
+        places = round(strategy.prior * config.batch_size)  # the prior's pictures come first, in place of as many images
+        assert len(seen[name]) == config.steps
+        for ours, theirs in zip(seen[name], first, strict=True):
+            assert torch.equal(ours[0][places:], theirs[0][places:]), name
+            assert not places or not torch.equal(ours[0][:places], theirs[0][:places])
+            assert all(torch.equal(a, b) for a, b in zip(ours[1:], theirs[1:])), name
 
 
 def test_a_draw_is_a_function_of_seed_and_step():
@@ -105,14 +112,14 @@ def test_latents_are_drawn_anew_at_each_step():
     torch.testing.assert_close(many.mean(dim=0), latents.mean[:1], atol=0.25 * float(latents.std.max()), rtol=0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_only_what_trains_moves(name, tmp_path):
-    strategy, pipe = find_strategy(name), tiny_pipeline()
+    strategy, pipe = ALL[name], tiny_pipeline()
     groups = prepare(reference := tiny_pipeline(), strategy)
     before = weights(reference)
     nets = components(reference).items()
     trainable = {f"{part}.{key}" for part, net in nets for key, p in net.named_parameters() if p.requires_grad}
-    result = finetune(pipe, strategy, tiny_set(), CONFIG, tmp_path)
+    result = finetune(pipe, strategy, tiny_set(), replace(CONFIG, noise_offset=0.3), tmp_path, prior=PRIOR)
     after = weights(pipe)
     assert after.keys() == before.keys()
     changed = {key for key in before if not torch.equal(before[key], after[key])}

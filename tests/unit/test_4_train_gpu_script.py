@@ -27,7 +27,12 @@ def test_the_table_has_every_row_and_keeps_those_of_earlier_days(script, tmp_pat
     monkeypatch.setattr(script, "WARM", 1)
     table = script.main([str(tmp_path), "--tiny", "--peak-tflops", "1"])
     kinds = table["what"].tolist()
-    assert kinds[0] == "unet-lora" and kinds[-3:-1] == ["unet-full", "hybrid"] and kinds[-1].startswith("sampling, 2 steps")
+    assert kinds[0] == "unet-lora" and kinds[-9:-7] == ["unet-full", "hybrid"] and kinds[-7].startswith("sampling, 2 steps")
+    coded = table.tail(6)
+    assert coded["what"].tolist() == [name for name in ("vae-decoder", "vae-lora-r16", "vae-full") for _ in range(2)]
+    assert (coded[["step_s", "images_per_s", "peak_gib"]] > 0).all(axis=None)
+    assert coded["side_px"].tolist() == [32, 64] * 3 and coded["checkpointing"].tolist() == [False, True] * 3
+    assert coded["images_per_s"].tolist() == pytest.approx((coded["batch"] / coded["step_s"]).tolist())
     trained = table[table["what"].str.startswith(("unet", "hybrid"))]
     assert (trained[["step_s", "images_per_s", "tflop_per_step", "mfu", "peak_gib"]] > 0).all(axis=None)
     expected = trained["tflop_per_step"] / trained["step_s"]  # TFLOP/s over a peak of one

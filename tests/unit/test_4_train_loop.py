@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from sarnb.errors import InputError
+from sarnb.errors import DivergedError, InputError
 from sarnb.train import checkpoint
 from sarnb.train.batches import WHOLE, Share, batch_ids, step_generator
 from sarnb.train.ema import ema_decay_at
@@ -103,11 +104,67 @@ def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
 def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
     network, loss = regression()
     broken = lambda modules, step, share: loss(modules, step) * (float("nan") if step == 7 else 1.0)  # noqa: E731
-    with pytest.raises(InputError, match="step 7"):
+    with pytest.raises(DivergedError, match="step 7"):
         train_loop({"net": network}, broken, config(), tmp_path)
     fresh, _ = regression()
-    history = train_loop({"net": fresh}, loss, config(), tmp_path)
-    assert history["step"].iloc[-1] == 20
+    steps, counted = counting(loss)
+    history = train_loop({"net": fresh}, counted, config(), tmp_path)
+    assert steps == list(range(5, 20)) and history["step"].iloc[-1] == 20  # on from the checkpoint after five steps
+
+
+def counting(loss):
+    """The steps that a loss is asked for, and the loss."""
+    steps: list[int] = []
+
+    def counted(modules, step, share):
+        steps.append(step)
+        return loss(modules, step, share)
+
+    return steps, counted
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_gradient_that_is_not_finite_poisons_no_checkpoint(tmp_path, ema):
+    network, loss = regression()
+    path, before = tmp_path / checkpoint.NAME, []
+
+    def poisoned(modules, step, share):
+        value = loss(modules, step, share)
+        if step != 9:
+            return value
+        before.append(path.read_bytes())
+        return value + (0 * modules["net"][0].weight.sum()).sqrt()  # 0, with the slope 0 / 0
+
+    with pytest.raises(DivergedError, match="weights are not finite after step 10.*last good checkpoint"):
+        train_loop({"net": network}, poisoned, config(ema_decay=ema), tmp_path)
+    assert [path.read_bytes()] == before
+    steps, counted = counting(loss)
+    fresh, _ = regression(seed=5)
+    train_loop({"net": fresh}, counted, config(ema_decay=ema), tmp_path)
+    whole, _ = regression()
+    train_loop({"net": whole}, loss, config(ema_decay=ema), tmp_path / "whole")
+    assert steps[0] == 5 and all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters()))
+
+
+def test_a_full_disk_under_the_history_is_told_and_loses_nothing(tmp_path, monkeypatch):
+    network, loss = regression()
+    write, seen = pd.DataFrame.to_csv, []
+
+    def full(table, path, **options):
+        if table["step"].iloc[-1] == 10:
+            seen.append((tmp_path / "history.csv").read_bytes())
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        write(table, path, **options)
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(InputError, match="history.csv: the history could not be saved.*No space left.*last checkpoint still stands"):
+        train_loop({"net": network}, loss, config(), tmp_path)
+    assert [(tmp_path / "history.csv").read_bytes()] == seen and not list(tmp_path.glob("*.tmp"))
+    monkeypatch.setattr(pd.DataFrame, "to_csv", write)
+    steps, counted = counting(loss)
+    history = train_loop({"net": regression()[0]}, counted, config(), tmp_path)
+    assert steps[0] == 10 and history["step"].tolist() == [5, 10, 15, 20]
 
 
 def test_nothing_to_train_is_refused(tmp_path):
@@ -181,12 +238,15 @@ def test_tracker_writes_the_rows_of_the_history(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     network, loss = regression()
-    history = train_loop({"net": network}, loss, config(20, log_every=5), tmp_path, trackers=["tensorboard"])
+    held_out = iter([9.0, 8.0, 7.0])
+    history = train_loop({"net": network}, loss, config(20, log_every=5, validate_every=10), tmp_path, trackers=["tensorboard"],
+                         validate=lambda: next(held_out))
     events = EventAccumulator(str(tmp_path / "trackers" / "sarnb"))
     events.Reload()
     found = events.Scalars("loss")
-    assert [event.step for event in found] == history["step"].tolist()
-    np.testing.assert_allclose([event.value for event in found], history["loss"], rtol=1e-6)
+    assert [event.step for event in found] == history["step"].tolist()[1:] == [5, 10, 15, 20]
+    np.testing.assert_allclose([event.value for event in found], history["loss"].dropna(), rtol=1e-6)
+    assert [(event.step, event.value) for event in events.Scalars("held_out")] == [(0, 9.0), (10, 8.0), (20, 7.0)]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has the hardware")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import vae_lives
+from safetensors import safe_open
 from tiny import tiny_pipeline, tiny_set
 
 from sarnb.data.files import write_png, write_rows
@@ -23,11 +24,12 @@ from sarnb.train.cache import LatentCache, cache_latents
 from sarnb.train.checkpoint import NAME
 from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
 from sarnb.train.vae_config import VaeConfig
-from sarnb.train.vae_finetune import finetune_vae, held_out_loss, step_crops, train_vae
+from sarnb.train.vae_finetune import finetune_vae, step_crops, train_vae
+from sarnb.train.vae_held_out import held_out_batch, held_out_loss
 from sarnb.train.vae_losses import parse_recipe
 
 IMAGES = tiny_set(8).images
-LOSSES = "l1+histogram+spectrum+grey+adversarial+kl"
+LOSSES = f"{VaeConfig.losses}+adversarial"  # the default recipe and the discriminator
 CONFIG = VaeConfig(
     steps=4, batch_size=4, crop=16, losses=LOSSES, adversarial_start=0.5, checkpoint_every=2, log_every=1, precision="fp32",
 )
@@ -96,14 +98,31 @@ def test_held_out_loss_of_a_perfect_autoencoder_is_zero():
         def decode(self, latents):
             return type("Output", (), {"sample": latents})
 
-    assert held_out_loss(Perfect(), IMAGES, parse_recipe("l1+l2+histogram+spectrum"), {}, CONFIG) == 0
+    assert held_out_loss(Perfect(), IMAGES, parse_recipe(f"{VaeConfig.losses}+l2"), {}, CONFIG) == pytest.approx(0, abs=1e-6)
+
+
+def test_held_out_loss_is_the_mean_over_images_whatever_the_batch():
+    vae, recipe = tiny_pipeline().vae, parse_recipe("l1+spectrum")
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    alone = [held_out_loss(vae, images[i : i + 1], recipe, {}, CONFIG) for i in range(5)]
+    for batch_size in (1, 8):  # of crops of 16 px: 1 and 2 whole images at a time
+        assert held_out_loss(vae, images, recipe, {}, replace(CONFIG, batch_size=batch_size)) == pytest.approx(np.mean(alone), rel=1e-4)
+
+
+def test_large_validation_images_go_one_by_one():
+    assert held_out_batch(replace(CONFIG, batch_size=8, crop=64), 128, 128) == 2
+    assert held_out_batch(replace(CONFIG, batch_size=16, crop=256), 1024, 1024) == 1
+    assert held_out_batch(replace(CONFIG, batch_size=2, crop=64), 256, 128) == 1
 
 
 def test_a_discriminator_that_has_won_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
     config = replace(CONFIG, steps=20, collapse_level=10.0, collapse_patience=3)
     with pytest.raises(DivergedError, match="has won.* step 12;.*last good checkpoint stands"):
         finetune_vae(tiny_pipeline(), DECODER, IMAGES, config, tmp_path)
-    assert (tmp_path / NAME).exists()
+    with safe_open(tmp_path / NAME, framework="pt") as file:
+        weights = [file.get_tensor(name) for name in file.keys() if name.startswith("weights.")]
+        assert file.metadata()["step"] == "12"  # all steps before the one that stopped, as two make a checkpoint
+    assert weights and all(torch.isfinite(value).all() for value in weights)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(tmp_path, monkeypatch):
@@ -119,8 +138,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
     with pytest.raises(DivergedError, match="nan at step 3"):
         finetune_vae(tiny_pipeline(), DECODER, IMAGES, replace(CONFIG, losses="l1", steps=8), tmp_path)
     monkeypatch.setattr(vae_finetune, "reconstruction_terms", terms)
+    seen, crops = [], vae_finetune.step_crops
+
+    def counted(images, config, step):
+        seen.append(step)
+        return crops(images, config, step)
+
+    monkeypatch.setattr(vae_finetune, "step_crops", counted)
     pipe = tiny_pipeline()
-    finetune_vae(pipe, DECODER, IMAGES, replace(CONFIG, losses="l1", steps=8), tmp_path)  # goes on from step 2
+    finetune_vae(pipe, DECODER, IMAGES, replace(CONFIG, losses="l1", steps=8), tmp_path)
+    assert seen == [2, 3, 4, 5, 6, 7]  # from the checkpoint after two steps
     assert all(torch.isfinite(p).all() for p in pipe.vae.parameters())
 
 
@@ -131,10 +158,31 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
     (IMAGES[:0], {}, "vae-decoder", "one or more"),
     (IMAGES, {}, "vae-frozen", "trains no autoencoder"),
     (IMAGES, {}, "vae-lora-r64", "larger than every layer"),
+    (IMAGES, {"crop": 12, "losses": "l1+periodogram"}, "vae-decoder", "12 px are smaller than the windows .* periodogram"),
 ])
 def test_bad_input_is_one_clear_sentence(images, changes, strategy, word, tmp_path):
     with pytest.raises(InputError, match=word):
         finetune_vae(tiny_pipeline(), find_strategy(strategy), images, replace(CONFIG, **changes), tmp_path)
+
+
+@pytest.mark.parametrize("sides, losses, word", [
+    ((18, 16), "l1", "16 x 18 px; .* multiples of 4 px"),
+    ((16, 18), "l1", "18 x 16 px; .* multiples of 4 px"),
+    ((16, 20), "l1+spectrum", "20 x 16 px: .* spectrum compares square pictures"),
+    ((12, 12), "l1+periodogram", "12 x 12 px: .* periodogram needs sides of 16 px"),
+    ((16, 16, 3), "l1", "validation images are uint8"),
+])
+def test_validation_images_that_cannot_be_seen_whole_are_refused_before_training(sides, losses, word, tmp_path):
+    val = np.zeros((2, *sides), np.uint8)
+    with pytest.raises(InputError, match=word):
+        finetune_vae(tiny_pipeline(), DECODER, IMAGES, replace(CONFIG, losses=losses), tmp_path, val)
+    assert not any(tmp_path.iterdir())
+
+
+def test_validation_images_need_not_be_square_where_no_term_asks_for_it(tmp_path):
+    val = np.zeros((2, 16, 20), np.uint8)
+    history = finetune_vae(tiny_pipeline(), DECODER, IMAGES, replace(CONFIG, steps=1, losses="l1+periodogram"), tmp_path, val).history
+    assert np.isfinite(history["held_out"]).all()
 
 
 @pytest.mark.parametrize("changes", [{"steps": 0}, {"lr_vae_full": 0.0}, {"losses": "nothing"}, {"collapse_patience": 0}])

@@ -148,6 +148,12 @@ def test_lattice_finds_a_pattern_of_the_latent_cells_through_speckle():
     assert lattice_distance(plain, marked) > 5 * lattice_distance(plain, to_pixels(grey(8, 64, seed=3)))
 
 
+def test_lattice_in_training_is_that_of_the_measure():
+    pattern = np.tile(1 + 0.5 * np.sin(np.arange(64).reshape(8, 8)), (8, 8))
+    images = (np.random.default_rng(0).rayleigh(30, (8, 64, 64)) * pattern).clip(0, 255).astype(np.uint8)
+    assert lattice(to_pixels(images)).std(correction=0).item() == pytest.approx(measures.lattice(images), rel=0.03)  # borders apart
+
+
 def test_lattice_does_not_ask_how_bright_the_scene_is():
     ramp = np.linspace(40, 240, 64) * np.linspace(0.5, 1, 64)[:, None]
     torch.testing.assert_close(lattice(to_pixels(ramp[None].astype(np.uint8))), torch.ones(8, 8), atol=0.06, rtol=0)  # the borders' share
@@ -164,6 +170,26 @@ def test_l1_and_l2_by_hand_and_only_the_asked_terms():
     real, decoded = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
     parts = reconstruction_terms({"l1": 1, "l2": 1, "kl": 1}, real, decoded, {})
     assert {name: value.item() for name, value in parts.items()} == {"l1": 0.5, "l2": 0.25}
+
+
+@pytest.mark.parametrize("name, distance", [
+    ("histogram", histogram_distance), ("loghistogram", log_histogram_distance), ("spectrum", spectrum_distance),
+    ("periodogram", periodogram_distance), ("lattice", lattice_distance), ("grey", lambda real, decoded: colour_distance(decoded)),
+])
+def test_each_term_is_the_distance_of_its_name(name, distance):
+    real, decoded = to_pixels(grey(seed=0)), to_pixels(grey(seed=1)) * torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
+    parts = reconstruction_terms({name: 1}, real, decoded, {})
+    assert list(parts) == [name] and parts[name].item() == distance(real, decoded).item() > 0
+
+
+@pytest.mark.parametrize("distance", [periodogram_distance, lattice_distance])
+def test_a_step_down_the_gradient_brings_the_picture_nearer(distance):
+    real, decoded = to_pixels(grey(4, seed=0)), F.avg_pool2d(to_pixels(grey(4, seed=1)), 3, 1, 1)
+    decoded = (decoded + 0.2 * torch.sin(torch.arange(32.0)) * torch.ones(32, 1)).requires_grad_(True)
+    before = distance(real, decoded)
+    (slope,) = torch.autograd.grad(before, decoded)
+    step = 0.02 * before.item() / slope.square().sum()  # for a 2 % decrease along the tangent
+    assert distance(real, decoded - step * slope).item() == pytest.approx(0.98 * before.item(), rel=0.005)
 
 
 def test_perceptual_distance_of_the_picture_itself_and_by_hand():

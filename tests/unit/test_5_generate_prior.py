@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 from tiny import tiny_pipeline, tiny_set
@@ -30,6 +33,36 @@ def test_pictures_are_drawn_once_for_a_foundation(monkeypatch, tmp_path):
     with pytest.raises(AssertionError, match="drawn again"):
         draw_prior(tiny_pipeline(seed=1), ["city"], 3, tmp_path, steps=2)
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_of_several_processes_one_draws(monkeypatch, tmp_path):
+    """Two processes that start at the same moment: each tells by a file of its own that it drew."""
+    start, drawn = tmp_path / "start", tmp_path / "drawn"
+    drawn.mkdir()
+    read, write = os.pipe()
+
+    def generate(pipe, texts, *args, **kwargs):
+        (drawn / str(os.getpid())).touch()
+        time.sleep(0.3)  # long enough for the other to arrive
+        return np.full((len(texts), 16, 16, 3), os.getpid() % 251, np.uint8)
+
+    monkeypatch.setattr(module, "generate", generate)
+    monkeypatch.setattr(module, "foundation_fingerprint", lambda pipe: "x")
+    children = []
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            os.close(write)
+            os.read(read, 1)  # returns when the parent closes its end
+            try:
+                images = draw_prior(None, ["city"], 3, start).images
+                os._exit(0 if len(images) == 3 else 1)
+            except BaseException:
+                os._exit(2)
+        children.append(child)
+    os.close(write)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    os.close(read)
+    assert len(list(drawn.iterdir())) == 1 and [path.suffix for path in start.iterdir()] == [".safetensors"]
 
 
 def test_the_set_of_a_strategy_shows_every_class_and_is_the_same_for_trials_and_training(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +15,34 @@ from tiny import tiny_set
 from sarnb.data.files import write_json
 from sarnb.errors import InputError
 from sarnb.generate.run import SamplingConfig, evaluation_rows
-from sarnb.generate.runs import cost_table, find_runs, strategy_order, usable_runs
+from sarnb.generate.runs import cost_table, find_runs, strategy_order, timing_table, usable_runs
 from sarnb.generate.sample import write_samples
-from sarnb.model.strategy import find_strategy
+from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.train.cache import content_key
 
 TEST = tiny_set(12)
 SAMPLING = SamplingConfig(per_class=2, steps=3, guidance_scale=4.0)
+TRAINED = {"foundation": "f0f0", "data": "d0d0"}
 WANTED = {"per_class": 2, "steps": 3, "guidance_scale": 4.0}
 
 
-def draw(results: Path, name: str, seed: int = 0, sampling: SamplingConfig = SAMPLING, cost: dict | None = None) -> Path:
+def draw(
+    results: Path, name: str, seed: int = 0, sampling: SamplingConfig = SAMPLING, cost: dict | None = None, steps: int = 9, **stamps: str
+) -> Path:
     """What ``train_and_sample`` leaves of a strategy, without training or drawing."""
     strategy = find_strategy(name)
     rows = evaluation_rows(TEST, strategy, sampling)
     folder = results / "samples" / name / f"seed{seed}"
     write_samples(folder, np.full((len(rows), 16, 16), 7, np.uint8), rows)
-    key = "embedded"
+    stamps = TRAINED | stamps
+    key = stamps["foundation"]
     if strategy.trains:
         record = results / "models" / name / f"seed{seed}" / "record.json"
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"strategy": asdict(strategy), "cost": cost or {"trainable_parameters": 10}}))
+        record.write_text(json.dumps({
+            "strategy": asdict(strategy), "cost": cost or {"trainable_parameters": 10}, "config": {"steps": steps, "seed": seed},
+            "foundation": stamps["foundation"], "data": stamps["data"],
+        }))
         key = content_key(record.read_bytes())
     cost = {"sampling_images_per_second": 2.5}
     write_json(folder / "sampling.json", {"sampling": asdict(sampling), "rows": "", "model": key, "cost": cost})
@@ -88,6 +96,24 @@ def test_other_classes_sizes_and_models_are_left_out(tmp_path):
     assert problems(tmp_path) == [""], "samples stay good where the model was deleted"
 
 
+@pytest.mark.parametrize("name, value", [("foundation", "f1f1"), ("data", "d1d1"), ("steps", 8)])
+def test_models_of_another_foundation_data_set_or_length_are_left_out(tmp_path, name, value):
+    draw(tmp_path, "unet-full")
+    draw(tmp_path, "hybrid", **{name: value})
+    draw(tmp_path, "zero-shot", **({name: value} if name == "foundation" else {}))
+    found = {run.strategy: run.problem for run in find_runs(tmp_path, TEST, WANTED, TRAINED | {"steps": 9})}
+    assert found["unet-full"] == "" and found["hybrid"].startswith(f"trained with {name} {value}, not")
+    assert bool(found["zero-shot"]) == (name == "foundation")
+
+
+def test_a_seed_left_from_another_profile_is_left_out(tmp_path):
+    for name, seed in (("zero-shot", 0), ("unet-full", 0), ("unet-full", 1), ("hybrid", 0), ("hybrid", 1), ("hybrid", 7)):
+        draw(tmp_path, name, seed)
+    runs = find_runs(tmp_path, TEST, WANTED, seeds=partial(seeds_of, seeds=[0, 1], repeated=["hybrid"]))
+    assert [(run.strategy, run.seed) for run in runs if run.problem] == [("unet-full", 1), ("hybrid", 7)]
+    assert "training seed 7, this profile trains 0, 1" in runs[-1].problem
+
+
 def test_damaged_files_are_named_and_do_not_stop_the_others(tmp_path):
     (draw(tmp_path, "scratch") / "sampling.json").write_text("{")
     (draw(tmp_path, "hybrid") / "000000.png").write_bytes(b"no image")
@@ -107,7 +133,19 @@ def test_costs_are_those_of_the_records(tmp_path):
     cost = {"trainable_parameters": 1000, "images_seen": 64, "seconds": 8.0, "images_per_second": 8.0, "peak_memory_mb": 900.0,
             "checkpoint_bytes": 4_000_000, "caches": ["latents", "text"]}
     draw(tmp_path, "unet-lora", cost=cost)
-    table = cost_table(find_runs(tmp_path, TEST, WANTED)).set_index("strategy")
-    assert table.loc["unet-lora", ["trainable parameters", "checkpoint [MB]", "drawing [images/s]"]].tolist() == [1000, 4.0, 2.5]
+    runs = find_runs(tmp_path, TEST, WANTED)
+    table, timing = (of(runs).set_index("strategy") for of in (cost_table, timing_table))
+    assert table.loc["unet-lora", ["trainable parameters", "images seen", "checkpoint [MB]"]].tolist() == [1000, 64, 4.0]
     assert table.loc["unet-lora", "caches"] == "latents, text" and table.loc["zero-shot", "trainable parameters"] == 0
-    assert pd.isna(table.loc["zero-shot", "peak memory [MB]"])
+    assert timing.loc["unet-lora"].drop("seed").tolist() == [8.0, 8.0, 900.0, 2.5]
+    assert pd.isna(timing.loc["zero-shot", "peak memory [MB]"]) and timing.loc["zero-shot", "training [s]"] == 0
+
+
+def test_a_slower_machine_changes_the_timing_only(tmp_path):
+    cost = {"trainable_parameters": 1000, "images_seen": 64, "seconds": 8.0, "images_per_second": 8.0, "peak_memory_mb": 900.0,
+            "checkpoint_bytes": 4_000_000, "caches": []}
+    draw(tmp_path / "fast", "unet-lora", cost=cost)
+    draw(tmp_path / "slow", "unet-lora", cost=cost | {"seconds": 16.0, "images_per_second": 4.0, "peak_memory_mb": 901.0})
+    fast, slow = (find_runs(tmp_path / name, TEST, WANTED) for name in ("fast", "slow"))
+    pd.testing.assert_frame_equal(cost_table(fast), cost_table(slow))
+    assert not timing_table(fast).equals(timing_table(slow))

@@ -11,7 +11,7 @@ from tiny import tiny_pipeline, tiny_set
 
 import sarnb.generate.tuning as module
 from sarnb.errors import DivergedError, InputError
-from sarnb.generate.tuning import rates_of, scaled, tune_rates
+from sarnb.generate.tuning import grid_sentences, rates_of, scaled, tune_rates
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, PriorSet
 
@@ -80,3 +80,15 @@ def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
         tune_rates(strategy, "x", tmp_path, tmp_path / "trials", CONFIG, (0.5, 1.0), 2)
     choice = tune_rates(strategy, "x", tmp_path, tmp_path / "trials", CONFIG, (0.5, 1.0), 2, prior)
     assert np.isfinite(choice.table["held_out"]).all()
+
+
+@pytest.mark.parametrize("chosen, words", [(0, "the smallest of the grid (0.3, 1, 3): the best rate may lie beyond"),
+                                           (1, "inside the grid (0.3, 1, 3)"),
+                                           (2, "the largest of the grid (0.3, 1, 3): the best rate may lie beyond")])
+def test_a_choice_at_an_end_of_the_grid_is_told(chosen, words):
+    factors = [0.3, 1.0, 3.0]
+    table = pd.DataFrame({"strategy": "hybrid", "factor": factors, "chosen": [place == chosen for place in range(3)]})
+    alone = pd.DataFrame({"strategy": ["token"], "factor": [1.0], "chosen": [True]})
+    assert grid_sentences(pd.concat([table, alone])) == [
+        f"hybrid: the chosen factor {factors[chosen]:g} is {words}.",
+        "token: nothing was tried, its rates are those of the profile times 1."]

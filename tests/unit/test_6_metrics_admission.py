@@ -19,7 +19,9 @@ from sarnb.data.images import read_image
 from sarnb.data.sensors import ground_radar, sample_radar
 from sarnb.errors import InputError
 from sarnb.metrics import amplitude, corruptions
-from sarnb.metrics.admission import BLIND, FAILS, PASSES, SEES, admission_sentences, admission_table, admission_verdicts
+from sarnb.metrics.admission import (
+    BLIND, FAILS, PASSES, SEES, admission_sentences, admission_table, admission_verdicts, failed_claims, trust_sentences,
+)
 from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.claims import BY_CLASS, CLAIMS, COPIES, PIXELS
 from sarnb.metrics.corruptions import CORRUPTIONS, find_corruption, training_copies
@@ -120,6 +122,19 @@ def test_sentences_and_verdicts_name_a_measure_that_fails(table: pd.DataFrame) -
     lines = admission_sentences(verdicts)
     assert any(line.startswith("amplitude_kl does not see blur as it claims") for line in lines)
     assert lines[0].startswith(f"{(verdicts['verdict'] == PASSES).sum()} of ")
+
+
+def test_key_measures_with_a_failed_claim_are_named_and_no_others() -> None:
+    rows = [("amplitude_kl", "blur", FAILS), ("amplitude_kl", "gamma", PASSES), ("texture_distance", "blur", PASSES),
+            ("texture_distance", "flipped side", BLIND), ("amplitude_js", "blur", FAILS), ("amplitude_kl by class", "blur", FAILS)]
+    verdicts = pd.DataFrame(rows, columns=["metric", "corruption", "verdict"])
+    two = ("amplitude_kl", "texture_distance")
+    assert failed_claims(verdicts, two) == {"amplitude_kl": ["blur"]}
+    first, second = trust_sentences(verdicts, two)
+    assert "left out of the average rank: amplitude_kl (does not see blur as it claims)." in first
+    assert second == "Ranked, as far as they can be computed: texture_distance."
+    assert "carries no weight" in trust_sentences(verdicts, two[:1])[0]
+    assert trust_sentences(verdicts, two[1:])[0].startswith("No claim failed")
 
 
 def test_without_a_judge_its_measures_are_left_out_and_said_to_be(images: ImageSet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import gammaln, polygamma
 
 from sarnb.errors import InputError
 from sarnb.metrics import amplitude
@@ -53,6 +54,23 @@ def test_rayleigh_log_cumulants(rayleigh: np.ndarray) -> None:
     _, second, third = amplitude.log_cumulants(rayleigh)
     assert second == pytest.approx(np.pi**2 / 24, rel=0.01)
     assert third == pytest.approx(-2.4041138 / 8, rel=0.03)  # psi''(1) = -2 zeta(3)
+
+
+@pytest.mark.parametrize(("looks", "order"), [(4.0, np.inf), (1.0, 4.0), (4.0, 2.0)])
+def test_gamma_and_k_log_cumulants_and_variation(looks: float, order: float) -> None:
+    """L-look speckle (gamma intensity), alone and over gamma texture of order nu (K law); A = sqrt(I)."""
+    rng = np.random.default_rng(RNG_SEED)
+    shape = (8, 250, 250)
+    texture = 1.0 if np.isinf(order) else rng.gamma(order, 1 / order, shape)
+    images = np.clip(np.rint(np.sqrt(rng.gamma(looks, 1 / looks, shape) * texture) * 45), 0, 255).astype(np.uint8)
+    parts = [looks] if np.isinf(order) else [looks, order]
+    counts = amplitude.histogram(images).sum(0)
+    _, second, third = amplitude.log_cumulants(counts)
+    assert second == pytest.approx(sum(polygamma(1, x) for x in parts) / 4, rel=0.02)
+    assert third == pytest.approx(sum(polygamma(2, x) for x in parts) / 8, rel=0.05)
+    # E A = prod Gamma(x + 1/2) / (Gamma(x) sqrt x) and E A^2 = 1
+    mean = np.exp(sum(gammaln(x + 0.5) - gammaln(x) - 0.5 * np.log(x) for x in parts))
+    assert amplitude.coefficient_of_variation(counts) == pytest.approx(np.sqrt(1 / mean**2 - 1), rel=0.01)
 
 
 def test_kl_by_hand() -> None:

@@ -63,6 +63,20 @@ def test_kid_equals_torchmetrics() -> None:
     assert distribution.kid(real, fake) == pytest.approx(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(fake))), rel=1e-6)
 
 
+def test_kid_of_integer_weights_is_that_of_repeats_without_pairs_of_one_image() -> None:
+    real, fake = gaussian(7, 4), gaussian(6, 4, 0.5, seed=1)
+    times = [np.array([1, 2, 0, 3, 1, 1, 2]), np.array([2, 1, 1, 0, 3, 1])]
+    kernels = [distribution.polynomial_kernel(a, b) for a, b in ((real, real), (fake, fake), (real, fake))]
+    ours = distribution.weighted_kid(*kernels, *(own / own.sum() for own in times))
+    drawn = [np.repeat(np.arange(len(own)), own) for own in times]
+
+    def others(kernel: np.ndarray, index: np.ndarray) -> float:
+        return np.mean([kernel[i, j] for i in index for j in index if i != j])
+
+    crossed = np.mean([kernels[2][i, j] for i in drawn[0] for j in drawn[1]])
+    assert ours == pytest.approx(others(kernels[0], drawn[0]) + others(kernels[1], drawn[1]) - 2 * crossed, rel=1e-12)
+
+
 def poly_mmd_unbiased(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
     n, m = len(xx), len(yy)
     return (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()

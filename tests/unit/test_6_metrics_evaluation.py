@@ -12,6 +12,7 @@ import torch
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
+from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, combine, evaluate, halves, left_out
 from sarnb.metrics.measured import join, measure
@@ -72,6 +73,68 @@ def test_columns_rows_and_intervals(table: pd.DataFrame) -> None:
         ("pooled", "all"), ("seen", "all"), ("seen", "city"), ("seen", "forest"), ("unseen", "all"), ("unseen", "airport"),
     }
     assert kl.set_index(["split", "class"]).loc[("pooled", "all"), "n"] == 18
+
+
+def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, sides: list[np.ndarray]) -> dict[str, float]:
+    """Every measure of the images ``sides`` (of real, of fake) by the pure functions, all images counting the same."""
+    counts = [amplitude.histogram(part.images[side]).sum(0) for part, side in zip((real, fake), sides)]
+    expected = {f"amplitude_{name}": getattr(amplitude, function)(*counts) for name, function in (
+        ("kl", "kl"), ("reverse_kl", "reverse_kl"), ("js", "jensen_shannon"), ("wasserstein", "wasserstein"), ("ks", "kolmogorov_smirnov"))}
+    expected["log_cumulant_distance"] = amplitude.log_cumulant_distance(*counts)
+    expected["amplitude_cv"] = amplitude.coefficient_of_variation(counts[1])
+    expected["amplitude_kappa2"], expected["amplitude_kappa3"] = amplitude.log_cumulants(counts[1])[1:]
+    expected["amplitude_enl"] = amplitude.local_looks(fake.images[sides[1]]).mean()
+
+    whole = [texture.glcm_descriptors(part.images) for part in (real, fake)]
+    standard = [((rows - whole[0].mean(0)) / whole[0].std(0))[side] for rows, side in zip(whole, sides)]
+    gaps = np.abs(standard[0].mean(0) - standard[1].mean(0))
+    described = [name.split(" ")[0] for name in texture.descriptor_names()]
+    own = {name: gaps[[other == name for other in described]].mean() for name in texture.PROPERTIES}
+    expected |= {f"texture_{name}": gap for name, gap in own.items()} | {"texture_distance": np.mean(list(own.values()))}
+    expected["texture_frechet"] = distribution.frechet_distance(*standard)
+
+    features = [semantic.embed_images(judge, part.images) for part in (real, fake)]
+    pair = [rows[side] for rows, side in zip(features, sides)]
+    expected["clip_frechet_distance"] = distribution.frechet_distance(*pair)
+    kernels = [(a @ b.T + 1) ** 3 for a, b in ((pair[0], pair[0]), (pair[1], pair[1]), (pair[0], pair[1]))]
+    alone = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
+    expected["clip_kid"] = sum(alone) - 2 * kernels[2].mean()
+    expected["clip_precision"], expected["clip_recall"] = distribution.precision_recall(*pair)
+    names = sorted(CLASSES)
+    prompts, truth = semantic.embed_texts(judge, [semantic.label_prompt(name) for name in names]), [names.index(x) for x in fake.labels]
+    scores = {
+        "clip_cosine": semantic.cosine(features[1], prompts[truth]),
+        "clip_accuracy": semantic.zero_shot(features[1], prompts) == truth,
+        "clip_retrieval_r1": semantic.retrieval_r1(features[1], semantic.embed_texts(judge, fake.captions), fake.captions),
+        "look_accuracy": geometry.look_correct(
+            geometry.fit_look_reader(geometry.side_features(real.images), [row["look"] for row in real.rows]).scores(
+                geometry.side_features(fake.images)), [row["look"] for row in fake.rows]),
+    }
+    views = [distribution.thumbnails(part.images) for part in (fake, train, real)]
+    scores["memorised_fraction"] = distribution.memorised(*views)
+    scores["duplicate_fraction"] = distribution.duplicated(views[0], views[2])
+    return {**expected, **{name: score[sides[1]].mean() for name, score in scores.items()}}
+
+
+def test_every_row_is_what_the_pure_functions_give_for_its_images() -> None:
+    real, fake, train = speckle_set(10), speckle_set(9, seed=1, looks=3), speckle_set(6, seed=9)
+    # some copies, some blur and some mirrored images, so that no measure is at an end of its scale
+    fake.images[3:5], fake.images[10], fake.images[20] = train.images[3:5], fake.images[12], fake.images[20, :, ::-1]
+    table = evaluate("mixed", 0, real, fake, MeanJudge(), resamples=0, train=train)
+    assert set(table["metric"]) == set(METRICS)
+    cells = table.groupby(["split", "class"], sort=False)
+    assert len(cells) == 6
+    for (split, label), part in cells:
+        sides = [np.array([i for i, row in enumerate(images.rows) if split in ("pooled", row["group"]) and label in ("all", row["label"])])
+                 for images in (real, fake)]
+        expected = direct(real, fake, train, MeanJudge(), sides)
+        assert set(METRICS) - set(part["metric"]) <= {"texture_frechet", "clip_frechet_distance"}
+        assert (len(part) == len(METRICS)) == (label == "all" and split != "unseen")
+        for row in part.itertuples():
+            assert row.value == pytest.approx(expected[row.metric], rel=1e-6, abs=1e-9), (split, label, row.metric)
+    whole = table[table["split"] == "pooled"].set_index("metric")["value"]
+    assert abs(whole["amplitude_kl"] - whole["amplitude_reverse_kl"]) > 0.01, "an exchange of the two would be seen"
+    assert whole["clip_precision"] != whole["clip_recall"] and whole["memorised_fraction"] > 0 and whole["duplicate_fraction"] > 0
 
 
 def test_same_arguments_same_table() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import rasterio
 from PIL import Image
+from tiny import tiny_tokenizer
 from typer.testing import CliRunner
 
 from sarnb.__main__ import app
@@ -23,6 +25,7 @@ from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
 from sarnb.metrics.folders import Wish, compare, sizes_table
 from sarnb.metrics.measured import measure
+from sarnb.model.judge import build_judge, load_judge
 
 QUICK = Wish(resamples=20)
 
@@ -110,6 +113,25 @@ def test_the_command_prints_and_writes_the_same_numbers(tmp_path: Path) -> None:
         assert phrase in report, phrase
     assert {path.name for path in (tmp_path / "out/figures").iterdir()} == {
         f"{name}.{ending}" for name in ("images", "amplitude", "log_cumulants", "texture", "floor") for ending in ("png", "svg")}
+
+
+def test_the_command_with_a_judge_gives_its_measures(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{k:03d}.png", "text": f"a radar image of a {'city' if k % 2 else 'forest'} {k}",
+             "label": "city" if k % 2 else "forest", "group": "seen"} for k in range(16)]
+    folders = [write(tmp_path / name, speckle(16, seed)) for seed, name in enumerate(("real", "fake"))]
+    for folder in folders:
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    build_judge(tiny_tokenizer("<|endoftext|>"), seed=1).save(tmp_path / "judge")
+    words = ["evaluate", "--real", str(folders[0]), "--fake", str(folders[1]), "--out", str(tmp_path / "out"), "--resamples", "5",
+             "--workers", "1", "--clip", str(tmp_path / "judge")]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0 and "no judge was given" not in done.stdout
+    ours = pooled(pd.read_csv(tmp_path / "out/evaluation.csv"), "fake")
+    meaning = [name for name, metric in METRICS.items() if name.startswith("clip_")]
+    assert len(meaning) == 7 and set(meaning) <= set(ours.index)
+    direct = evaluate("fake", 0, *map(load_set, folders), load_judge(tmp_path / "judge"), 0)
+    expected = pooled(direct, "fake")
+    assert ours[meaning].tolist() == pytest.approx(expected[meaning].tolist(), rel=1e-4, abs=1e-6)
 
 
 def test_real_against_itself_is_below_its_floor(tmp_path: Path) -> None:
@@ -248,3 +270,28 @@ def test_bad_options(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             Wish(**wrong)
     assert not (tmp_path / "out").exists()
+
+
+REAL = os.environ.get("SARNB_REAL_DATA", "")
+
+
+@pytest.mark.skipif(not REAL, reason="set SARNB_REAL_DATA to a folder of real radar images in class folders")
+def test_real_cities_are_nearer_to_cities_than_to_water_and_another_sensor_is_named() -> None:
+    if not all((Path(REAL) / name).is_dir() for name in ("city", "water")):
+        pytest.skip("the folder holds no cities and water")
+    city, water = (read_folder(Path(REAL) / name) for name in ("city", "water"))
+    if not {"Sentinel-1", "RADARSAT"} <= set(city.sensors()) or "Sentinel-1" not in water.sensors():
+        pytest.skip("the folder tells no sensors Sentinel-1 and RADARSAT")
+
+    def of(folder, sensor, half=None):
+        own = [k for k, name in enumerate(folder.sensors()) if name == sensor]
+        kept = own if half is None else own[half::2]
+        return folder.where([k in kept for k in range(len(folder))])
+
+    wish, first = Wish(size=128, resamples=0), of(city, "Sentinel-1", 0)
+    others = {"city": of(city, "Sentinel-1", 1), "water": of(water, "Sentinel-1"), "RADARSAT": of(city, "RADARSAT")}
+    found = {name: compare(first, other, wish) for name, other in others.items()}
+    kl = {name: pooled(one.table, one.name)["amplitude_kl"] for name, one in found.items()}
+    assert kl["city"] < kl["water"]
+    warned = {name: any("hold different sensors" in line for line in one.cautions) for name, one in found.items()}
+    assert warned == {"city": False, "water": False, "RADARSAT": True}

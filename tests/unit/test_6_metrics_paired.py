@@ -10,8 +10,10 @@ import pytest
 from tiny import tiny_set
 
 from sarnb.errors import InputError
+from sarnb.metrics.evaluation import combine, evaluate
 from sarnb.metrics.measured import measure
 from sarnb.metrics.paired import exchange_test, holm, pair_sentences, paired_tests
+from sarnb.metrics.summary import over_seeds
 
 
 def side_set(seed, gain=1.0, count=12):
@@ -69,7 +71,7 @@ def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
         and row["n"] == 12
     )
     (sentence,) = pair_sentences(tests)
-    assert "2 of 3 pairs" in sentence and "like is better than dark" in sentence
+    assert "2 of 3 pairs" in sentence and "(common training seeds of a pair: 1)" in sentence and "like is better than dark" in sentence
 
 
 def test_pairs_are_of_common_training_seeds_and_of_one_split():
@@ -89,5 +91,55 @@ def test_pairs_are_of_common_training_seeds_and_of_one_split():
 def test_other_prompts_are_refused():
     real, part = measure(side_set(0)), measure(side_set(1))
     other = replace(part, looks=part.looks[::-1])
-    with pytest.raises(InputError, match="other classes or sides"):
-        paired_tests(real, {"a": {0: part}, "b": {0: other}}, None, permutations=10)
+    for runs in ({"a": {0: part}, "b": {0: other}}, {"a": {0: part, 1: other}, "b": {0: part, 1: other}}):
+        with pytest.raises(InputError, match="other classes or sides"):
+            paired_tests(real, runs, None, permutations=10)
+
+
+def test_the_difference_is_that_of_the_means_over_seeds_in_the_evaluation_table():
+    real = measure(side_set(0, count=24))
+    runs = {
+        "a": {0: measure(side_set(11)), 1: measure(side_set(12, 0.5)), 2: measure(side_set(13, 1.4))},
+        "b": {0: measure(side_set(21)), 1: measure(side_set(22, 0.8)), 2: measure(side_set(23, 1.1))},
+    }
+    metrics = ("amplitude_kl", "texture_distance", "look_accuracy")
+    table = over_seeds(combine([evaluate(name, k, real, part, None, 0) for name, own in runs.items() for k, part in own.items()]))
+    value = table[(table["split"] == "pooled") & (table["class"] == "all")].set_index(["metric", "strategy"])["value"]
+    tests = paired_tests(real, runs, None, metrics=metrics, permutations=20)
+    assert set(tests["metric"]) == set(metrics) and (tests["seeds"] == 3).all() and (tests["n"] == 12).all()
+    for row in tests.itertuples():
+        assert row.difference == pytest.approx(value[row.metric, "a"] - value[row.metric, "b"], rel=1e-9, abs=1e-12)
+    uneven = paired_tests(real, {**runs, "c": {0: runs["b"][0]}}, None, metrics=("amplitude_kl",), permutations=20)
+    assert "(common training seeds of a pair: 1 to 3)" in pair_sentences(uneven)[0]
+
+
+def test_images_of_one_prompt_are_exchanged_for_all_seeds_together():
+    rng = np.random.default_rng(7)
+    first, second, weights = rng.normal(0.7, 1, (2, 6, 1)), rng.normal(0, 1, (2, 6, 1)), np.full(6, 1 / 6)
+
+    def square(means):  # not linear, so that the mean of the statistic is not the statistic of the mean
+        return means[:, 0] ** 2
+
+    def gap(signs):
+        swapped = [np.where(np.array(signs)[:, None], (b, a), (a, b)) for a, b in zip(first, second)]
+        return np.mean([weights @ a[:, 0] * (weights @ a[:, 0]) - (weights @ b[:, 0]) ** 2 for a, b in swapped])
+
+    every = np.array([gap(signs) for signs in product((False, True), repeat=6)])
+    seen, p = exchange_test(first, second, weights, square, 20_000, 0)
+    assert seen == pytest.approx(every[0]) and p == pytest.approx(np.mean(abs(every) >= abs(every[0]) - 1e-12), abs=0.015)
+
+
+def test_one_seed_is_tested_as_before():
+    rng = np.random.default_rng(3)
+    first, second, weights = rng.normal(0.5, 1, (9, 4)), rng.normal(size=(9, 4)), rng.dirichlet(np.ones(9))
+
+    def largest(means):
+        return means.max(1)
+
+    tosses = np.random.default_rng(5).random((400, 9)) < 0.5
+    sides = [np.where(tosses[:, :, None], b, a) for a, b in ((first, second), (second, first))]
+    gaps = [largest(np.einsum("n,bnf->bf", weights, side)) for side in sides]
+    seen = float((largest((weights @ first)[None]) - largest((weights @ second)[None]))[0])
+    p = (1 + (abs(gaps[0] - gaps[1]) >= abs(seen) * (1 - 1e-9)).sum()) / 401
+    assert exchange_test(first, second, weights, largest, 400, 5) == (pytest.approx(seen), pytest.approx(p))
+    assert exchange_test(first[None], second[None], weights, largest, 400, 5) == exchange_test(first, second, weights, largest, 400, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from tiny import tiny_set
 
@@ -49,3 +50,14 @@ def test_what_cannot_be_ranked_is_refused():
         rank_table(real, runs, None, metrics=("amplitude_enl",))
     with pytest.raises(InputError, match="no measure on unseen"):
         rank_table(real, runs, None, split="unseen", metrics=("amplitude_kl",))
+
+
+def test_a_measure_that_failed_its_admission_is_not_ranked_unless_nothing_else_is_there():
+    real, runs = part(0), {"one": {0: part(1)}, "two": {0: part(3, 20.0)}}
+    both = ("amplitude_kl", "texture_distance")
+    table = rank_table(real, runs, None, metrics=both, resamples=5, distrusted=["amplitude_kl"])
+    pd.testing.assert_frame_equal(table, rank_table(real, runs, None, metrics=("texture_distance",), resamples=5))
+    assert "over texture_distance:" in rank_sentences(table, ["amplitude_kl"])[0]
+    none_left = rank_table(real, runs, None, metrics=both, resamples=5, distrusted=both)
+    pd.testing.assert_frame_equal(none_left, rank_table(real, runs, None, metrics=both, resamples=5))
+    assert "this rank carries no weight" in rank_sentences(none_left, both)[0]

@@ -12,12 +12,15 @@ from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.report import (
     gap_sentences,
+    lead_sentences,
     left_out_sentences,
     metric_legend,
     protocol_table,
     sample_sizes,
+    seed_table,
     split_table,
     splits_of,
+    training_sentences,
 )
 
 ROWS = [
@@ -43,6 +46,7 @@ def test_the_protocol_names_the_numbers_that_belong_to_the_definitions():
     assert "256" in values["amplitude histogram"] and "1e-06" in values["smoothing of KL and reverse KL"]
     assert "64" in values["GLCM levels"] and values["GLCM distances"] == "1, 2, 4, 8 px"
     assert "500" in values["intervals"] and values["resamples of Fréchet distances"] == "100"
+    assert values["resamples of average ranks"] == "100 where a Fréchet distance is ranked too, else 500"
     assert protocol_table(20).set_index("item")["value"]["resamples of Fréchet distances"] == "20"
 
 
@@ -82,3 +86,32 @@ def test_left_out_sentences_speak_of_whole_splits_only():
         (OPTICAL_AS_GREY, 0, "all", "all", "all", "no twins"),
     ]
     assert left_out_sentences(table) == ["clip_kid (seen) is missing for 2 of 4 sets: too few images."]
+
+
+def test_trainings_by_hand():
+    table = seed_table(TABLE)
+    assert table.columns.tolist() == ["strategy", "split", "metric", "seeds", "mean", "sd", "min", "max"]
+    assert set(table["strategy"]) == {"hybrid", "scratch"} and len(table) == 4, "no anchors, no single classes"
+    row = table.set_index(["strategy", "split"]).loc[("hybrid", "seen")]
+    assert row[["seeds", "mean", "sd", "min", "max"]].tolist() == pytest.approx([2, 0.8, (2 * 0.1**2) ** 0.5, 0.7, 0.9])
+    assert pd.isna(table.set_index(["strategy", "split"]).loc[("scratch", "seen"), "sd"])
+    once, several = training_sentences(table)
+    assert once.startswith("One training at most: scratch;") and several.startswith("Several trainings: hybrid (2);")
+    assert len(training_sentences(table[table["strategy"] == "scratch"])) == 1
+
+
+def leads(**values):
+    """Lead sentences of "hybrid" on seen: strategy -> values of its trainings."""
+    rows = [(name, k, "seen", "all", "amplitude_kl", v, v, v, 8) for name, several in values.items() for k, v in enumerate(several)]
+    return lead_sentences(seed_table(pd.DataFrame(rows, columns=list(COLUMNS))), "hybrid", "seen")
+
+
+def test_a_lead_is_held_against_the_spread_of_its_own_trainings():
+    (sentence,) = leads(hybrid=[0.25, 0.5], scratch=[1.0, 2.0], token=[0.875])
+    assert sentence == (
+        "amplitude_kl (seen): hybrid leads token by 0.5, more than the spread of its own 2 trainings, 0.25."
+    )
+    assert "no more than the spread of its own 2 trainings, 0.25" in leads(hybrid=[0.25, 0.5], token=[0.625])[0]
+    assert "spread of its trainings is not known" in leads(hybrid=[0.25], token=[0.625])[0]
+    assert "hybrid has no lead, token is as good or better" in leads(hybrid=[0.25, 0.5], token=[0.375])[0]
+    assert leads(hybrid=[0.25]) == [] and leads(token=[0.25]) == []

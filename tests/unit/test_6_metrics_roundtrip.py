@@ -9,10 +9,12 @@ from scipy import ndimage
 
 from sarnb.errors import InputError
 from sarnb.metrics.latents import channel_table, latent_shift, unit_scaling
+from sarnb.metrics.periodogram import lattice
 from sarnb.metrics.pointtarget import point_cuts, point_images, point_response, point_table
 from sarnb.metrics.roundtrip import (
     FLOOR,
     MEASURES,
+    ORIGINAL,
     colour_leak,
     gain_shares,
     homogeneous_looks,
@@ -96,7 +98,7 @@ def test_the_table_orders_ever_stronger_smoothing_and_knows_the_original():
     assert list(table.index) == [*variants, FLOOR] and list(table.columns) == list(MEASURES)
     errors = table.loc["same"].drop(["psnr_db", "lattice"])  # the one no error, the other there in the originals too
     assert (errors.abs() < 1e-9).all()
-    assert table.loc["same", "lattice"] == pytest.approx(table.loc[FLOOR, "lattice"], rel=0.8)
+    assert table.loc["same", "lattice"] == table.loc[FLOOR, "lattice"] == lattice(images)  # equally many images
     for name in (name for name in MEASURES[1:-2] if name != "lattice"):
         assert abs(table.loc["little", name]) < abs(table.loc["much", name]), name
     assert table.loc["little", "psnr_db"] > table.loc["much", "psnr_db"]
@@ -120,16 +122,36 @@ def test_gain_share_by_hand():
 
 
 def test_score_is_the_geometric_mean_over_the_figures_to_reach():
-    goals = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.1, "spectrum_db": 1.0, "glcm_distance": 2 * 0.3}
+    goals = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.1, "spectrum_db": 1.0, "periodogram_db": 1.0, "glcm_distance": 2 * 0.3}
     factors = {"poor": 4.0, "good": -0.5}
     rows = [{"variant": name, "bias_db": np.nan} | {m: factor * goal for m, goal in goals.items()} for name, factor in factors.items()]
-    rows[1]["amplitude_kl"] = 0.02 * 2  # and 0.5 four times
+    rows[1]["amplitude_kl"] = 0.02 * 2  # and 0.5 five times
     table = pd.DataFrame([*rows, {"variant": FLOOR, **{m: 0.3 for m in goals}, "bias_db": np.nan}])
     found = score(table)
     assert list(found.index) == ["good", "poor"] and found["poor"] == pytest.approx(4)
-    assert found["good"] == pytest.approx((2 * 0.5**4) ** 0.2)
+    assert found["good"] == pytest.approx((2 * 0.5**5) ** (1 / 6))
     reached = reached_table(table).set_index("measure")
     assert reached.loc["glcm_distance", "to reach"] == pytest.approx(0.6) and reached.loc["cv_error", "good"] == pytest.approx(0.025)
+
+
+def test_the_points_width_is_the_larger_change_of_both_directions_and_missing_where_no_point_is():
+    table = pd.DataFrame([{"variant": name} | dict.fromkeys(MEASURES, 0.1) for name in ("wide", "narrow", "gone", FLOOR)])
+    widths = {ORIGINAL: (2.0, 4.0), "wide": (2.1, 5.0), "narrow": (1.6, 4.0), "gone": (2.0, np.nan), FLOOR: (2.0, 4.04)}
+    rows = [(name, *pair, 0.0) for name, pair in widths.items()]
+    points = pd.DataFrame(rows, columns=["variant", "width_range", "width_azimuth", "contrast"])
+    row = reached_table(table, points).set_index("measure").loc["point_width"]
+    assert row[["to reach", "floor", "wide", "narrow"]].tolist() == pytest.approx([0.1, 0.01, 0.25, 0.2]) and np.isnan(row["gone"])
+    without = reached_table(table, points[points["variant"] != FLOOR]).set_index("measure").loc["point_width"]
+    assert np.isnan(without["floor"]) and without["wide"] == row["wide"]
+    assert "point_width" not in set(reached_table(table)["measure"])
+
+
+def test_lattices_of_sets_of_different_size_are_those_of_equally_many_images():
+    real, few = speckle(64), speckle(8, seed=1)
+    table = set_table(real, {"few": few, "more": speckle(16, seed=2)}).set_index("variant")["lattice"]
+    assert table["few"] == lattice(few) and table[FLOOR] == lattice(real[::8])
+    chance = 0.523 / np.sqrt(8 * 64)  # 8 images of 64 cells
+    assert table.tolist() == pytest.approx([chance] * 3, rel=0.4)  # of 64 values each, within 9 %
 
 
 def test_sets_of_other_scenes_are_told_apart_from_smoothed_ones():

@@ -35,7 +35,8 @@ def test_seeds_are_joined() -> None:
 
 def test_verdict_table_puts_anchors_last() -> None:
     wide = verdict_table(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
-    assert list(wide.columns) == ["strategy", "amplitude_kl", "amplitude_cv"]
+    assert list(wide.columns) == ["strategy", "seeds", "amplitude_kl", "amplitude_cv"]
+    assert wide["seeds"].tolist() == [2, 1, 1, ""]
     assert wide["strategy"].tolist() == ["hybrid", "unet-full", "token", "real vs real"]
     assert wide.loc[0, "amplitude_kl"] == "0.12 [0.08, 0.16]"
     assert wide.loc[1, "amplitude_cv"] == ""

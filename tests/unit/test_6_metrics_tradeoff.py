@@ -71,3 +71,17 @@ def test_the_worst_of_each_class_worst_first():
     assert table["cosine"].tolist() == pytest.approx([np.sin(np.deg2rad(20)), np.cos(np.deg2rad(70))])
     assert table["called"].tolist() == ["city", "forest"] and table["rank"].tolist() == [1, 2]
     assert len(failures({"one": part}, FixedJudge(), count=1)) == 1
+
+
+def test_several_trainings_count_by_their_mean_and_span():
+    single = evaluation(amplitude_kl={"a": 0.5, "b": 0.75, REAL_VS_REAL: 0.0, OPTICAL_AS_GREY: 1.0})
+    low, high = (single[single["strategy"] == "a"].assign(seed=k, value=v, lo=v - 0.1, hi=v + 0.1) for k, v in ((0, 0.25), (1, 0.75)))
+    several = pd.concat([low, high, single[single["strategy"] != "a"]], ignore_index=True)
+    one, two = (anchored_scores(table, ("amplitude_kl",)).set_index("strategy") for table in (single, several))
+    assert one.loc["a", ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
+    assert two.loc["a", ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.15, 0.85])
+    assert two.loc["b", ["score", "lo", "hi"]].tolist() == one.loc["b", ["score", "lo", "hi"]].tolist()
+    costs = pd.DataFrame({"strategy": ["a", "a", "b"], "seconds": [1.0, 3.0, 2.0]})  # two trainings of a: 2 s on average
+    fronts = [pareto_table(table, costs, "amplitude_kl", "seconds").set_index("strategy") for table in (single, several)]
+    pd.testing.assert_frame_equal(*fronts)
+    assert fronts[1].loc["a", ["value", "cost"]].tolist() == [0.5, 2.0] and fronts[1].loc["b", "dominated by"] == "a"

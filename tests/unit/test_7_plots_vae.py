@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.backend_bases import MouseEvent
 
 from sarnb.metrics.latents import channel_table
 from sarnb.metrics.pointtarget import point_cuts, point_images
@@ -14,11 +15,13 @@ from sarnb.plots.vae import (
     kappa_shift,
     loss_curves,
     measure_bars,
+    periodogram_maps,
     point_sheet,
     round_trip_sheet,
     spectrum_lines,
     texture_lines,
 )
+from sarnb.train.vae_losses import TERM_WEIGHTS
 
 
 def images(seed: int = 0) -> np.ndarray:
@@ -63,6 +66,24 @@ def test_curves_leave_out_the_steps_before_the_discriminator_joined():
     history = pd.DataFrame({"step": [1, 2, 3], "l1": [3.0, 2.0, 1.0], "discriminator": [0.0, 0.0, 0.7]})
     figure = loss_curves({"lora": history})
     assert [list(axis.lines[0].get_xdata()) for axis in figure.axes] == [[1, 2, 3], [3]]
+
+
+def test_curves_have_a_panel_for_every_term_that_a_recipe_may_name():
+    history = pd.DataFrame({"step": [1, 2], **{name: [2.0, 1.0] for name in (*TERM_WEIGHTS, "held_out")}})
+    titles = {axis.get_title() for axis in loss_curves({"lora": history}).axes}
+    assert titles == {*TERM_WEIGHTS, "held out"}
+
+
+def test_maps_show_a_gap_where_its_frequencies_stand_on_the_axes():
+    gap = np.zeros((16, 9))
+    gap[np.flatnonzero(np.fft.fftfreq(16) == -3 / 16)[0], 5] = 4.0
+    figure = periodogram_maps({"frozen": np.zeros((16, 9)), "lora": gap})
+    panels = [axis for axis in figure.axes if axis.get_title()]
+    assert [axis.get_title().split("\n")[0] for axis in panels] == ["frozen", "lora"]
+    figure.canvas.draw()
+    for azimuth, level in ((-3 / 16, 4.0), (3 / 16, 0.0)):
+        place = panels[1].transData.transform((5 / 16, azimuth))
+        assert panels[1].images[0].get_cursor_data(MouseEvent("motion_notify_event", figure.canvas, *place)) == level
 
 
 def test_points_biases_and_channels():

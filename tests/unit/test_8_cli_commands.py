@@ -6,18 +6,28 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from tiny import tiny_pipeline
 from typer.testing import CliRunner
 
+import sarnb.generate.run
+import sarnb.profile
 from sarnb.__main__ import app
-from sarnb.data.dataset import load_card
+from sarnb.data.dataset import load_card, load_set
 from sarnb.errors import InputError
+from sarnb.generate.sample import generate, to_grey
+from sarnb.model.export import foundation_fingerprint, load_trained, save_trained
+from sarnb.model.strategy import find_strategy, prepare
 from sarnb.profile import load_profile
 from sarnb.settings import repository
+from sarnb.train.finetune import FinetuneConfig
 
 SCRIPT = repository() / "run_all.sh"
 
@@ -123,6 +133,102 @@ def test_dataset_leaves_other_folders_alone(tmp_path):
     with pytest.raises(InputError, match="name another folder or empty it"):
         _dataset("twin", "--n", "51", "--out", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory) -> tuple[str, Path]:
+    """A tiny foundation, and a learned word on it whose rows moved."""
+    foundation, model = tmp_path_factory.mktemp("foundation"), tmp_path_factory.mktemp("model")
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(foundation)
+    fingerprint = foundation_fingerprint(pipe)
+    with torch.no_grad():
+        for parameter in (p for group in prepare(pipe, find_strategy("token")).values() for p in group):
+            parameter += 0.5
+    save_trained(pipe, find_strategy("token"), model, {"foundation": fingerprint})
+    return str(foundation), model
+
+
+def _generate(*words: str) -> str:
+    done = CliRunner().invoke(app, ["generate", "--profile", "smoke", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_prompts_are_drawn_as_the_package_draws_them(tiny_model, tmp_path):
+    foundation, model = tiny_model
+    prompts, out, values = ["a <SAR> image of a city", "a <SAR> image of a forest"], tmp_path / "out", load_profile("smoke")
+    said = _generate("--model", str(model), "--foundation", foundation, "--prompt", prompts[0], "--prompt", prompts[1], "--seed", "7",
+                     "--out", str(out))
+    assert said == f"{out}: 2 images\n"
+    pipe = load_trained(foundation, model, fuse=True)
+    expected = to_grey(generate(pipe, prompts, [7, 8], values.sampling_steps, values.guidance_scale, values.batch_size))
+    drawn = load_set(out)
+    assert np.array_equal(drawn.images, expected) and len(np.unique(expected)) > 2
+    assert [(row["text"], row["seed"]) for row in drawn.rows] == list(zip(prompts, (7, 8)))
+    files = [Image.open(out / row["file_name"]) for row in drawn.rows]
+    assert [(file.format, file.mode) for file in files] == [("PNG", "L")] * 2
+    # By place as well, into the folder of earlier images; without the word it is told that there is one.
+    assert "learned the word <SAR>" in _generate(str(model), str(out), "--foundation", foundation, "--prompt", "a city")
+    assert len(load_set(out).images) == 1
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--model", "m", "--out", "o"), "give --prompt.*or --data"),
+    (("--model", "m", "--out", "o", "--prompt", "a city", "--data", "d"), "give --prompt.*or --data"),
+    (("--prompt", "a city", "--out", "o"), "MODEL not at all; give --model"),
+    (("m", "o", "--prompt", "a city", "--model", "m"), "MODEL twice"),
+    (("m", "--prompt", "a city"), "OUT not at all; give --out"),
+    (("m", "o", "--prompt", "a city", "--per-class", "3"), "--per-class belongs to --data"),
+    (("m", "o", "--data", "d", "--seed", "3"), "--seed belongs to --prompt"),
+    (("m", "o", "--prompt", "a city"), "holds no finished model"),
+])
+def test_a_senseless_request_to_generate_is_one_sentence(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        _generate(*words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_generate_leaves_folders_of_other_files_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    for words in (("--prompt", "a city"), ("--data", "d")):
+        with pytest.raises(InputError, match="holds other files"):
+            _generate("zero-shot", str(tmp_path), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def _finetune(monkeypatch, *words: str) -> FinetuneConfig:
+    """The configuration that ``finetune`` would train with."""
+    asked = []
+
+    def train(plan, foundation, data, out, config, *others):
+        asked.append(config)
+        return pd.DataFrame({"loss": [1.0]}), {}
+
+    monkeypatch.setattr(sarnb.generate.run, "train", train)
+    done = CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return asked[0]
+
+
+def test_finetune_takes_other_values_than_the_profiles(monkeypatch):
+    plain = _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper")
+    changed = _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper", "--param", "OPTIMIZER=adamw", "--param", "lr_token=1e-3")
+    assert plain.optimizer == "adamw8bit" and changed == replace(plain, optimizer="adamw", lr_token=1e-3)
+    for word, message in (("OPTIMISER=adamw", "--param OPTIMISER: no value"), ("RANKS=[4]", "--param RANKS: no value"),
+                          ("OPTIMIZER", "NAME=value"), ("OPTIMIZER=sgd", "optimizer is 'sgd'")):
+        with pytest.raises(InputError, match=message):
+            _finetune(monkeypatch, "--strategy", "hybrid", "--param", word)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_the_command_in_the_shipped_configuration_can_train(kind, monkeypatch):
+    """What stands there is what people copy; FSDP refuses 8-bit moments."""
+    text = (Path(sarnb.profile.__file__).parent / "profiles" / "accelerate" / f"{kind}.yaml").read_text()
+    (command,) = [line for line in text.splitlines() if "-m sarnb finetune" in line]
+    config = _finetune(monkeypatch, *command.split("-m sarnb finetune")[1].split())
+    assert config.optimizer == "adamw" or kind == "ddp"
 
 
 def test_help_needs_no_environment():
