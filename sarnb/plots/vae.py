@@ -108,7 +108,7 @@ def periodogram_maps(gaps: Mapping[str, np.ndarray]) -> Figure:
         axis.set_ylabel("azimuth [cycles / px]")
     for axis in axes[-1]:
         axis.set_xlabel("range [cycles / px]")
-    figure.colorbar(drawn, ax=axes, label="decoded over original [dB]", shrink=0.8)
+    figure.colorbar(drawn, ax=list(axes.ravel()[: len(gaps)]), label="decoded over original [dB]", shrink=0.8)
     return figure
 
 

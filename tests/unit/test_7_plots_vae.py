@@ -94,3 +94,10 @@ def test_points_biases_and_channels():
     assert [line.get_xdata()[0] for line in bias_dots(table).axes[0].lines[1:]] == [0.1, -2.0]
     latents = np.random.default_rng(0).normal(size=(4, 3, 4, 4))
     assert len(channel_bars(channel_table({"a": latents, "b": latents})).axes[0].containers) == 2
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_maps_of_any_number_of_variants_share_one_scale(count):
+    figure = periodogram_maps({f"variant {k}": np.full((16, 9), float(k)) for k in range(count)})
+    figure.canvas.draw()
+    assert len([axis for axis in figure.axes if axis.get_title()]) == count and len(figure.axes) == count + 1
