@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import pandas as pd
+import pytest
 from matplotlib.backend_bases import MouseEvent
 
 from sarnb.metrics.latents import channel_table
