@@ -15,7 +15,7 @@ from sarnb.graph import read_graph
 from sarnb.manifest import read_manifest, verify
 from sarnb.settings import repository
 
-CLOCK = r"\[s\]|/s\b|second|memory"  # in the name of a column: what a second run does not repeat
+CLOCK = r"\[s\]|/s\b|\bseconds\b|memory"  # in the name of a column: what a second run does not repeat
 FOLDER = repository() / "notebooks"
 NAMES = list(read_graph(FOLDER)) if list(FOLDER.glob("*.ipynb")) else []
 REAL = os.environ.get("SARNB_REAL_DATA", "")
