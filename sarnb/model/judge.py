@@ -46,14 +46,14 @@ def build_judge(tokenizer: CLIPTokenizer, seed: int = 0) -> DualEncoder:
 
 
 def load_judge(spec: str | Path) -> TwoTowers:
-    """A trained judge: a folder that ``train_judge`` made, or whatever ``load_open_clip`` takes.
+    """A trained judge, frozen as after its training: a folder that ``train_judge`` made, or what ``load_open_clip`` takes.
 
     Raises ``InputError`` if it is missing or damaged.
     """
     folder = Path(spec)
-    if folder.is_dir() and not (folder / CONFIG).is_file():
-        return DualEncoder.load(folder)
-    return load_open_clip(str(spec)) if folder.is_dir() or ":" in str(spec) else DualEncoder.load(folder)
+    of_open_clip = (folder / CONFIG).is_file() if folder.is_dir() else ":" in str(spec)
+    judge = load_open_clip(str(spec)) if of_open_clip else DualEncoder.load(folder)
+    return judge.eval().requires_grad_(False)
 
 
 def start_judge(spec: str, foundation: str, seed: int = 0) -> TwoTowers:

@@ -182,3 +182,12 @@ def test_times_rates_and_memory_stand_in_timing_tables_only(notebook):
 ])
 def test_a_table_of_times_is_noticed(source, found):
     assert _clock_tables(ast.parse(source)) == found
+
+
+def test_committed_results_hold_no_path_of_one_machine():
+    study = repository() / "results/study"
+    files = [path for path in study.rglob("*") if path.suffix in (".ipynb", ".json", ".md", ".csv", ".tex") and path.is_file()]
+    kept = [path for path in files if path.relative_to(study).parts[0] in ("notebooks", "manifest", "tables", "index.md", "profile.json")]
+    places = re.compile(r"(?<![\w.])/(?:tmp|home|root|work|Users)/")
+    assert kept
+    assert not [path.name for path in kept if places.search(path.read_text(encoding="utf-8"))]

@@ -8,7 +8,7 @@ from tiny import tiny_tokenizer
 
 from sarnb import foundation_path
 from sarnb.errors import InputError
-from sarnb.model.judge import build_judge, foundation_tokenizer
+from sarnb.model.judge import build_judge, foundation_tokenizer, load_judge
 
 
 def test_the_words_are_the_foundations():
@@ -31,3 +31,11 @@ def test_the_start_depends_on_the_seed_only_and_reads_texts_of_full_length():
     assert not torch.equal(state["image.stem.weight"], other.state_dict()["image.stem.weight"])
     assert first.texts[0].config.max_position_embeddings == tokenizer.model_max_length
     assert first.embed_texts(["radar " * 40]).shape == (1, 128)
+
+
+def test_a_judge_that_is_read_back_is_frozen_and_the_same(tmp_path):
+    judge = build_judge(tiny_tokenizer("<|endoftext|>"), 1)
+    judge.save(tmp_path / "judge")
+    found = load_judge(tmp_path / "judge")
+    assert not found.training and not any(parameter.requires_grad for parameter in found.parameters())
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in judge.state_dict().items())
