@@ -12,21 +12,26 @@ from sarnb.plots.verdict import MARKERS, colours
 
 
 def held_out_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """The held-out loss of many strategies against the step, in one panel, each with a colour and mark of its own.
+    """The held-out loss of many strategies against the step: all of it on a logarithmic axis, and the second half closer.
 
-    ``histories``: strategy → columns step and, where it was measured, held_out; those without any are left out.
+    ``histories``: strategy → columns step and, where it was measured, held_out; those without any are left out. A network that
+    starts from random weights would press all others together on one linear axis.
     """
-    figure, axis = plt.subplots(figsize=(8, 3.8))
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    known = {name: history.reindex(columns=["step", "held_out"]).dropna() for name, history in histories.items()}
+    half = max((rows["step"].max() for rows in known.values() if len(rows)), default=0) / 2
     tint = colours(sorted(histories))
-    for place, (name, history) in enumerate(histories.items()):
-        known = history.reindex(columns=["step", "held_out"]).dropna()
-        if len(known):
-            style = {"color": tint[name], "marker": MARKERS[place % len(MARKERS)], "markersize": 4, "lw": 1.2}
-            axis.plot(known["step"], known["held_out"], label=name, **style)
-    if not axis.lines:
-        axis.text(0.5, 0.5, "not measured: no validation images", ha="center", va="center", transform=axis.transAxes)
-    axis.set(title="held-out loss, fixed noise and steps", xlabel="step", ylabel="mean squared error")
-    axis.ticklabel_format(useOffset=False)
-    if axis.lines:
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    for place, (name, rows) in enumerate(known.items()):
+        style = {"color": tint[name], "marker": MARKERS[place % len(MARKERS)], "markersize": 4, "lw": 1.2, "label": name}
+        for axis, part in zip(axes, (rows, rows[rows["step"] >= half])):
+            if len(part):
+                axis.plot(part["step"], part["held_out"], **style)
+    for axis, title in zip(axes, ("held-out loss, fixed noise and steps", "the second half, closer")):
+        axis.set(title=title, xlabel="step", ylabel="mean squared error")
+    if axes[0].lines:
+        axes[0].set_yscale("log")
+        axes[1].ticklabel_format(useOffset=False)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    else:
+        axes[0].text(0.5, 0.5, "not measured: no validation images", ha="center", va="center", transform=axes[0].transAxes)
     return figure
