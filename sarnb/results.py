@@ -26,6 +26,7 @@ from sarnb.profile import load_profile
 from sarnb.settings import repository
 
 STAMP_COLUMN = "stamp"
+VECTOR_PIXELS = 100_000  # of images in a figure; beyond, its SVG would be the same pixels again, as text
 
 
 def results_folder(results_dir: str | Path) -> Path:
@@ -94,7 +95,7 @@ class Record:
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def figure(self, figure: Figure, name: str, meaning: str) -> None:
-        """Records a figure as figures/<name>.png and .svg.
+        """Records a figure as figures/<name>.png and .svg, a sheet of images (see `figure_files`) as PNG only.
 
         Args:
             figure: drawn by matplotlib; with a smoke profile it gets the stamp across it.
@@ -175,9 +176,14 @@ class Record:
 
 
 def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
-    """A figure as PNG and SVG, by file ending; the same figure and name give the same bytes."""
-    files = {}
-    for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+    """A figure as PNG and SVG, by file ending; PNG only where its images have more than `VECTOR_PIXELS` pixels.
+
+    The same figure and name give the same bytes.
+    """
+    files, metadata_of = {}, {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    if sum(image.get_size()[0] * image.get_size()[1] for axis in figure.axes for image in axis.get_images()) > VECTOR_PIXELS:
+        del metadata_of["svg"]
+    for ending, metadata in metadata_of.items():
         stream = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
             figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight")

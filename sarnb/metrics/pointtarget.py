@@ -14,23 +14,36 @@ from sarnb.world.speckle import add_points, circular_gaussian, impulse_response
 
 FINE = 32  # samples a pixel at which the response is read
 REACH = 14  # px from the peak within which side lobes are sought
+CELL = 8  # px of a latent cell of Stable Diffusion's autoencoders: a decoder draws a point otherwise at each place in it
+SMALLEST = 2 * REACH + CELL + 4  # px a side of an image with a point
+
+
+def point_places(count: int, size: int, cell: int = CELL) -> np.ndarray:
+    """Rows and columns of the points of ``point_images``: int [count, 2], spread evenly over a cell around the middle.
+
+    Every ``cell`` images meet each row and each column of the cell once, ``cell`` squared images each place once, if
+    ``cell`` is not a multiple of three.
+    """
+    number = np.arange(count)
+    row, column = number % cell, (3 * number + number // cell) % cell
+    return np.stack([row, column], axis=1) + size // 2 - cell // 2
 
 
 def point_images(
     count: int, size: int, ratios: tuple[float, float], window: str = "taylor", clutter_db: float = -25.0, seed: int = 0
 ) -> np.ndarray:
-    """Images uint8 [count, size, size] of one point on homogeneous single-look clutter, in the middle pixel of each.
+    """Images uint8 [count, size, size] of one point on homogeneous single-look clutter, at ``point_places``.
 
     ``ratios``: resolution over spacing in range and azimuth. ``clutter_db``: mean power of the clutter over the peak power
     of the point, which is drawn at 90 % of the largest amplitude.
     """
-    if size < 2 * REACH + 4:
-        raise InputError(f"point targets: {size} px are too few for the side lobes; give {2 * REACH + 4} or more")
-    images, middle = [], size // 2
-    for number in range(count):
+    if size < SMALLEST:
+        raise InputError(f"point targets: {size} px are too few for the side lobes; give {SMALLEST} or more")
+    images = []
+    for number, (row, column) in enumerate(point_places(count, size)):
         rng = np.random.default_rng((seed, 61, number))
-        dark, place = np.zeros((size, size), np.complex64), np.array([middle])
-        point = impulse_response(add_points(dark, place, place, np.ones(1, np.complex64)), ratios, window)
+        dark = np.zeros((size, size), np.complex64)
+        point = impulse_response(add_points(dark, row[None], column[None], np.ones(1, np.complex64)), ratios, window)
         clutter = impulse_response(circular_gaussian((size, size), rng), ratios, window)
         field = point / np.abs(point).max() + 10 ** (clutter_db / 20) * clutter
         images.append(np.rint(np.clip(np.abs(field) * 0.9, 0, 1) * 255).astype(np.uint8))
@@ -40,11 +53,11 @@ def point_images(
 def point_response(images: np.ndarray) -> dict[str, float]:
     """Of ``point_images``, before or after a round trip: -3 dB widths, highest side lobes, peak over clutter.
 
-    The power is averaged over the images, the clutter's mean power is taken off, and the cuts through the brightest pixel
-    near the middle are read between pixels by a cubic spline of the amplitude. Keys: width_range, width_azimuth [px];
+    The power is averaged over the images, each moved so that its point lies in the middle, the clutter's mean power is taken
+    off, and the cuts through the brightest pixel near the middle are read between pixels by a cubic spline of the amplitude. Keys: width_range, width_azimuth [px];
     lobe_range, lobe_azimuth [dB below the peak]; contrast [dB, peak over clutter]. NaN where no point is left.
     """
-    power = (image_stack(images).astype(np.float64) ** 2).mean(0)
+    power = _mean_power(images)
     size, middle = len(power), len(power) // 2
     far = np.hypot(*np.mgrid[-middle : size - middle, -middle : size - middle]) > REACH
     clutter = power[far].mean()
@@ -63,7 +76,7 @@ def point_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 def point_cuts(images: np.ndarray) -> pd.DataFrame:
     """Mean power along range and azimuth through the middle, in dB of its peak: columns offset [px], direction, power_db."""
-    power = (image_stack(images).astype(np.float64) ** 2).mean(0)
+    power = _mean_power(images)
     middle = len(power) // 2
     offsets = np.arange(-REACH, REACH + 1)
     cuts = {"range": power[middle, middle + offsets], "azimuth": power[middle + offsets, middle]}
@@ -71,6 +84,14 @@ def point_cuts(images: np.ndarray) -> pd.DataFrame:
         pd.DataFrame({"offset": offsets, "direction": name, "power_db": 10 * np.log10(np.maximum(cut, 0.25) / cut.max())})
         for name, cut in cuts.items()
     ], ignore_index=True)
+
+
+def _mean_power(images: np.ndarray) -> np.ndarray:
+    """Mean squared amplitude of ``point_images`` whose points were moved to the middle: [size, size]."""
+    stack = image_stack(images).astype(np.float64)
+    places = point_places(len(stack), stack.shape[1])
+    moved = [np.roll(image, tuple(stack.shape[1] // 2 - place), axis=(0, 1)) for image, place in zip(stack, places)]
+    return np.square(moved).mean(0)
 
 
 def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -169,26 +170,30 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
     """Load ``"embedded"``, a local diffusers folder, a single-file checkpoint, or a hub id.
 
     ``"FOUNDATION+vae=VAE"`` takes another autoencoder than the foundation's own, see ``read_autoencoder``; its
-    normalisation of latents comes with it. Raises ``InputError`` where nothing is there, weights are damaged, missing or
-    another network's, a tokenizer does not match its encoder, or the autoencoder does not fit the UNet.
+    normalisation of latents comes with it. A single file holds weights only: the configurations and tokenizers are those of
+    a diffusers folder of its name beside it (``x/`` for ``x.safetensors``), else the hub's. Raises ``InputError`` where
+    nothing is there, weights are damaged, missing or another network's, a tokenizer does not match its encoder, or the
+    autoencoder does not fit the UNet.
     """
     base, vae = split_foundation(spec)
     path = foundation_path() if base == "embedded" else Path(base)
+    single = path.suffix in (".safetensors", ".ckpt")
     if not sys.stderr.isatty():  # their bars would fill a log with thousands of lines
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
     other = {"vae": read_autoencoder(vae, dtype)} if vae else {}
     try:
-        if path.suffix in (".safetensors", ".ckpt"):
-            pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=dtype, **other)
+        if single:
+            pipe = _load_single_file(path, dtype, other)
         else:
             source = str(path) if path.exists() else base
             pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
     except (OSError, EnvironmentError, SafetensorError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        beside = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, where the hub is out of reach)"
         raise InputError(
-            f"foundation {spec!r}: cannot be loaded from {path} ({reason}); "
-            'give "embedded", a diffusers folder, a single .safetensors file or a hub id that can be reached'
+            f"foundation {spec!r}: cannot be loaded from {path} ({reason}); give \"embedded\", a diffusers folder, "
+            f"a single .safetensors file{beside if single else ''} or a hub id that can be reached"
         ) from error
     check_words(pipe, base)
     if path.is_dir():
@@ -196,6 +201,21 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
     if vae:
         check_fit(pipe.vae, pipe.unet, vae)
     return freeze(pipe)
+
+
+def _load_single_file(path: Path, dtype: torch.dtype, other: dict[str, nn.Module]) -> StableDiffusionXLPipeline:
+    """A checkpoint of one file, as other tools write SDXL. Raises ``ValueError`` where weights are missing."""
+    folder = path.with_suffix("")
+    config = {"config": str(folder)} if (folder / "model_index.json").is_file() else {}
+    try:
+        pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=dtype, add_watermarker=False, **config, **other)
+    except (KeyError, SingleFileComponentError) as error:
+        raise ValueError(f"weights are missing: {error}") from error
+    # diffusers leaves the text encoders' missing weights on the meta device and says nothing.
+    missing = [f"{part}.{name}" for part, net in components(pipe).items() for name, p in net.named_parameters() if p.is_meta]
+    if missing:
+        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+    return pipe
 
 
 def encode_prompts(pipe: StableDiffusionXLPipeline, prompts: list[str]) -> tuple[Tensor, Tensor]:

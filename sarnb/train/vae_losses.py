@@ -181,13 +181,14 @@ def lattice(pixels: Tensor, period: int = LATENT_CELL) -> Tensor:
     """The pattern that repeats every ``period`` px: mean of the amplitude over its local mean by place in the cell.
 
     [N, 3, H, W] → [period, period], all 1 for a picture that does not know where cells begin. The mean over a batch: each
-    place is seen N H W / period² times, so speckle leaves little of itself. The local mean is taken over nearly two cells.
+    place is seen N H W / period² times, so speckle leaves little of itself. The local mean is taken over nearly two cells, and
+    not below one grey level: a decoder may go below zero, and a ratio to nearly nothing would rule all others.
     """
     grey = amplitude(pixels)
     reach = period - 1
     local = F.avg_pool2d(grey.unsqueeze(1), 2 * reach + 1, 1, reach, count_include_pad=False).squeeze(1).detach()
     rows, columns = (side - side % period for side in grey.shape[1:])
-    ratio = (grey / (local + 1 / 255))[:, :rows, :columns]
+    ratio = (grey / (local.clamp(min=0) + 1 / 255))[:, :rows, :columns]
     return ratio.unflatten(2, (-1, period)).unflatten(1, (-1, period)).mean(dim=(0, 1, 3))
 
 

@@ -160,6 +160,13 @@ def test_lattice_does_not_ask_how_bright_the_scene_is():
     assert lattice_distance(to_pixels(ramp[None].astype(np.uint8)), to_pixels((ramp[None] / 2).astype(np.uint8))) < 0.02
 
 
+def test_lattice_stays_small_where_a_decoder_goes_below_zero():
+    dark = torch.full((2, 3, 32, 32), 2 * (-1 / 255 + 1e-7) - 1, requires_grad=True)  # its local mean is nearly minus one grey level
+    distance = lattice_distance(to_pixels(grey(2, 32)), dark)
+    distance.backward()
+    assert distance.item() < 3 and dark.grad.isfinite().all()
+
+
 def test_colour_distance_by_hand_and_of_grey():
     colours = torch.tensor([0.1, 0.2, 0.6]).view(1, 3, 1, 1).expand(2, 3, 4, 4)
     assert colour_distance(colours).item() == pytest.approx((0.2 + 0.1 + 0.3) / 3)

@@ -6,13 +6,14 @@ import hashlib
 import json
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from sarnb.errors import InputError
 from sarnb.manifest import verify, write_atomically
-from sarnb.results import claim_folder, open_record, read_table
+from sarnb.results import claim_folder, figure_files, open_record, read_table
 
 matplotlib.use("agg")
 
@@ -67,6 +68,17 @@ def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
     assert read_table(tmp_path, "00_one_table")["value"].tolist() == [1.0, 2.12346]
     for ending in ("md", "tex"):
         assert "smoke: not a result" in (tmp_path / f"tables/00_one_table.{ending}").read_text()
+
+
+def test_a_sheet_of_images_is_a_png_and_a_small_map_an_svg_too():
+    def sheet(side):
+        figure = Figure()
+        for axis in figure.subplots(1, 2):
+            axis.imshow(np.zeros((side, side)))
+        return figure
+
+    assert set(figure_files(sheet(64), "a")) == {"png", "svg"}
+    assert set(figure_files(sheet(256), "a")) == {"png"}
 
 
 def test_a_real_profile_is_not_stamped(tmp_path):
