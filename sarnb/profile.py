@@ -71,6 +71,7 @@ class Profile:
     vae_steps: int = _value("optimizer steps of each training of the autoencoder", 1)
     vae_batch: int = _value("crops per optimizer step of the autoencoder", 1)
     vae_crop: int = _value("side of a crop for the autoencoder [px]", 32, 4096)
+    vae_point_share: float = _value("share of the autoencoder's crops that carry corner reflectors", 0, 1)
     vae_losses: str = _value("loss terms of the autoencoder, joined by +")
     vae_ablation: tuple[str, ...] = _value("losses that are compared by short trainings of the decoder")
     vae_full_ablation: tuple[str, ...] = _value("losses that are compared by short trainings of the whole autoencoder")

@@ -190,10 +190,12 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
             pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
     except (OSError, EnvironmentError, SafetensorError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        beside = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, where the hub is out of reach)"
+        beside = ""
+        if single:
+            beside = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
         raise InputError(
             f"foundation {spec!r}: cannot be loaded from {path} ({reason}); give \"embedded\", a diffusers folder, "
-            f"a single .safetensors file{beside if single else ''} or a hub id that can be reached"
+            f"a single .safetensors file{beside} or a hub id that can be reached"
         ) from error
     check_words(pipe, base)
     if path.is_dir():

@@ -46,7 +46,7 @@ def foundation_vae(foundation: str = "embedded") -> AutoencoderKL:
         return _frozen(read_autoencoder(other))
     path = foundation_path() if base == "embedded" else Path(base)
     if path.suffix in (".safetensors", ".ckpt"):
-        return _frozen(AutoencoderKL.from_single_file(path))
+        return _frozen(read_autoencoder(base))
     return _frozen(_read(str(path) if path.exists() else base, subfolder=FOLDER))
 
 

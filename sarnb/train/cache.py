@@ -147,10 +147,22 @@ def cache_text(
     rows = {caption: row for row, caption in enumerate(unique)}
     if folder is None:
         return TextCache(rows=rows, **_together(make()))
-    weights = fingerprint(pipe.text_encoder), fingerprint(pipe.text_encoder_2)
-    words = (repr(sorted(tokenizer.get_vocab().items())) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2))
-    key = content_key(*unique, *weights, *words)
+    key = content_key(*unique, *_text_makers(pipe, unique))
     return TextCache(rows=rows, **stored_rows(folder / f"text-{key}.safetensors", make, len(unique)))
+
+
+def _text_makers(pipe: StableDiffusionXLPipeline, captions: list[str]) -> Iterator[str | np.ndarray]:
+    """What the embeddings of ``captions`` depend on beside themselves.
+
+    Weights and words alone do not tell foundations apart that pad, cut or split captions differently, or compute otherwise.
+    """
+    for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2)):
+        yield fingerprint(encoder)
+        settings = ("hidden_act", "num_attention_heads", "layer_norm_eps", "eos_token_id")
+        yield repr([getattr(encoder.config, name) for name in settings])
+        yield repr(sorted(tokenizer.get_vocab().items()))
+        length = tokenizer.model_max_length
+        yield np.array(tokenizer(captions, padding="max_length", max_length=length, truncation=True).input_ids)
 
 
 def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -> int:

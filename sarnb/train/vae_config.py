@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sarnb.errors import InputError
@@ -19,7 +20,9 @@ class VaeConfig:
     steps: int  # optimiser steps
     batch_size: int = 8  # crops a step
     crop: int = 64  # px, a multiple of the autoencoder's downsampling
-    losses: str = "l1+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
+    losses: str = "l1+l2+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
+    point_share: float = 0.0  # share of a step's crops that carry corner reflectors, see with_reflectors
+    point_ratios: tuple[float, float] = (1.2, 1.2)  # resolution over spacing of the radar in range and azimuth, for these
     adversarial_start: float = 0.2  # share of the run after which the discriminator joins
     seed: int = 0  # of everything random
     lr_vae_lora: float = 2e-3
@@ -48,6 +51,8 @@ class VaeConfig:
         for name in ("lr_vae_lora", "lr_vae_full", "lr_discriminator"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}; give a positive number")
+        if not 0 <= self.point_share <= 1:
+            raise InputError(f"point_share is {self.point_share}; give a share from 0 to 1")
         parse_recipe(self.losses, self.adversarial_start)
 
     @classmethod
@@ -68,3 +73,11 @@ class VaeConfig:
         """The part that the training loop reads."""
         names = {field.name for field in dataclasses.fields(LoopConfig)}
         return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
+
+
+def of_radar(config: VaeConfig, card: Mapping[str, Any]) -> VaeConfig:
+    """The configuration with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""
+    radar = card.get("radar")
+    if not radar:
+        return replace(config, point_share=0.0)
+    return replace(config, point_ratios=tuple(size / step for size, step in zip(radar["resolution_m"], radar["spacing_m"])))

@@ -1,6 +1,7 @@
 """Fine-tuning of the autoencoder on radar images: grey in three channels, losses by recipe, the engine of all strategies.
 
-Everything random is a function of (seed, step): which images, which crops of them, and the noise of the posterior.
+Everything random is a function of (seed, step): which images, which crops of them, what is put into these, and the noise of
+the posterior.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sarnb.data.dataset import load_set
-from sarnb.data.files import METADATA
+from sarnb.data.dataset import load_card, load_set
+from sarnb.data.files import CARD, METADATA
 from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import foundation_fingerprint, read_record, save_trained
 from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
@@ -35,7 +36,7 @@ from sarnb.train.precision import resolve_precision
 from sarnb.train.processes import processes
 from sarnb.train.vae import PatchDiscriminator, random_crops
 from sarnb.train.vae_checks import check_images, downsampling
-from sarnb.train.vae_config import VaeConfig
+from sarnb.train.vae_config import VaeConfig, of_radar
 from sarnb.train.vae_held_out import beside, held_out_loss
 from sarnb.train.vae_losses import (
     CollapseWatch,
@@ -47,8 +48,9 @@ from sarnb.train.vae_losses import (
     parse_recipe,
     reconstruction_terms,
 )
+from sarnb.world.reflectors import with_reflectors
 
-CROPS, POSTERIOR, DISCRIMINATOR = 41, 42, 5  # streams of random numbers
+CROPS, POSTERIOR, REFLECTORS, DISCRIMINATOR = 41, 42, 43, 5  # streams of random numbers
 HISTORY, TRAINING = "history.csv", ".training-"
 
 
@@ -176,15 +178,26 @@ def training_loss(
 
 
 def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
-    """The crops of ``step``, uint8 [batch, crop, crop]; never turned or mirrored, as shadows would turn round with them."""
+    """The crops of ``step``, uint8 [batch, crop, crop]; never turned or mirrored, as shadows would turn round with them.
+
+    The first ``point_share`` of them carry corner reflectors, which scenes hold too rarely to teach the radar's response.
+    """
     chosen = images[batch_ids(len(images), config.batch_size, config.seed, step)]
-    return random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
+    crops = random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
+    if marked := round(config.point_share * len(crops)):
+        rng = np.random.default_rng((config.seed, REFLECTORS, step))
+        crops = np.concatenate([with_reflectors(crops[:marked], config.point_ratios, rng), crops[marked:]])
+    return crops
 
 
 def train_vae(
     strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig
 ) -> tuple[pd.DataFrame, dict]:
-    """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished; (history, cost)."""
+    """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished; (history, cost).
+
+    Corner reflectors get the response of the data's radar; where the data's card names none, no crop carries any.
+    """
+    config = of_radar(config, load_card(data_dir) if (data_dir / CARD).exists() else {})
     images = load_set(data_dir / "train").images
     val = load_set(data_dir / "val").images if (data_dir / "val" / METADATA).exists() else None
     pipe = load_foundation(foundation)

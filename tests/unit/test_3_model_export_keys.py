@@ -40,7 +40,8 @@ def outputs(pipe: StableDiffusionXLPipeline) -> list[torch.Tensor]:
     """Text embeddings of the first and of the second encoder, pooled embedding, noise prediction."""
     hidden, pooled = encode_prompts(pipe, ["a radar image of a city"])
     conditions = {"text_embeds": pooled, "time_ids": torch.ones(1, 6)}
-    noise = pipe.unet(torch.linspace(-1, 1, 64).view(1, 4, 4, 4), 500, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
+    latents = torch.linspace(-1, 1, 64).view(1, 4, 4, 4)
+    noise = pipe.unet(latents, 500, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
     return [*hidden.split([16, 24], dim=-1), pooled, noise]
 
 
@@ -55,8 +56,9 @@ def test_adapters_on_every_layer_have_the_recorded_names_and_shapes():
     pipe, found = tiny_pipeline(), {}
     for part in ADAPTED:
         targets = list(UNET_TARGETS if part == "unet" else TEXT_TARGETS)
-        getattr(pipe, part).add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=targets))
-        found |= {f"{part}.{key}": list(value.shape) for key, value in lora_layers(getattr(pipe, part), part != "unet").items()}
+        network = getattr(pipe, part)
+        network.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules=targets))
+        found |= {f"{part}.{key}": list(value.shape) for key, value in lora_layers(network, part != "unet").items()}
     assert found == RECORDED["lora_diffusers"]
 
 
@@ -97,7 +99,8 @@ def read(how: str, foundation: str, folder: Path) -> StableDiffusionXLPipeline:
         pipe = StableDiffusionXLPipeline.from_pretrained(foundation, add_watermarker=False)
         pipe.load_lora_weights(folder, weight_name=LORA_FILE)
         return pipe
-    (folder / RECORD).write_text(json.dumps({"strategy": asdict(Strategy("unet-lora+te-lora", unet="lora", text="lora", rank=4))}))
+    strategy = Strategy("unet-lora+te-lora", unet="lora", text="lora", rank=4)
+    (folder / RECORD).write_text(json.dumps({"strategy": asdict(strategy)}))
     return load_trained(foundation, folder, fuse=how == "fused")
 
 
@@ -123,6 +126,8 @@ def test_a_file_of_transformers_4_changes_each_network_as_its_values_say(style, 
 def test_text_encoders_of_transformers_4_are_read_as_a_foundation(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path)
     for encoder in ("text_encoder", "text_encoder_2"):
-        save_file(weights := random_values(RECORDED[encoder], 0.1), tmp_path / encoder / "model.safetensors", metadata={"format": "pt"})
-        found = {key.removeprefix("text_model."): value for key, value in getattr(load_foundation(str(tmp_path)), encoder).state_dict().items()}
+        weights = random_values(RECORDED[encoder], 0.1)
+        save_file(weights, tmp_path / encoder / "model.safetensors", metadata={"format": "pt"})
+        state = getattr(load_foundation(str(tmp_path)), encoder).state_dict()
+        found = {key.removeprefix("text_model."): value for key, value in state.items()}
         assert all(torch.equal(found[key.removeprefix("text_model.")], value) for key, value in weights.items())

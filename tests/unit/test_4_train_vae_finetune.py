@@ -23,7 +23,7 @@ from sarnb.train import vae_finetune
 from sarnb.train.cache import LatentCache, cache_latents
 from sarnb.train.checkpoint import NAME
 from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
-from sarnb.train.vae_config import VaeConfig
+from sarnb.train.vae_config import VaeConfig, of_radar
 from sarnb.train.vae_finetune import finetune_vae, step_crops, train_vae
 from sarnb.train.vae_held_out import held_out_batch, held_out_loss
 from sarnb.train.vae_losses import parse_recipe
@@ -46,6 +46,22 @@ def test_training_moves_what_the_strategy_says_and_lowers_the_held_out_loss(stra
     same = all(map(torch.equal, encode_posterior(pipe.vae, IMAGES), latents))
     assert same == strategy.keeps_latents
     assert not any(p.requires_grad for p in pipe.vae.parameters()) and not pipe.vae.training
+
+
+def test_the_stated_share_of_the_crops_carries_reflectors_and_the_rest_stays_as_it_was():
+    dark = np.zeros((4, 32, 32), np.uint8)
+    marked = step_crops(dark, replace(CONFIG, point_share=0.5), step=3)
+    assert (marked.max(axis=(1, 2)) > 0).tolist() == [True, True, False, False]
+    plain, some = (step_crops(IMAGES, replace(CONFIG, point_share=share), step=3) for share in (0.0, 0.25))
+    assert (plain[1:] == some[1:]).all() and (plain[0] != some[0]).any()
+    with pytest.raises(InputError, match="point_share is 1.5; give a share from 0 to 1"):
+        replace(CONFIG, point_share=1.5)
+
+
+def test_reflectors_have_the_response_of_the_radar_of_the_data_and_none_is_there_where_it_is_unknown():
+    card = {"radar": {"resolution_m": [3.0, 5.0], "spacing_m": [1.5, 2.0]}}
+    assert of_radar(CONFIG, card).point_ratios == (2.0, 2.5)
+    assert of_radar(replace(CONFIG, point_share=0.5), {}).point_share == 0.0
 
 
 def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path, strategy=LORA):
