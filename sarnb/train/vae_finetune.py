@@ -232,12 +232,13 @@ def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndar
         "vae": fingerprint(pipe.vae),
         "data": content_key(images),
         "config": asdict(config),
+        "terms": dict(parse_recipe(config.losses).weights),
     }
 
 
 def _identity(record: dict) -> str:
     """The record in a line that a person can read in an error message."""
-    settings = content_key(json.dumps([record["strategy"], record["config"]], sort_keys=True))
+    settings = content_key(json.dumps([record["strategy"], record["config"], record["terms"]], sort_keys=True))
     name = record["strategy"]["name"]
     return f"strategy {name}, autoencoder {record['vae'][:16]}, data {record['data']}, settings {settings}"
 

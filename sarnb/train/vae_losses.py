@@ -21,9 +21,9 @@ TERM_WEIGHTS: dict[str, float] = {
     "l2": 1.0,  # mean squared difference
     "perceptual": 0.1,  # features of a network trained on photographs
     "despeckling": 0.1,  # features of a network trained on radar images
-    "histogram": 4.0,  # Wasserstein-1 distance of the amplitudes in small blocks
+    "histogram": 8.0,  # Wasserstein-1 distance of the amplitudes in small blocks
     "loghistogram": 0.1,  # the same of their logarithms, a neper: the dark end, where log-cumulants look
-    "spectrum": 0.1,  # mean absolute difference of the radially averaged power spectra, a dB
+    "spectrum": 0.2,  # mean absolute difference of the radially averaged power spectra, a dB
     "periodogram": 0.1,  # the same of the spectra of small windows in two dimensions, a dB
     "lattice": 0.5,  # difference of the patterns that repeat from latent cell to latent cell, in mean amplitudes
     "grey": 2.0,  # mean absolute distance of the channels from their mean
