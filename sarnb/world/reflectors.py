@@ -13,7 +13,7 @@ DIMMEST_DB = -24.0  # of the surroundings: a strong reflector leaves them little
 
 
 def with_reflectors(
-    images: np.ndarray, ratios: tuple[float, float], rng: np.random.Generator, count: int = 3, window: str = "taylor"
+    images: np.ndarray, ratios: tuple[float, float], rng: np.random.Generator, count: int = 16, window: str = "taylor"
 ) -> np.ndarray:
     """Images with ``count`` point scatterers each, on their own scene made darker: uint8 [N, H, W] → uint8 [N, H, W].
 
