@@ -80,10 +80,18 @@ def finetune_command(
     data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
     sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
     if trackers:
-        print(f"follow it with: tensorboard --logdir {out}" if "tensorboard" in trackers else f"tracked by {', '.join(trackers)}")
+        _say(f"follow it with: tensorboard --logdir {out}" if "tensorboard" in trackers else f"tracked by {', '.join(trackers)}")
     history, _ = train(plan, foundation or values.foundation, data, out, config, out.parent / "cache", sampling,
                        values.sample_every, trackers)
-    print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
+    _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
+
+
+def _say(line: str) -> None:
+    """Print, once where several processes train."""
+    from sarnb.train.processes import processes
+
+    if processes().is_main_process:
+        print(line)
 
 
 def _trained_by() -> list[str]:
@@ -116,7 +124,7 @@ def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: P
     results = results_root() / values.name
     data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
     history, _ = train_vae(plan, foundation or values.foundation, data, out, config)
-    print(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
+    _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 
 def draw_command(model: str, prompts: Sequence[str], seed: int, out: Path, profile: str, foundation: str) -> None:

@@ -54,8 +54,9 @@ def point_response(images: np.ndarray) -> dict[str, float]:
     """Of ``point_images``, before or after a round trip: -3 dB widths, highest side lobes, peak over clutter.
 
     The power is averaged over the images, each moved so that its point lies in the middle, the clutter's mean power is taken
-    off, and the cuts through the brightest pixel near the middle are read between pixels by a cubic spline of the amplitude. Keys: width_range, width_azimuth [px];
-    lobe_range, lobe_azimuth [dB below the peak]; contrast [dB, peak over clutter]. NaN where no point is left.
+    off, and the cuts through the brightest pixel near the middle are read between pixels by a cubic spline of the amplitude.
+    Keys: width_range, width_azimuth [px]; lobe_range, lobe_azimuth [dB below the peak]; contrast [dB, peak over clutter].
+    NaN where no point is left.
     """
     power = _mean_power(images)
     size, middle = len(power), len(power) // 2
@@ -104,11 +105,10 @@ def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:
     amplitude = np.sign(values) * np.sqrt(np.abs(values))
     curve = CubicSpline(places, amplitude)(fine)
     top = int(np.argmax(np.where(np.abs(fine - peak) <= 1, curve, -np.inf)))
-    below = curve < curve[top] * np.sqrt(0.5)
-    left, right = np.flatnonzero(below[:top]), np.flatnonzero(below[top:])
-    if not len(left) or not len(right):
+    sides = _half_power(curve[top:]), _half_power(curve[top::-1])
+    if None in sides:
         return float("nan"), float("nan")
-    width = (right[0] + top - left[-1] - 1) / FINE
+    width = sum(sides) / FINE
     rising = np.diff(curve) > 0
     ends = np.flatnonzero(~rising[:top]), np.flatnonzero(rising[top:])  # the first minima to both sides
     before = curve[: ends[0][-1] + 1] if len(ends[0]) else curve[:0]
@@ -116,3 +116,13 @@ def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:
     lobes = np.concatenate([before, after])
     highest = float(lobes.max()) if len(lobes) else 0.0
     return float(width), float(20 * np.log10(highest / curve[top])) if highest > 0 else float("-inf")
+
+
+def _half_power(falling: np.ndarray) -> float | None:
+    """Where amplitudes that begin at a peak first fall to half its power, in samples and between them; None if they do not."""
+    level = falling[0] * np.sqrt(0.5)
+    below = np.flatnonzero(falling < level)
+    if not len(below):
+        return None
+    after = below[0]  # 1 or more, as the peak itself lies above
+    return float(after - (level - falling[after]) / (falling[after - 1] - falling[after]))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from sarnb.errors import InputError
 from sarnb.model.clip import TwoTowers
 from sarnb.model.foundation import to_pixels
+from sarnb.train.attention import plain_attention
 from sarnb.train.batches import Share, batch_ids
 from sarnb.train.loop import Loss, train_loop
 from sarnb.train.loop_config import LoopConfig
@@ -232,6 +233,7 @@ def train_clip(
         batch_size=batch_size, negatives=negatives_per_image, separation=separation, label=label,
     )
     encoder.train().requires_grad_(True)
-    history = train_loop({"encoder": encoder}, loss, config, out, batch_size=batch_size, label=label, identity=identity)
+    with plain_attention(encoder, tokens=ids.shape[1]):
+        history = train_loop({"encoder": encoder}, loss, config, out, batch_size=batch_size, label=label, identity=identity)
     encoder.eval().requires_grad_(False)
     return history

@@ -25,6 +25,7 @@ from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
 from sarnb.model.strategy import Strategy, parameter_counts, prepare
 from sarnb.model.token import with_token
+from sarnb.train.attention import plain_attention
 from sarnb.train.batches import Share, batch_ids, step_generator
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
@@ -231,7 +232,9 @@ def finetune(
     idle = [pipe.vae] if texts is None else [pipe.vae, pipe.text_encoder, pipe.text_encoder_2]
     # FSDP's parts of a weight are not its own to be replaced.
     frozen = Frozen(pipe.unet, idle, "fp32" if sharding() else config.precision)
-    with frozen.small():
+    attentive = [] if sharding() else [pipe.unet, pipe.text_encoder, pipe.text_encoder_2]  # gradients pass frozen ones too
+    longest = max(latents.shape[1] * latents.shape[2], pipe.tokenizer.model_max_length)
+    with frozen.small(), plain_attention(*attentive, tokens=longest):
         history = train_loop(
             modules,
             loss,

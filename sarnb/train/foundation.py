@@ -36,6 +36,7 @@ from sarnb.model.foundation import (
     to_pixels,
 )
 from sarnb.model.tokenizer import train_tokenizer
+from sarnb.train.attention import plain_attention
 from sarnb.train.batches import Share, batch_ids, step_generator
 from sarnb.train.clip import train_clip
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
@@ -239,7 +240,8 @@ def unet_cycle(
 
     pipe.unet.train().requires_grad_(True)
     loop = _loop(recipe, recipe.unet_steps[cycle], recipe.unet_rate, warmup_steps=200, ema_decay=recipe.unet_ema)
-    train_loop({"unet": pipe.unet}, loss, loop, out / f"unet-{cycle + 1}", batch_size=size, label=f"UNet, cycle {cycle + 1}")
+    with plain_attention(pipe.unet, tokens=max(mean.shape[2] * mean.shape[3], pipe.tokenizer.model_max_length)):
+        train_loop({"unet": pipe.unet}, loss, loop, out / f"unet-{cycle + 1}", batch_size=size, label=f"UNet, cycle {cycle + 1}")
     pipe.unet.eval().requires_grad_(False)
 
 

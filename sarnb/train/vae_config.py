@@ -23,6 +23,7 @@ class VaeConfig:
     losses: str = "l1+l2+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
     point_share: float = 0.0  # share of a step's crops that carry corner reflectors, see with_reflectors
     point_ratios: tuple[float, float] = (1.2, 1.2)  # resolution over spacing of the radar in range and azimuth, for these
+    point_window: str = "taylor"  # spectral window of the radar, for these
     adversarial_start: float = 0.2  # share of the run after which the discriminator joins
     seed: int = 0  # of everything random
     lr_vae_lora: float = 2e-3
@@ -80,4 +81,5 @@ def of_radar(config: VaeConfig, card: Mapping[str, Any]) -> VaeConfig:
     radar = card.get("radar")
     if not radar:
         return replace(config, point_share=0.0)
-    return replace(config, point_ratios=tuple(size / step for size, step in zip(radar["resolution_m"], radar["spacing_m"])))
+    ratios = tuple(size / step for size, step in zip(radar["resolution_m"], radar["spacing_m"]))
+    return replace(config, point_ratios=ratios, point_window=radar.get("window", config.point_window))

@@ -186,7 +186,7 @@ def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
     crops = random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
     if marked := round(config.point_share * len(crops)):
         rng = np.random.default_rng((config.seed, REFLECTORS, step))
-        crops = np.concatenate([with_reflectors(crops[:marked], config.point_ratios, rng), crops[marked:]])
+        crops = np.concatenate([with_reflectors(crops[:marked], config.point_ratios, rng, window=config.point_window), crops[marked:]])
     return crops
 
 

@@ -60,7 +60,11 @@ def test_the_stated_share_of_the_crops_carries_reflectors_and_the_rest_stays_as_
 
 def test_reflectors_have_the_response_of_the_radar_of_the_data_and_none_is_there_where_it_is_unknown():
     card = {"radar": {"resolution_m": [3.0, 5.0], "spacing_m": [1.5, 2.0]}}
-    assert of_radar(CONFIG, card).point_ratios == (2.0, 2.5)
+    assert of_radar(CONFIG, card).point_ratios == (2.0, 2.5) and of_radar(CONFIG, card).point_window == "taylor"
+    card["radar"]["window"] = "rect"  # narrower, with higher side lobes
+    config = replace(of_radar(CONFIG, card), point_share=1.0, batch_size=2)
+    assert config.point_window == "rect"
+    assert (step_crops(IMAGES, config, 0) != step_crops(IMAGES, replace(config, point_window="taylor"), 0)).any()
     assert of_radar(replace(CONFIG, point_share=0.5), {}).point_share == 0.0
 
 

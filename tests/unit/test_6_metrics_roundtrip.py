@@ -10,7 +10,7 @@ from scipy import ndimage
 from sarnb.errors import InputError
 from sarnb.metrics.latents import channel_table, latent_shift, unit_scaling
 from sarnb.metrics.periodogram import lattice
-from sarnb.metrics.pointtarget import point_cuts, point_images, point_response, point_table
+from sarnb.metrics.pointtarget import _half_power, point_cuts, point_images, point_response, point_table
 from sarnb.metrics.roundtrip import (
     FLOOR,
     MEASURES,
@@ -169,6 +169,13 @@ def test_point_response_is_the_designed_one(window, lobe):
     assert found["lobe_range"] == pytest.approx(lobe, abs=1.2)  # 8 bits see nothing below -47 dB
     cuts = point_cuts(images)
     assert cuts.loc[cuts["offset"] == 0, "power_db"].eq(0).all() and set(cuts["direction"]) == {"range", "azimuth"}
+
+
+@pytest.mark.parametrize("side", [1.0, 1.37, 2.9])
+def test_the_half_power_point_is_found_between_samples(side):
+    samples = np.exp(-0.5 * np.log(2) * (np.linspace(0, 4, 129) / side) ** 2)  # half of the power at ``side``, in 32nds
+    assert _half_power(samples) / 32 == pytest.approx(side, abs=1e-3)
+    assert _half_power(samples[:20]) is None  # it has not fallen so far
 
 
 def test_point_response_widens_with_blur_and_is_missing_where_no_point_is():
