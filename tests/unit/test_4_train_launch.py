@@ -78,6 +78,7 @@ def test_accelerate_launch_trains_by_two_processes_what_one_trains(words, tmp_pa
     CliRunner().invoke(app, [*words, "--out", str(one)], catch_exceptions=False)
     done = launch([*words, "--out", str(two)], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("last loss") == 1
     assert (tmp_path / "records").read_text().split() == ["0/2"]  # two processes, one of which wrote the model, once
     assert files(two).keys() == files(one).keys() >= {"pytorch_lora_weights.safetensors", "learned_embeds.safetensors"}
     records = [json.loads((out / "record.json").read_text()) for out in (one, two)]

@@ -83,6 +83,25 @@ def test_moving_average_is_the_recursion_written_out(tmp_path):
         torch.testing.assert_close(mine.detach(), reference)
 
 
+@pytest.mark.parametrize(("largest", "clips"), [(0.01, 8), (1e3, 0)])
+def test_gradients_are_clipped_by_their_common_norm_or_left_to_the_bit(largest, clips, tmp_path, monkeypatch):
+    network, loss = regression()
+    plain, scaled, original = copy.deepcopy(network), [], torch.nn.utils.clip_grads_with_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grads_with_norm_", lambda *given: scaled.append(1) or original(*given))
+    train_loop({"net": network}, loss, config(8, max_grad_norm=largest), tmp_path)
+    assert len(scaled) == clips
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-2, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    for step in range(8):
+        loss({"net": plain}, step).backward()
+        norm = torch.cat([p.grad.flatten() for p in plain.parameters()]).norm()
+        for p in plain.parameters():
+            p.grad *= min(1.0, largest / float(norm))
+        optimizer.step()
+        optimizer.zero_grad()
+    for mine, reference in zip(network.parameters(), plain.parameters()):
+        torch.testing.assert_close(mine.detach(), reference.detach(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
     whole, loss = regression()
