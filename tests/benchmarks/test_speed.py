@@ -5,14 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
+import torch
 from skimage.feature import graycomatrix, graycoprops
 
 from sarnb.generate.sample import generate
 from sarnb.metrics.amplitude import histogram, kl, log_cumulants, wasserstein
 from sarnb.metrics.texture import glcm_descriptors
 from sarnb.model.foundation import load_foundation
+from sarnb.train.attention import plain_attention
+from sarnb.train.precision import autocast
 
 SPECKLE = np.random.default_rng(0).rayleigh(60, (8, 128, 128)).clip(0, 255).astype(np.uint8)
 
@@ -58,3 +63,25 @@ def test_sampling_against_float32(benchmark, seconds, precision):
     benchmark.pedantic(lambda: generate(pipe, prompts, seeds, steps=4, precision=precision), rounds=3)
     benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
     benchmark.extra_info["seconds_per_image_20_steps"] = benchmark.stats.stats.min / 8 * 5
+
+
+def test_gradients_through_plain_attention(benchmark, seconds):
+    benchmark.extra_info["baseline"] = "the same forward and backward pass of the UNet with torch's fused attention"
+    unet = load_foundation().unet.train().requires_grad_(True)
+    size, draw = 16, torch.Generator().manual_seed(0)
+    latents = torch.randn((size, unet.config.in_channels, 16, 16), generator=draw)
+    hidden = torch.randn((size, 64, unet.config.cross_attention_dim), generator=draw)
+    pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+    wanted = {"text_embeds": torch.randn((size, pooled), generator=draw), "time_ids": torch.ones(size, 6)}
+
+    def step(attention: contextlib.AbstractContextManager) -> None:
+        unet.zero_grad()
+        with attention:
+            with autocast():
+                noise = unet(latents, torch.full((size,), 500), hidden, added_cond_kwargs=wanted).sample
+            noise.float().square().mean().backward()
+
+    base = seconds(lambda: step(contextlib.nullcontext()))
+    benchmark.pedantic(lambda: step(plain_attention(unet, tokens=256)), rounds=3, warmup_rounds=1)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+    benchmark.extra_info["images_per_second"] = size / benchmark.stats.stats.min
