@@ -131,19 +131,15 @@ def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDif
     """The foundation with the trained parts of ``folder``, frozen and ready for ``generate``.
 
     ``fuse`` multiplies LoRA into the weights: the same images but for rounding, faster. Raises ``InputError`` for a folder
-    without a finished model, damaged weights, and a model that was trained on another foundation.
+    without a finished model, damaged weights, and a model that was trained on another foundation (an autoencoder: on another
+    autoencoder; the other networks had no part in it).
     """
     folder = Path(folder)
     record = read_record(folder)
     strategy = Strategy(**record["strategy"])
     _check_weights(folder, record)
     pipe = load_foundation(foundation)
-    wanted = record.get("foundation")
-    if wanted and wanted != (found := foundation_fingerprint(pipe)):
-        raise InputError(
-            f"{folder}: trained on the foundation {wanted}, but {foundation!r} is {found}; "
-            "load it with its own foundation or train it again"
-        )
+    _check_start(folder, record, strategy, foundation, pipe)
     if strategy.unet in ("full", "scratch"):
         pipe.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=pipe.unet.dtype)
     if strategy.text == "full":
@@ -160,6 +156,19 @@ def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDif
     for module in components(pipe).values():
         module.eval().requires_grad_(False)
     return pipe
+
+
+def _check_start(folder: Path, record: dict, strategy: Strategy, foundation: str, pipe: StableDiffusionXLPipeline) -> None:
+    """A model belongs to what it was trained on: an autoencoder to the autoencoder, anything else to the whole foundation."""
+    if strategy.vae == "frozen":
+        what, wanted, found = "foundation", record.get("foundation"), foundation_fingerprint(pipe)
+    else:
+        what, wanted, found = "autoencoder", record.get("vae", "")[:16], fingerprint(pipe.vae)[:16]
+    if wanted and wanted != found:
+        raise InputError(
+            f"{folder}: trained on the {what} {wanted}, but that of {foundation!r} is {found}; "
+            "load it with its own foundation or train it again"
+        )
 
 
 def _write_weights(pipe: StableDiffusionXLPipeline, strategy: Strategy, folder: Path, record: dict) -> None:

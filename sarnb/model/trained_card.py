@@ -102,7 +102,8 @@ def _usage(strategy: Strategy, merged: bool) -> list[str]:
 
 def _facts(record: dict) -> list[tuple[str, object]]:
     config, cost = record.get("config", {}), record.get("cost", {})
-    facts: list[tuple[str, object]] = [("foundation (fingerprint)", record.get("foundation", "not recorded"))]
+    start = ("autoencoder", record["vae"][:16]) if "vae" in record else ("foundation", record.get("foundation", "not recorded"))
+    facts: list[tuple[str, object]] = [(f"{start[0]} (fingerprint)", start[1])]
     facts.append(("training set (fingerprint)", record.get("data", "not recorded")))
     told = ("steps", "batch_size", "crop", "losses", "seed", "ema_decay", "min_snr_gamma", "noise_offset")
     facts += [(name, config[name]) for name in told if name in config]

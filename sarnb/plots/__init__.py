@@ -18,6 +18,13 @@ def set_theme() -> None:
         "axes.spines.right": False, "image.cmap": "gray", "image.interpolation": "nearest", "svg.fonttype": "none"})
 
 
+def _broken(label: str, width: int) -> str:
+    """A label of more than ``width`` letters in lines, broken behind its plus signs: names of strategies are such sums."""
+    if len(label) <= width:
+        return label
+    return "+\n".join(label.split("+"))
+
+
 def image_grid(
     images: Sequence[Sequence[np.ndarray | None]],
     row_labels: Sequence[str] = (),
@@ -60,5 +67,5 @@ def image_grid(
             if c == 0 and row_labels:
                 axis.set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=8)
             if r == 0 and column_labels:
-                axis.set_title(column_labels[c], fontsize=8)
+                axis.set_title(_broken(column_labels[c], int(15 * cell)), fontsize=8)
     return figure

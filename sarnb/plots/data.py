@@ -235,8 +235,11 @@ def look_evidence(table: pd.DataFrame) -> Figure:
     """
     labels = list(dict.fromkeys(table["class"]))
     figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(labels)))
+    state = np.random.get_state()
+    np.random.seed(0)  # seaborn draws the jitter from numpy's global generator; the figure should be the same in every run
     seaborn.stripplot(table, x="score", y="class", hue="look", hue_order=["left", "right"], order=labels, ax=axis, size=4,
                       alpha=0.7, jitter=0.25)
+    np.random.set_state(state)
     axis.axvline(0, color="0.5", lw=1)
     axis.set(xlabel="evidence for illumination from the left", ylabel="")
     axis.legend(title="true side", fontsize=8)

@@ -99,25 +99,30 @@ class CaptionTable:
     captions: list[list[int]]  # of each image
     negatives: dict[int, list[int]]  # text → those that are wrong of what it describes, where there are any
     mirrors: dict[int, int]  # text → that of the mirrored picture, where there is one
+    text_only: dict[int, list[int]]  # text of no picture here → those that are wrong of what it describes
 
 
 def caption_table(
     captions: list[tuple[str, ...]],
     negatives: Mapping[str, tuple[str, ...]] | None = None,
     mirrors: Mapping[str, str] | None = None,
+    text_only: Mapping[str, tuple[str, ...]] | None = None,
 ) -> CaptionTable:
     """The table of the images' captions; of ``negatives`` and ``mirrors`` what concerns them (see ``train_clip``)."""
     texts = {caption: None for several in captions for caption in several}
     mirrors = {caption: mirrors[caption] for caption in texts if caption in mirrors} if mirrors else {}
     texts |= dict.fromkeys(mirrors.values())
     negatives = {caption: negatives[caption] for caption in texts if negatives.get(caption)} if negatives else {}
-    texts |= {wrong: None for several in negatives.values() for wrong in several}
+    text_only = {text: several for text, several in (text_only or {}).items() if several}
+    texts |= {text: None for pairs in (negatives, text_only) for several in pairs.values() for text in several}
+    texts |= dict.fromkeys(text_only)
     rows = {text: row for row, text in enumerate(texts)}
     return CaptionTable(
         texts=list(texts),
         captions=[[rows[caption] for caption in several] for several in captions],
         negatives={rows[caption]: [rows[wrong] for wrong in several] for caption, several in negatives.items()},
         mirrors={rows[caption]: rows[turned] for caption, turned in mirrors.items()},
+        text_only={rows[text]: [rows[wrong] for wrong in several] for text, several in text_only.items()},
     )
 
 
@@ -145,6 +150,18 @@ def drawn_negatives(rows: list[list[int]], count: int, rng: np.random.Generator)
         chosen = rng.permutation(several)[:count]
         ids[place, : len(chosen)], present[place, : len(chosen)] = chosen, True
     return ids, present
+
+
+def text_only_loss(model: TwoTowers, table: CaptionTable, ids: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """``separation_loss`` of ``count`` drawn captions of ``table.text_only``, each with one wrong one; mean over the towers.
+
+    ``ids`` [number of texts, T]: the tokens of ``table.texts``.
+    """
+    drawn = rng.choice(list(table.text_only), count)
+    wrong = [rng.choice(table.text_only[row]) for row in drawn]
+    several = model.text_embeddings(ids[[*drawn, *wrong]])
+    there = torch.ones(count, 1, dtype=torch.bool, device=several[0].device)
+    return sum(separation_loss(part[:count], part[count:].unsqueeze(1), there) for part in several) / len(several)
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator, reach: int = 8) -> np.ndarray:
@@ -190,6 +207,9 @@ def clip_loss(
             texts = [part[: len(drawn)] for part in several]
             wrong = [part[len(drawn) :].unflatten(0, rows.shape) for part in several]
         value = towers_loss(pictures, texts, model.log_scale, wrong, present, separation)
+        if table.text_only:
+            rng = np.random.default_rng((seed, 47, step))
+            value = value + separation * text_only_loss(model, table, ids, max(1, batch_size // 4), rng)
         with torch.no_grad():
             figures = {"loss": value, "retrieval_r1": retrieval_r1(pictures, texts[0])}
             if wrong is not None:
@@ -213,6 +233,7 @@ def train_clip(
     negatives_per_image: int = 1,
     separation: float = 0.0,
     mirrors: Mapping[str, str] | None = None,
+    text_only: Mapping[str, tuple[str, ...]] | None = None,
 ) -> pd.DataFrame:
     """Train in place on uint8 images [N, H, W] or [N, H, W, 3], each with one or more captions; the history.
 
@@ -221,12 +242,14 @@ def train_clip(
     share of images that are nearer to their caption than to these (NaN where a step had none). ``separation`` weighs
     ``separation_loss``, which parts the texts themselves. ``mirrors``: captions of the mirrored pictures, as
     ``sarnb.world.contrary.mirror_table`` makes them; half of the batch are then mirror images of the other half, where the
-    caption drawn has one: a pair that nothing but the side tells apart. Without ``negatives`` the
+    caption drawn has one: a pair that nothing but the side tells apart. ``text_only``: captions of pictures that are not
+    here, with their wrong ones; a quarter of a batch of them is parted by ``separation_loss`` each step, so that the words
+    differ where no picture tells them apart. Without ``negatives`` the
     training is the same as if there were no such argument. Raises ``InputError`` unless images and captions agree in number.
     """
     if len(images) != len(captions):
         raise InputError(f"{len(images)} images but captions for {len(captions)}; give one entry for each image")
-    table = caption_table(captions, negatives, mirrors)
+    table = caption_table(captions, negatives, mirrors, text_only)
     ids = encoder.tokens(table.texts)
     loss = clip_loss(
         images, table, ids, config.seed,

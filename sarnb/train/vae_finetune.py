@@ -23,7 +23,7 @@ from torch.func import functional_call
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.files import CARD, METADATA
 from sarnb.errors import DivergedError, InputError
-from sarnb.model.export import foundation_fingerprint, read_record, save_trained
+from sarnb.model.export import read_record, save_trained
 from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
 from sarnb.model.strategy import Strategy, prepare, seeded
 from sarnb.train.batches import Share, batch_ids, step_generator
@@ -225,10 +225,9 @@ def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:
 
 
 def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndarray, config: VaeConfig) -> dict:
-    """What identifies a training."""
+    """What identifies a training: of the foundation only its autoencoder, for the other networks have no part in it."""
     return {
         "strategy": asdict(strategy),
-        "foundation": foundation_fingerprint(pipe),
         "vae": fingerprint(pipe.vae),
         "data": content_key(images),
         "config": asdict(config),

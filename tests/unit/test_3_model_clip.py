@@ -83,6 +83,9 @@ def test_table_of_captions_holds_each_text_once_and_only_what_concerns_the_image
     named = {table.texts[row]: [table.texts[wrong] for wrong in several] for row, several in table.negatives.items()}
     assert named == {"a": ["b", "x"], "c": ["a"]}, "the caption of a mirror image has wrong ones too"
     assert {table.texts[row]: table.texts[turned] for row, turned in table.mirrors.items()} == {"b": "c"}
+    apart = caption_table([("a",)], text_only={"p": ("a", "q"), "no wrong one": ()})
+    assert sorted(apart.texts) == ["a", "p", "q"]
+    assert {apart.texts[row]: [apart.texts[wrong] for wrong in several] for row, several in apart.text_only.items()} == {"p": ["a", "q"]}
 
 
 def test_recall_counts_images_that_prefer_their_own_text():
@@ -136,6 +139,16 @@ def test_negatives_teach_what_a_batch_of_one_cannot(tokenizer, tmp_path):
     nearest = (encoder.embed_images(images) @ encoder.embed_texts(CAPTIONS).T).argmax(dim=1).numpy()
     assert (nearest == upright).mean() > 0.9 and history["contrary_r1"].iloc[-1] > 0.9
     assert history["retrieval_r1"].eq(1).all(), "alone in its batch an image finds its caption without knowing anything"
+
+
+def test_words_of_no_picture_are_parted(tokenizer, tmp_path):
+    images, captions = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8), [(text,) for text in CAPTIONS * 2]
+    pair, gaps = ["a picture from the left", "a picture from the right"], []
+    for number, apart in enumerate((None, {pair[0]: (pair[1],)})):
+        encoder, config = build_dual_encoder(tokenizer, config=SMALL), LoopConfig(steps=40, learning_rate=1e-3, precision="fp32")
+        train_clip(encoder, images, captions, config, tmp_path / str(number), batch_size=4, separation=1.0, text_only=apart)
+        gaps.append(torch.dist(*encoder.embed_texts(pair)).item())
+    assert gaps[0] < 0.35 < 0.6 < gaps[1], f"distances of unit vectors {gaps}, margin 0.7"
 
 
 def test_mirrored_pictures_join_the_batch_with_their_captions(tokenizer, tmp_path, monkeypatch):

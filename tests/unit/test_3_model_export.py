@@ -16,7 +16,7 @@ from tiny import tiny_pipeline
 import sarnb.model.export as module
 from sarnb.errors import InputError
 from sarnb.model.export import LORA_FILE, foundation_fingerprint, load_trained, save_trained
-from sarnb.model.foundation import encode_prompts
+from sarnb.model.foundation import encode_prompts, fingerprint
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.train.finetune import FinetuneConfig
 
@@ -183,6 +183,23 @@ def test_damage_and_mismatch_are_named(foundation, tmp_path):
         load_trained(foundation, tmp_path)
     with pytest.raises(InputError, match="nothing to save"):
         save_trained(pipe, find_strategy("zero-shot"), tmp_path)
+
+
+def test_an_autoencoder_belongs_to_the_autoencoder_that_it_was_trained_on(foundation, tmp_path):
+    pipe, strategy, _ = trained("vae-lora-r4")
+    autoencoder = fingerprint(tiny_pipeline().vae)
+    save_trained(pipe, strategy, tmp_path / "model", {"vae": autoencoder})
+    assert autoencoder[:16] in (tmp_path / "model" / "README.md").read_text()
+    other = tiny_pipeline()
+    with torch.no_grad():
+        next(other.unet.parameters()).add_(1.0)
+    other.save_pretrained(tmp_path / "other-unet")
+    load_trained(str(tmp_path / "other-unet"), tmp_path / "model")
+    with torch.no_grad():
+        next(other.vae.parameters()).add_(1.0)
+    other.save_pretrained(tmp_path / "other-vae")
+    with pytest.raises(InputError, match="trained on the autoencoder"):
+        load_trained(str(tmp_path / "other-vae"), tmp_path / "model")
 
 
 # Names in files of other tools: diffusers on transformers 4, in its own and in peft's style.

@@ -8,7 +8,7 @@ from tiny import tiny_pipeline, tiny_tokenizer
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_prompts
-from sarnb.model.words import pieces, pooled_embeddings, token_lengths, word_table
+from sarnb.model.words import pair_gaps, pieces, pooled_embeddings, token_lengths, word_table
 
 
 def test_lengths_count_both_marks_and_are_not_cut() -> None:
@@ -39,3 +39,13 @@ def test_pooled_embeddings_are_the_encoders_own_as_unit_vectors() -> None:
     np.testing.assert_allclose(vectors, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-5)
     with pytest.raises(InputError, match="no prompt"):
         pooled_embeddings(pipe, [])
+
+
+def test_gaps_of_pairs_are_distances_over_lengths() -> None:
+    pipe = tiny_pipeline()
+    table = pair_gaps(pipe, [("radar image", "city image"), ("city", "city")])
+    hidden, pooled = (values.double().numpy() for values in encode_prompts(pipe, ["radar image", "city image"]))
+    apart = [np.linalg.norm(a - b) / np.mean([np.linalg.norm(a), np.linalg.norm(b)]) for a, b in zip(*hidden)]
+    assert table["token"].tolist() == pytest.approx([max(apart), 0], abs=1e-5) and apart[0] == 0 < apart[1]
+    lengths = np.linalg.norm(pooled, axis=1)
+    assert table["pooled"][0] == pytest.approx(np.linalg.norm(pooled[0] - pooled[1]) / lengths.mean(), abs=1e-5)

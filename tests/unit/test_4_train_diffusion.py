@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from torch import nn
 
 from sarnb.model.foundation import build_scheduler
-from sarnb.train.diffusion import add_noise, drop_captions, min_snr_weight, noise_prediction_loss
+from sarnb.train.diffusion import add_noise, drop_captions, high_noise_weight, min_snr_weight, noise_prediction_loss
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
@@ -45,6 +46,20 @@ def test_min_snr_weight_equals_the_formula_on_diffusers_snr():
     expected = torch.minimum(snr, torch.full_like(snr, 5.0)) / snr
     torch.testing.assert_close(min_snr_weight(SCHEDULER.alphas_cumprod, steps, 5.0), expected)
     assert torch.equal(min_snr_weight(SCHEDULER.alphas_cumprod, steps, 0.0), torch.ones(len(steps)))
+
+
+def test_high_noise_weighs_as_noise_over_signal_and_never_less_than_one():
+    steps = torch.arange(0, 1000, 37)
+    amplitude_ratio = compute_snr(SCHEDULER, steps).sqrt()  # signal over noise
+    expected = np.clip(1 / amplitude_ratio.double().numpy(), 1, 6)
+    weights = high_noise_weight(SCHEDULER.alphas_cumprod, steps, 6.0)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-4)
+    assert weights[0] == 1 and weights[-1] == 6 and (weights.diff() >= 0).all()
+    assert torch.equal(high_noise_weight(SCHEDULER.alphas_cumprod, steps, 1.0), torch.ones(len(steps)))
+    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    rest = (SCHEDULER, noise, torch.zeros(8, 3, 2), torch.zeros(8, 2), torch.zeros(8, 6), noise, torch.full((8,), 999))
+    losses = [noise_prediction_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=5.0, high_noise=most) for most in (1.0, 6.0)]
+    torch.testing.assert_close(losses[1], 6 * losses[0])
 
 
 def test_loss_is_zero_for_the_true_noise_and_one_for_silence():

@@ -245,6 +245,13 @@ def data_folder(root):
     return root
 
 
+def with_other_unet():
+    pipe = tiny_pipeline()
+    with torch.no_grad():
+        next(pipe.unet.parameters()).add_(1.0)
+    return pipe
+
+
 def test_a_finished_training_is_read_back_and_another_one_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(vae_finetune, "load_foundation", lambda spec: tiny_pipeline())
     data, out = data_folder(tmp_path / "data"), tmp_path / "model"
@@ -252,6 +259,9 @@ def test_a_finished_training_is_read_back_and_another_one_is_done_again(tmp_path
     written = (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
     again, cost_again = train_vae(DECODER, "embedded", data, out, CONFIG)
     assert cost_again == cost and list(again["step"]) == list(history["step"])
+    assert (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == written
+    monkeypatch.setattr(vae_finetune, "load_foundation", lambda spec: with_other_unet())
+    train_vae(DECODER, "embedded", data, out, CONFIG)  # the UNet has no part in it
     assert (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == written
     train_vae(DECODER, "embedded", data, out, replace(CONFIG, losses="l2"))
     assert (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns > written

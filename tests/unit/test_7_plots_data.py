@@ -111,4 +111,8 @@ def test_clipping_with_and_without_amplitudes() -> None:
 def test_look_evidence_draws_every_image() -> None:
     table = pd.DataFrame({"class": ["a", "a", "b"], "look": ["left", "right", "left"], "score": [1.0, -1.0, 0.5]})
     axis = plots.look_evidence(table).axes[0]
+    places = [points.get_offsets().tolist() for points in axis.collections]
+    before = np.random.get_state()[1].tolist()
+    again = plots.look_evidence(table).axes[0]
+    assert [points.get_offsets().tolist() for points in again.collections] == places and np.random.get_state()[1].tolist() == before
     assert sum(len(points.get_offsets()) for points in axis.collections) == 3

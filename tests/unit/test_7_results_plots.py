@@ -21,6 +21,15 @@ def test_image_grid_shows_values_on_the_fixed_scale():
     assert [axis.get_title() for axis in figure.axes[:3]] == ["x", "y", "z"] and figure.axes[3].get_ylabel() == "b"
 
 
+def test_long_heads_do_not_touch_their_neighbours():
+    names = ["unet-lora-r64", "unet-lora+te-lora+token", "hybrid+prior", "unet-full+te-full+token"]
+    figure = image_grid([[np.zeros((8, 8), np.uint8)] * len(names)] * 2, column_labels=names)
+    figure.canvas.draw()
+    heads = [axis.title.get_window_extent() for axis in figure.axes[: len(names)]]
+    assert all(left.x1 < right.x0 for left, right in zip(heads, heads[1:]))
+    assert [axis.get_title().replace("\n", "") for axis in figure.axes[: len(names)]] == names
+
+
 def test_image_grid_leaves_gaps_empty_and_checks_labels():
     colour = np.zeros((4, 4, 3), np.uint8)
     figure = image_grid([[colour, None], [colour]])
