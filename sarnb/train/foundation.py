@@ -289,6 +289,9 @@ def export_foundation(
     for name in ("text_encoder", "text_encoder_2"):  # transformers loads in the type named here, diffusers in float32
         config = staging / name / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=1) + "\n")
+    for name in ("unet", "vae"):  # the folder that it was loaded from says nothing to others
+        config = staging / name / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"_name_or_path": ""}, indent=2) + "\n")
     judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
     judge.image, judge.log_scale = encoder.image, encoder.log_scale
     copy.deepcopy(judge).half().save(staging / "judge")
