@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sarnb.data.scenes import scene_seed
 from sarnb.data.twin import twin_optical
+from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder, build_dual_encoder
 from sarnb.model.card import foundation_card
 from sarnb.model.foundation import (
@@ -53,6 +54,11 @@ from sarnb.world.textures import texture_pictures
 
 Captions = list[tuple[str, ...]]
 STAGES = ("linear", "vae", "decoder", "text", "unet")  # their curves, in order
+CYCLES = (  # what has one value a cycle, the steps first
+    ("vae_steps", "vae_rates", "vae_crops"),
+    ("text_steps", "text_rates", "text_contrary", "text_separation"),
+    ("unet_steps", "unet_high_noise"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,13 @@ class FoundationRecipe:
     min_snr_gamma: float = 5.0
     unet_high_noise: tuple[float, ...] = (6.0, 3.0)  # largest weight of the steps in which layout is settled; 1: all alike
     caption_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for steps, *others in CYCLES:
+            for name in others:
+                if len(getattr(self, name)) != len(getattr(self, steps)):
+                    raise InputError(f"foundation recipe: {name} has {len(getattr(self, name))} values for the "
+                                     f"{len(getattr(self, steps))} cycles of {steps}; give one value a cycle")
 
 
 def pretrain_foundation(
@@ -289,9 +302,10 @@ def export_foundation(
     for name in ("text_encoder", "text_encoder_2"):  # transformers loads in the type named here, diffusers in float32
         config = staging / name / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=1) + "\n")
-    for name in ("unet", "vae"):  # the folder that it was loaded from says nothing to others
-        config = staging / name / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"_name_or_path": ""}, indent=2) + "\n")
+    for config in (staging / "model_index.json", *staging.glob("*/config.json")):
+        values = json.loads(config.read_text())
+        if "_name_or_path" in values:  # the folder that it was loaded from says nothing to others
+            config.write_text(json.dumps(values | {"_name_or_path": ""}, indent=2) + "\n")
     judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
     judge.image, judge.log_scale = encoder.image, encoder.log_scale
     copy.deepcopy(judge).half().save(staging / "judge")

@@ -6,13 +6,15 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
+from sarnb.errors import InputError
 from sarnb.model.clip import DualEncoder
 from sarnb.model.foundation import FoundationConfig, fingerprint
-from sarnb.train.foundation import FoundationRecipe, pretrain_foundation, radar_captions
+from sarnb.train.foundation import FoundationRecipe, export_foundation, pretrain_foundation, radar_captions
 
 MODEL = FoundationConfig(
     image_size=64,
@@ -48,6 +50,16 @@ def test_recipe_runs_exports_and_resumes(tmp_path):
     assert DualEncoder.load(folder / "judge").embed_images(scenes[:2]).shape == (2, 32)
     again = pretrain_foundation(RECIPE, scenes, captions, ["a radar image of a city"], tmp_path)
     assert fingerprint(again.unet) == fingerprint(pipe.unet) and fingerprint(again.vae) == fingerprint(pipe.vae)
+    assert str(tmp_path) in loaded.unet.config["_name_or_path"]  # what diffusers would write into the next configuration
+    export_foundation(loaded, DualEncoder.load(tmp_path / "encoder"), RECIPE, tmp_path, tmp_path / "exported")
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "exported").rglob("*.json"))
+
+
+@pytest.mark.parametrize("change", [{"unet_high_noise": (6.0,)}, {"vae_crops": (64, 64)}, {"text_separation": ()}])
+def test_a_recipe_with_cycles_of_different_number_is_refused_at_once(change):
+    (name,) = change
+    with pytest.raises(InputError, match=f"{name} has .* one value a cycle"):
+        FoundationRecipe(**change)
 
 
 def test_radar_captions_name_both_sides_and_several_bands():

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import matplotlib
+import nbclient
+import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from sarnb.plots import image_grid
 
@@ -38,3 +44,14 @@ def test_image_grid_leaves_gaps_empty_and_checks_labels():
         image_grid([[colour]], ["a", "b"])
     with pytest.raises(ValueError, match="no image"):
         image_grid([])
+
+
+def test_a_notebook_shows_jpeg_whatever_is_drawn_first():
+    draw = "figure = plt.figure(figsize=(2, 1)); plt.plot([0, 1]); plt.show()"
+    cells = ["import matplotlib.pyplot as plt\nfrom sarnb.plots import set_theme\nset_theme()", draw, draw]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    shown = [output["data"] for cell in notebook.cells for output in cell.outputs if "data" in output]
+    assert len(shown) == 2 and not any("image/png" in data for data in shown)
+    for data in shown:
+        assert Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))).format == "JPEG"

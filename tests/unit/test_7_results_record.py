@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 
 import matplotlib
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from sarnb.errors import InputError
 from sarnb.manifest import verify, write_atomically
-from sarnb.results import claim_folder, figure_files, open_record, read_table
+from sarnb.results import claim_folder, compact_png, figure_files, open_record, read_table
 
 matplotlib.use("agg")
 
@@ -79,6 +81,30 @@ def test_a_sheet_of_images_is_a_png_and_a_small_map_an_svg_too():
 
     assert set(figure_files(sheet(64), "a")) == {"png", "svg"}
     assert set(figure_files(sheet(256), "a")) == {"png"}
+
+
+def _image_figure(image):
+    figure = Figure(figsize=(2, 2), dpi=100)
+    figure.add_axes((0, 0, 1, 1)).imshow(image, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+@pytest.mark.parametrize(("image", "mode"), [
+    (np.random.default_rng(0).integers(0, 256, (160, 160)).astype(np.uint8), "L"),
+    (np.random.default_rng(0).integers(0, 256, (160, 160, 3)).astype(np.uint8), "RGB")])
+def test_a_png_keeps_every_pixel_in_no_more_channels_than_it_needs(image, mode):
+    figure, raw = _image_figure(image), io.BytesIO()
+    figure.savefig(raw, format="png", bbox_inches="tight")
+    content = figure_files(figure, "a")["png"]
+    saved = Image.open(io.BytesIO(content))
+    assert saved.mode == mode and len(content) < len(raw.getvalue())
+    np.testing.assert_array_equal(np.asarray(saved.convert("RGBA")), np.asarray(Image.open(raw).convert("RGBA")))
+
+
+def test_a_png_that_shines_through_keeps_its_alpha():
+    raw, pixels = io.BytesIO(), np.full((4, 4, 4), 128, np.uint8)
+    Image.fromarray(pixels).save(raw, format="PNG")
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(compact_png(raw.getvalue())))), pixels)
 
 
 def test_a_real_profile_is_not_stamped(tmp_path):
