@@ -34,7 +34,7 @@ def _show_as_jpeg() -> None:
     inline.figure_formats = {"jpeg"}
 
 
-def _broken(label: str, width: int) -> str:
+def broken_label(label: str, width: int) -> str:
     """A label of more than ``width`` letters in lines, broken behind its plus signs: names of strategies are such sums."""
     if len(label) <= width:
         return label
@@ -83,5 +83,5 @@ def image_grid(
             if c == 0 and row_labels:
                 axis.set_ylabel(row_labels[r], rotation=0, ha="right", va="center", fontsize=8)
             if r == 0 and column_labels:
-                axis.set_title(_broken(column_labels[c], int(15 * cell)), fontsize=8)
+                axis.set_title(broken_label(column_labels[c], int(15 * cell)), fontsize=8)
     return figure

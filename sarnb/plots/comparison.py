@@ -14,7 +14,7 @@ from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.fits import FAMILIES, fit_histogram
 from sarnb.plots import image_grid
 from sarnb.plots.data import LAW_STYLES
-from sarnb.plots.verdict import MARKERS, colours, label_cost_axis, one_legend
+from sarnb.plots.verdict import colours, label_cost_axis, marks, one_legend
 
 
 def rank_intervals(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -25,7 +25,7 @@ def rank_intervals(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     names = next(iter(tables.values()))["strategy"].tolist()
     names += [name for table in tables.values() for name in table["strategy"] if name not in names]
-    tint, places = colours(sorted(names)), {name: place for place, name in enumerate(dict.fromkeys(names))}
+    tint, places = colours(names), {name: place for place, name in enumerate(dict.fromkeys(names))}
     figure, axes = plt.subplots(
         1, len(tables), figsize=(1.8 + 2.9 * len(tables), 0.32 * len(places) + 1.1), sharex=True, sharey=True, squeeze=False
     )
@@ -104,7 +104,7 @@ def radar_chart(scores: pd.DataFrame, columns: int = 4) -> Figure:
     figure, axes = plt.subplots(
         rows, columns, figsize=(3.3 * columns, 2.9 * rows), subplot_kw={"projection": "polar"}, squeeze=False
     )
-    tint = colours(sorted(names))
+    tint = colours(names)
     for axis, name in zip(axes.flat, names):
         own = scores[scores["strategy"] == name].set_index("metric").reindex(metrics)
         value = own["score"].clip(-0.25, 1.25).to_numpy(float)
@@ -132,7 +132,7 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
     """
     metrics, costs = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["cost of"]))
     names = sorted(dict.fromkeys(table["strategy"]))
-    tint, marks = colours(names), {name: MARKERS[k % len(MARKERS)] for k, name in enumerate(names)}
+    tint, shape = colours(names), marks(names)
     figure, axes = plt.subplots(
         len(metrics),
         len(costs),
@@ -150,7 +150,7 @@ def pareto_fronts(table: pd.DataFrame) -> Figure:
             axis.plot(
                 [price],
                 [row["value"]],
-                marks[name],
+                shape[name],
                 color=tint[name],
                 markerfacecolor=tint[name] if front else "white",
                 markersize=8,

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sarnb.plots.verdict import MARKERS, colours
+from sarnb.plots.verdict import colours, marks
 
 
 def held_out_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
@@ -20,9 +20,9 @@ def held_out_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
     known = {name: history.reindex(columns=["step", "held_out"]).dropna() for name, history in histories.items()}
     half = max((rows["step"].max() for rows in known.values() if len(rows)), default=0) / 2
-    tint = colours(sorted(histories))
-    for place, (name, rows) in enumerate(known.items()):
-        style = {"color": tint[name], "marker": MARKERS[place % len(MARKERS)], "markersize": 4, "lw": 1.2, "label": name}
+    tint, shape = colours(list(histories)), marks(list(histories))
+    for name, rows in known.items():
+        style = {"color": tint[name], "marker": shape[name], "markersize": 4, "lw": 1.2, "label": name}
         for axis, part in zip(axes, (rows, rows[rows["step"] >= half])):
             if len(part):
                 axis.plot(part["step"], part["held_out"], **style)

@@ -17,6 +17,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.summary import over_seeds
+from sarnb.plots import broken_label
 
 REAL = "real"
 LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
@@ -25,11 +26,23 @@ ANCHOR_LINES = {REAL_VS_REAL: ("black", "-"), OPTICAL_AS_GREY: ("crimson", "--")
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float] | str]:
-    """One colour a strategy, the same in every figure that gets the same names; real images are black."""
-    drawn = [name for name in names if name not in (REAL, *ANCHORS)]
+    """One colour a strategy, the same in every figure that gets the same names in any order; real images are black."""
+    drawn = _strategies(names)
     palette = seaborn.color_palette("colorblind")
-    palette = palette[:6] + palette[7:] if len(drawn) <= 9 else seaborn.husl_palette(len(drawn), l=0.55)  # its pink is too pale
+    palette = palette[:6] + palette[7:]  # its pink is too pale
+    if len(drawn) > len(palette):  # neighbours on the colour wheel differ in lightness, too
+        light, dark = (seaborn.husl_palette(len(drawn), l=lightness) for lightness in (0.68, 0.45))
+        palette = [pair[index % 2] for index, pair in enumerate(zip(light, dark))]
     return dict(zip(drawn, palette)) | {REAL: "black"}
+
+
+def marks(names: Sequence[str]) -> dict[str, str]:
+    """One mark a strategy, as `colours`; real images are dots."""
+    return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(_strategies(names))} | {REAL: "o"}
+
+
+def _strategies(names: Sequence[str]) -> list[str]:
+    return sorted({*names} - {REAL, *ANCHORS})
 
 
 def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequence[str]) -> Figure:
@@ -63,11 +76,12 @@ def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str
             sheet[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = rows[r][c]
     dots = plt.rcParams["savefig.dpi"]
     scale = min(1.0, LARGEST_CELL / width) / (plt.rcParams["figure.dpi"] if dots == "figure" else dots)
+    heads = [broken_label(label, int(13 * width * scale)) for label in column_labels]
     figure = plt.figure(figsize=(sheet.shape[1] * scale, sheet.shape[0] * scale))
     figure.set_layout_engine("none")
     axis = figure.add_axes((0, 0, 1, 1))  # one image pixel is one pixel of the file: resampled speckle is no speckle
     axis.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="auto", aspect="auto")
-    axis.set_xticks(np.arange(len(column_labels)) * (width + gap) + width / 2, column_labels, fontsize=9)
+    axis.set_xticks(np.arange(len(heads)) * (width + gap) + width / 2, heads, fontsize=9)
     axis.set_yticks(np.arange(len(rows)) * (height + gap) + height / 2, row_labels, fontsize=9)
     axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     axis.spines[:].set_visible(False)
@@ -113,14 +127,14 @@ def texture_lines(curves: pd.DataFrame) -> Figure:
     """
     names = list(curves["strategy"].unique())
     what, ways = list(curves["property"].unique()), list(curves["direction"].unique())
-    tint = colours(names)
+    tint, shape = colours(names), marks(names)
     figure, axes = plt.subplots(len(ways), len(what), figsize=(2.1 * len(what), 2.2 * len(ways) + 0.8), sharex=True, sharey="col",
                                 squeeze=False)
     for (r, way), (c, name) in ((a, b) for a in enumerate(ways) for b in enumerate(what)):
         axis, part = axes[r, c], curves[(curves["property"] == name) & (curves["direction"] == way)]
-        for index, strategy in enumerate(names):
+        for strategy in names:
             own = part[part["strategy"] == strategy]
-            thick = {"linewidth": 2.4, "zorder": 5} if strategy == REAL else {"linewidth": 1.2, "marker": MARKERS[index % len(MARKERS)]}
+            thick = {"linewidth": 2.4, "zorder": 5} if strategy == REAL else {"linewidth": 1.2, "marker": shape[strategy]}
             axis.plot(own["distance"], own["value"], color=tint[strategy], markersize=3.5, label=strategy, **thick)
         distances = sorted(part["distance"].unique())
         axis.set_xscale("log", base=2)
@@ -176,13 +190,13 @@ def cumulant_diagram(points: pd.DataFrame) -> Figure:
         points: columns strategy, class, kappa2, kappa3, as `cumulant_points` returns them.
     """
     names = list(points["strategy"].unique())
-    tint = colours(names)
+    tint, shape = colours(names), marks(names)
     figure, axis = plt.subplots(figsize=(7.2, 4.6))
     for label, (third, second, style) in _laws().items():
         axis.plot(third, second, style, color="0.55", linewidth=1.1, label=label)
     axis.plot(polygamma(2, 1) / 8, polygamma(1, 1) / 4, "k+", markersize=12, markeredgewidth=2, label="single-look speckle, flat scene")
-    for index, name in enumerate(names):
-        part, mark = points[points["strategy"] == name], "o" if name == REAL else MARKERS[index % len(MARKERS)]
+    for name in names:
+        part, mark = points[points["strategy"] == name], shape[name]
         single, whole = part[part["class"] != "all"], part[part["class"] == "all"]
         axis.scatter(single["kappa3"], single["kappa2"], s=14, alpha=0.4, color=[tint[name]], marker=mark, linewidths=0)
         axis.scatter(whole["kappa3"], whole["kappa2"], s=90, color=[tint[name]], marker=mark, edgecolors="white", label=name, zorder=5)
@@ -218,14 +232,14 @@ def quality_against_cost(
     joined = over_seeds(table)
     rows = joined[(joined["split"] == split) & (joined["class"] == "all")]
     names = [name for name in dict.fromkeys(rows["strategy"]) if name not in ANCHORS]
-    tint, means = colours(names), costs.groupby("strategy")[list(against)].mean()
+    tint, shape, means = colours(names), marks(names), costs.groupby("strategy")[list(against)].mean()
     figure, axes = plt.subplots(len(metrics), len(against), figsize=(1.4 + 3.4 * len(against), 2.3 * len(metrics) + 0.6), squeeze=False,
                                 sharex="col", sharey="row")
     for (r, metric), (c, cost) in ((a, b) for a in enumerate(metrics) for b in enumerate(against)):
         axis, part = axes[r, c], rows[rows["metric"] == metric].set_index("strategy")
         _anchor_lines(axis.axhline, part)
-        for index, name in enumerate(name for name in names if name in part.index):
-            _cost_point(axis, name, part.loc[name], means[cost].get(name, np.nan), tint[name], MARKERS[index % len(MARKERS)])
+        for name in (name for name in names if name in part.index):
+            _cost_point(axis, name, part.loc[name], means[cost].get(name, np.nan), tint[name], shape[name])
         label_cost_axis(axis, cost if r == len(metrics) - 1 else "", metric if c == 0 else "")
     one_legend(figure, axes)
     return figure
@@ -234,7 +248,8 @@ def quality_against_cost(
 def label_cost_axis(axis: Axes, cost: str, metric: str) -> None:
     """A logarithmic axis of cost with plain numbers; an empty name leaves its label out."""
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 2000 * low else (1,)))  # else the numbers touch
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel(cost)

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from tiny import tiny_set
 
@@ -21,6 +22,8 @@ from sarnb.plots.verdict import (
     amplitude_histograms,
     colours,
     cumulant_diagram,
+    label_cost_axis,
+    marks,
     mosaic,
     quality_against_cost,
     sample_grid,
@@ -53,6 +56,14 @@ TABLE = pd.DataFrame(
 )
 
 
+def test_the_long_heads_of_a_mosaic_do_not_touch_their_neighbours():
+    names = ["unet-lora-r64", "unet-lora+te-lora+token", "unet-full", "unet-full+te-full+token"]
+    figure = mosaic([[np.zeros((128, 128), np.uint8)] * len(names)], ["a"], names)
+    figure.canvas.draw()
+    heads = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(heads) == len(names) and all(left.x1 < right.x0 for left, right in zip(heads, heads[1:]))
+
+
 def test_a_mosaic_keeps_every_pixel():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
@@ -81,8 +92,22 @@ def test_the_sample_grid_puts_a_real_image_of_the_same_side_first():
 
 def test_colours_are_the_strategies_own():
     names = ["zero-shot", "hybrid"]
-    assert colours([*names, REAL_VS_REAL]) == colours(["real", *names])
+    assert colours([*names, REAL_VS_REAL]) == colours(["real", *names]) == colours(names[::-1])
+    assert marks([*names, REAL_VS_REAL]) == marks(["real", *names]) == marks(names[::-1])
     assert len(set(colours([f"s{k}" for k in range(14)]).values())) == 15
+
+
+@pytest.mark.parametrize("dearest", [1e3, 1e6, 1e10])
+def test_the_numbers_of_a_cost_axis_do_not_touch(dearest):
+    figure = Figure(figsize=(3.6, 2.4), layout="constrained")
+    axis = figure.subplots()
+    axis.semilogx([1, dearest], [0, 1], "o")
+    label_cost_axis(axis, "trainable parameters", "")
+    figure.canvas.draw()
+    low, high = axis.get_xlim()
+    shown = [label for value, label in zip(axis.get_xticks(), axis.get_xticklabels()) if low <= value <= high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert len(boxes) > 2 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
 
 
 def test_histograms_have_a_panel_a_strategy():
