@@ -62,7 +62,7 @@ def aims_table(evaluation: pd.DataFrame, strategy: str) -> pd.DataFrame:
         floor = _row(whole, REAL_VS_REAL, aim)[0] if aim.floors else 1.0
         value, lo, hi = _row(whole, strategy, aim)
         asked = aim.bound * floor
-        rows.append((aim.title, aim.split, asked, value, lo, hi, _verdict(aim.most, asked, value, lo, hi)))
+        rows.append((aim.title, aim.split, asked, value, lo, hi, verdict(aim.most, asked, value, lo, hi)))
     return pd.DataFrame(rows, columns=["aim", "split", "asked", "value", "lo", "hi", "verdict"])
 
 
@@ -84,7 +84,8 @@ def _row(whole: pd.DataFrame, strategy: str, aim: Aim) -> tuple[float, float, fl
     return tuple(float(number) for number in whole.loc[key]) if key in whole.index else (np.nan, np.nan, np.nan)
 
 
-def _verdict(most: bool, asked: float, value: float, lo: float, hi: float) -> str:
+def verdict(most: bool, asked: float, value: float, lo: float, hi: float) -> str:
+    """Whether ``value`` is at most (``most``) or at least ``asked``, or else its interval [lo, hi] holds a value that is."""
     if np.isnan(value) or np.isnan(asked):
         return UNKNOWN
     if value <= asked if most else value >= asked:
