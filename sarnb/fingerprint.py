@@ -13,6 +13,7 @@ from sarnb import OTHER_VAE, split_foundation
 from sarnb.errors import InputError
 
 PACKAGE = Path(__file__).parent
+CARD = "README.md"  # of a foundation
 # These decide when and where a notebook runs, not what it computes.
 MACHINERY = frozenset(f"sarnb.{name}" for name in (
     "__main__", "run", "node", "graph", "notebook", "fingerprint", "manifest", "profile", "settings", "commands"))
@@ -32,9 +33,9 @@ def file_digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def tree_digest(folder: Path) -> str:
-    """SHA-256 (hex) over the names and bytes of all files below a folder, hidden ones left out."""
-    return digest([[name, file_digest(folder / name)] for name in _names(folder)])
+def tree_digest(folder: Path, but: typing.Collection[str] = ()) -> str:
+    """SHA-256 (hex) over the names and bytes of all files below a folder, hidden ones and those named in ``but`` left out."""
+    return digest([[name, file_digest(folder / name)] for name in _names(folder) if name not in but])
 
 
 def listing_digest(folder: Path) -> str:
@@ -132,6 +133,9 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
 
 @functools.lru_cache(maxsize=None)
 def foundation_digest(foundation: str) -> str:
-    """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id."""
+    """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id.
+
+    Its model card is left out: it tells what a study measured, and must not make that study outdated.
+    """
     folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in split_foundation(foundation) if part]
-    return OTHER_VAE.join(tree_digest(folder) if folder.is_dir() else str(folder) for folder in folders)
+    return OTHER_VAE.join(tree_digest(folder, but=(CARD,)) if folder.is_dir() else str(folder) for folder in folders)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+
+from sarnb.errors import InputError
+from sarnb.manifest import write_atomically
 
 CARD = """---
 license: apache-2.0
@@ -39,12 +44,46 @@ the tokenizer, those of radar images included, without their images.
 {stages}
 
 ## Measures and limits
-Notebook 00 measures it on held-out scenes: `foundation_measures` in the results' tables. Known limits: small objects
-and counts are unreliable, and so is everything outside the twin world.
+{measures}
 
 ## Licence
 Apache-2.0, like the code.
 """
+
+
+MEASURES = re.compile(r"(?<=^## Measures and limits\n).*?(?=\n\n## Licence$)", re.DOTALL | re.MULTILINE)
+NOT_MEASURED = "Not measured yet: notebook 00 does it."
+LIMITS = "Known limits: small objects and counts are unreliable, and so is everything outside the twin world."
+
+
+def write_measures(folder: Path, aims: pd.DataFrame) -> None:
+    """Puts what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures.
+
+    Args:
+        aims: of `sarnb.metrics.foundation_aims`: columns aim, asked, value, lo, hi, n, verdict.
+
+    Raises:
+        InputError: a folder without a card that has a section for the measures.
+    """
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not MEASURES.search(card):
+        raise InputError(f"{path}: is no model card of a foundation, it has no section 'Measures and limits'; export it again")
+    write_atomically(path, MEASURES.sub(lambda _: _measures(aims), card))
+
+
+def _measures(aims: pd.DataFrame | None) -> str:
+    if aims is None:
+        return f"{NOT_MEASURED} {LIMITS}"
+    rows = [
+        "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several. The",
+        "aims were set before the first weights were trained.", "",
+        "| aim | value | verdict |", "|---|---|---|",
+    ]
+    for row in aims.itertuples():
+        value = f"{row.value:.3g}" + ("" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}], n = {row.n}")
+        rows.append(f"| {row.aim} | {value} | {row.verdict} |")
+    return "\n".join([*rows, "", LIMITS])
 
 
 def foundation_card(recipe: dict, curves: Path) -> str:
@@ -69,4 +108,5 @@ def foundation_card(recipe: dict, curves: Path) -> str:
         textures=recipe["textures"],
         seed=recipe["seed"],
         stages="\n".join(rows),
+        measures=_measures(None),
     )
