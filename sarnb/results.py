@@ -200,12 +200,13 @@ def compact_png(content: bytes) -> bytes:
     matplotlib writes four channels always, and speckle, which nothing compresses, then takes twice its room.
     """
     image = Image.open(io.BytesIO(content))
+    dpi = image.info.get("dpi", (72, 72))
     channels = np.asarray(image.convert("RGBA"))
     if (channels[..., 3] == 255).all():
         grey = (channels[..., :1] == channels[..., 1:3]).all()
         image = Image.fromarray(channels[..., 0] if grey else channels[..., :3])
     stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True, dpi=Image.open(io.BytesIO(content)).info.get("dpi", (72, 72)))
+    image.save(stream, format="PNG", optimize=True, dpi=dpi)
     return stream.getvalue()
 
 

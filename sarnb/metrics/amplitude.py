@@ -141,7 +141,8 @@ def log_cumulants(counts: np.ndarray, order: int = 3) -> np.ndarray:
     p = probabilities(counts)
     first = p @ _LOG_VALUES
     centred = _LOG_VALUES - first[..., None]
-    cumulants = [first, (p * centred**2).sum(-1), (p * centred**3).sum(-1)]
+    squared = p * centred * centred
+    cumulants = [first, squared.sum(-1), (squared * centred).sum(-1)]
     return np.stack(cumulants[:order], -1)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.generate.sample import evaluation_text
+from sarnb.metrics.aims import verdict
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
 from sarnb.metrics.facts import MEASURES
 from sarnb.metrics.measured import COMPOSITION
@@ -179,8 +180,7 @@ def aims_table(judged: Judged, looks: np.ndarray | None, resamples: int = 200, s
         base, resampled = stratified_weights(list(np.asarray(judged.labels, dtype=object)[single]), resamples, seed)
         value = float(base @ score[single])
         lo, hi = percentile_interval(resampled @ score[single], value)
-        verdict = "reached" if value >= asked else "not reached, but inside the interval" if hi >= asked else "not reached"
-        rows.append((name, asked, value, lo, hi, int(single.sum()), verdict))
+        rows.append((name, asked, value, lo, hi, int(single.sum()), verdict(False, asked, value, lo, hi)))
     return pd.DataFrame(rows, columns=["aim", "asked", "value", "lo", "hi", "n", "verdict"])
 
 

@@ -60,7 +60,7 @@ def write_measures(folder: Path, aims: pd.DataFrame) -> None:
     """Puts what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures.
 
     Args:
-        aims: of `sarnb.metrics.foundation_aims`: columns aim, asked, value, lo, hi, n, verdict.
+        aims: of `sarnb.metrics.foundation_aims`: columns aim, set, asked, value, lo, hi, n, verdict.
 
     Raises:
         InputError: a folder without a card that has a section for the measures.
@@ -76,13 +76,12 @@ def _measures(aims: pd.DataFrame | None) -> str:
     if aims is None:
         return f"{NOT_MEASURED} {LIMITS}"
     rows = [
-        "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several. The",
-        "aims were set before the first weights were trained.", "",
-        "| aim | value | verdict |", "|---|---|---|",
+        "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several.", "",
+        "| aim | set | value | verdict |", "|---|---|---|---|",
     ]
     for row in aims.itertuples():
         value = f"{row.value:.3g}" + ("" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}], n = {row.n}")
-        rows.append(f"| {row.aim} | {value} | {row.verdict} |")
+        rows.append(f"| {row.aim} | {row.set} | {value} | {row.verdict} |")
     return "\n".join([*rows, "", LIMITS])
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import seaborn
 from matplotlib.figure import Figure
 
+MARKERS = "osD^vP*Xph<>"  # matplotlib's, told apart at a glance: one a strategy, or a sensor
+
 
 def set_theme() -> None:
     """Sets the one theme of all notebooks (seaborn 'ticks', colour-blind palette, text kept as text in SVG).

@@ -17,11 +17,10 @@ from sarnb.data.dataset import ImageSet
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.summary import over_seeds
-from sarnb.plots import broken_label
+from sarnb.plots import MARKERS, broken_label
 
 REAL = "real"
 LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
-MARKERS = "osD^vP*Xph<>"
 ANCHOR_LINES = {REAL_VS_REAL: ("black", "-"), OPTICAL_AS_GREY: ("crimson", "--")}
 
 

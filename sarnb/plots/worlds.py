@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from sarnb.data.real import ImageGroup
 from sarnb.metrics.describe import law_log_cumulants
+from sarnb.plots import MARKERS
 
 OWN_COLOUR = "k"
-_MARKERS = "osD^vP<X>*hp"
 
 
 def short_sensor(name: str) -> str:
@@ -37,7 +37,7 @@ def worlds_diagram(own: pd.DataFrame, real: pd.DataFrame, own_name: str = "twin"
     sensors = list(dict.fromkeys(real["sensor"]))
     for place, (sensor, colour) in enumerate(zip(sensors, seaborn.color_palette("husl", len(sensors)))):
         points = real[real["sensor"] == sensor]
-        axis.scatter(points["kappa3"], points["kappa2"], s=30, color=[colour], marker=_MARKERS[place % len(_MARKERS)],
+        axis.scatter(points["kappa3"], points["kappa2"], s=30, color=[colour], marker=MARKERS[place % len(MARKERS)],
                      label=textwrap.shorten(short_sensor(sensor), 30, placeholder=" …"), zorder=3)
     axis.scatter(own["kappa3"], own["kappa2"], s=34, facecolor="none", edgecolor=OWN_COLOUR, lw=1.2, label=own_name, zorder=4)
     for place, (_, row) in enumerate(own.sort_values("kappa2").iterrows()):

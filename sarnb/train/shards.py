@@ -17,7 +17,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from sarnb.errors import InputError
@@ -64,8 +64,23 @@ def gathered(module: nn.Module, empty: nn.Module) -> nn.Module:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be shared out; every process has to call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """All of a tensor that may be shared out; every process has to call it.
+
+    ``full_tensor`` does the same, but over gloo by a coalesced gather, which in torch 2.13 now and then ends in a segmentation
+    fault. FSDP shares out the first axis in equal parts, of which the last may be short or empty: so parts of one length are
+    gathered, and what is too much stands at the end.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    if tensor.placements != (Shard(0),):
+        return tensor.full_tensor()
+    part, rows, sides = tensor.to_local(), tensor.shape[0], tensor.shape[1:]
+    length = -(-rows // tensor.device_mesh.size())
+    own = part.new_zeros(length, *sides)
+    own[: len(part)] = part
+    together = part.new_empty(length * tensor.device_mesh.size(), *sides)
+    torch.distributed.all_gather_into_tensor(together, own, group=tensor.device_mesh.get_group())
+    return together[:rows]
 
 
 def local(tensor: Tensor) -> Tensor:

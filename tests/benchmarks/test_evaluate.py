@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from skimage.feature import graycomatrix, graycoprops
 
-from sarnb.metrics import amplitude, texture
+from sarnb.metrics import amplitude, distribution, texture
 
 OFFSETS = (1, 2, 3, 4, 6, 8, 12, 16)  # px, along range and along azimuth: 16 offsets
 PATCHES = np.random.default_rng(0).rayleigh(60, (16, 128, 128)).clip(0, 255).astype(np.uint8)
@@ -56,6 +56,21 @@ def test_all_amplitude_measures(benchmark, seconds):
     benchmark(all_amplitude_measures, real, fake)
     benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
     benchmark.extra_info["patches_per_second"] = len(PATCHES) / benchmark.stats.stats.min
+
+
+def test_frechet_of_gaussians(benchmark, seconds):
+    """A hundred a cell of the evaluation's table, by its bootstrap."""
+    import torch
+    from torchmetrics.image.fid import _compute_fid
+
+    benchmark.extra_info["baseline"] = "torchmetrics' Fréchet distance of the same two Gaussians in 128 dimensions"
+    rng = np.random.default_rng(0)
+    sets = [rng.normal(size=(400, 128)) * np.linspace(0.2, scale, 128) for scale in (1.0, 2.0)]
+    moments = [part for features in sets for part in distribution.weighted_moments(features)[:2]]
+    tensors = [torch.from_numpy(part) for part in moments]
+    base = seconds(lambda: _compute_fid(*tensors))
+    assert np.isclose(benchmark(distribution.gaussian_frechet, *moments), float(_compute_fid(*tensors)), rtol=1e-6)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
 
 
 def run_evaluate(real: Path, fake: Path, out: Path, workers: int) -> tuple[float, float]:

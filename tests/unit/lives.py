@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -15,6 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tiny import tiny_pipeline, tiny_set
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import sarnb.train.cache as cache
 import sarnb.train.checkpoint as checkpoint
@@ -24,6 +28,7 @@ from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.processes import processes
 from sarnb.train.rows import stored_rows
+from sarnb.train.shards import whole
 
 CONFIG = FinetuneConfig(steps=12, batch_size=4, precision="fp32", ema_decay=0.9, warmup_steps=4, schedule="cosine", held_out_images=2,
                         held_out_timesteps=2, validate_every=4, checkpoint_every=3, log_every=2)
@@ -76,15 +81,36 @@ def write_table(path: Path, log: Path, dies_at: int = -1) -> None:
     assert table["x"][:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def join(rank: int, port: int, environment: dict[str, str]) -> None:
+    """Become one of two processes that work together."""
+    faulthandler.enable()  # a crash inside torch tells where
+    gc.freeze()
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def share_out(rank: int, port: int, environment: dict[str, str]) -> None:
+    """One of two processes that share out tensors as FSDP does and gather them again: of an even and an odd number of rows, one row."""
+    join(rank, port, environment)
+    torch.distributed.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (2,))
+    for shape in ((4,), (7, 3), (1, 2, 2), (2, 0)):
+        for dtype in (torch.float32, torch.bfloat16, torch.int64):
+            tensor = torch.arange(math.prod(shape)).reshape(shape).to(dtype)
+            for _ in range(3):
+                found = whole(distribute_tensor(tensor, mesh, [Shard(0)]))
+                assert found.dtype == dtype and torch.equal(found, tensor)
+    assert torch.equal(whole(distribute_tensor(tensor, mesh, [Replicate()])), tensor) and whole(tensor) is tensor
+    torch.distributed.destroy_process_group()
+
+
 def work(rank: int, port: int, environment: dict[str, str], name: str, out: Path, dies_at: int = -1) -> None:
     """One of two processes that train ``name`` together below ``out`` over gloo; both end as they begin step ``dies_at``.
 
     Process 0 leaves all weights in ``out/weights.safetensors``; who encodes images leaves a line in ``out/encoded``.
     """
-    gc.freeze()
-    torch.set_num_threads(1)
-    os.environ.update(environment)
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    join(rank, port, environment)
     draw, encode = module.step_draw, cache.encode_posterior
 
     def ending(count, shape, timesteps, config, step):

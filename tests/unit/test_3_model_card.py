@@ -13,8 +13,9 @@ from sarnb.model.card import foundation_card, write_measures
 from sarnb.settings import repository
 
 AIMS = pd.DataFrame(
-    [("recall: at least 0.3", 0.3, 0.25, np.nan, np.nan, 1, "not reached"), ("SSIM: at least 0.8", 0.8, 0.91234, 0.9, 0.95, 24, "reached")],
-    columns=["aim", "asked", "value", "lo", "hi", "n", "verdict"])
+    [("recall: at least 0.3", "later", 0.3, 0.25, np.nan, np.nan, 1, "not reached"),
+     ("SSIM: at least 0.8", "before training", 0.8, 0.91234, 0.9, 0.95, 24, "reached")],
+    columns=["aim", "set", "asked", "value", "lo", "hi", "n", "verdict"])
 
 
 @pytest.fixture()
@@ -31,7 +32,7 @@ def test_measures_take_the_place_of_those_before_and_leave_the_rest(folder):
     write_measures(folder, AIMS.assign(value=0.1))
     write_measures(folder, AIMS)
     card = (folder / "README.md").read_text()
-    assert "| recall: at least 0.3 | 0.25 | not reached |" in card and "| SSIM: at least 0.8 | 0.912 [0.9, 0.95], n = 24 | reached |" in card
+    assert "| recall: at least 0.3 | later | 0.25 | not reached |" in card and "| SSIM: at least 0.8 | before training | 0.912 [0.9, 0.95], n = 24 | reached |" in card
     assert "Not measured yet" not in card and "0.1 " not in card and "Known limits" in card
     head, tail = "## Measures and limits", "## Licence"
     assert card.partition(head)[0] == before.partition(head)[0] and card.partition(tail)[2] == before.partition(tail)[2]

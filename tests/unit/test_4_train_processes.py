@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import lives
@@ -30,13 +31,12 @@ def environment(kind: str) -> dict[str, str]:
     return {key: value for key, value in told.items() if key.startswith(("ACCELERATE_", "FSDP_"))} | {"ACCELERATE_USE_CPU": "true"}
 
 
-def train_by_two(kind: str, name: str, out: Path, dies_at: int = -1) -> list[int]:
-    """Exit codes of two processes that train together."""
+def by_two(life: Callable[..., None], kind: str, *values: object) -> list[int]:
+    """Exit codes of two processes that live one life together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = [(rank, port, environment(kind), name, out, dies_at) for rank in (0, 1)]
-    workers = [lives.PROCESSES.Process(target=lives.work, args=values) for values in arguments]
+    workers = [lives.PROCESSES.Process(target=life, args=(rank, port, environment(kind), *values)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -49,8 +49,8 @@ def test_two_processes_train_as_one(kind, tmp_path):
     """AdamW divides by the gradient's size, so its first steps amplify the rounding of sums in another order a little."""
     name, alone, two = "hybrid-r4", tmp_path / "one", tmp_path / "two"
     if kind == "fsdp":  # and resume from whole weights
-        assert train_by_two(kind, name, two, dies_at=3) == [3, 3] and (two / NAME).exists()
-    assert train_by_two(kind, name, two) == [0, 0]
+        assert by_two(lives.work, kind, name, two, 3) == [3, 3] and (two / NAME).exists()
+    assert by_two(lives.work, kind, name, two) == [0, 0]
     expected, found = lives.all_weights(lives.train_together(name, alone)), load_file(two / "weights.safetensors")
     assert found.keys() == expected.keys()
     for key, value in expected.items():
@@ -63,6 +63,10 @@ def test_two_processes_train_as_one(kind, tmp_path):
     assert shapes[0] == shapes[1]
     # Each cache, of training and held-out images, was made once: by one process, for which the other waited.
     assert len((two / "encoded").read_text().split()) == 2
+
+
+def test_parts_make_the_whole_also_where_the_last_is_short_or_empty():
+    assert by_two(lives.share_out, "ddp") == [0, 0]
 
 
 @pytest.mark.parametrize("kind, distributed", [("ddp", "MULTI_GPU"), ("fsdp", "FSDP")])

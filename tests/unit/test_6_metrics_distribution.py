@@ -33,6 +33,17 @@ def test_frechet_closed_form() -> None:
     assert distribution.gaussian_frechet(mean, identity, mean + 2, 4 * identity) == pytest.approx(12 + 3 * (1 - 2) ** 2)
 
 
+def test_frechet_of_flat_gaussians() -> None:
+    """Covariances without full rank, as of fewer images than features: on common axes it is the difference of the deviations."""
+    flat = [np.diag(values) for values in ([1.0, 4.0, 0.0], [9.0, 1.0, 0.0], [0.0, 0.0, 0.0])]
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    for first, second, expected in ((0, 1, 5), (1, 0, 5), (0, 2, 5), (2, 1, 10), (0, 0, 0)):
+        for axes in (np.eye(3), turn):
+            pair = [axes @ flat[index] @ axes.T for index in (first, second)]
+            found = distribution.gaussian_frechet(np.zeros(3), pair[0], np.zeros(3), pair[1])
+            assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_frechet_of_integer_weights_is_that_of_repeats() -> None:
     real, fake = gaussian(60, 3), gaussian(8, 3, seed=2)
     times = np.array([0, 1, 2, 3, 0, 1, 1, 2])
