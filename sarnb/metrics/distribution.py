@@ -55,8 +55,8 @@ def gaussian_frechet(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """R [D, D] with R R^T = C. Any one will do: R^T B R has the eigenvalues of C B. That of Cholesky costs a tenth of the symmetric
-    one, which is left for matrices that are not positive definite.
+    """R [D, D] with R R^T = C. Any one will do, for R^T B R has the eigenvalues of C B; Cholesky's is the quickest, and eigenvectors
+    are left for matrices that are not positive definite.
     """
     try:
         return np.linalg.cholesky(covariance)
