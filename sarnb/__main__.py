@@ -30,7 +30,8 @@ def run(
     snakemake: typing.Optional[list[str]] = typer.Argument(None, help="after --: further options of Snakemake"),
 ) -> None:
     """Bring the notebooks' results up to date (what ./run_all.sh calls)."""
-    from sarnb.run import Wishes, run as run_all
+    from sarnb.run import Wishes
+    from sarnb.run import run as run_all
 
     wishes = Wishes(profile, data, only, jobs, seed, tuple(param), executor, tuple(snakemake or ()))
     raise typer.Exit(run_all(wishes, dry_run))
@@ -55,7 +56,8 @@ def notebook(
 @app.command()
 def verify(results: Path = typer.Argument(help="a results folder, such as results/quick")) -> None:
     """Find changed, missing and stale artefacts; exit code 1 if there are any."""
-    from sarnb.manifest import read_manifests, verify as problems_of
+    from sarnb.manifest import read_manifests
+    from sarnb.manifest import verify as problems_of
 
     problems = problems_of(results.absolute())
     for problem in problems:

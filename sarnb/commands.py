@@ -30,8 +30,7 @@ def dataset_command(
     values = load_profile(profile)
     size, seed = values.image_size if size is None else size, values.seed if seed is None else seed
     if source == "twin":
-        from sarnb.data.scenes import general_splits, study_splits
-        from sarnb.data.twin import build_twin
+        from sarnb.data.twin import build_twin, general_splits, study_splits
 
         if count is None:
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
@@ -44,8 +43,8 @@ def dataset_command(
         for option, given in (("--n", count is not None), ("--sensor", bool(sensor)), ("--workers", workers is not None)):
             if given:
                 raise InputError(f"{option} is for the twin world and changes nothing about {source}; leave it out")
-        from sarnb.data.folder import prepare_user_data
-        from sarnb.data.scenes import check_request
+        from sarnb.data.prepare import prepare_user_data
+        from sarnb.data.twin import check_request
 
         check_request(size, seed)
         card = prepare_user_data(Path(source), out, size, seed)
@@ -70,9 +69,9 @@ def finetune_command(
     if plan.vae != "frozen":
         _finetune_vae(plan, data, out, values.replace(vae_steps=steps) if steps else values, foundation, seed)
         return
-    from sarnb.generate.run import SamplingConfig, train
+    from sarnb.generate.strategies import SamplingConfig, train
     from sarnb.train.finetune import FinetuneConfig
-    from sarnb.train.tracking import check_trackers
+    from sarnb.train.state import check_trackers
 
     check_trackers(trackers)
     config = FinetuneConfig.of(values, seed)
@@ -88,7 +87,7 @@ def finetune_command(
 
 def _say(line: str) -> None:
     """Print, once where several processes train."""
-    from sarnb.train.processes import processes
+    from sarnb.train.machine import processes
 
     if processes().is_main_process:
         print(line)
@@ -117,8 +116,7 @@ def _changes(params: Sequence[str]) -> dict[str, Any]:
 
 def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: Profile, foundation: str, seed: int | None) -> None:
     """The same for a strategy that trains the autoencoder."""
-    from sarnb.train.vae_config import VaeConfig
-    from sarnb.train.vae_finetune import train_vae
+    from sarnb.train.vae import VaeConfig, train_vae
 
     config = VaeConfig.of(values, seed)
     results = results_root() / values.name

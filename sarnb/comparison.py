@@ -7,12 +7,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from sarnb.data.plain import PlainFolder, read_captions, read_folder
+from sarnb.data.imagefolder import read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
-from sarnb.metrics.curves import amplitude_curves, cumulant_points, texture_curves
-from sarnb.metrics.folder_report import counted, floor_ratios, laws_of_both, markdown, setting_table, summary_table
-from sarnb.metrics.folders import Comparison, Wish, compare
+from sarnb.metrics.folders import Comparison, Wish, compare, counted, floor_ratios, laws_of_both, markdown, setting_table, summary_table
+from sarnb.metrics.report import amplitude_curves, cumulant_points, texture_curves
 from sarnb.plots import set_theme
 from sarnb.plots.folders import floor_dots, two_rows
 from sarnb.plots.verdict import amplitude_histograms, cumulant_diagram, texture_lines

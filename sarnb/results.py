@@ -23,9 +23,8 @@ from PIL import Image
 
 from sarnb.errors import InputError
 from sarnb.manifest import artefact_entry, environment, read_manifest, read_manifests, sources, write_atomically, write_manifest
-from sarnb.memory import process_peak_mb
 from sarnb.profile import load_profile
-from sarnb.settings import repository
+from sarnb.settings import process_peak_mb, repository
 
 STAMP_COLUMN = "stamp"
 VECTOR_PIXELS = 100_000  # of images in a figure; beyond, its SVG would be the same pixels again, as text

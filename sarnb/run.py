@@ -107,7 +107,7 @@ def run(wishes: Wishes, dry: bool = False) -> int:
     nodes = plan(notebooks_folder(), results, values, extra, wishes.only)
     todo = {name: node for name, node in nodes.items() if node.reason}
     if profile.data and todo:
-        from sarnb.data.folder import check_user_folder  # reads every image, so only when something will run
+        from sarnb.data.prepare import check_user_folder  # reads every image, so only when something will run
 
         check_user_folder(Path(profile.data), profile.image_size, profile.seed)
     if dry:

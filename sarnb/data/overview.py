@@ -15,7 +15,7 @@ import pandas as pd
 
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, SPLITS, read_numbered
-from sarnb.data.sensors import ground_radar
+from sarnb.data.twin import ground_radar
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS
 from sarnb.world.radar import Radar

@@ -15,7 +15,7 @@ import pandas as pd
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.errors import InputError
-from sarnb.world.covers import CODE
+from sarnb.world.backscatter import CODE
 from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
 from sarnb.world.scene import Scene
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,188 @@ from sarnb.data.amplitude import Normalisation, moments
 from sarnb.data.card import data_card
 from sarnb.data.dataset import TRUTH, load_card
 from sarnb.data.files import (
-    CARD, METADATA, README, SPLITS, check_target, height_levels, saving, write_json, write_png, write_rows, write_text,
+    CARD,
+    METADATA,
+    README,
+    SPLITS,
+    check_target,
+    height_levels,
+    ordered_map,
+    saving,
+    write_json,
+    write_png,
+    write_rows,
+    write_text,
 )
-from sarnb.data.pool import ordered_map
-from sarnb.data.scenes import EVERYTHING, SplitSpec, check_kinds, check_request, chunks, scene_group, scene_seed
-from sarnb.data.sensors import GROUND_SPACING_M, INCIDENCE_STEPS_DEG, ground_radar, sample_radar, satellite_radar, speckle_seed
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.optical import default_sun, render_optical
-from sarnb.world.radar import Radar, amplitude, simulate
-from sarnb.world.scene import make_scene
+from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
+from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN, make_scene, parts_of
+from sarnb.world.speckle import broadening
+
+# Which scenes a set holds: their kinds, and seeds that never meet between two sets.
+
+CHUNK = 32  # scenes a work item
+EVERYTHING = CLASSES + COMPOSITIONS
+HELD_OUT_SHARE = 0.1  # of a general set, for val and for test each
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """What one split holds: ``count`` scenes, the ``kinds`` taken in turn. Raises InputError for unknown kinds."""
+
+    kinds: tuple[str, ...]
+    count: int
+
+    def __post_init__(self) -> None:
+        check_kinds(self.kinds)
+        if self.count < len(self.kinds):
+            least = len(self.kinds)
+            raise InputError(f"a split of {self.count} scenes cannot show {least} kinds; give at least {least} scenes")
+
+
+def study_splits(train_images: int, val_images: int, test_per_class: int, judge_images: int) -> dict[str, SplitSpec]:
+    """The study's splits: train and val show seen classes only, test and judge every class and composition."""
+    return {
+        "train": SplitSpec(SEEN, train_images),
+        "val": SplitSpec(SEEN, val_images),
+        "test": SplitSpec(EVERYTHING, test_per_class * len(EVERYTHING)),
+        "judge": SplitSpec(EVERYTHING, judge_images),
+    }
+
+
+def general_splits(count: int) -> dict[str, SplitSpec]:
+    """``count`` scenes of every class and composition, in train, val and test: 80, 10 and 10 %.
+
+    For other purposes than this study, whose splits hold kinds back. Raises InputError if a split could not show all kinds.
+    """
+    kinds = len(EVERYTHING)
+    if count < 3 * kinds:
+        raise InputError(f"n is {count}; give at least {3 * kinds}, so that train, val and test show each of the {kinds} kinds")
+    held_out = max(kinds, int(count * HELD_OUT_SHARE))
+    counts = {"train": count - 2 * held_out, "val": held_out, "test": held_out}
+    return {split: SplitSpec(EVERYTHING, number) for split, number in counts.items()}
+
+
+def check_request(size: int, seed: int, workers: int = 1) -> None:
+    """Raise InputError for an image size (px), a seed or a number of processes with which no data set can be made."""
+    if size < 32 or size % 8:
+        raise InputError(f"size is {size} px; give 32 or more, and a multiple of 8")
+    if seed < 0:
+        raise InputError(f"seed is {seed}; give a whole number of 0 or more")
+    if workers < 1:
+        raise InputError(f"workers is {workers}; give 1 or more processes")
+
+
+def scene_seed(seed: int, stream: str, index: int) -> int:
+    """Seed in [0, 2^48) of scene ``index`` of the set named ``stream``.
+
+    The stream's name is hashed in, so that train, val, test, judge and the foundation's optical scenes share none.
+    """
+    words = np.random.SeedSequence([seed, zlib.crc32(stream.encode()), index]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(16))
+
+
+def scene_group(kind: str, shown: Sequence[str] = SEEN) -> str:
+    """'seen', 'unseen' or 'composition': how the kind stands to a training set that shows the kinds ``shown``.
+
+    >>> scene_group("airport"), scene_group("airport", shown=("airport", "city"))
+    ('unseen', 'seen')
+    """
+    if kind in shown:
+        return "seen"
+    return "composition" if "+" in kind else "unseen"
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """Raise InputError if a kind is neither a class nor a composition of classes that the twin world draws."""
+    if not kinds:
+        raise InputError("no scene kind was given; name at least one, for example 'city'")
+    for kind in kinds:
+        parts_of(kind)
+
+
+def chunks(count: int) -> list[range]:
+    """``range(count)`` in pieces of CHUNK: work items whose borders do not depend on the number of workers."""
+    return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+
+
+
+# One scene through several radars: every preset on the common ground grid, and the coarse satellite view beside it.
+
+GROUND_SPACING_M = 2.0  # the grid of every data set: the scenes are drawn on it, whichever sensor looks at them
+INCIDENCE_STEPS_DEG = (-10.0, 0.0, 10.0)  # about the preset's incidence: a set shows three of them
+SATELLITE_FACTOR = 4  # scene cells a cell of the satellite view, along each axis
+SATELLITE_LOOKS = 4
+
+
+def ground_radar(sensor: str) -> Radar:
+    """The preset ``sensor`` on the common ground grid, where all radars and the optical image share every pixel.
+
+    The scene and the image then have one extent in metres, so that sets of different sensors show the same scenes. What
+    makes the sensor stays: band, polarisation, incidence, looks, noise floor and resolution. A slant-range resolution is
+    projected to the ground, r / sin(incidence). A resolution finer than the grid carries (TerraSAR-X, Umbra) becomes the
+    finest it carries, 1.19 cells with the Taylor window: the band is cut to the grid, as a processor does, and not
+    multi-looked. A coarser one (Sentinel-1) is kept, so its image is oversampled by the impulse response itself instead of
+    being enlarged by interpolation. Raises InputError for an unknown preset.
+    """
+    if sensor not in PRESETS:
+        raise InputError(f"unknown sensor '{sensor}'; choose of {', '.join(PRESETS)}")
+    radar = PRESETS[sensor]
+    across, along = radar.resolution_m
+    if radar.geometry == "slant":
+        across /= math.sin(math.radians(radar.incidence_deg))
+    finest = broadening(radar.window) * GROUND_SPACING_M
+    resolution = (max(across, finest), max(along, finest))
+    return replace(radar, geometry="ground", resolution_m=resolution, spacing_m=(GROUND_SPACING_M, GROUND_SPACING_M))
+
+
+def sample_radar(radar: Radar, seed: int, turn: int) -> Radar:
+    """The radar of one scene: sides take turns (``turn`` even: left), the incidence is drawn from the seed."""
+    step = np.random.default_rng([seed, 1]).choice(INCIDENCE_STEPS_DEG)
+    return replace(radar, look=("left", "right")[turn % 2], incidence_deg=float(radar.incidence_deg + step))
+
+
+def satellite_radar(look: str) -> Radar:
+    """The sensor of the satellite view: TerraSAR-X at its own incidence (35 degrees) from the side ``look``.
+
+    Four times coarser than the ground grid (spacing 8 m, resolution 9.5 x 13.2 m in range and azimuth), four looks,
+    TerraSAR-X's noise floor. Factor and looks are this project's choice, made so that the view shows where things are
+    and not what they look like. It does not depend on the other sensor: sets of several sensors have the same views.
+    """
+    coarse = ground_radar("terrasar-x").scaled(SATELLITE_FACTOR)
+    return replace(coarse, name="satellite", look=look, looks=SATELLITE_LOOKS)
+
+
+def speckle_seed(seed: int, sensor: str) -> int:
+    """Seed for ``simulate`` of the scene ``seed`` (below 2^48) seen by ``sensor``, a preset or "satellite".
+
+    With one seed for all, two sensors would share their speckle, which no two passes do. The first preset has the scene's
+    own seed; those of the others lie above all scene seeds. Raises InputError for another name.
+
+    >>> speckle_seed(7, "airborne-x"), speckle_seed(7, "terrasar-x") == 7 + 2**48
+    (7, True)
+    """
+    names = (*PRESETS, "satellite")
+    if sensor not in names:
+        raise InputError(f"no speckle is set aside for the sensor '{sensor}'; use a radar named {', '.join(names)}")
+    return seed + (names.index(sensor) << 48)
+
+
+def twin_views(
+    kind: str, seed: int, sensors: Sequence[str] = tuple(PRESETS), size: int = 128, turn: int = 0
+) -> dict[str, np.ndarray]:
+    """One scene through several presets: amplitude float32 [size, size] by sensor, all on the ground grid.
+
+    Side and offset of the incidence are those that ``build_twin`` gives the scene (``turn``: see ``sample_radar``), so a
+    view equals the amplitude of the same scene in the data set of that sensor. Forming and grid: see ``ground_radar``.
+    Raises InputError for an unknown kind or sensor and a size below 32.
+    """
+    scene = make_scene(kind, seed, size=size, spacing=GROUND_SPACING_M)
+    radars = {sensor: sample_radar(ground_radar(sensor), seed, turn) for sensor in sensors}
+    return {sensor: amplitude(simulate(scene, radar, speckle_seed(seed, sensor))) for sensor, radar in radars.items()}
+
 
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
 GROUPS = ("seen", "unseen", "composition")

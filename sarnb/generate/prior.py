@@ -18,13 +18,12 @@ from safetensors.numpy import load_file, save_file
 
 from sarnb.data.dataset import load_set
 from sarnb.data.files import saving
-from sarnb.data.listing import label_words
+from sarnb.data.imagefolder import label_words
 from sarnb.generate.sample import generate
 from sarnb.model.export import foundation_fingerprint
 from sarnb.model.strategy import Strategy
-from sarnb.train.cache import content_key
+from sarnb.train.cache import content_key, locked
 from sarnb.train.finetune import PriorSet
-from sarnb.train.rows import locked
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 

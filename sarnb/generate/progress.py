@@ -15,13 +15,12 @@ import numpy as np
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
+from sarnb.data.dataset import Column
 from sarnb.data.files import saving, write_json, write_png
-from sarnb.data.groups import Column
 from sarnb.generate.sample import generate
 from sarnb.model.token import save_token
-from sarnb.train.memory import uncounted_memory
-from sarnb.train.processes import processes
-from sarnb.train.watchers import Watcher
+from sarnb.train.loop import Watcher
+from sarnb.train.machine import processes, uncounted_memory
 
 GRIDS, TOKEN_PATH = "grids", "token_path"
 PROMPTS = "prompts.json"

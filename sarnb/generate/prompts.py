@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from sarnb.data.listing import label_words
+from sarnb.data.imagefolder import label_words
 from sarnb.generate.sample import evaluation_text, group_of
-from sarnb.model.token import TOKEN
+from sarnb.model.token import TOKEN, with_token
 from sarnb.world.captions import LENGTHS, caption, prompt
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
@@ -86,3 +87,25 @@ def steering_prompts(label: str, sensor: str = "airborne-x") -> dict[str, tuple[
         name: tuple(f"{evaluation_text(label, sensor=sensor)}, {phrase}" for phrase in phrases)
         for name, phrases in STEERED.items()
     }
+
+
+
+# One request in several wordings: with the learned word, with the words it stands for, and with neither.
+
+_MODALITIES = ((TOKEN, "a"), ("radar", "a"), ("", "an"), ("aerial", "an"))
+
+
+def wordings(prompt: str) -> dict[str, str]:
+    """Name of the wording → prompt.
+
+    >>> list(wordings("a radar image of a city").values())
+    ['a <SAR> image of a city', 'a radar image of a city', 'an image of a city', 'an aerial photograph of a city']
+    """
+    base = with_token(prompt)
+    phrase = re.compile(rf"(?:\ban? )?{re.escape(TOKEN)} image")
+    found = {}
+    for word, article in _MODALITIES:
+        noun = "photograph" if word == "aerial" else "image"
+        name = " ".join(filter(None, (word, noun)))
+        found[name] = phrase.sub(lambda match: f"{article} {name}" if match[0].startswith("a") else name, base)
+    return found

@@ -18,11 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sarnb.data.files import replace_folder, saving, write_set
-from sarnb.data.listing import default_caption, label_words
+from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.foundation import decode_latents
 from sarnb.model.token import with_token
-from sarnb.train.precision import autocast
+from sarnb.train.machine import autocast
 from sarnb.world.captions import prompt as world_prompt
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN

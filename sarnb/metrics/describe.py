@@ -14,7 +14,7 @@ from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram,
 from sarnb.metrics.checks import image_stack
 from sarnb.metrics.fits import fit_histogram, goodness
 from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, cooccurrence, properties
-from sarnb.world.covers import COVERS
+from sarnb.world.backscatter import COVERS
 
 RAYLEIGH_CV = float(np.sqrt(4.0 / np.pi - 1.0))
 """Coefficient of variation of single-look amplitude over a flat scene, 0.5227."""

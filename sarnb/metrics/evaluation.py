@@ -19,7 +19,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
-from sarnb.metrics.measured import COMPOSITION, Measured, measure
+from sarnb.metrics.image_statistics import COMPOSITION, Measured, measure
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
 SPLITS = ("pooled", "seen", "unseen", COMPOSITION)

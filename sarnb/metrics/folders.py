@@ -6,7 +6,7 @@ Images are read one at a time; what is kept of each is one row of statistics, so
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,303 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import sarnb
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.listing import UserImage
-from sarnb.data.plain import PlainFolder, common_size, load_batch, merged_scale
-from sarnb.data.pool import ordered_map
+from sarnb.data.files import ordered_map
+from sarnb.data.imagefolder import UNSTATED, Facts, PlainFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
-from sarnb.metrics.cautions import LEAST_FOR_INTERVAL, cautions, one_sided, without_weak_intervals
-from sarnb.metrics.evaluation import REAL_VS_REAL, combine, evaluate, halves, left_out
-from sarnb.metrics.measured import Measured, join, measure
+from sarnb.metrics.amplitude import LEVELS
+from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics.describe import law_table
+from sarnb.metrics.evaluation import ANCHORS, FRECHET_MINIMUM, REAL_VS_REAL, combine, evaluate, halves, left_out
+from sarnb.metrics.fits import FAMILIES
+from sarnb.metrics.image_statistics import Measured, join, measure
+from sarnb.metrics.report import BETTER, format_interval, protocol_table
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
+
+# What must be said beside a comparison of two sets of images: where its numbers do not mean what they seem to.
+
+LEAST_FOR_INTERVAL = 10  # images a side; below it a percentile interval covers clearly less than it says
+LEAST_FOR_FLOOR = 20  # real images, so that each half has LEAST_FOR_INTERVAL
+LEVEL_RATIO = 1.5  # of mu + 3 sigma between the sides, beyond which a shared scaling is doubtful
+CUT_SHARE = 0.05  # of pixels at either end of the scale
+
+
+Side = tuple[PlainFolder, Measured]
+
+
+def cautions(real_side: Side, fake_side: Side, scales: Mapping, classes_lost: bool, judged: bool) -> list[str]:
+    """One sentence for each thing to be known before the table is believed: sizes, classes, scales, sensors, copies."""
+    (real, real_measured), (fake, fake_measured) = real_side, fake_side
+    sides = (("real", real, real_measured), ("generated", fake, fake_measured))
+    told: list[str] = []
+    if classes_lost:
+        bare = [side for side, folder, _ in sides if not any(image.label for image in folder.images)]
+        where = "either side" if len(bare) == 2 else f"the {bare[0]} side"
+        told.append(f"No class labels on {where}: the sets are compared as wholes, so a difference in what they show counts as one.")
+    told += _small(real_measured, fake_measured, judged)
+    for side, folder, measured in sides:
+        told += _damaged(side, folder.facts, measured.histograms)
+    told += _scaling(real, fake, scales)
+    told += _sensors(real, fake)
+    told += _copies(real, fake)
+    return told
+
+
+def one_sided(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
+    """One sentence for each side that has classes which the other lacks: they take no part."""
+    counts = [Counter(image.label for image in folder.images) for folder in (real, fake)]
+    for side, own, other in (("real", *counts), ("generated", *reversed(counts))):
+        alone = {label or "unlabelled": count for label, count in sorted(own.items()) if label not in other}
+        if alone:
+            names = ", ".join(f"{label} ({count})" for label, count in alone.items())
+            yield f"Only on the {side} side, and therefore left out: {names}, {sum(alone.values())} of {own.total()} images."
+
+
+def without_weak_intervals(table: pd.DataFrame, real: Measured, fake: Measured) -> pd.DataFrame:
+    """The evaluation table without the intervals of cells with fewer than LEAST_FOR_INTERVAL images on a side.
+
+    Of the floor's rows each side holds half of the real images.
+    """
+    table = table.copy()
+    counts = [_counts(part) for part in (real, fake)]
+    for index, row in table.iterrows():
+        own = counts[0][row["split"], row["class"]]
+        least = own // 2 if row["strategy"] in ANCHORS else min(own, counts[1][row["split"], row["class"]])
+        if least < LEAST_FOR_INTERVAL:
+            table.loc[index, ["lo", "hi"]] = np.nan
+    return table
+
+
+def _counts(part: Measured) -> Counter:
+    """Images by (split, class), "all" and "pooled" included."""
+    counts: Counter = Counter()
+    for label, group in zip(part.labels, part.groups):
+        for split in ("pooled", group):
+            counts[split, "all"] += 1
+            counts[split, label] += 1
+    return counts
+
+
+def _small(real: Measured, fake: Measured, judged: bool) -> Iterator[str]:
+    for side, count in (("real", len(real)), ("generated", len(fake))):
+        if count < LEAST_FOR_INTERVAL:
+            yield (f"Only {count} {side} images: too few for intervals ({LEAST_FOR_INTERVAL} needed), so none are given; the values "
+                   "are noisy.")
+        elif count < FRECHET_MINIMUM:
+            yield f"Only {count} {side} images: no Fréchet distance ({FRECHET_MINIMUM} needed)."
+    if LEAST_FOR_INTERVAL <= len(real) < LEAST_FOR_FLOOR:
+        yield (f"Only {len(real)} real images: each half of the floor has fewer than {LEAST_FOR_INTERVAL}, so the floor has no "
+               "interval and is high.")
+    least = {label: min(count, Counter(fake.labels)[label]) for label, count in Counter(real.labels).items() if label}
+    few = sorted(label for label, count in least.items() if 0 < count < LEAST_FOR_INTERVAL)
+    if few:
+        yield f"Fewer than {LEAST_FOR_INTERVAL} images on a side of {', '.join(few)}: the rows of these classes have no interval."
+    if judged and max(len(real), len(fake)) > LEVEL_RATIO * min(len(real), len(fake)):
+        yield (f"{len(real)} real and {len(fake)} generated images: precision and recall grow with a set's size and compare equal "
+               "sizes only.")
+
+
+def _damaged(side: str, facts: tuple[Facts, ...], histograms: np.ndarray) -> Iterator[str]:
+    constant = sum(one.constant for one in facts)
+    if constant:
+        yield (f"{constant} of {len(facts)} {side} images have one value only (such as all zero); they are measured as they are, "
+               "ratios leave them out.")
+    share = histograms.sum(0) / histograms.sum()
+    if share[0] > CUT_SHARE:
+        yield f"{share[0]:.1%} of the {side} pixels are zero: borders without data or cut shadows bend every amplitude measure."
+    if share[LEVELS - 1] > CUT_SHARE:
+        yield f"{share[LEVELS - 1]:.1%} of the {side} pixels are saturated: the bright tail is cut off and not compared."
+
+
+def _scaling(real: PlainFolder, fake: PlainFolder, scales: Mapping) -> Iterator[str]:
+    storages = [sorted({one.storage for one in folder.facts}) for folder in (real, fake)]
+    if any(key[2] == "8-bit" and scale is not None for key, scale in scales.items()):
+        yield "Every set and sensor is scaled by its own mean + 3 standard deviations: differences of brightness are not measured."
+        return
+    if storages[0] != storages[1]:
+        words = [" and ".join(names) for names in storages]
+        yield (f"The real images are stored as {words[0]}, the generated ones as {words[1]}: their amplitude scales agree only if "
+               "the 8-bit ones were made by A/(mu + 3 sigma) of the real set; if not, use --scale own.")
+    levels = [_level(side, folder, scales) for side, folder in (("real", real), ("generated", fake))]
+    ratio = levels[1] / levels[0] if min(levels) > 0 else np.inf
+    if max(ratio, 1.0 / max(ratio, 1e-9)) > LEVEL_RATIO:
+        yield (f"Normalisations differ: mean + 3 standard deviations is {levels[0]:.3g} of full scale in the real set and "
+               f"{levels[1]:.3g} in the generated one. Unless the generator is to blame, use --scale own, or one sensor at a time.")
+    if "8-bit" in storages[0] + storages[1]:
+        yield "8-bit images keep their values; how they were scaled, and whether they are amplitude, is not known."
+
+
+def _level(side: str, folder: PlainFolder, scales: Mapping) -> float:
+    """mu + 3 sigma of a side in units of the full scale, before clipping."""
+    parts = []
+    for sensor, one in zip(folder.sensors(), folder.facts):
+        scale = scales[side, sensor, one.storage]
+        full = LEVELS - 1 if scale is None else scale.scale
+        count, mean, squares = one.moments
+        parts.append((count, mean / full, squares / full**2))
+    return Normalisation.from_moments(parts).scale
+
+
+def _sensors(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
+    counts = [Counter(folder.sensors()) for folder in (real, fake)]
+    words = [", ".join(f"{name} {count}" for name, count in sorted(part.items())) for part in counts]
+    shares = [{name: count / part.total() for name, count in part.items()} for part in counts]
+    if set(counts[0]) == set(counts[1]) and len(counts[0]) == 1:
+        return
+    gap = sum(abs(shares[0].get(name, 0) - shares[1].get(name, 0)) for name in {*shares[0], *shares[1]})
+    if gap > 0.1:
+        common = sorted((set(counts[0]) & set(counts[1])) - {UNSTATED})
+        mend = f"; compare one at a time by --sensor ({', '.join(common)})" if common else "; none is on both sides"
+        yield (f"The sides hold different sensors, real: {words[0]}; generated: {words[1]}: differences of resolution, looks and "
+               f"scaling are measured too{mend}.")
+    elif len(counts[0]) > 1:
+        yield (f"Both sides mix sensors ({words[0]}), whose scalings need not agree; compare one at a time by --sensor, or use "
+               "--scale own.")
+
+
+def _copies(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
+    digests = [[one.digest for one in folder.facts] for folder in (real, fake)]
+    for side, part in zip(("real", "generated"), digests):
+        repeats = len(part) - len(set(part))
+        if repeats:
+            yield f"{repeats} of {len(part)} {side} images have the same pixels as another one, so the intervals are too narrow."
+    shared = sum(digest in set(digests[0]) for digest in digests[1])
+    if shared:
+        yield f"{shared} of {len(digests[1])} generated images have the same pixels as a real one: the sets are not independent."
+
+
+
+# The comparison of two folders in tables and in Markdown: what to print, what to write down, and how it was computed.
+
+CLASS_METRICS = ("amplitude_kl", "amplitude_cv", "amplitude_enl", "texture_distance", "clip_accuracy")
+
+
+def summary_table(comparison: Comparison) -> pd.DataFrame:
+    """One row a measure over all images: measure, value with interval, floor, direction, unit; or why there is no value.
+
+    Columns: measure, family, value, floor (the same measure between two halves of the real images), better, unit, reason.
+    """
+    rows = _pooled(comparison.table)
+    missing = comparison.missing
+    missing = missing[missing["split"].isin(("pooled", "all")) & missing["class"].isin(("all", "unlabelled"))]
+    reasons = {(row["strategy"], row["metric"]): row["reason"] for _, row in missing.iterrows()}
+    lines = []
+    for name, metric in METRICS.items():
+        cells = {}
+        for strategy in (comparison.name, REAL_VS_REAL):
+            found = rows[(rows["strategy"] == strategy) & (rows["metric"] == name)]
+            cells[strategy] = format_interval(found.iloc[0]) if len(found) else ""
+        value, floor = cells[comparison.name], cells[REAL_VS_REAL]
+        told = reasons.get((comparison.name, name)) or reasons.get((comparison.name, "all"), "not computed")
+        lines.append((name, metric.family, value, floor, BETTER[metric.better], metric.unit, "" if value else told))
+    return pd.DataFrame(lines, columns=["measure", "family", "value", "floor", "better", "unit", "reason"])
+
+
+def counted(comparison: Comparison) -> str:
+    """How many images of what size are compared."""
+    height, width = comparison.real.size
+    return f"{len(comparison.real)} real and {len(comparison.fake)} generated images of {height} x {width} px"
+
+
+def class_table(comparison: Comparison) -> pd.DataFrame:
+    """Some measures by class, a row a class, cells "value [lo, hi]"; empty without classes."""
+    table = comparison.table
+    own = table[(table["strategy"] == comparison.name) & (table["class"] != "all") & table["metric"].isin(CLASS_METRICS)]
+    cells = own.assign(cell=[format_interval(row) for _, row in own.iterrows()])
+    wide = cells.pivot(index="class", columns="metric", values="cell")
+    shown = [name for name in CLASS_METRICS if name in wide.columns]
+    return wide.reindex(columns=shown).fillna("").reset_index().rename_axis(columns=None)
+
+
+def laws_of_both(comparison: Comparison) -> pd.DataFrame:
+    """Laws fitted to the amplitudes of each side, the best first: sample, law, parameters, ks; "none" for a constant side."""
+    parts = []
+    for name, part in (("real", comparison.real), (comparison.name, comparison.fake)):
+        try:
+            parts.append(law_table({name: part.histograms.sum(0)}, FAMILIES))
+        except InputError as error:
+            parts.append(pd.DataFrame([(name, "none", str(error), np.nan)], columns=["sample", "law", "parameters", "ks"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def setting_table(comparison: Comparison, wish: Wish, real: PlainFolder, fake: PlainFolder, judge: str) -> pd.DataFrame:
+    """What was compared, and how, down to the definitions of the measures: item, value."""
+    rows = [
+        ("real", _told(real)),
+        ("generated", _told(fake)),
+        ("compared", f"{counted(comparison)}{', the middle of each' if wish.size else ''}"),
+        ("sensor", wish.sensor or "all"),
+        ("amplitude scales", "; ".join(sorted({_scale_words(key, scale) for key, scale in comparison.scales.items()}))),
+        ("classes", "each counts the same; only those on both sides" if any(comparison.real.labels) else "not told apart"),
+        ("floor", "one random half of the real images against the other, class by class"),
+        ("intervals left out", f"fewer than {LEAST_FOR_INTERVAL} images on a side"),
+        ("judge", judge or "none"),
+        ("seed", str(wish.seed)),
+        ("version", f"sarnb {sarnb.__version__}"),
+    ]
+    return pd.concat([pd.DataFrame(rows, columns=["item", "value"]), protocol_table(wish.resamples)], ignore_index=True)
+
+
+def markdown(comparison: Comparison, setting: pd.DataFrame, figures: dict[str, str]) -> str:
+    """The whole report. ``figures``: file name -> one sentence on what it shows."""
+    summary = summary_table(comparison)
+    known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
+    parts = [
+        f"# {comparison.name} against real radar images",
+        "## Read this first" if comparison.cautions else "",
+        "\n".join(f"- {line}" for line in comparison.cautions),
+        "## Measures",
+        "Value with its 95 % interval; the floor is the same measure between two halves of the real images, so a set cannot "
+        "be expected to do better.",
+        known.drop(columns="reason").to_markdown(index=False),
+        "## Not computed" if len(gone) else "",
+        "\n".join(f"- {row['measure']}: {row['reason']}" for _, row in gone.iterrows()),
+    ]
+    classes = class_table(comparison)
+    if len(classes):
+        parts += ["## By class", classes.to_markdown(index=False)]
+    parts += [
+        "## Amplitude laws", "Kolmogorov-Smirnov distance `ks` of the histogram to each fitted law, the best first.",
+        laws_of_both(comparison).round(4).to_markdown(index=False),
+        "## Figures", "\n\n".join(f"![{words}](figures/{name}.png)\n{words}" for name, words in figures.items()),
+        "## Images", sizes_table(comparison).to_markdown(index=False),
+        "## Protocol", setting.to_markdown(index=False),
+        "Measures: " + "; ".join(f"`{name}`: {metric.meaning}" for name, metric in METRICS.items()) + ".",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def floor_ratios(comparison: Comparison) -> pd.DataFrame:
+    """Measures that are better low as multiples of their floor, where that is above 0: measure, family, ratio, lo, hi."""
+    rows = _pooled(comparison.table)
+    found = []
+    for name, metric in METRICS.items():
+        own = rows[(rows["metric"] == name) & (rows["strategy"] == comparison.name)]
+        floor = rows[(rows["metric"] == name) & (rows["strategy"] == REAL_VS_REAL)]
+        if metric.better == "lower" and len(own) and len(floor) and floor["value"].iloc[0] > 0 and own["value"].iloc[0] > 0:
+            value, lo, hi = (own[column].iloc[0] / floor["value"].iloc[0] for column in ("value", "lo", "hi"))
+            found.append((name, metric.family, value, lo, hi))
+    return pd.DataFrame(found, columns=["measure", "family", "ratio", "lo", "hi"])
+
+
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["split"] == "pooled") & (table["class"] == "all")]
+
+
+def _told(folder: PlainFolder) -> str:
+    storages, sensors = Counter(one.storage for one in folder.facts), Counter(folder.sensors())
+    kinds = ", ".join(f"{count} {name}" for name, count in sorted(storages.items()))
+    known = ", ".join(f"{name} {count}" for name, count in sorted(sensors.items()))
+    return f"{folder.source.resolve().name}: {len(folder)} images ({kinds}; sensor {known})"
+
+
+def _scale_words(key: tuple[str, str, str], scale) -> str:
+    side, sensor, storage = key
+    if scale is None:
+        return f"{side} {storage}: as stored"
+    return f"{side} {storage} ({sensor}): A / {scale.scale:.6g}, mu {scale.mu:.6g}, sigma {scale.sigma:.6g}"
+
 
 CHUNK = 32  # images in memory at a time, in each process
 SCALES = ("real", "own")

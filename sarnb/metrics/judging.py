@@ -11,15 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.generate.sample import evaluation_text
-from sarnb.metrics.aims import verdict
-from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
-from sarnb.metrics.facts import MEASURES
-from sarnb.metrics.measured import COMPOSITION
+from sarnb.metrics.bootstrap import interval, percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.image_statistics import COMPOSITION
 from sarnb.metrics.semantic import GALLERY, Judge, cosine, embed_images, embed_texts, label_prompt, retrieval_r1, zero_shot
+from sarnb.metrics.targets import verdict
+from sarnb.world.hard_negatives import FACTS, contrary
 
 COLUMNS = ("measure", "split", "class", "value", "lo", "hi", "n", "chance")
 ACCURACY, LOOK, RETRIEVAL, COSINE = "class accuracy", "look-side accuracy", "retrieval R@1", "cosine with the own caption"
@@ -193,3 +195,205 @@ def _parts(judged: Judged) -> list[tuple[str, str, np.ndarray]]:
         parts.append((split, "all", inside))
         parts += [(split, judged.names[k], inside & (judged.truth == k)) for k in dict.fromkeys(judged.truth[inside])]
     return parts
+
+
+
+# Is the judge as sure as it is right? Temperature scaling and the reliability diagram.
+
+BINS = 10  # of equal width on the certainty, 0 to 1
+SCALES = (1e-2, 1e4)  # between which the factor is searched
+
+
+def class_probabilities(similarity: np.ndarray, scale: float, candidates: np.ndarray | None = None) -> np.ndarray:
+    """softmax of ``scale`` times the cosines [N, K] over the candidates bool [N, K] (all if None): float [N, K]."""
+    return np.exp(_log_probabilities(similarity, scale, candidates))
+
+
+def _log_probabilities(similarity: np.ndarray, scale: float, candidates: np.ndarray | None) -> np.ndarray:
+    logits = scale * np.asarray(similarity, np.float64)
+    return log_softmax(logits if candidates is None else np.where(candidates, logits, -np.inf), axis=1)
+
+
+def log_loss(similarity: np.ndarray, truth: np.ndarray, scale: float, candidates: np.ndarray | None = None) -> float:
+    """Mean negative log-probability of the true classes int [N], in nats."""
+    return float(-_log_probabilities(similarity, scale, candidates)[np.arange(len(truth)), truth].mean())
+
+
+def fit_scale(similarity: np.ndarray, truth: np.ndarray, candidates: np.ndarray | None = None) -> float:
+    """The factor t of least log loss, the inverse of the temperature; convex in t, searched on SCALES.
+
+    Raises:
+        InputError: no image.
+    """
+    if not len(truth):
+        raise InputError("calibration: no image; give held-out images with their classes.")
+    found = minimize_scalar(
+        lambda log_t: log_loss(similarity, truth, float(np.exp(log_t)), candidates),
+        bounds=np.log(SCALES),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+def reliability(certainty: np.ndarray, correct: np.ndarray, bins: int = BINS) -> pd.DataFrame:
+    """The reliability diagram: images by certainty, in bins of equal width that hold any.
+
+    Args:
+        certainty: probability [N] of the class that was called. correct: whether it was the true one [N].
+
+    Returns:
+        columns low, high (ends of the bin), certainty (mean), accuracy, lo, hi (95 % Wilson interval), n.
+    """
+    place = np.clip((np.asarray(certainty) * bins).astype(int), 0, bins - 1)
+    rows = []
+    for index in np.unique(place):
+        inside = place == index
+        n, share = int(inside.sum()), float(np.mean(np.asarray(correct, float)[inside]))
+        rows.append((index / bins, (index + 1) / bins, float(np.mean(certainty[inside])), share, *wilson(share, n), n))
+    return pd.DataFrame(rows, columns=["low", "high", "certainty", "accuracy", "lo", "hi", "n"])
+
+
+def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Score interval of a share of n (Wilson 1927), 95 % by default."""
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def calibration_error(certainty: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error: mean over images of |accuracy - certainty| of their bin, 0 to 1 (Naeini et al. 2015)."""
+    table = reliability(certainty, correct, bins)
+    return float(((table["accuracy"] - table["certainty"]).abs() * table["n"]).sum() / table["n"].sum())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What `calibrate` found.
+
+    ``scale``: fitted on all images. ``table``: columns factor, scale, log loss [nats], calibration error, n, for the judge's
+    own factor and the fitted one. ``certainty`` [N], ``correct`` [N]: with the factor of the half that the image was not in.
+    """
+
+    scale: float
+    table: pd.DataFrame
+    certainty: np.ndarray
+    correct: np.ndarray
+
+
+def calibrate(
+    similarity: np.ndarray,
+    truth: np.ndarray,
+    folds: tuple[np.ndarray, np.ndarray],
+    own_scale: float,
+    candidates: np.ndarray | None = None,
+) -> Calibration:
+    """Fit the factor and examine it on images that it was not fitted on: fitted on one half, examined on the other, and back.
+
+    Args:
+        similarity: cosines [N, K] of images and class prompts. truth: int [N]. folds: indices of two halves, all images.
+        own_scale: the factor that the judge learned in its contrastive training. candidates: bool [N, K].
+    """
+    guess = similarity.argmax(1) if candidates is None else np.where(candidates, similarity, -np.inf).argmax(1)
+    correct, everyone = guess == truth, np.arange(len(truth))
+    crossed = np.full(len(truth), own_scale)
+    for fitted, examined in (folds, folds[::-1]):
+        if len(fitted) and len(examined):
+            crossed[examined] = fit_scale(
+                similarity[fitted], truth[fitted], None if candidates is None else candidates[fitted]
+            )
+    rows, certainty = [], np.empty(0)
+    for name, scales in (("as trained", np.full(len(truth), own_scale)), ("fitted on the other half", crossed)):
+        probabilities = class_probabilities(similarity * scales[:, None], 1.0, candidates)
+        certainty = probabilities[everyone, guess]
+        loss = log_loss(similarity * scales[:, None], truth, 1.0, candidates)
+        rows.append((name, float(scales.mean()), loss, calibration_error(certainty, correct), len(truth)))
+    table = pd.DataFrame(rows, columns=["factor", "scale", "log loss [nats]", "calibration error", "n"])
+    return Calibration(fit_scale(similarity, truth, candidates), table, certainty, correct)
+
+
+
+# Does the judge know single facts? Every caption against the same caption with one fact wrong.
+
+MEASURES = {
+    "side": "own caption before wrong side",
+    "count": "own caption before wrong count",
+    "relation": "own caption before wrong direction",
+}
+
+
+def fact_scores(judge: Judge, data: ImageSet, features: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """For each fact, how often an image is nearer to its caption than to the caption with this fact wrong: float [N].
+
+    Args:
+        data: images with captions; all captions of an image are asked. features: the judge's unit vectors of them [N, D].
+        seed: which wrong count or direction is written.
+
+    Returns:
+        fact -> share of an image's captions, ties one half; NaN where no caption of the image tells the fact. A fact that
+        no caption tells is left out.
+
+    Raises:
+        InputError: features of another number of images.
+    """
+    if len(features) != len(data):
+        raise InputError(f"fact scores: {len(features)} feature vectors for {len(data)} images; embed the same images.")
+    pairs = [
+        (index, fact, text, wrong)
+        for index, several in enumerate(data.all_captions())
+        for text in several
+        for fact in FACTS
+        if (wrong := contrary(text, fact, seed)) is not None
+    ]
+    if not pairs:
+        return {}
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair[2:]))
+    vectors, place = embed_texts(judge, texts), {text: row for row, text in enumerate(texts)}
+    rows = np.array([index for index, *_ in pairs])
+    own, other = (vectors[[place[pair[column]] for pair in pairs]] for column in (2, 3))
+    won = 0.5 * (1.0 + np.sign((features[rows] * (own - other)).sum(1)))
+    facts = np.array([fact for _, fact, *_ in pairs])
+    scores = {}
+    for fact in (name for name in FACTS if name in facts):
+        asked = facts == fact
+        count = np.bincount(rows[asked], minlength=len(data)).astype(float)
+        total = np.bincount(rows[asked], weights=won[asked], minlength=len(data))
+        scores[fact] = np.divide(total, count, out=np.full(len(data), np.nan), where=count > 0)
+    return scores
+
+
+def kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """Cohen's kappa of two readings of the same N things: 1 = they agree, 0 = no more than by chance (Cohen 1960).
+
+    NaN where both always give one and the same answer, because chance then agrees always.
+
+    >>> kappa(np.array(["a", "a", "b", "b"]), np.array(["a", "b", "b", "b"]))
+    0.5
+    """
+    answers, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
+    table = np.zeros((len(answers),) * 2)
+    np.add.at(table, tuple(codes.reshape(2, -1)), 1.0)
+    everything, by_chance = float(len(first)) ** 2, float(table.sum(0) @ table.sum(1))
+    return (
+        (len(first) * float(np.trace(table)) - by_chance) / (everything - by_chance)
+        if by_chance < everything
+        else float("nan")
+    )
+
+
+def agreement_table(readings: Mapping[str, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int) -> pd.DataFrame:
+    """Agreement of the judge with the truth: a row a question, with 95 % bootstrap intervals of kappa over images.
+
+    Args:
+        readings: question -> (truth [N], what the judge says [N]), values of any one kind.
+
+    Returns:
+        columns question, n, answers (different true ones), agreement (share), kappa, lo, hi.
+    """
+    rows = []
+    for question, (truth, said) in readings.items():
+        truth, said = np.asarray(truth).astype(str), np.asarray(said).astype(str)
+        pairs = np.stack([truth, said], axis=1)
+        value, lo, hi = interval(lambda part: kappa(part[:, 0], part[:, 1]), [pairs], resamples, seed)
+        rows.append((question, len(truth), len(set(truth)), float((truth == said).mean()), value, lo, hi))
+    return pd.DataFrame(rows, columns=["question", "n", "answers", "agreement", "kappa", "lo", "hi"])

@@ -8,11 +8,223 @@ import numpy as np
 import pandas as pd
 
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, evaluation, geometry, semantic, texture
+from sarnb.metrics import amplitude, evaluation, fits, geometry, semantic, texture
 from sarnb.metrics.catalogue import KEY_METRICS, METRICS, find_metric
-from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS
-from sarnb.metrics.measured import Measured
-from sarnb.metrics.summary import format_interval, over_seeds
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS
+from sarnb.metrics.image_statistics import Measured
+
+# The verdict in a table and in sentences, both written from the evaluation table so that they cannot disagree.
+
+def over_seeds(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Join training seeds: value is their mean, [lo, hi] spans all their intervals, `seeds` counts them, n is summed.
+
+    Returns:
+        columns strategy, split, class, metric, value, lo, hi, n, seeds, in order of first appearance.
+    """
+    missing = [column for column in COLUMNS if column not in evaluation.columns]
+    if missing:
+        raise InputError(f"evaluation table: no column {missing[0]!r}; use the table that evaluate() returns.")
+    keys = ["strategy", "split", "class", "metric"]
+    parts = evaluation.groupby(keys, sort=False)
+    joined = parts.agg(value=("value", "mean"), lo=("lo", "min"), hi=("hi", "max"), n=("n", "sum"), seeds=("seed", "nunique"))
+    return joined.reset_index()
+
+
+def _select(evaluation: pd.DataFrame, metrics: Sequence[str], split: str, label: str) -> pd.DataFrame:
+    for name in metrics:
+        find_metric(name)
+    joined = over_seeds(evaluation)
+    chosen = joined[(joined["split"] == split) & (joined["class"] == label) & joined["metric"].isin(metrics)]
+    if chosen.empty:
+        raise InputError(f"evaluation table: nothing for split {split!r} and class {label!r}; evaluate it first.")
+    return chosen
+
+
+def verdict_table(
+    evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled", label: str = "all"
+) -> pd.DataFrame:
+    """Wide table: one row a strategy (anchors last), one column a metric, cells "value [lo, hi]" or "" where left out.
+
+    ``seeds`` counts the trainings behind a row; "" for anchors, which train nothing.
+    """
+    chosen = _select(evaluation, metrics, split, label)
+    names = list(dict.fromkeys(chosen["strategy"]))
+    names = [name for name in names if name not in ANCHORS] + [name for name in ANCHORS if name in names]
+    cells = {(row["strategy"], row["metric"]): format_interval(row) for _, row in chosen.iterrows()}
+    shown = [name for name in metrics if name in set(chosen["metric"])]
+    trained = chosen.groupby("strategy")["seeds"].max()
+    seeds = {name: "" if name in ANCHORS else int(trained[name]) for name in names}
+    body = [[name, seeds[name], *(cells.get((name, metric), "") for metric in shown)] for name in names]
+    return pd.DataFrame(body, columns=["strategy", "seeds", *shown])
+
+
+def format_interval(row: pd.Series) -> str:
+    """ "0.123 [0.100, 0.150]" with three significant figures; the interval is left out when there is none."""
+    if pd.isna(row["lo"]):
+        return f"{row['value']:.3g}"
+    return f"{row['value']:.3g} [{row['lo']:.3g}, {row['hi']:.3g}]"
+
+
+def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled", label: str = "all") -> pd.DataFrame:
+    """Strategies (no anchors) from best to worst on one metric, with columns of `over_seeds`, `gap`, `gap_lo`, `gap_hi`.
+
+    `gap` is what is sorted: the value (lower is better), its negative (higher is better), or its distance from the
+    "real vs real" row (match), where that row exists. `gap_lo` and `gap_hi` are the interval in the same terms.
+    """
+    chosen = _select(evaluation, [metric], split, label)
+    better = find_metric(metric).better
+    runs = chosen[~chosen["strategy"].isin(ANCHORS)].copy()
+    if better == "match":
+        real = chosen.loc[chosen["strategy"] == REAL_VS_REAL, "value"]
+        if real.empty:
+            raise InputError(f"evaluation table: no {REAL_VS_REAL!r} row for {metric}; add the anchors first.")
+        offsets = runs[["value", "lo", "hi"]] - float(real.iloc[0])
+        ends = offsets[["lo", "hi"]].abs()
+        around = (offsets["lo"] <= 0) & (offsets["hi"] >= 0)  # an interval around the real value has gaps down to 0
+        runs["gap"], runs["gap_lo"], runs["gap_hi"] = offsets["value"].abs(), ends.min(axis=1).mask(around, 0.0), ends.max(axis=1)
+    elif better == "lower":
+        runs["gap"], runs["gap_lo"], runs["gap_hi"] = runs["value"], runs["lo"], runs["hi"]
+    else:
+        runs["gap"], runs["gap_lo"], runs["gap_hi"] = -runs["value"], -runs["hi"], -runs["lo"]
+    return runs.sort_values("gap", kind="stable").reset_index(drop=True)
+
+
+def sentences(
+    evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled", label: str = "all"
+) -> list[str]:
+    """One sentence a metric: who is best, who cannot be told apart from it, and where floor and ceiling lie.
+
+    Overlapping 95 % intervals are read as "not told apart"; that is cautious, since intervals may overlap a little
+    while a paired test still separates two strategies.
+    """
+    chosen = _select(evaluation, metrics, split, label)
+    lines = []
+    for metric in metrics:
+        rows = chosen[chosen["metric"] == metric]
+        if rows.empty or rows["strategy"].isin(ANCHORS).all():
+            lines.append(f"{_title(metric)} could not be computed for any strategy on {split}.")
+            continue
+        if METRICS[metric].better == "match" and REAL_VS_REAL not in set(rows["strategy"]):
+            lines.append(f"{_title(metric)} has no real value to be compared with on {split}.")
+            continue
+        lines.append(_sentence(rank(evaluation, metric, split, label), rows, metric, split))
+    return lines
+
+
+def _title(metric: str) -> str:
+    words = metric.replace("_", " ").split()
+    known = {"kl": "KL", "js": "JS", "ks": "KS", "cv": "CV", "enl": "ENL", "clip": "SAR-CLIP", "kid": "KID", "r1": "R@1", "glcm": "GLCM"}
+    text = " ".join(known.get(word, word) for word in words)
+    return text[0].upper() + text[1:]
+
+
+def _sentence(order: pd.DataFrame, rows: pd.DataFrame, metric: str, split: str) -> str:
+    best, others = order.iloc[0], order.iloc[1:]
+    ties = others[others["gap"] == best["gap"]]["strategy"].tolist()
+    goal = {"lower": "lowest", "higher": "highest", "match": "nearest to real images"}[METRICS[metric].better]
+    leaders = _join([best["strategy"], *ties])
+    text = f"{_title(metric)} ({split}) is {goal} for {leaders}: {format_interval(best)}"
+    rest = others[~others["strategy"].isin(ties)]
+    if pd.isna(best["lo"]) or rest["lo"].isna().any():
+        text += "; without intervals the order is not settled" if len(rest) else ""
+    elif len(rest):
+        overlap = rest[(rest["gap_lo"] <= best["gap_hi"]) & (rest["gap_hi"] >= best["gap_lo"])]["strategy"].tolist()
+        kind = "a distance whose interval" if METRICS[metric].better == "match" else "an interval that"
+        if overlap:
+            text += f", {kind} overlaps that of {_join(overlap)}, so these are not told apart"
+        else:
+            text += f", {kind} overlaps no other strategy's"
+    anchors = {row["strategy"]: row["value"] for _, row in rows.iterrows()}
+    marks = [f"{name} {anchors[name]:.3g}" for name in (REAL_VS_REAL, OPTICAL_AS_GREY) if name in anchors]
+    return text + (f" ({', '.join(marks)})." if marks else ".")
+
+
+def _join(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+
+# What the figures of the evaluation draw, as tidy tables: histograms, textures and log-cumulants of image sets.
+
+Sets = Mapping[str, Sequence[Measured]]
+
+
+def shared_labels(sets: Sequence[Measured]) -> tuple[str, ...]:
+    """Classes that every set has, in the order of the first one. Raises InputError where there is none."""
+    shared = tuple(label for label in dict.fromkeys(sets[0].labels) if all(label in part.labels for part in sets[1:]))
+    if not shared:
+        raise InputError("the image sets have no class in common; draw the classes of the real images.")
+    return shared
+
+
+def class_means(values: np.ndarray, labels: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Mean over the images of each wanted class: values [N, ...] -> [K, ...]."""
+    names = np.asarray(labels, dtype=object)
+    return np.stack([values[names == label].mean(0) for label in wanted])
+
+
+def amplitude_curves(sets: Sets) -> pd.DataFrame:
+    """Share of pixels at each 8-bit level: columns strategy, amplitude (level/255), share; 256 rows a strategy."""
+    wanted = _shared(sets)
+    levels = np.arange(amplitude.LEVELS) / (amplitude.LEVELS - 1)
+    parts = [
+        pd.DataFrame({"strategy": name, "amplitude": levels, "share": _class_histograms(several, wanted).mean(0)})
+        for name, several in sets.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def law_table(curves: pd.DataFrame) -> pd.DataFrame:
+    """How far each set is from each fitted law: columns strategy, law, KS distance (0 to 1), best (its nearest law), parameters.
+
+    ``curves``: of `amplitude_curves`. A set with one grey level only has no fit and is left out.
+    """
+    rows = []
+    for name, part in curves.groupby("strategy", sort=False):
+        share = part["share"].to_numpy(float)
+        if (share > 0).sum() < 2:
+            continue
+        models = {family: fits.fit_histogram(family, share) for family in fits.FAMILIES}
+        gaps = {family: fits.goodness(model, share) for family, model in models.items()}
+        for family, model in models.items():
+            words = ", ".join(f"{key} {value:.3g}" for key, value in model.parameters.items())
+            rows.append((name, family, gaps[family], family == min(gaps, key=gaps.get), words))
+    return pd.DataFrame(rows, columns=["strategy", "law", "KS distance", "best", "parameters"])
+
+
+def texture_curves(sets: Sets) -> pd.DataFrame:
+    """GLCM properties: columns strategy, property, direction, distance (px), value; the mean over classes of the images'."""
+    wanted, rows = _shared(sets), []
+    for name, several in sets.items():
+        means = np.mean([class_means(part.descriptors, part.labels, wanted).mean(0) for part in several], axis=0)
+        for described, value in zip(texture.descriptor_names(), means, strict=True):
+            what, direction, distance = described.rsplit(" ", 2)
+            rows.append((name, what, direction, int(distance), float(value)))
+    return pd.DataFrame(rows, columns=["strategy", "property", "direction", "distance", "value"])
+
+
+def cumulant_points(sets: Sets) -> pd.DataFrame:
+    """Log-cumulants of amplitude: columns strategy, class ("all" and each), kappa2, kappa3.
+
+    A class's come from the pixels of all its images; "all" from the pixels of all classes, each class counting the same.
+    """
+    wanted, rows = _shared(sets), []
+    for name, several in sets.items():
+        histograms = _class_histograms(several, wanted)
+        for label, histogram in [("all", histograms.mean(0)), *zip(wanted, histograms)]:
+            _, second, third = amplitude.log_cumulants(histogram)
+            rows.append((name, label, float(second), float(third)))
+    return pd.DataFrame(rows, columns=["strategy", "class", "kappa2", "kappa3"])
+
+
+def _shared(sets: Sets) -> tuple[str, ...]:
+    return shared_labels([part for several in sets.values() for part in several])
+
+
+def _class_histograms(several: Sequence[Measured], wanted: Sequence[str]) -> np.ndarray:
+    """Share of pixels [K, 256] of each class, the mean over training seeds."""
+    return np.mean([class_means(amplitude.probabilities(part.histograms), part.labels, wanted) for part in several], axis=0)
+
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "match": "as near to real as possible"}
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from sarnb.data.listing import default_caption
+from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics.checks import image_stack, same_width
 

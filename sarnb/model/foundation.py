@@ -5,8 +5,10 @@ The object is always diffusers' own ``StableDiffusionXLPipeline``: two CLIP text
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +17,122 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from sarnb import foundation_path, split_foundation
 from sarnb.errors import InputError
-from sarnb.model.autoencoder import check_fit, read_autoencoder, upcast
-from sarnb.model.integrity import check_whole, check_words
+
+# Is a loaded pipeline whole? The libraries start missing weights at random, with a warning that scrolls by.
+
+ENCODERS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+
+
+def check_whole(pipe: StableDiffusionXLPipeline, folder: Path, parts: Iterable[str]) -> None:
+    """Raise ``InputError`` if weights that one of the ``parts`` needs are not in its files in a local diffusers folder.
+
+    Files of other formats are not looked into. The prefix ``text_model.`` plays no part: transformers 5 dropped it.
+    """
+    for part in parts:
+        stored = _stored_names(folder / part)
+        missing = sorted(_names(getattr(pipe, part)) - stored) if stored else []
+        if missing:
+            raise InputError(
+                f"{folder / part}: {len(missing)} weights are missing, such as {missing[0]}, so the file belongs to another "
+                f"network than its config.json; put the two of one model there"
+            )
+
+
+def check_words(pipe: StableDiffusionXLPipeline, where: str) -> None:
+    """Raise ``InputError`` if a tokenizer writes ids, or sequences, that its text encoder has no row for."""
+    for tokenizer, encoder in ((getattr(pipe, a), getattr(pipe, b)) for a, b in ENCODERS):
+        rows, words = encoder.get_input_embeddings().num_embeddings, len(tokenizer)
+        places, length = encoder.config.max_position_embeddings, tokenizer.model_max_length
+        if words > rows or length > places:
+            raise InputError(
+                f"{where}: a tokenizer of {words} words and {length} places does not match its text encoder of {rows} words and "
+                f"{places} places; take both from one model"
+            )
+
+
+def _names(module: nn.Module) -> set[str]:
+    return {name.removeprefix("text_model.") for name, _ in module.named_parameters()}
+
+
+def _stored_names(folder: Path) -> set[str]:
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names |= {name.removeprefix("text_model.") for name in file.keys()}
+    return names
+
+
+
+# Another autoencoder for a foundation, such as SDXL's fp16-fix, and float32 for those that overflow in fp16.
+
+SINGLE = (".safetensors", ".ckpt")
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+def single_file_configuration(path: Path) -> dict[str, str]:
+    """What ``from_single_file`` needs beside the weights of an autoencoder: the folder ``x/`` of ``x.safetensors``, else SDXL's.
+
+    Left to itself, diffusers takes a lone autoencoder for that of Stable Diffusion 1.5, whose latents are scaled otherwise.
+    """
+    folder = path.with_suffix("")
+    if (folder / "vae" / "config.json").is_file():
+        return {"config": str(folder), "subfolder": "vae"}
+    if (folder / "config.json").is_file():
+        return {"config": str(folder)}
+    return {"config": SDXL, "subfolder": "vae"}
+
+
+def read_autoencoder(source: str, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+    """The autoencoder of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
+
+    A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``. Raises ``InputError`` where nothing is there or the weights are damaged.
+    """
+    path = Path(source)
+    try:
+        if path.suffix in SINGLE:
+            return AutoencoderKL.from_single_file(path, **single_file_configuration(path)).to(dtype)
+        below = {"subfolder": "vae"} if (path / "vae").is_dir() else {}
+        return AutoencoderKL.from_pretrained(source, torch_dtype=dtype, **below)
+    except (OSError, KeyError, SafetensorError, SingleFileComponentError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        single = path.suffix in SINGLE
+        beside = f" (with its configuration in {path.with_suffix('')}/config.json, if the hub is out of reach)" if single else ""
+        raise InputError(
+            f"autoencoder {source!r}: cannot be loaded ({reason}); give a diffusers folder, a single .safetensors file{beside} or "
+            "a hub id that can be reached"
+        ) from error
+
+
+def check_fit(vae: AutoencoderKL, unet: UNet2DConditionModel, source: str) -> None:
+    """Raise ``InputError`` if the UNet cannot work on the latents of ``vae``."""
+    if vae.config.latent_channels != unet.config.in_channels:
+        raise InputError(
+            f"autoencoder {source!r}: its latents have {vae.config.latent_channels} channels, but the foundation's UNet "
+            f"works on {unet.config.in_channels}; give an autoencoder of the same kind"
+        )
+
+
+@contextlib.contextmanager
+def upcast(vae: AutoencoderKL) -> Iterator[None]:
+    """Inside the block an fp16 autoencoder whose configuration says ``force_upcast`` works in float32, as in diffusers.
+
+    SDXL's own has activations beyond 65504, the largest number of fp16, and would give NaN; fp16-fix says no such thing.
+    """
+    if not (vae.dtype == torch.float16 and vae.config.force_upcast):
+        yield
+        return
+    nn.Module.to(vae, torch.float32)  # diffusers' own method warns at every call
+    try:
+        yield
+    finally:
+        nn.Module.to(vae, torch.float16)
 
 
 @dataclass(frozen=True)

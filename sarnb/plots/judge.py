@@ -103,7 +103,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Accuracy against certainty with 95 % intervals, a panel a way of calibrating; on the dashed line the judge is as sure as right.
 
     Args:
-        tables: title -> table of `sarnb.metrics.calibration.reliability`. Grey bars: the share of the images in each bin.
+        tables: title -> table of `sarnb.metrics.judging.reliability`. Grey bars: the share of the images in each bin.
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(3.9 * len(tables), 3.6), sharex=True, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items()):

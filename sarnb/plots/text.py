@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sarnb.metrics.speckle import STATISTICS
+from sarnb.metrics.prompting import STATISTICS
 
 
 def shift_dots(shifts: Mapping[str, pd.DataFrame], gap: pd.DataFrame) -> Figure:
@@ -115,7 +115,7 @@ def token_plane(plane: pd.DataFrame) -> Figure:
 def count_bars(counts: Mapping[str, pd.DataFrame]) -> Figure:
     """Trained parameters of each component, one colour a strategy, on a logarithmic scale; no bar where nothing trains.
 
-    ``counts``: strategy → columns component, trains, as ``sarnb.model.account.component_counts`` gives.
+    ``counts``: strategy → columns component, trains, as ``sarnb.model.strategy.component_counts`` gives.
     """
     parts = list(dict.fromkeys(part for table in counts.values() for part in table["component"]))
     figure, axis = plt.subplots(figsize=(7.5, 0.8 + 0.24 * len(parts) * len(counts)))

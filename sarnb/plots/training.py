@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sarnb.data.groups import Column
+from sarnb.data.dataset import Column
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import OPTICAL_AS_GREY, REAL_VS_REAL
-from sarnb.metrics.summary import over_seeds
+from sarnb.metrics.report import over_seeds
 from sarnb.plots import image_grid
 
 _ANCHOR_LINES = {REAL_VS_REAL: "--", OPTICAL_AS_GREY: ":"}
@@ -24,7 +24,7 @@ _GAP = 0.2  # between two groups, in widths of an image
 def component_bars(counts: pd.DataFrame, title: str = "") -> Figure:
     """Parameters of each component and how many of them train, on a logarithmic scale.
 
-    ``counts``: columns component, trains, total, as ``sarnb.model.account.component_counts`` gives.
+    ``counts``: columns component, trains, total, as ``sarnb.model.strategy.component_counts`` gives.
     """
     figure, axis = plt.subplots(figsize=(7.5, 0.5 + 0.42 * len(counts)))
     places = np.arange(len(counts))

@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sarnb.metrics.describe import law_log_cumulants
-from sarnb.metrics.pointtarget import REACH
-from sarnb.metrics.roundtrip import FLOOR, ORIGINAL
+from sarnb.metrics.roundtrip import FLOOR, ORIGINAL, REACH
 from sarnb.plots import image_grid
 from sarnb.train.vae_losses import TERM_WEIGHTS
 

@@ -16,7 +16,7 @@ from scipy.special import polygamma
 from sarnb.data.dataset import ImageSet
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
-from sarnb.metrics.summary import over_seeds
+from sarnb.metrics.report import over_seeds
 from sarnb.plots import MARKERS, broken_label
 
 REAL = "real"

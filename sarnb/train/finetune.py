@@ -25,19 +25,13 @@ from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
 from sarnb.model.strategy import Strategy, parameter_counts, prepare
 from sarnb.model.token import with_token
-from sarnb.train.attention import plain_attention
-from sarnb.train.batches import Share, batch_ids, step_generator
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
-from sarnb.train.frozen import Frozen
 from sarnb.train.held_out import held_out_loss
-from sarnb.train.loop import train_loop
-from sarnb.train.loop_config import LoopConfig
-from sarnb.train.memory import peak_memory_mb, reset_peak_memory
-from sarnb.train.precision import resolve_precision
-from sarnb.train.processes import processes
+from sarnb.train.loop import Share, Watcher, batch_ids, step_generator, train_loop
+from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
 from sarnb.train.shards import sharding
-from sarnb.train.watchers import Watcher
+from sarnb.train.state import LoopConfig
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
 # Stream 6 is that of the held-out loss (``sarnb.train.held_out``).

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 from diffusers import StableDiffusionXLPipeline
 
+from sarnb.errors import InputError
 from sarnb.model.foundation import encode_prompts, normalise_latents, time_ids
-from sarnb.train.batches import step_generator
 from sarnb.train.cache import LatentCache
 from sarnb.train.diffusion import noise_prediction_error
-from sarnb.train.precision import autocast
+from sarnb.train.loop import step_generator
+from sarnb.train.machine import autocast
 
 HELD_OUT = 6  # stream of random numbers, beside those of ``sarnb.train.finetune``
 
@@ -74,3 +76,32 @@ def held_out_errors(
                 )
             errors[chosen.start : chosen.stop, column] = error.cpu().numpy()
     return errors
+
+
+
+# Asking a denoiser which caption explains an image: its noise-prediction error under several wordings.
+
+def wording_errors(
+    pipe: StableDiffusionXLPipeline,
+    latents: Mapping[str, LatentCache],
+    captions: Mapping[str, Sequence[str]],
+    timesteps: Sequence[int],
+    batch_size: int = 16,
+    precision: str = "auto",
+) -> pd.DataFrame:
+    """Errors of every image at every timestep under every wording: columns images, wording, scene, timestep, error.
+
+    ``latents``: kind of image ("radar", "optical") → N scenes in the same order; ``captions``: wording → N texts. Noise
+    depends on scene and timestep only, so that rows which differ in the model, the wording or the kind of image are paired.
+    """
+    rows = []
+    for kind, cache in latents.items():
+        for wording, texts in captions.items():
+            if len(texts) != len(cache.mean):
+                raise InputError(
+                    f"probe: {len(cache.mean)} {kind} images but {len(texts)} captions in wording {wording}; give one each"
+                )
+            errors = held_out_errors(pipe, cache, texts, timesteps, batch_size, precision)
+            for (scene, column), error in np.ndenumerate(errors):
+                rows.append((kind, wording, scene, int(timesteps[column]), float(error)))
+    return pd.DataFrame(rows, columns=["images", "wording", "scene", "timestep", "error"])

@@ -11,7 +11,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,14 +22,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sarnb.errors import DivergedError, InputError
-from sarnb.train.batches import Share
 from sarnb.train.checkpoint import save_checkpoint
-from sarnb.train.ema import adopt_average, ema_decay_at, update_average, with_average
-from sarnb.train.loop_config import LoopConfig, rate_factor
-from sarnb.train.precision import autocast
+from sarnb.train.machine import autocast
 from sarnb.train.shards import gathered, local
-from sarnb.train.state import TrainState, start_training
-from sarnb.train.watchers import Watcher, watch
+from sarnb.train.state import LoopConfig, TrainState, rate_factor, start_training
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a step's batch that one call of a loss sees: number ``index`` of ``count`` equal ones."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch: Any) -> Any:
+        """The own part of anything that has a length and can be sliced."""
+        size = len(batch) // self.count
+        return batch[self.index * size : (self.index + 1) * size]
+
 
 Loss = Callable[[dict[str, nn.Module], int, Share], Tensor | dict[str, Tensor]]
 
@@ -224,3 +236,113 @@ def _write_history(rows: list[dict], out: Path) -> None:
         raise InputError(
             f"{path}: the history could not be saved ({error}); free some disk space and run again, the last checkpoint still stands"
         ) from error
+
+
+
+# The exponential moving average of the weights; where there is none, ``average`` is None.
+
+def ema_decay_at(step: int, decay: float) -> float:
+    """Decay after ``step`` finished steps: it rises with the step, so that a short run does not average its start."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float) -> None:
+    """average ← decay · average + (1 - decay) · parameters, in place."""
+    torch._foreach_lerp_(_local(average), _local(parameters), 1 - decay)
+
+
+def adopt_average(parameters: Sequence[Tensor], average: Sequence[Tensor] | None) -> None:
+    """Let the parameters hold their moving average from now on."""
+    if average is not None:
+        with torch.no_grad():
+            torch._foreach_copy_(_local(parameters), _local(average))
+
+
+def with_average(parameters: Sequence[Tensor], average: Sequence[Tensor] | None, call: Callable[[], Any]) -> Any:
+    """``call()`` while the parameters hold their moving average."""
+    if average is None:
+        return call()
+    current = [p.detach().clone() for p in parameters]
+    adopt_average(parameters, average)
+    try:
+        return call()
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(_local(parameters), _local(current))
+
+
+def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """This process' parts, without history of gradients."""
+    return [local(tensor.detach()) for tensor in tensors]
+
+
+
+# What looks at the networks while they train, and changes nothing in them.
+
+@dataclass(frozen=True)
+class Watcher:
+    """Something that looks at the networks on the way, such as a drawing of samples: before the first step, every ``every``
+    steps, and at the end, with the moving average in place.
+
+    ``call`` gets the number of finished steps, on every process. After a kill it is called again for the steps that are
+    repeated, so it should leave alone what it has made already. Random numbers that it draws do not disturb the training.
+    """
+
+    every: int  # steps
+    call: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"a watcher looks every {self.every} steps; give at least 1")
+
+
+def watch(state: TrainState, watchers: Sequence[Watcher]) -> None:
+    """Let every watcher look whose turn it is; the time that it takes is no part of the training's."""
+    due = [watcher for watcher in watchers if state.done % watcher.every == 0 or state.done == state.config.steps]
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    for watcher in due:
+        with torch.random.fork_rng(devices=devices):
+            with_average(state.parameters, state.average, lambda: watcher.call(state.done))
+    if due:
+        state.accelerator.wait_for_everyone()
+        state.tick = time.perf_counter()
+
+
+
+# Questions to a training history, the table that ``train_loop`` returns.
+
+def last(history: pd.DataFrame, column: str = "held_out") -> float:
+    """The last value of a column, NaN if there is none."""
+    known = history[column].dropna() if column in history else pd.Series(dtype=float)
+    return float(known.iloc[-1]) if len(known) else float("nan")
+
+
+def first_step_below(history: pd.DataFrame, level: float, column: str = "held_out") -> int | None:
+    """The first step at which ``column`` was measured at or below ``level``; None if it never was."""
+    if column not in history:
+        return None
+    reached = history.loc[history[column] <= level, "step"]
+    return int(reached.iloc[0]) if len(reached) else None
+
+
+
+# Which images a step sees, with which noise, and how processes and micro-batches share them out.
+
+
+
+
+WHOLE = Share()
+
+
+def batch_ids(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Image indices [batch_size] of one step: every epoch a new permutation, a pure function of (seed, step)."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // count
+    orders = {epoch: np.random.default_rng((seed, 11, int(epoch))).permutation(count) for epoch in np.unique(epochs)}
+    return np.array([orders[epoch][position % count] for epoch, position in zip(epochs, positions)])
+
+
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """A local CPU generator that depends on (seed, step, stream) only; streams keep noise and timesteps apart."""
+    state = np.random.SeedSequence((seed, step, stream)).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))

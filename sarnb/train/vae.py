@@ -1,48 +1,413 @@
-"""Pretraining of the foundation's VAE: its discriminator, its crops, its losses together."""
+"""The held-out loss of a fine-tuning of the autoencoder: whole images, no noise, nothing random."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sarnb.model.foundation import encode_posterior, to_pixels
-from sarnb.train.batches import Share, batch_ids, step_generator
-from sarnb.train.loop import train_loop
-from sarnb.train.loop_config import LoopConfig
-from sarnb.train.vae_losses import hinge_discriminator_loss, kl_to_unit_normal, perceptual_distance
+from sarnb.data.dataset import load_card, load_set
+from sarnb.data.files import CARD, METADATA
+from sarnb.errors import DivergedError, InputError
+from sarnb.model.export import read_record, save_trained
+from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
+from sarnb.model.strategy import Strategy, prepare, seeded
+from sarnb.train.cache import content_key
+from sarnb.train.finetune import FinetuneResult
+from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
+from sarnb.train.machine import autocast, peak_memory_mb, processes, reset_peak_memory, resolve_precision
+from sarnb.train.state import LoopConfig
+from sarnb.train.vae_losses import (
+    NETWORKS,
+    PERIODOGRAM_SIDE,
+    CollapseWatch,
+    LossRecipe,
+    PatchDiscriminator,
+    adaptive_weight,
+    hinge_discriminator_loss,
+    kl_to_unit_normal,
+    last_layer_gradient,
+    parse_recipe,
+    reconstruction_terms,
+)
+from sarnb.world.speckle import with_reflectors
 
+# Fine-tuning of the autoencoder on radar images: grey in three channels, losses by recipe, the engine of all strategies.
+
+CROPS, POSTERIOR, REFLECTORS, DISCRIMINATOR = 41, 42, 43, 5  # streams of random numbers
+HISTORY, TRAINING = "history.csv", ".training-"
+
+
+class RoundTrip(nn.Module):
+    """Encoder, one draw of the posterior, decoder; and what went into the decoder's last convolution."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.hook = vae.decoder.conv_out.register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, arguments: tuple[Tensor]) -> None:
+        self.last = arguments[0]
+
+    def release(self) -> None:
+        """Leave the autoencoder as it was found."""
+        self.hook.remove()
+        self.last = None
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pixels [N, 3, H, W], noise [N, C, h, w] → decoded pixels, posterior mean and log-variance, last inputs."""
+        posterior = self.vae.encode(pixels).latent_dist
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        return decoded, posterior.mean, posterior.logvar, self.last
+
+
+def finetune_vae(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    images: np.ndarray,
+    config: VaeConfig,
+    out: Path,
+    val: np.ndarray | None = None,
+) -> FinetuneResult:
+    """Fine-tune ``pipe.vae`` in place by ``strategy`` on grey uint8 images [N, H, W]; resumes from ``out``.
+
+    The held-out loss (column ``held_out``) is the recipe without discriminator and KL on whole validation images, each
+    encoded to its posterior mean; it compares trainings of one recipe only.
+
+    Raises ``InputError`` for a strategy that trains no autoencoder, what ``check_images`` refuses, a missing extra, and a
+    checkpoint of another run; ``DivergedError`` with the step for a loss that is not finite and for a discriminator that
+    has won: the last checkpoint then stands.
+    """
+    if strategy.vae == "frozen":
+        raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
+    recipe = parse_recipe(config.losses, config.adversarial_start)
+    val = None if val is None else val[: config.held_out_images]
+    check_images(pipe.vae, images, config.crop, recipe, val)
+    features = {name: NETWORKS[name]() for name in NETWORKS if name in recipe.weights}
+    record = _record(pipe, strategy, images, config)
+    reset_peak_memory()
+    trained = prepare(pipe, strategy, config.seed)["vae"]
+    pipe.vae.train()  # no dropout in it; diffusers checkpoints activations in this mode only
+    if config.gradient_checkpointing:
+        pipe.vae.enable_gradient_checkpointing()
+    modules, groups = {"vae": RoundTrip(pipe.vae)}, [{"params": trained, "lr": config.rate(strategy)}]
+    if recipe.adversarial:
+        with seeded(config.seed, DISCRIMINATOR):
+            modules["discriminator"] = PatchDiscriminator()
+        groups.append({"params": list(modules["discriminator"].parameters()), "lr": config.lr_discriminator})
+    history = train_loop(
+        modules,
+        training_loss(modules, images, recipe, features, config, strategy, out),
+        config.loop(),
+        out,
+        identity=_identity(record),
+        batch_size=config.batch_size,
+        groups=groups,
+        validate=None if val is None else lambda: held_out_loss(pipe.vae, val, recipe, features, config),
+        label=strategy.name,
+    )
+    modules["vae"].release()
+    pipe.vae.disable_gradient_checkpointing()
+    pipe.vae.eval().requires_grad_(False)
+    return FinetuneResult(history, _cost(pipe, trained, history, config, strategy), record)
+
+
+def training_loss(
+    raw: Mapping[str, nn.Module],
+    images: np.ndarray,
+    recipe: LossRecipe,
+    features: Mapping[str, nn.Module],
+    config: VaeConfig,
+    strategy: Strategy,
+    out: Path,
+):
+    """The loss of a step, (prepared modules, step, share) → dict of scalars: one backward pass trains both networks.
+
+    The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached.
+    The generator's term weighs what the recipe says times the ratio of gradients at the last layer.
+    """
+    vae = raw["vae"].vae
+    latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
+    last = vae.decoder.conv_out
+    watch = CollapseWatch(config.collapse_level, config.collapse_patience)
+
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
+        crops = share.of(step_crops(images, config, step))
+        pixels = to_pixels(crops).to(vae.device)
+        noise = share.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
+        decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
+        parts = reconstruction_terms(recipe.weights, pixels, decoded, beside(vae, features))
+        total = sum(recipe.weights[name] * value for name, value in parts.items())
+        if "kl" in recipe.weights:
+            parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
+        parts["loss"] = total + recipe.weights.get("kl", 0.0) * parts.get("kl", 0.0)
+        if recipe.adversarial:
+            parts |= {name: total.new_zeros(()) for name in ("discriminator", "adaptive")}
+            if step >= recipe.adversarial_start * config.steps:
+                generator = -_frozen_scores(raw["discriminator"], decoded).mean()
+                norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
+                parts["adaptive"] = adaptive_weight(*norms)
+                scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
+                parts["discriminator"] = hinge_discriminator_loss(*scores)
+                parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator + parts["discriminator"]
+                if watch.collapsed(float(parts["discriminator"].detach())):
+                    raise DivergedError(
+                        f"{strategy.name}: the discriminator has won, its loss stayed below {config.collapse_level} for "
+                        f"{config.collapse_patience} steps up to step {step}; lower lr_discriminator or leave 'adversarial' out "
+                        f"and run again, the last good checkpoint stands in {out}"
+                    )
+        return parts
+
+    return loss
+
+
+def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
+    """The crops of ``step``, uint8 [batch, crop, crop]; never turned or mirrored, as shadows would turn round with them.
+
+    The first ``point_share`` of them carry corner reflectors, which scenes hold too rarely to teach the radar's response.
+    """
+    chosen = images[batch_ids(len(images), config.batch_size, config.seed, step)]
+    crops = random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
+    if marked := round(config.point_share * len(crops)):
+        rng = np.random.default_rng((config.seed, REFLECTORS, step))
+        crops = np.concatenate([with_reflectors(crops[:marked], config.point_ratios, rng, window=config.point_window), crops[marked:]])
+    return crops
+
+
+def train_vae(
+    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig
+) -> tuple[pd.DataFrame, dict]:
+    """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished; (history, cost).
+
+    Corner reflectors get the response of the data's radar; where the data's card names none, no crop carries any.
+    """
+    config = of_radar(config, load_card(data_dir) if (data_dir / CARD).exists() else {})
+    images = load_set(data_dir / "train").images
+    val = load_set(data_dir / "val").images if (data_dir / "val" / METADATA).exists() else None
+    pipe = load_foundation(foundation)
+    wanted = json.loads(json.dumps(_record(pipe, strategy, images, config)))
+    try:
+        found = read_record(out)
+        if {name: found.get(name) for name in wanted} == wanted:
+            return pd.read_csv(out / HISTORY), found["cost"]
+    except (InputError, FileNotFoundError):
+        pass  # not there, or not whole: it is trained
+    training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
+    result = finetune_vae(pipe, strategy, images, config, training, val)
+    if processes().is_main_process:
+        save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
+        os.replace(training / HISTORY, out / HISTORY)
+        for folder in out.glob(f"{TRAINING}*"):
+            shutil.rmtree(folder)
+    processes().wait_for_everyone()
+    return result.history, result.cost
+
+
+def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:
+    detached = {name: value.detach() for name, value in discriminator.named_parameters()}
+    return functional_call(discriminator, detached, (decoded,)).float()
+
+
+def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndarray, config: VaeConfig) -> dict:
+    """What identifies a training: of the foundation only its autoencoder, for the other networks have no part in it."""
+    return {
+        "strategy": asdict(strategy),
+        "vae": fingerprint(pipe.vae),
+        "data": content_key(images),
+        "config": asdict(config),
+        "terms": dict(parse_recipe(config.losses).weights),
+    }
+
+
+def _identity(record: dict) -> str:
+    """The record in a line that a person can read in an error message."""
+    settings = content_key(json.dumps([record["strategy"], record["config"], record["terms"]], sort_keys=True))
+    name = record["strategy"]["name"]
+    return f"strategy {name}, autoencoder {record['vae'][:16]}, data {record['data']}, settings {settings}"
+
+
+def _cost(pipe, trained: list[nn.Parameter], history: pd.DataFrame, config: VaeConfig, strategy: Strategy) -> dict:
+    """What the training took; the seconds are those of steps, without loading, validation and saving."""
+    seconds, seen = float(history["seconds"].sum()), config.steps * config.batch_size
+    return {
+        "trainable_parameters": sum(p.numel() for p in trained),
+        "vae_parameters": sum(p.numel() for name, p in pipe.vae.named_parameters() if ".lora_" not in name),
+        "images_seen": seen,
+        "seconds": seconds,
+        "images_per_second": seen / seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "checkpoint_bytes": sum(p.numel() * p.element_size() for p in trained),
+        "caches": list(strategy.caches),
+        "precision": resolve_precision(config.precision),
+        "device": str(pipe.vae.device),
+    }
+
+
+
+# How to fine-tune the autoencoder: a dataclass, validated when made, that a profile can fill.
 
 @dataclass(frozen=True)
-class VaeLossWeights:
-    """Weights of the terms beside L1."""
+class VaeConfig:
+    """How to fine-tune the autoencoder."""
 
-    kl: float = 1e-6  # per latent element, towards the unit normal
-    perceptual: float = 0.1  # on the features of a frozen network, where one is given
-    adversarial: float = 0.05  # hinge loss of a patch discriminator
-    adversarial_start: float = 0.4  # share of the run after which the discriminator joins
+    steps: int  # optimiser steps
+    batch_size: int = 8  # crops a step
+    crop: int = 64  # px, a multiple of the autoencoder's downsampling
+    losses: str = "l1+l2+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
+    point_share: float = 0.0  # share of a step's crops that carry corner reflectors, see with_reflectors
+    point_ratios: tuple[float, float] = (1.2, 1.2)  # resolution over spacing of the radar in range and azimuth, for these
+    point_window: str = "taylor"  # spectral window of the radar, for these
+    adversarial_start: float = 0.2  # share of the run after which the discriminator joins
+    seed: int = 0  # of everything random
+    lr_vae_lora: float = 2e-3
+    lr_vae_full: float = 5e-4  # full weights, of the decoder or of all
+    lr_discriminator: float = 1e-3
+    warmup_steps: int = 0  # linear rise of all rates
+    schedule: str = "constant"  # or "cosine"
+    weight_decay: float = 0.0
+    ema_decay: float = 0.0  # moving average of the weights; 0 is none
+    max_grad_norm: float = 1.0
+    accumulate: int = 1  # micro-batches a step
+    gradient_checkpointing: bool = False  # activations are computed twice instead of stored
+    optimizer: str = "adamw"
+    held_out_images: int = 16  # validation images of the held-out loss
+    collapse_level: float = 0.02  # a discriminator's loss below it, ...
+    collapse_patience: int = 40  # ... for so many steps on end, stops the run
+    checkpoint_every: int = 200
+    validate_every: int = 0
+    log_every: int = 10
+    precision: str = "auto"  # "auto", "fp32" or "bf16"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "crop", "held_out_images", "collapse_patience", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("lr_vae_lora", "lr_vae_full", "lr_discriminator"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; give a positive number")
+        if not 0 <= self.point_share <= 1:
+            raise InputError(f"point_share is {self.point_share}; give a share from 0 to 1")
+        parse_recipe(self.losses, self.adversarial_start)
+
+    @classmethod
+    def of(cls, profile: Any, seed: int | None = None) -> VaeConfig:
+        """What a profile says of it: its values named ``vae_...``, and those of the same names as here."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"seed", "steps", "batch_size", "precision"}
+        values = {name: getattr(profile, name) for name in names if hasattr(profile, name)}
+        values |= {name: getattr(profile, f"vae_{name}") for name in names if hasattr(profile, f"vae_{name}")}
+        values["warmup_steps"] = min(profile.warmup_steps, profile.vae_steps // 4)
+        seed = profile.train_seeds[0] if seed is None else seed
+        return cls(steps=profile.vae_steps, batch_size=profile.vae_batch, seed=seed, **values)
+
+    def rate(self, strategy: Strategy) -> float:
+        """Peak learning rate of the autoencoder under ``strategy``."""
+        return self.lr_vae_lora if strategy.vae.startswith("lora") else self.lr_vae_full
+
+    def loop(self) -> LoopConfig:
+        """The part that the training loop reads."""
+        names = {field.name for field in dataclasses.fields(LoopConfig)}
+        return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
 
 
-class PatchDiscriminator(nn.Module):
-    """Tells real patches from reconstructed ones: strided convolutions, receptive field 34 px (Isola et al. 2017)."""
+def of_radar(config: VaeConfig, card: Mapping[str, Any]) -> VaeConfig:
+    """The configuration with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""
+    radar = card.get("radar")
+    if not radar:
+        return replace(config, point_share=0.0)
+    ratios = tuple(size / step for size, step in zip(radar["resolution_m"], radar["spacing_m"]))
+    return replace(config, point_ratios=ratios, point_window=radar.get("window", config.point_window))
 
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        widths = (3, width, 2 * width, 4 * width)
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:]):
-            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.GroupNorm(8, outputs), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """[N, 3, H, W] → patch scores [N, 1, H/8, W/8], high for real."""
-        return self.layers(pixels)
+
+# What a fine-tuning of the autoencoder asks of its images, so that bad input ends in one clear sentence.
+
+def downsampling(vae: AutoencoderKL) -> int:
+    """Pixels a latent cell, along each axis."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def check_images(
+    vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: LossRecipe, val: np.ndarray | None = None
+) -> None:
+    """Refuse what cannot be trained on: images [N, H, W], crops of ``crop`` px, whole validation images ``val`` [N, H, W].
+
+    Raises ``InputError`` for another type or shape, a crop or a validation image that the autoencoder cannot divide, a crop
+    larger than the images, and sides that a term of ``recipe`` cannot compare.
+    """
+    factor = downsampling(vae)
+    _check_stack(images, "images")
+    if crop % factor or crop > min(images.shape[1:]):
+        raise InputError(
+            f"autoencoder training: crops of {crop} px from images of {images.shape[2]} x {images.shape[1]} px; the crop must "
+            f"be a multiple of {factor} px and fit in the images"
+        )
+    if "periodogram" in recipe.weights and crop < PERIODOGRAM_SIDE:
+        raise InputError(
+            f"autoencoder training: crops of {crop} px are smaller than the windows of the loss term periodogram; give crops "
+            f"of {PERIODOGRAM_SIDE} px or more, or leave the term out"
+        )
+    if val is not None:
+        _check_validation(val, factor, recipe)
+
+
+def _check_validation(val: np.ndarray, factor: int, recipe: LossRecipe) -> None:
+    """Validation images are seen whole, so their own sides must suit the autoencoder and the terms."""
+    _check_stack(val, "validation images")
+    height, width = val.shape[1:]
+    about = f"autoencoder training: validation images of {width} x {height} px"
+    if height % factor or width % factor:
+        raise InputError(f"{about}; they are coded whole, so cut both sides to multiples of {factor} px")
+    if "spectrum" in recipe.weights and height != width:
+        raise InputError(f"{about}: the loss term spectrum compares square pictures; cut them square or leave the term out")
+    if "periodogram" in recipe.weights and min(height, width) < PERIODOGRAM_SIDE:
+        raise InputError(f"{about}: the loss term periodogram needs sides of {PERIODOGRAM_SIDE} px or more; leave it out here")
+
+
+def _check_stack(images: np.ndarray, name: str) -> None:
+    if images.dtype != np.uint8 or images.ndim != 3 or not len(images):
+        about = f"autoencoder training: {name} are {images.dtype} {images.shape}"
+        raise InputError(f"{about}; give grey uint8 [N, H, W], one or more")
+
+
+def beside(vae: AutoencoderKL, features: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The feature networks on the device to which the loop has moved the autoencoder."""
+    return {name: network.to(vae.device) for name, network in features.items()}
+
+
+def held_out_batch(config: VaeConfig, height: int, width: int) -> int:
+    """How many whole images have no more pixels than the crops of a training step, one at least."""
+    return max(1, config.batch_size * config.crop**2 // (height * width))
+
+
+@torch.no_grad()
+def held_out_loss(
+    vae: AutoencoderKL, images: np.ndarray, recipe: LossRecipe, features: Mapping[str, nn.Module], config: VaeConfig
+) -> float:
+    """The recipe's terms that compare pictures, on whole images uint8 [N, H, W] and posterior means; mean over images.
+
+    In batches of ``held_out_batch`` images, so what fits into memory in training fits here. The lattice's term is one of a
+    whole batch and not of an image: chance leaves more of it in smaller batches, so it compares runs of one crop and batch.
+    """
+    total, batch = 0.0, held_out_batch(config, *images.shape[1:])
+    for start in range(0, len(images), batch):
+        pixels = to_pixels(images[start : start + batch]).to(vae.device)
+        with autocast(config.precision):
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample
+            parts = reconstruction_terms(recipe.weights, pixels, decoded, beside(vae, features))
+        total += len(pixels) * float(sum(recipe.weights[name] * value for name, value in parts.items()))
+    return total / len(images)
 
 
 def random_crops(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -50,126 +415,3 @@ def random_crops(images: np.ndarray, size: int, rng: np.random.Generator) -> np.
     rows = rng.integers(0, images.shape[1] - size + 1, len(images))
     columns = rng.integers(0, images.shape[2] - size + 1, len(images))
     return np.stack([image[r : r + size, c : c + size] for image, r, c in zip(images, rows, columns)])
-
-
-def mixed_crops(
-    scenes: np.ndarray, textures: np.ndarray, count: int, size: int, seed: int, step: int, scene_share: float = 0.625
-) -> np.ndarray:
-    """One batch of crops, uint8 [count, size, size, 3]: a share of scenes, the rest textures, a quarter of all as grey."""
-    rng = np.random.default_rng((seed, 31, step))
-    share = int(count * scene_share)
-    pictures = np.concatenate(
-        [
-            random_crops(scenes[batch_ids(len(scenes), share, seed, step)], size, rng),
-            random_crops(textures[batch_ids(len(textures), count - share, seed, step)], size, rng),
-        ]
-    )
-    grey = rng.random(count) < 0.25
-    pictures[grey] = pictures[grey].mean(axis=3, keepdims=True).astype(np.uint8)
-    return pictures
-
-
-def autoencoder_losses(
-    vae: nn.Module,
-    discriminator: nn.Module,
-    pixels: Tensor,
-    noise: Tensor,
-    weights: VaeLossWeights,
-    features: nn.Module | None,
-    adversarial: bool,
-) -> dict[str, Tensor]:
-    """All terms of one step; the entry ``"loss"`` trains autoencoder and discriminator in one backward pass.
-
-    The generator term sees the discriminator's weights detached, the discriminator term sees the picture detached.
-    """
-    posterior = vae.encode(pixels).latent_dist
-    decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-    parts = {"l1": (decoded - pixels).abs().mean(), "kl": kl_to_unit_normal(posterior.mean, posterior.logvar)}
-    parts["loss"] = parts["l1"] + weights.kl * parts["kl"]
-    if features is not None:
-        parts["perceptual"] = perceptual_distance(features, pixels, decoded)
-        parts["loss"] = parts["loss"] + weights.perceptual * parts["perceptual"]
-    parts["discriminator"] = parts["loss"].new_zeros(())
-    if adversarial:
-        detached = {name: value.detach() for name, value in discriminator.named_parameters()}
-        generator = -functional_call(discriminator, detached, (decoded,)).mean()
-        scores = discriminator(torch.cat([pixels, decoded.detach()])).chunk(2)
-        parts["discriminator"] = hinge_discriminator_loss(*scores)
-        parts["loss"] = parts["loss"] + weights.adversarial * generator + parts["discriminator"]
-    return parts
-
-
-def pretrain_vae(
-    vae: AutoencoderKL,
-    scenes: np.ndarray,
-    textures: np.ndarray,
-    config: LoopConfig,
-    out: Path,
-    *,
-    batch_size: int = 16,
-    crop: int = 64,
-    weights: VaeLossWeights = VaeLossWeights(),
-    features: nn.Module | None = None,
-    decoder_only: bool = False,
-    scene_share: float = 0.625,
-) -> pd.DataFrame:
-    """Train a general VAE on crops of optical scenes and texture pictures (uint8 [N, H, W, 3]), ``mixed_crops``; no SAR.
-
-    ``decoder_only`` leaves encoder and latents as they are, and so all that was built on them.
-    """
-    discriminator = PatchDiscriminator()
-    trained = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
-    vae.eval().requires_grad_(False)
-    for part in trained:
-        part.train().requires_grad_(True)
-
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
-        pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step, scene_share))).to(vae.device)
-        shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
-        noise = share.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
-        adversarial = weights.adversarial > 0 and step >= weights.adversarial_start * config.steps
-        return autoencoder_losses(modules["vae"], modules["discriminator"], pixels, noise, weights, features, adversarial)
-
-    modules = {"vae": vae, "discriminator": discriminator}
-    history = train_loop(modules, loss, config, out, batch_size=batch_size, label=out.name)
-    vae.eval().requires_grad_(False)
-    return history
-
-
-@torch.no_grad()
-def fold_latent_statistics(vae: AutoencoderKL, images: np.ndarray, balance: float = 0.0) -> None:
-    """Give each latent channel zero mean over ``images`` and a chosen variance, by changing the two 1x1 convolutions.
-
-    The standard deviation becomes (w / max w)^balance with the channel's weight w in the picture (``channel_weights``):
-    unit variance for 0, the proportions of the pixels for 1. Between them, noise drowns fine detail before layout, and
-    sampling settles layout first, as with pixels (see Skorokhodov et al. 2025, arXiv 2502.14831, on the spectrum of
-    latents). z' = (z - m) / s goes into ``quant_conv``, its inverse into ``post_quant_conv``; reconstructions stay the
-    same. (diffusers can hold m and s in the configuration, but its SDXL pipeline reads them for four channels only.)
-    """
-    means, stds = encode_posterior(vae, images)
-    mean = means.mean(dim=(0, 2, 3))
-    scale = (means.var(dim=(0, 2, 3)) + stds.pow(2).mean(dim=(0, 2, 3))).sqrt()
-    if balance:
-        weights = channel_weights(vae, means[:32], scale)
-        scale = scale / (weights / weights.max()) ** balance
-    channels = len(mean)
-    quant, post = vae.quant_conv, vae.post_quant_conv
-    post.bias += post.weight[:, :, 0, 0] @ mean
-    post.weight *= scale.view(1, -1, 1, 1)
-    quant.weight[:channels] /= scale.view(-1, 1, 1, 1)
-    quant.bias[:channels] = (quant.bias[:channels] - mean) / scale
-    quant.bias[channels:] -= 2 * scale.log()
-
-
-@torch.no_grad()
-def channel_weights(vae: AutoencoderKL, latents: Tensor, scale: Tensor) -> Tensor:
-    """How much each channel moves the picture [C]: rms change of the pixels for noise of a third of the channel's ``scale`` [C].
-
-    latents [N, C, h, w], not normalised; the noise is fixed.
-    """
-    picture, generator, changes = vae.decode(latents).sample, torch.Generator().manual_seed(0), []
-    for channel, size in enumerate(scale / 3):
-        moved = latents.clone()
-        moved[:, channel] += size * torch.randn(moved[:, channel].shape, generator=generator).to(moved)
-        changes.append((vae.decode(moved).sample - picture).pow(2).mean().sqrt())
-    return torch.stack(changes)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from skimage.draw import polygon as raster_polygon
 
-from sarnb.world.covers import CODE
+from sarnb.world.backscatter import CODE
 
 TABLE = 64
 """Side of the random tables that give every repeated cell its own value."""

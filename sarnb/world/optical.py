@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from sarnb.errors import InputError
-from sarnb.world.covers import CODE, COVERS, SEASONS
+from sarnb.world.backscatter import CODE, COVERS, SEASONS
 from sarnb.world.scene import Scene
 
 _STEPS = 65

@@ -18,8 +18,7 @@ import numpy as np
 
 from sarnb.errors import InputError
 from sarnb.world import facets, speckle
-from sarnb.world.backscatter import BANDS_GHZ, POLARISATIONS, lookup
-from sarnb.world.covers import COVERS
+from sarnb.world.backscatter import BANDS_GHZ, COVERS, POLARISATIONS, lookup
 from sarnb.world.scene import Scene
 
 SPEED_OF_LIGHT = 299_792_458.0

@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sarnb.errors import InputError
-from sarnb.world import layouts_land, layouts_sites, layouts_urban
+from sarnb.world import layouts
+from sarnb.world.backscatter import CODE, COVERS, SEASONS
 from sarnb.world.canvas import Canvas, smoothstep
-from sarnb.world.covers import CODE, COVERS, SEASONS
 
 __all__ = ["CLASSES", "CODE", "COMPOSITIONS", "COVERS", "SEASONS", "SEEN", "UNSEEN", "Scene", "make_scene"]
 
 _LAYOUTS = {
-    "city": layouts_urban.city,
-    "suburb": layouts_urban.suburb,
-    "industrial": layouts_urban.industrial,
-    "forest": layouts_land.forest,
-    "crop fields": layouts_land.crop_fields,
-    "coast": layouts_land.coast,
-    "mountains": layouts_land.mountains,
-    "river": layouts_land.river,
-    "airport": layouts_sites.airport,
-    "harbour": layouts_sites.harbour,
-    "solar farm": layouts_sites.solar_farm,
-    "stadium": layouts_urban.stadium,
+    "city": layouts.city,
+    "suburb": layouts.suburb,
+    "industrial": layouts.industrial,
+    "forest": layouts.forest,
+    "crop fields": layouts.crop_fields,
+    "coast": layouts.coast,
+    "mountains": layouts.mountains,
+    "river": layouts.river,
+    "airport": layouts.airport,
+    "harbour": layouts.harbour,
+    "solar farm": layouts.solar_farm,
+    "stadium": layouts.stadium,
 }
 
 CLASSES: tuple[str, ...] = tuple(_LAYOUTS)

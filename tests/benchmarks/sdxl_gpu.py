@@ -3,7 +3,7 @@
 Random weights of SDXL's shapes, random images of 1024 px, bf16: speed and memory do not depend on what the weights know. Each
 row is a training of a few steps by ``sarnb.train.finetune`` (latents cached, text cached where the strategy allows), with
 checkpoints left out: step time, images/s, model FLOP utilisation and peak memory. Then sampling, and the autoencoder by
-``sarnb.train.vae_finetune``, on crops and on whole images. FOLDER gets ``sdxl_gpu.csv`` and ``sdxl_gpu.md``; rows of earlier
+``sarnb.train.vae``, on crops and on whole images. FOLDER gets ``sdxl_gpu.csv`` and ``sdxl_gpu.md``; rows of earlier
 days and other cards stay.
 
 To beat: 0.606 s a step at 13.0 GiB (LoKr, batch 1, 1024 px, bf16, one H100; SimpleTuner's documentation).
@@ -35,9 +35,8 @@ from sarnb.model.judge import foundation_tokenizer
 from sarnb.model.sdxl import sdxl_pipeline, sdxl_vae
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.train.finetune import FinetuneConfig, finetune
-from sarnb.train.precision import resolve_precision
-from sarnb.train.vae_config import VaeConfig
-from sarnb.train.vae_finetune import finetune_vae
+from sarnb.train.machine import resolve_precision
+from sarnb.train.vae import VaeConfig, finetune_vae
 
 STEPS, WARM = 8, 3  # trained, and left out of the time
 #: Dense bf16 [TFLOP/s] from NVIDIA's data sheets, for the first name that the device's contains.

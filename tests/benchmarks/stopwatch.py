@@ -73,7 +73,7 @@ def main(record: str, script: str, *arguments: str) -> None:
     else:
         sys.argv = [script, *arguments]
         runpy.run_path(script, run_name="__main__")
-    from sarnb.memory import process_peak_mb
+    from sarnb.settings import process_peak_mb
 
     values = {"start": start, "steps": steps, "parts": at, "end": clocks(), "peak_mb": process_peak_mb()}
     Path(record).write_text(json.dumps(values))

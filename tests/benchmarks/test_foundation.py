@@ -14,7 +14,7 @@ DRAW = """
 import json, sys, time
 import torch
 from sarnb.generate.sample import generate
-from sarnb.memory import process_peak_mb
+from sarnb.settings import process_peak_mb
 from sarnb.model.foundation import load_foundation
 
 torch.set_num_threads(2)

@@ -16,8 +16,7 @@ from sarnb.generate.sample import generate
 from sarnb.metrics.amplitude import histogram, kl, log_cumulants, wasserstein
 from sarnb.metrics.texture import glcm_descriptors
 from sarnb.model.foundation import load_foundation
-from sarnb.train.attention import plain_attention
-from sarnb.train.precision import autocast
+from sarnb.train.machine import autocast, plain_attention
 
 SPECKLE = np.random.default_rng(0).rayleigh(60, (8, 128, 128)).clip(0, 255).astype(np.uint8)
 

@@ -25,14 +25,13 @@ from diffusers import UNet2DConditionModel
 
 from sarnb import foundation_path
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.scenes import SplitSpec
-from sarnb.data.twin import build_twin
+from sarnb.data.twin import SplitSpec, build_twin
 from sarnb.model.export import load_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.train.cache import cache_latents
 from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.held_out import held_out_loss
-from sarnb.train.precision import resolve_precision
+from sarnb.train.machine import resolve_precision
 
 BATCH, STEPS, WARM, RATES = 16, int(os.environ.get("SARNB_BENCHMARK_STEPS", 24)), 3, {"lora": 1e-3, "full": 2e-4}
 SCRIPTS = {"lora": "train_text_to_image_lora_sdxl.py", "full": "train_text_to_image_sdxl.py"}

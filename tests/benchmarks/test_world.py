@@ -8,11 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sarnb.data.pool import ordered_map
-from sarnb.data.sensors import ground_radar, sample_radar
-from sarnb.data.twin import twin_sample
-from sarnb.world.backscatter import lookup
-from sarnb.world.covers import COVERS
+from sarnb.data.files import ordered_map
+from sarnb.data.twin import ground_radar, sample_radar, twin_sample
+from sarnb.world.backscatter import COVERS, lookup
 from sarnb.world.radar import PRESETS, reflectivity, simulate
 from sarnb.world.scene import CLASSES, Scene, make_scene
 

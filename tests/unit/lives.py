@@ -25,9 +25,9 @@ import sarnb.train.checkpoint as checkpoint
 import sarnb.train.finetune as module
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import find_strategy
+from sarnb.train.cache import stored_rows
 from sarnb.train.finetune import FinetuneConfig, finetune
-from sarnb.train.processes import processes
-from sarnb.train.rows import stored_rows
+from sarnb.train.machine import processes
 from sarnb.train.shards import whole
 
 CONFIG = FinetuneConfig(steps=12, batch_size=4, precision="fp32", ema_decay=0.9, warmup_steps=4, schedule="cosine", held_out_images=2,

@@ -9,8 +9,14 @@ import pytest
 
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, MODALITIES, caption
-from sarnb.world.contrary import (
-    FACTS, OBJECTS, contrary, contrary_captions, contrary_table, mirror_table, mirrored_caption,
+from sarnb.world.hard_negatives import (
+    FACTS,
+    OBJECTS,
+    contrary,
+    contrary_captions,
+    contrary_table,
+    mirror_table,
+    mirrored_caption,
 )
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 

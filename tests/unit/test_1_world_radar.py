@@ -10,8 +10,7 @@ from scipy import fft, stats
 
 from sarnb.errors import InputError
 from sarnb.world import facets, speckle
-from sarnb.world.backscatter import SIGMA0, lookup, sigma0_db, ulaby_dobson_db
-from sarnb.world.covers import CODE, COVERS
+from sarnb.world.backscatter import CODE, COVERS, SIGMA0, lookup, sigma0_db, ulaby_dobson_db
 from sarnb.world.radar import PRESETS, Radar, amplitude, reflectivity, simulate
 from sarnb.world.scene import Scene
 

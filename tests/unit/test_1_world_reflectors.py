@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.world import reflectors
-from sarnb.world.reflectors import with_reflectors
-from sarnb.world.speckle import add_points, impulse_response
+from sarnb.world import speckle as reflectors
+from sarnb.world.speckle import add_points, impulse_response, with_reflectors
 
 DARK = np.zeros((24, 64, 64), np.uint8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sarnb.world import textures
+from sarnb.foundation import vae as textures
 
 
 class FixedSlope:

@@ -12,9 +12,8 @@ from PIL import Image
 from sarnb.data.card import TWIN_COLUMNS, USER_COLUMNS, data_card, size_category
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.files import README, read_numbered
-from sarnb.data.folder import prepare_user_data
-from sarnb.data.scenes import SplitSpec
-from sarnb.data.twin import build_twin
+from sarnb.data.prepare import prepare_user_data
+from sarnb.data.twin import SplitSpec, build_twin
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from sarnb.data.dataset import load_card, load_set
-from sarnb.data.folder import check_user_folder, patch_origins, prepare_user_data
-from sarnb.data.listing import list_user_folder
+from sarnb.data.imagefolder import list_user_folder
+from sarnb.data.prepare import check_user_folder, patch_origins, prepare_user_data
 from sarnb.errors import InputError
 
 SIZE = 32
@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_rest(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     source = class_folders(tmp_path / "in")
-    monkeypatch.setattr("sarnb.data.folder.write_png", full)
+    monkeypatch.setattr("sarnb.data.prepare.write_png", full)
     with pytest.raises(InputError, match="No space left on device"):
         prepare_user_data(source, tmp_path / "out", SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sarnb.data.dataset import ImageSet
-from sarnb.data.groups import columns_of, missing_groups, pick
+from sarnb.data.dataset import ImageSet, columns_of, missing_groups, pick
 
 
 def make_set(labels, groups):

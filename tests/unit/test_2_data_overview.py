@@ -10,10 +10,17 @@ import pytest
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import write_set
-from sarnb.data.overview import (caption_lengths, caption_table, card_table, class_table, content_words, read_metadata,
-                                 redraw_scene, some_per_label)
-from sarnb.data.scenes import SplitSpec
-from sarnb.data.twin import build_twin
+from sarnb.data.overview import (
+    caption_lengths,
+    caption_table,
+    card_table,
+    class_table,
+    content_words,
+    read_metadata,
+    redraw_scene,
+    some_per_label,
+)
+from sarnb.data.twin import SplitSpec, build_twin
 from sarnb.errors import InputError
 from sarnb.world.radar import amplitude, simulate
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sarnb.data import real
+from sarnb.data import measured as real
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sarnb.data.sensors import GROUND_SPACING_M, ground_radar, sample_radar, satellite_radar, speckle_seed, twin_views
-from sarnb.data.twin import twin_sample
+from sarnb.data.twin import GROUND_SPACING_M, ground_radar, sample_radar, satellite_radar, speckle_seed, twin_sample, twin_views
 from sarnb.errors import InputError
-from sarnb.world.covers import CODE
+from sarnb.world.backscatter import CODE
 from sarnb.world.radar import PRESETS, amplitude, simulate
 from sarnb.world.scene import Scene
 

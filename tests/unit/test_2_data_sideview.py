@@ -9,7 +9,7 @@ import pytest
 
 from sarnb.data.sideview import block_scene, range_line, sensor_table, sensor_views, shadow_marks, side_view, wall_marks
 from sarnb.errors import InputError
-from sarnb.world.covers import CODE
+from sarnb.world.backscatter import CODE
 from sarnb.world.radar import PRESETS, simulate
 from sarnb.world.scene import make_scene
 

@@ -14,11 +14,21 @@ from PIL import Image
 
 from sarnb.data import twin
 from sarnb.data.dataset import ImageSet, load_card, load_set
-from sarnb.data.files import CARD, README, height_levels, height_metres, write_rows, write_set
-from sarnb.data.pool import ordered_map
-from sarnb.data.scenes import EVERYTHING, SplitSpec, chunks, general_splits, scene_group, scene_seed, study_splits
-from sarnb.data.sensors import ground_radar, sample_radar
-from sarnb.data.twin import build_twin, twin_optical, twin_sample
+from sarnb.data.files import CARD, README, height_levels, height_metres, ordered_map, write_rows, write_set
+from sarnb.data.twin import (
+    EVERYTHING,
+    SplitSpec,
+    build_twin,
+    chunks,
+    general_splits,
+    ground_radar,
+    sample_radar,
+    scene_group,
+    scene_seed,
+    study_splits,
+    twin_optical,
+    twin_sample,
+)
 from sarnb.errors import InputError
 from sarnb.world.optical import default_sun
 from sarnb.world.scene import CLASSES, COMPOSITIONS, COVERS, SEEN, UNSEEN, make_scene

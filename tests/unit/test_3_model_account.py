@@ -6,8 +6,7 @@ import pytest
 from tiny import tiny_pipeline
 from torch import nn
 
-from sarnb.model.account import component_counts, linear_layers, lora_parameters
-from sarnb.model.strategy import UNET_TARGETS, find_strategy, prepare
+from sarnb.model.strategy import UNET_TARGETS, component_counts, find_strategy, linear_layers, lora_parameters, prepare
 
 
 def test_full_fine_tuning_trains_the_unet_and_nothing_else():

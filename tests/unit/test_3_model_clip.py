@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sarnb.errors import InputError
-from sarnb.model.clip import DualEncoder, build_dual_encoder
+from sarnb.foundation.tokenizer import train_tokenizer
 from sarnb.model.foundation import FoundationConfig, to_pixels
-from sarnb.model.tokenizer import train_tokenizer
-from sarnb.train.clip import (
+from sarnb.model.judge import DualEncoder, build_dual_encoder
+from sarnb.train.judge import (
     caption_table,
     contrary_r1,
     contrastive_loss,
@@ -20,7 +20,7 @@ from sarnb.train.clip import (
     shifted,
     train_clip,
 )
-from sarnb.train.loop_config import LoopConfig
+from sarnb.train.state import LoopConfig
 
 SMALL = FoundationConfig(text_width=32, text_layers=1, max_tokens=12)
 CAPTIONS = ["a picture of rows", "a picture of columns"]
@@ -154,8 +154,8 @@ def test_words_of_no_picture_are_parted(tokenizer, tmp_path):
 def test_mirrored_pictures_join_the_batch_with_their_captions(tokenizer, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32), dtype=np.uint8)
     encoder, seen = build_dual_encoder(tokenizer, config=SMALL), []
-    monkeypatch.setattr("sarnb.train.clip.shifted", lambda chosen, rng: chosen)
-    monkeypatch.setattr("sarnb.train.clip.to_pixels", lambda batch: seen.append(batch) or to_pixels(batch))
+    monkeypatch.setattr("sarnb.train.judge.shifted", lambda chosen, rng: chosen)
+    monkeypatch.setattr("sarnb.train.judge.to_pixels", lambda batch: seen.append(batch) or to_pixels(batch))
     captions = [(CAPTIONS[0],), (CAPTIONS[1],), (CAPTIONS[0],), (CAPTIONS[1],)]
     train_clip(encoder, images, captions, LoopConfig(steps=1, precision="fp32"), tmp_path, batch_size=8, mirrors={CAPTIONS[0]: "a picture"})
     (batch,) = seen  # four pictures, and the two whose caption has a mirrored one

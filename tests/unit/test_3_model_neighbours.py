@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-from sarnb.model.neighbours import nearest_words, token_neighbours, word_entries
+from sarnb.model.inspect import nearest_words, token_neighbours, word_entries
 from sarnb.model.token import ROW_KEYS, TOKEN, add_token
 
 

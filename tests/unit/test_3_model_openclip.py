@@ -11,8 +11,7 @@ from PIL import Image
 from tiny import tiny_set
 
 from sarnb.errors import InputError
-from sarnb.model.judge import load_judge, start_judge
-from sarnb.model.openclip import CONFIG, WEIGHTS, load_open_clip
+from sarnb.model.judge import CONFIG, WEIGHTS, load_judge, load_open_clip, start_judge
 from sarnb.train.judge import judge_config, train_judge
 
 CONFIGURATION = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import tiny_pipeline
 
-import sarnb.model.shift as module
+import sarnb.model.inspect as module
 from sarnb.errors import InputError
-from sarnb.model.shift import text_shift, token_change, wording_gap
+from sarnb.model.inspect import text_shift, token_change, wording_gap
 
 
 def test_nothing_changed_is_zero_and_one():
@@ -33,7 +33,7 @@ def test_known_vectors(monkeypatch):
         return hidden, torch.tensor([[math.cos(angle), math.sin(angle)]]).repeat(len(prompts), 1) * 7
 
     monkeypatch.setattr(module, "encode_prompts", encode)
-    monkeypatch.setattr("sarnb.model.words.encode_prompts", encode)
+    monkeypatch.setattr("sarnb.model.inspect.encode_prompts", encode)
     assert token_change(before, after, ["city", "forest"]) == pytest.approx([0.5, 0.5])
     assert text_shift(before, after, ["c"], {"radar": ["city"]})["pooled cosine"].tolist() == pytest.approx([0.5])
 

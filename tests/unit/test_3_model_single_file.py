@@ -22,10 +22,9 @@ from tiny import tiny_pipeline
 from transformers import CLIPTextModelWithProjection
 
 from sarnb.errors import InputError
-from sarnb.model.autoencoder import read_autoencoder
-from sarnb.model.foundation import components, encode_prompts, load_foundation
+from sarnb.model.export import foundation_vae
+from sarnb.model.foundation import components, encode_prompts, load_foundation, read_autoencoder
 from sarnb.model.sdxl import sdxl_components
-from sarnb.model.vae_files import foundation_vae
 
 
 @pytest.fixture(autouse=True)

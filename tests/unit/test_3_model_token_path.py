@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from tiny import tiny_pipeline
 
 from sarnb.errors import InputError
+from sarnb.model.inspect import path_plane, path_rows, path_table, start_comparison
 from sarnb.model.token import embedding_table
-from sarnb.model.token_path import path_plane, path_rows, path_table, start_comparison
 
 
 def files(folder, name, rows):

@@ -7,9 +7,9 @@ import torch
 from tiny import tiny_pipeline, tiny_set
 
 from sarnb.errors import InputError
+from sarnb.model.inspect import changed_weights
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.model.token import add_token
-from sarnb.model.unchanged import changed_weights
 from sarnb.train.finetune import FinetuneConfig, finetune
 
 

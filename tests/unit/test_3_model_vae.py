@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from torch.nn import functional as F
 from tiny import tiny_pipeline, tiny_set
+from torch.nn import functional as F
 
 from sarnb.errors import InputError
-from sarnb.model.export import load_trained, save_trained
+from sarnb.model.export import foundation_vae, load_trained, load_vae, save_trained, write_vae
 from sarnb.model.foundation import fingerprint, to_pixels
 from sarnb.model.sdxl import sdxl_vae
 from sarnb.model.strategy import VAE_MODES, VAE_STRATEGIES, Strategy, find_strategy, prepare
-from sarnb.model.vae import LORA_FILE, adaptable_layers, apply_lora, merge_adapters, read_lora
-from sarnb.model.vae_files import foundation_vae, load_vae, write_vae
-from sarnb.model.vae_half import LARGEST_HALF, activation_peaks, scale_for_half
+from sarnb.model.vae import (
+    LARGEST_HALF,
+    LORA_FILE,
+    activation_peaks,
+    adaptable_layers,
+    apply_lora,
+    merge_adapters,
+    read_lora,
+    scale_for_half,
+)
 
 IMAGES = tiny_set(4).images
 SMALL = {name: replace(strategy, rank=4, alpha=4) for name, strategy in VAE_STRATEGIES.items()}  # no tiny layer has rank 16

@@ -8,7 +8,7 @@ from tiny import tiny_pipeline, tiny_tokenizer
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_prompts
-from sarnb.model.words import pair_gaps, pieces, pooled_embeddings, token_lengths, word_table
+from sarnb.model.inspect import pair_gaps, pieces, pooled_embeddings, token_lengths, word_table
 
 
 def test_lengths_count_both_marks_and_are_not_cut() -> None:

@@ -9,8 +9,8 @@ from tiny import tiny_pipeline, tiny_set
 import sarnb.train.finetune as module
 from sarnb.model.foundation import encode_prompts
 from sarnb.model.strategy import find_strategy
-from sarnb.train.attention import SHORT, plain_attention
 from sarnb.train.finetune import FinetuneConfig, finetune
+from sarnb.train.machine import SHORT, plain_attention
 
 
 def ways(pipe) -> set[str]:

@@ -13,10 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import tiny_pipeline, tiny_set
 
-import sarnb.train.rows as module
+import sarnb.train.cache as module
 from sarnb.errors import InputError
-from sarnb.train.cache import LatentCache, cache_latents
-from sarnb.train.rows import stored_rows
+from sarnb.train.cache import LatentCache, cache_latents, stored_rows
 
 ROWS, SHAPE = 3000, (4, 64, 64)  # 197 MB a tensor
 

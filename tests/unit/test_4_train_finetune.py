@@ -14,9 +14,9 @@ from sarnb.errors import InputError
 from sarnb.model.foundation import components, encode_prompts
 from sarnb.model.strategy import STRATEGIES, find_strategy, prepare
 from sarnb.model.token import TOKEN, embedding_table, token_row
-from sarnb.train.batches import WHOLE
 from sarnb.train.cache import cache_latents, cache_text, content_key
 from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, held_out_loss, step_draw, training_loss
+from sarnb.train.loop import WHOLE
 
 CONFIG = FinetuneConfig(steps=3, batch_size=4, precision="fp32", held_out_images=4, held_out_timesteps=2, log_every=1)
 # Every strategy that trains, with a rank that fits the miniature; ranks alone make no strategy of their own here.

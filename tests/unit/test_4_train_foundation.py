@@ -12,9 +12,9 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
 from sarnb.errors import InputError
-from sarnb.model.clip import DualEncoder
+from sarnb.foundation.recipe import FoundationRecipe, export_foundation, pretrain_foundation, radar_captions
 from sarnb.model.foundation import FoundationConfig, fingerprint
-from sarnb.train.foundation import FoundationRecipe, export_foundation, pretrain_foundation, radar_captions
+from sarnb.model.judge import DualEncoder
 
 MODEL = FoundationConfig(
     image_size=64,

@@ -13,8 +13,8 @@ import sarnb.train.finetune as module
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, finetune
-from sarnb.train.frozen import Frozen
-from sarnb.train.watchers import Watcher
+from sarnb.train.loop import Watcher
+from sarnb.train.machine import Frozen
 
 CONFIG = FinetuneConfig(steps=2, batch_size=4, precision="bf16", held_out_images=2, held_out_timesteps=2, log_every=1)
 

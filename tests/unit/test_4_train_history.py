@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from sarnb.train.history import first_step_below, last
+from sarnb.train.loop import first_step_below, last
 
 HISTORY = pd.DataFrame({"step": [0, 5, 10, 15], "loss": [None, 0.9, 0.8, 0.7], "held_out": [1.0, None, 0.6, 0.4]})
 

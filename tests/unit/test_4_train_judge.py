@@ -9,10 +9,10 @@ import torch
 from tiny import tiny_set, tiny_tokenizer
 
 from sarnb.errors import InputError
-from sarnb.model.clip import DualEncoder
+from sarnb.model.judge import DualEncoder
 from sarnb.train import judge as module
-from sarnb.train.batches import batch_ids
 from sarnb.train.judge import judge_config, train_judge
+from sarnb.train.loop import batch_ids
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_one_cut_short_goes_on_and_ends_the_same(tmp_path, monkeypatch):
 
     cut = tmp_path / "cut"
     with monkeypatch.context() as patch:
-        patch.setattr("sarnb.train.clip.batch_ids", killed_at_the_second_step)
+        patch.setattr("sarnb.train.judge.batch_ids", killed_at_the_second_step)
         with pytest.raises(KeyboardInterrupt):
             train_judge(tiny_set(), "embedded", CONFIG, cut, batch_size=4)
     assert not (cut / "record.json").exists() and list(cut.glob("training-*/checkpoint.safetensors"))

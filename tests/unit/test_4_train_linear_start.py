@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import FoundationConfig, build_vae
-from sarnb.train.linear_start import (
+from sarnb.foundation.linear_start import (
     bypass_norms,
     fit_linear,
     skeleton,
@@ -16,7 +15,8 @@ from sarnb.train.linear_start import (
     skeleton_encode,
     start_linear,
 )
-from sarnb.train.loop_config import LoopConfig
+from sarnb.model.foundation import FoundationConfig, build_vae
+from sarnb.train.state import LoopConfig
 
 WIDE = FoundationConfig(image_size=64, latent_channels=8, vae_channels=(16, 48, 48, 64))
 

@@ -12,10 +12,8 @@ from torch import nn
 
 from sarnb.errors import DivergedError, InputError
 from sarnb.train import checkpoint
-from sarnb.train.batches import WHOLE, Share, batch_ids, step_generator
-from sarnb.train.ema import ema_decay_at
-from sarnb.train.loop import train_loop
-from sarnb.train.loop_config import LoopConfig, rate_factor
+from sarnb.train.loop import WHOLE, Share, batch_ids, ema_decay_at, step_generator, train_loop
+from sarnb.train.state import LoopConfig, rate_factor
 
 
 def regression(seed: int = 0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sarnb.train.precision import resolve_precision
+from sarnb.train.machine import resolve_precision
 
 
 @pytest.mark.parametrize("cuda, native, cpu, expected", [

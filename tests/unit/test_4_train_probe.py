@@ -9,11 +9,10 @@ from tiny import tiny_pipeline, tiny_set
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_prompts, normalise_latents, time_ids
-from sarnb.train.batches import step_generator
 from sarnb.train.cache import cache_latents
 from sarnb.train.finetune import FinetuneConfig
-from sarnb.train.held_out import HELD_OUT, held_out_errors, held_out_loss, timestep_grid
-from sarnb.train.probe import wording_errors
+from sarnb.train.held_out import HELD_OUT, held_out_errors, held_out_loss, timestep_grid, wording_errors
+from sarnb.train.loop import step_generator
 
 
 @pytest.fixture(scope="module")

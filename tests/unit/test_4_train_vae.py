@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
-from sarnb.train.loop_config import LoopConfig
-from sarnb.train.vae import (
+from sarnb.foundation.vae import (
     PatchDiscriminator,
     VaeLossWeights,
     autoencoder_losses,
@@ -18,6 +16,8 @@ from sarnb.train.vae import (
     pretrain_vae,
     random_crops,
 )
+from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
+from sarnb.train.state import LoopConfig
 
 SMALL = FoundationConfig(image_size=32, vae_channels=(16, 16, 32, 32), latent_channels=4)
 

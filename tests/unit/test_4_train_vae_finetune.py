@@ -15,17 +15,15 @@ from tiny import tiny_pipeline, tiny_set
 
 from sarnb.data.files import write_png, write_rows
 from sarnb.errors import DivergedError, InputError
-from sarnb.generate.reconstruct import reconstruct
+from sarnb.generate.decode import reconstruct
 from sarnb.model.foundation import encode_posterior, fingerprint
 from sarnb.model.sdxl import sdxl_vae
 from sarnb.model.strategy import VAE_STRATEGIES, find_strategy
-from sarnb.train import vae_finetune
+from sarnb.train import vae as vae_finetune
 from sarnb.train.cache import LatentCache, cache_latents
 from sarnb.train.checkpoint import NAME
 from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
-from sarnb.train.vae_config import VaeConfig, of_radar
-from sarnb.train.vae_finetune import finetune_vae, step_crops, train_vae
-from sarnb.train.vae_held_out import held_out_batch, held_out_loss
+from sarnb.train.vae import VaeConfig, finetune_vae, held_out_batch, held_out_loss, of_radar, step_crops, train_vae
 from sarnb.train.vae_losses import parse_recipe
 
 IMAGES = tiny_set(8).images

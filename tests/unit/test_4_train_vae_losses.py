@@ -13,13 +13,14 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from sarnb.errors import InputError
-from sarnb.metrics import periodogram as measures
+from sarnb.metrics import roundtrip as measures
 from sarnb.metrics.roundtrip import radial_spectrum
 from sarnb.model.foundation import to_pixels
-from sarnb.train.features import DespecklingFeatures, PerceptualFeatures, missing_extras
 from sarnb.train.vae_losses import (
     TERM_WEIGHTS,
     CollapseWatch,
+    DespecklingFeatures,
+    PerceptualFeatures,
     adaptive_weight,
     amplitude,
     colour_distance,
@@ -30,6 +31,7 @@ from sarnb.train.vae_losses import (
     lattice,
     lattice_distance,
     log_histogram_distance,
+    missing_extras,
     parse_recipe,
     perceptual_distance,
     periodogram,

@@ -7,13 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-import sarnb.train.tracking as tracking
+import sarnb.train.state as tracking
 from sarnb.errors import InputError
-from sarnb.train.batches import step_generator
-from sarnb.train.loop import train_loop
-from sarnb.train.loop_config import LoopConfig
-from sarnb.train.memory import peak_memory_mb, reset_peak_memory, uncounted_memory
-from sarnb.train.watchers import Watcher
+from sarnb.train.loop import Watcher, step_generator, train_loop
+from sarnb.train.machine import peak_memory_mb, reset_peak_memory, uncounted_memory
+from sarnb.train.state import LoopConfig
 
 CONFIG = LoopConfig(steps=7, learning_rate=1e-2, checkpoint_every=3, ema_decay=0.9, precision="fp32")
 

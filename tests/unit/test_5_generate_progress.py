@@ -17,8 +17,8 @@ from sarnb.__main__ import app
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
 from sarnb.generate.progress import progress_rows, read_progress, token_files
-from sarnb.generate.run import SamplingConfig, train
 from sarnb.generate.sample import evaluation_prompts, generate
+from sarnb.generate.strategies import SamplingConfig, train
 from sarnb.model.export import load_trained
 from sarnb.model.strategy import find_strategy
 from sarnb.model.token import token_row

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_set
 
-import sarnb.generate.run as run
+import sarnb.generate.strategies as run
 from sarnb.data.dataset import load_set
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
-from sarnb.generate.run import SamplingConfig, train_and_sample
 from sarnb.generate.sample import coarse_unet, evaluation_prompts, generate, initial_noise, to_grey, write_samples
+from sarnb.generate.strategies import SamplingConfig, train_and_sample
 from sarnb.train.finetune import FinetuneConfig
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 

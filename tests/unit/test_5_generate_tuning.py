@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from tiny import tiny_pipeline, tiny_set
 
-import sarnb.generate.tuning as module
+import sarnb.generate.strategies as module
 from sarnb.errors import DivergedError, InputError
-from sarnb.generate.tuning import grid_sentences, rates_of, scaled, tune_rates
+from sarnb.generate.strategies import grid_sentences, rates_of, scaled, tune_rates
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, PriorSet
 

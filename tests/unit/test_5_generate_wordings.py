@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sarnb.generate.wordings import wordings
+from sarnb.generate.prompts import wordings
 
 
 def test_wordings_differ_in_the_kind_of_image_only():

@@ -16,15 +16,29 @@ from scipy.ndimage import gaussian_filter
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet
 from sarnb.data.images import read_image
-from sarnb.data.sensors import ground_radar, sample_radar
+from sarnb.data.twin import ground_radar, sample_radar
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, corruptions
+from sarnb.metrics import admission as corruptions
+from sarnb.metrics import amplitude
 from sarnb.metrics.admission import (
-    BLIND, FAILS, PASSES, SEES, admission_sentences, admission_table, admission_verdicts, failed_claims, trust_sentences,
+    BLIND,
+    BY_CLASS,
+    CLAIMS,
+    COPIES,
+    CORRUPTIONS,
+    FAILS,
+    PASSES,
+    PIXELS,
+    SEES,
+    admission_sentences,
+    admission_table,
+    admission_verdicts,
+    failed_claims,
+    find_corruption,
+    training_copies,
+    trust_sentences,
 )
 from sarnb.metrics.catalogue import METRICS
-from sarnb.metrics.claims import BY_CLASS, CLAIMS, COPIES, PIXELS
-from sarnb.metrics.corruptions import CORRUPTIONS, find_corruption, training_copies
 from sarnb.metrics.describe import RAYLEIGH_CV
 from sarnb.world import radar
 from sarnb.world.scene import make_scene

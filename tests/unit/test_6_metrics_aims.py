@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.aims import AIMS, INSIDE, MISSED, REACHED, UNKNOWN, aims_sentences, aims_table
 from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import COLUMNS, REAL_VS_REAL
+from sarnb.metrics.targets import AIMS, INSIDE, MISSED, REACHED, UNKNOWN, aims_sentences, aims_table
 
 
 def evaluation(*rows: tuple) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from sarnb.errors import InputError
-from sarnb.metrics.calibration import (
+from sarnb.metrics.judging import (
     calibrate,
     calibration_error,
     class_probabilities,

@@ -11,8 +11,8 @@ import pytest
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics.change import FURTHER, NEARER, SAME, change_sentences, paired_changes, verdict
 from sarnb.metrics.evaluation import evaluate
+from sarnb.metrics.significance import FURTHER, NEARER, SAME, change_sentences, paired_changes, verdict
 
 
 def speckle(count: int, seed: int, contrast: float = 1.0) -> ImageSet:

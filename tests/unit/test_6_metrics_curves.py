@@ -13,8 +13,8 @@ from scipy import stats
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import texture
-from sarnb.metrics.curves import amplitude_curves, class_means, cumulant_points, law_table, shared_labels, texture_curves
-from sarnb.metrics.measured import measure
+from sarnb.metrics.image_statistics import measure
+from sarnb.metrics.report import amplitude_curves, class_means, cumulant_points, law_table, shared_labels, texture_curves
 
 
 def image_set(counts: dict[str, int], scale: float = 60.0, seed: int = 0) -> ImageSet:

@@ -11,7 +11,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import describe
 from sarnb.metrics.texture import glcm_descriptors
-from sarnb.world.covers import CODE
+from sarnb.world.backscatter import CODE
 
 
 def rayleigh(count: int = 4, side: int = 64, level: float = 60.0, seed: int = 0) -> np.ndarray:

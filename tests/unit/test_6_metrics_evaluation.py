@@ -15,7 +15,7 @@ from sarnb.errors import InputError
 from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, combine, evaluate, halves, left_out
-from sarnb.metrics.measured import join, measure
+from sarnb.metrics.image_statistics import join, measure
 
 CLASSES = {"city": ("seen", 60.0), "forest": ("seen", 30.0), "airport": ("unseen", 15.0)}
 

@@ -10,7 +10,7 @@ import torch
 from tiny import tiny_set
 
 from sarnb.errors import InputError
-from sarnb.metrics.facts import agreement_table, fact_scores, kappa
+from sarnb.metrics.judging import agreement_table, fact_scores, kappa
 
 TEXTS = (
     ("a city, illuminated from the left", "a city"),

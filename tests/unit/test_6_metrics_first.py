@@ -10,7 +10,7 @@ import pytest
 
 from sarnb.data.dataset import ImageSet
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
-from sarnb.metrics.first import FIRST, first_measures, first_table, readings, splits_of
+from sarnb.metrics.headline import FIRST, first_measures, first_table, readings, splits_of
 
 
 def speckle(count: int, seed: int) -> ImageSet:

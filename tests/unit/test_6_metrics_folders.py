@@ -18,13 +18,12 @@ from typer.testing import CliRunner
 from sarnb.__main__ import app
 from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_set
-from sarnb.data.plain import load, read_captions, read_folder
+from sarnb.data.imagefolder import load, read_captions, read_folder
 from sarnb.errors import InputError
-from sarnb.metrics.cautions import LEAST_FOR_INTERVAL
 from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
-from sarnb.metrics.folders import Wish, compare, sizes_table
-from sarnb.metrics.measured import measure
+from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Wish, compare, sizes_table
+from sarnb.metrics.image_statistics import measure
 from sarnb.model.judge import build_judge, load_judge
 
 QUICK = Wish(resamples=20)

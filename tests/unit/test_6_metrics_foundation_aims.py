@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.aims import INSIDE, MISSED, REACHED, UNKNOWN
-from sarnb.metrics.foundation_aims import FOUNDATION_AIMS, foundation_aims, foundation_sentence
+from sarnb.metrics.targets import FOUNDATION_AIMS, INSIDE, MISSED, REACHED, UNKNOWN, foundation_aims, foundation_sentence
 
 
 def _rows(**values):

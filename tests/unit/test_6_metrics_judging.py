@@ -19,13 +19,13 @@ from sarnb.metrics.judging import (
     aims_table,
     class_similarity,
     confusion,
+    fact_scores,
     judge_images,
     judge_sentences,
     judge_table,
     look_scores,
     pair_cosines,
 )
-from sarnb.metrics.facts import fact_scores
 from sarnb.metrics.semantic import label_prompt
 
 NAMES = ("city", "forest", "airport", "river+forest", "city+coast")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.obedience import Contrast, obedience_table, parts_found, sea_on_the_left, told_apart
+from sarnb.metrics.prompting import Contrast, obedience_table, parts_found, sea_on_the_left, told_apart
 from sarnb.world.optical import render_optical
 from sarnb.world.scene import make_scene
 

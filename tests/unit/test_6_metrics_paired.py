@@ -11,9 +11,9 @@ from tiny import tiny_set
 
 from sarnb.errors import InputError
 from sarnb.metrics.evaluation import combine, evaluate
-from sarnb.metrics.measured import measure
-from sarnb.metrics.paired import exchange_test, holm, pair_sentences, paired_tests
-from sarnb.metrics.summary import over_seeds
+from sarnb.metrics.image_statistics import measure
+from sarnb.metrics.report import over_seeds
+from sarnb.metrics.significance import exchange_test, holm, pair_sentences, paired_tests
 
 
 def side_set(seed, gain=1.0, count=12):

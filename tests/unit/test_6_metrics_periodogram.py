@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.periodogram import lattice, periodogram, periodogram_gap
+from sarnb.metrics.roundtrip import lattice, periodogram, periodogram_gap
 
 
 def noise(count: int = 24, size: int = 64, deviation: float = 20, seed: int = 0) -> np.ndarray:

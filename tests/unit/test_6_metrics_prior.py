@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sarnb.errors import InputError
-from sarnb.metrics import prior
+from sarnb.metrics import prompting as prior
 
 SENTENCES = {"dark": "a dark picture", "bright": "a bright picture"}
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.probe import caption_choice, error_change
+from sarnb.metrics.prompting import caption_choice, error_change
 
 
 def errors(own, other, timesteps=(100, 900)):

@@ -10,8 +10,8 @@ import pytest
 from tiny import tiny_set
 
 from sarnb.errors import InputError
-from sarnb.metrics.measured import measure
-from sarnb.metrics.ranks import average_ranks, rank_sentences, rank_table
+from sarnb.metrics.image_statistics import measure
+from sarnb.metrics.significance import average_ranks, rank_sentences, rank_table
 
 
 def part(seed, scale=60.0, count=16):

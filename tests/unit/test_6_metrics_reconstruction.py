@@ -7,7 +7,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from sarnb.errors import InputError
-from sarnb.metrics.reconstruction import linear_code_psnr, round_trip
+from sarnb.metrics.prompting import linear_code_psnr, round_trip
 
 
 def test_psnr_of_a_known_error_and_ssim_of_identity():

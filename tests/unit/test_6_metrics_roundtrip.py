@@ -8,16 +8,20 @@ import pytest
 from scipy import ndimage
 
 from sarnb.errors import InputError
-from sarnb.metrics.latents import channel_table, latent_shift, unit_scaling
-from sarnb.metrics.periodogram import lattice
-from sarnb.metrics.pointtarget import _half_power, point_cuts, point_images, point_response, point_table
+from sarnb.metrics.distribution import channel_table, latent_shift, unit_scaling
 from sarnb.metrics.roundtrip import (
     FLOOR,
     MEASURES,
     ORIGINAL,
+    _half_power,
     colour_leak,
     gain_shares,
     homogeneous_looks,
+    lattice,
+    point_cuts,
+    point_images,
+    point_response,
+    point_table,
     radial_spectrum,
     reached_table,
     round_trip_table,
@@ -27,7 +31,7 @@ from sarnb.metrics.roundtrip import (
     spectrum_gap,
     texture_by_distance,
 )
-from sarnb.world.covers import COVERS
+from sarnb.world.backscatter import COVERS
 
 
 def speckle(count: int = 8, size: int = 64, seed: int = 0, level: float = 45.0) -> np.ndarray:

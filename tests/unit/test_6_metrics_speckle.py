@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarnb.metrics.speckle import speckle_sentences, speckle_table
+from sarnb.metrics.prompting import speckle_sentences, speckle_table
 
 
 def speckle(looks: int, count: int = 24, seed: int = 0) -> np.ndarray:

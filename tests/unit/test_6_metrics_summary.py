@@ -8,7 +8,7 @@ import pytest
 from sarnb.errors import InputError
 from sarnb.metrics.catalogue import KEY_METRICS, METRICS
 from sarnb.metrics.evaluation import COLUMNS
-from sarnb.metrics.summary import over_seeds, rank, sentences, verdict_table
+from sarnb.metrics.report import over_seeds, rank, sentences, verdict_table
 
 
 def table(*rows: tuple) -> pd.DataFrame:

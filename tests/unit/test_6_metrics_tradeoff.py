@@ -12,7 +12,7 @@ from tiny import tiny_set
 
 from sarnb.errors import InputError
 from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL
-from sarnb.metrics.measured import measure
+from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.tradeoff import anchored_scores, failures, pareto_sentences, pareto_table
 
 

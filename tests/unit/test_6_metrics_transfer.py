@@ -9,8 +9,8 @@ import pytest
 from tiny import tiny_set
 
 from sarnb.errors import InputError
-from sarnb.metrics.measured import measure
-from sarnb.metrics.transfer import decoder_sentences, decoder_table, sensor_halves, sensor_sentences, sensor_table
+from sarnb.metrics.image_statistics import measure
+from sarnb.metrics.tradeoff import decoder_sentences, decoder_table, sensor_halves, sensor_sentences, sensor_table
 
 
 def images(seed, scale=60.0, count=12):

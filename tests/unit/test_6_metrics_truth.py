@@ -10,10 +10,10 @@ import pytest
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet
-from sarnb.data.sensors import ground_radar
 from sarnb.data.sideview import block_scene
+from sarnb.data.twin import ground_radar
 from sarnb.errors import InputError
-from sarnb.metrics import scene_truth
+from sarnb.metrics import geometry as scene_truth
 from sarnb.world.radar import Radar, amplitude, simulate
 from sarnb.world.scene import Scene, make_scene
 

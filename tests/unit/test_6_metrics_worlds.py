@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarnb.data.real import ImageGroup
+from sarnb.data.measured import ImageGroup
 from sarnb.errors import InputError
-from sarnb.metrics import worlds
+from sarnb.metrics import twin_vs_real as worlds
 from sarnb.metrics.describe import RAYLEIGH_CV
 
 

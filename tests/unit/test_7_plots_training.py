@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sarnb.data.groups import Column
+from sarnb.data.dataset import Column
 from sarnb.metrics.evaluation import COLUMNS, REAL_VS_REAL
 from sarnb.plots.training import (
     comparison_grid,

@@ -7,9 +7,17 @@ import pandas as pd
 import pytest
 from matplotlib.backend_bases import MouseEvent
 
-from sarnb.metrics.latents import channel_table
-from sarnb.metrics.pointtarget import point_cuts, point_images
-from sarnb.metrics.roundtrip import FLOOR, MEASURES, ORIGINAL, class_cumulants, radial_spectrum, texture_by_distance
+from sarnb.metrics.distribution import channel_table
+from sarnb.metrics.roundtrip import (
+    FLOOR,
+    MEASURES,
+    ORIGINAL,
+    class_cumulants,
+    point_cuts,
+    point_images,
+    radial_spectrum,
+    texture_by_distance,
+)
 from sarnb.plots.vae import (
     bias_dots,
     channel_bars,

@@ -10,8 +10,8 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from sarnb.data.real import ImageGroup  # noqa: E402
-from sarnb.plots import worlds  # noqa: E402
+from sarnb.data.measured import ImageGroup  # noqa: E402
+from sarnb.plots import twin_vs_real as worlds  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from sarnb.memory import process_peak_mb, reset_resident_peak, resident_peak_mb
 from sarnb.node import KEEP_FREED_MEMORY
-from sarnb.settings import repository
+from sarnb.settings import process_peak_mb, repository, reset_resident_peak, resident_peak_mb
 
 
 def test_the_process_keeps_its_peak_over_a_reset():
@@ -29,7 +28,7 @@ def test_the_process_keeps_its_peak_over_a_reset():
 KEEPER = """
 import ctypes, os, sys
 import numpy as np
-from sarnb.memory import reset_resident_peak, resident_peak_mb
+from sarnb.train.machine import reset_resident_peak, resident_peak_mb
 blocks = [np.ones(1_000_000, np.uint8) for _ in range(200)]
 blocks = blocks[-1:]  # the heap cannot shrink from its end: the last block holds it
 before = resident_peak_mb()

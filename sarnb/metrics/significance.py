@@ -1,0 +1,420 @@
+"""One place for each strategy: its average rank over the key measures, and how sure that place is.
+
+Ranks put measures of different units on one footing (Friedman 1937; Demšar 2006) and say nothing of how large a lead is. The
+images are redrawn as in the evaluation table, the same ones for every strategy and measure, all ranks are taken anew, and
+the interval is that of the average rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from sarnb.data.dataset import ImageSet
+from sarnb.errors import InputError
+from sarnb.metrics import amplitude, texture
+from sarnb.metrics.bootstrap import percentile_interval, stratified_weights
+from sarnb.metrics.catalogue import KEY_METRICS, find_metric
+from sarnb.metrics.evaluation import SPLITS, image_scores, outcomes
+from sarnb.metrics.headline import FIRST
+from sarnb.metrics.image_statistics import Measured, measure
+from sarnb.metrics.semantic import Judge
+
+# Paired tests between strategies: image i of both was drawn for the same prompt from the same noise.
+
+TESTED = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_cosine", "look_accuracy")
+ALPHA = 0.05  # on the corrected p
+_CHUNK = 500  # exchanges computed at once
+
+Runs = Mapping[str, Mapping[int, Measured]]  # strategy -> training seed -> its images
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values corrected for their number m: the k-th smallest times m - k + 1, never falling, at most 1 (Holm 1979).
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p, kind="stable")
+    grown = np.maximum.accumulate(np.minimum(np.asarray(p)[order] * np.arange(len(p), 0, -1), 1.0))
+    corrected = np.empty(len(p))
+    corrected[order] = grown
+    return corrected
+
+
+def exchange_test(
+    first: np.ndarray,
+    second: np.ndarray,
+    weights: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    permutations: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Difference statistic(first) - statistic(second) and its two-sided p by exchanging pairs.
+
+    Args:
+        first, second: what one measure needs of each image [N, F], row i of both is a pair; or [S, N, F] of S training seeds,
+            whose mean statistic is tested, pair i exchanged in all of them at once. weights: of the pairs [N], sum 1.
+        statistic: weighted means of the rows [B, F] -> value [B].
+    """
+    sides = list(zip(first, second)) if first.ndim == 3 else [(first, second)]
+    totals = [weights @ a + weights @ b for a, b in sides]
+    mine = [(weights @ a)[None] for a, _ in sides]
+    gaps = [(b - a) * weights[:, None] for a, b in sides]
+
+    def difference(means: list[np.ndarray]) -> np.ndarray:
+        return np.mean([statistic(part) - statistic(total - part) for part, total in zip(means, totals)], axis=0)
+
+    seen, rng, as_large = float(difference(mine)[0]), np.random.default_rng(seed), 1
+    for start in range(0, permutations, _CHUNK):
+        exchanged = rng.random((min(_CHUNK, permutations - start), len(weights))) < 0.5
+        differences = difference([part + exchanged @ gap for part, gap in zip(mine, gaps)])
+        as_large += int((np.abs(differences) >= abs(seen) * (1 - 1e-9)).sum())
+    return seen, as_large / (permutations + 1)
+
+
+def paired_tests(
+    real: Measured,
+    runs: Runs,
+    judge: Judge | None,
+    split: str = "pooled",
+    metrics: Sequence[str] = TESTED,
+    permutations: int = 4999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every two strategies on every measure, Holm-corrected over the pairs of strategies of a measure.
+
+    Args:
+        real: held-out real images. runs: strategy -> training seed -> measured images, in the same order of prompts.
+        judge: SAR-CLIP; None leaves its measures out. split: pooled, seen, unseen or composition. metrics: some of TESTED.
+
+    Returns:
+        columns metric, split, first, second, seeds (training seeds that both have), n (prompts, the pairs exchanged),
+        difference (first minus second, of the means over these seeds), p, p_holm, better (the better one, or "not told
+        apart"). Classes count the same. Empty with one strategy.
+
+    Raises:
+        InputError: images of two strategies, or of two training seeds, that were drawn for different classes or sides.
+    """
+    prepared = {
+        name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()
+    }
+    rows = []
+    for metric in metrics:
+        tests = [_pair(metric, split, a, b, runs, prepared, real, permutations, seed) for a, b in combinations(runs, 2)]
+        tests = [test for test in tests if test is not None]
+        corrected = holm(np.array([test["p"] for test in tests]))
+        for test, p in zip(tests, corrected):
+            towards = test["difference"] > 0 if find_metric(metric).better == "higher" else test["difference"] < 0
+            better = (test["first"] if towards else test["second"]) if p < ALPHA else "not told apart"
+            rows.append({**test, "p_holm": p, "better": better})
+    return pd.DataFrame(
+        rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"]
+    )
+
+
+def paired_rows(real: Measured, fake: Measured, judge: Judge | None, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """What each measure needs of each image [N, F]; a measure that these images have no value for is left out."""
+    scores = {name: score for name, score in image_scores(real, fake, judge, None).items() if not isinstance(score, str)}
+    scores = {name: score[:, None] for name, score in scores.items() if np.isfinite(score).all()}
+    scores["amplitude_kl"] = amplitude.probabilities(fake.histograms)
+    scores["texture_distance"] = texture.standardise(fake.descriptors, real.descriptors)
+    return {name: scores[name] for name in metrics if name in scores}
+
+
+def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, permutations: int, seed: int) -> dict | None:
+    """One test; None where the two have no training seed in common or no value for the measure."""
+    seeds = [k for k in runs[first] if k in runs[second] and metric in prepared[first][k] and metric in prepared[second][k]]
+    if not seeds:
+        return None
+    part = runs[first][seeds[0]]
+    for other in (runs[name][k] for name in (first, second) for k in seeds):
+        if (other.labels, other.looks) != (part.labels, part.looks):
+            raise InputError(
+                f"paired test: {first} and {second} were drawn for other classes or sides; draw them for the same prompts."
+            )
+    chosen = [
+        i
+        for i, (label, group) in enumerate(zip(part.labels, part.groups))
+        if label in real.labels and split in ("pooled", group)
+    ]
+    if not chosen:
+        return None
+    labels = [part.labels[i] for i in chosen]
+    sides = [np.stack([prepared[name][k][metric][chosen] for k in seeds]) for name in (first, second)]
+    weights = stratified_weights(labels, 0, 0)[0]
+    difference, p = exchange_test(*sides, weights, measure_of(metric, real, sorted(set(labels))), permutations, seed)
+    return {
+        "metric": metric,
+        "split": split,
+        "first": first,
+        "second": second,
+        "seeds": len(seeds),
+        "n": len(labels),
+        "difference": difference,
+        "p": p,
+    }
+
+
+def measure_of(metric: str, real: Measured, labels: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """The measure as a function of weighted means [B, F], against the real images of these classes."""
+    inside = np.isin(np.asarray(real.labels, dtype=object), labels)
+    weights = stratified_weights([label for label, used in zip(real.labels, inside) if used], 0, 0)[0]
+    if metric == "amplitude_kl":
+        shares = weights @ amplitude.probabilities(real.histograms[inside])
+        return lambda means: amplitude.kl(shares[None], np.maximum(means, 0.0))
+    if metric == "texture_distance":
+        centre = weights @ texture.standardise(real.descriptors, real.descriptors)[inside]
+        return lambda means: texture.property_distances(centre[None], means).mean(-1)
+    return lambda means: means[:, 0]
+
+
+def pair_sentences(tests: pd.DataFrame) -> list[str]:
+    """One sentence a measure and split: which strategies are better than which others, after correction, over which seeds."""
+    lines = []
+    for (split, metric), part in tests.groupby(["split", "metric"], sort=False):
+        told = part[part["better"] != "not told apart"]
+        wins = {
+            name: [
+                other
+                for row in told.itertuples()
+                if row.better == name
+                for other in (row.first, row.second)
+                if other != name
+            ]
+            for name in dict.fromkeys(told["better"])
+        }
+        words = (
+            "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items())
+            or "no pair is told apart"
+        )
+        few, most = part["seeds"].min(), part["seeds"].max()
+        seeds = f"{few} to {most}" if few < most else f"{few}"
+        lines.append(
+            f"{metric} ({split}): {len(told)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction "
+            f"(common training seeds of a pair: {seeds}). {words}."
+        )
+    return lines
+
+
+
+# What one thing more does to a strategy: each measure with it and without it, and a paired interval of the change.
+
+COLUMNS = ("split", "metric", "seeds", "n", "without", "with", "change", "lo", "hi", "spread")
+NEARER, FURTHER, SAME = "nearer to real images", "further from real images", "not told apart from those without it"
+
+_Distances = dict[tuple[str, str], np.ndarray]  # (split, metric) -> [1 + resamples], the images as given first
+
+
+def paired_changes(
+    test: ImageSet,
+    without: Mapping[int, ImageSet],
+    with_it: Mapping[int, ImageSet],
+    metrics: Sequence[str] = FIRST,
+    resamples: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Distance from real images without and with something, over whole splits, means over the training seeds of both.
+
+    Args:
+        test: held-out real images. without, with_it: training seed -> what was drawn, for the same prompts and noise.
+        metrics: measures of which lower is better, or that have to match the real value, which then count |value - real|.
+
+    Returns:
+        columns COLUMNS. seeds: training seeds that both have; n: pairs of images; change: with - without, negative is
+        nearer to real images, [lo, hi] its 95 % interval; spread: largest difference of two trainings without it that differ
+        in their seed only, NaN with one.
+
+    Raises:
+        InputError: no training seed in common, images drawn for other prompts or from other noise, a measure of which
+        higher is better.
+    """
+    if wrong := [name for name in metrics if find_metric(name).better == "higher"]:
+        raise InputError(f"change: {wrong[0]} is no distance from real images; leave it out.")
+    shared = [k for k in without if k in with_it]
+    if not shared:
+        raise InputError(f"change: training seeds {list(without)} and {list(with_it)} have none in common.")
+    for k in shared:
+        if _asked(without[k]) != _asked(with_it[k]):
+            raise InputError("change: the two were drawn for other prompts or from other noise; draw them for the same.")
+    real = measure(test, None, "real images")
+    own = _values(real, real, metrics, resamples, seed)
+    before, after = (
+        {k: _distances(own, _values(real, measure(images, None, "generated images"), metrics, resamples, seed))
+         for k, images in side.items()}
+        for side in (without, with_it)
+    )
+    rows = []
+    for split in SPLITS[1:]:
+        count = sum(label in test.labels and (row.get("group") or "seen") == split
+                    for k in shared for label, row in zip(without[k].labels, without[k].rows))
+        for key in ((split, metric) for metric in metrics):
+            if any(key not in side[k] for k in shared for side in (before, after)):
+                continue
+            old, new = (np.mean([side[k][key] for k in shared], axis=0) for side in (before, after))
+            change = new - old
+            trained = [float(part[key][0]) for part in before.values() if key in part]
+            spread = max(trained) - min(trained) if len(trained) > 1 else np.nan
+            ends = percentile_interval(change[1:], change[0])
+            rows.append((*key, len(shared), count, old[0], new[0], change[0], *ends, spread))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def verdict(row: pd.Series) -> str:
+    """Whether the interval of a change lies on one side of 0: NEARER, FURTHER or SAME."""
+    return NEARER if row["hi"] < 0 else FURTHER if row["lo"] > 0 else SAME
+
+
+def change_sentences(table: pd.DataFrame, what: str) -> list[str]:
+    """For each split what ``what`` (such as "prior preservation") did: a line a measure, then the answer in one sentence."""
+    lines = []
+    for split, part in table.groupby("split", sort=False):
+        told: dict[str, list[str]] = {NEARER: [], FURTHER: [], SAME: []}
+        for _, row in part.iterrows():
+            told[verdict(row)].append(_name(row["metric"]))
+            lines.append(_line(row, what))
+        parts = [f"{word} by {', '.join(names)}" for word, names in told.items() if names]
+        seeds = int(part["seeds"].iloc[0])
+        lines.append(f"So with {what} the {split} images are {'; '.join(parts)} ({int(part['n'].iloc[0])} pairs of images, "
+                     f"{seeds} training{'s' if seeds > 1 else ''} of each).")
+    return lines
+
+
+def _line(row: pd.Series, what: str) -> str:
+    text = (f"{_title(row['metric'])}, {row['split']}: {row['without']:.3g} without {what}, {row['with']:.3g} with it, "
+            f"change {row['change']:+.3g} [{row['lo']:+.3g}, {row['hi']:+.3g}], {verdict(row)}")
+    if np.isfinite(row["spread"]):
+        size = "more than" if abs(row["change"]) > row["spread"] else "not more than"
+        text += f"; {size} trainings without it differ by their seed alone ({row['spread']:.3g})"
+    return text + "."
+
+
+def _title(metric: str) -> str:
+    return f"distance of {_name(metric)} from the real value" if find_metric(metric).better == "match" else _name(metric)
+
+
+def _name(metric: str) -> str:
+    return metric.replace("_", " ").replace("kl", "KL").replace("cv", "CV")
+
+
+def _asked(images: ImageSet) -> list[tuple]:
+    """What each image was to show, and the seed of its noise."""
+    return [(row.get("label"), row.get("look"), row.get("seed")) for row in images.rows]
+
+
+def _values(real: Measured, fake: Measured, metrics: Sequence[str], resamples: int, seed: int) -> _Distances:
+    """Each measure over whole splits, and its bootstrap samples."""
+    return {
+        (split, name): np.concatenate([[float(outcome[name][0])], outcome[name][1]])
+        for split, _, _, outcome in outcomes(real, fake, None, resamples, seed, classes=False)
+        for name in metrics
+        if not isinstance(outcome.get(name, ""), str)
+    }
+
+
+def _distances(own: _Distances, values: _Distances) -> _Distances:
+    """Values that have to match become their distance from the real ones."""
+    return {
+        key: np.abs(value - own[key]) if find_metric(key[1]).better == "match" else value
+        for key, value in values.items()
+        if key in own
+    }
+
+
+def average_ranks(values: np.ndarray, higher: np.ndarray) -> np.ndarray:
+    """Average rank of each strategy, 1 = best; equal values share their rank.
+
+    Args:
+        values: [..., S, M] of S strategies on M measures. higher: bool [M], whether more is better.
+
+    Returns:
+        [..., S].
+    """
+    return rankdata(np.where(higher, -values, values), axis=-2).mean(-1)
+
+
+def rank_table(
+    real: Measured,
+    runs: Mapping[str, Mapping[int, Measured]],
+    judge: Judge | None,
+    split: str = "pooled",
+    metrics: Sequence[str] = KEY_METRICS,
+    resamples: int = 200,
+    seed: int = 0,
+    distrusted: Collection[str] = (),
+) -> pd.DataFrame:
+    """Average rank over the measures that every strategy has, with 95 % bootstrap intervals, best first.
+
+    Args:
+        runs: strategy -> training seed -> measured images; a strategy's value is the mean over its training seeds.
+        resamples: at most; with a Fréchet distance among the measures as many as that one has, FRECHET_RESAMPLES.
+        distrusted: measures that failed their admission. They are left out, unless no other measure is there.
+
+    Returns:
+        columns strategy, average rank, lo, hi, first (share of the resamples in which it is the best), and a column of ranks
+        a measure.
+
+    Raises:
+        InputError: no measure that all strategies have, or one that has no better direction ("match").
+    """
+    if matching := [name for name in metrics if find_metric(name).better == "match"]:
+        raise InputError(f"average rank: {matching[0]} has no better direction; leave it out.")
+    found = {
+        name: [_samples(real, part, judge, split, metrics, resamples, seed) for part in several.values()]
+        for name, several in runs.items()
+    }
+    shared = [metric for metric in metrics if all(metric in part for several in found.values() for part in several)]
+    if not shared:
+        raise InputError(f"average rank: no measure on {split} that every strategy has; draw more images.")
+    shared = [metric for metric in shared if metric not in distrusted] or shared
+    length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
+    # [1 + resamples, strategies, measures]; the first entry is the images as given
+    values = np.stack(
+        [
+            np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T
+            for several in found.values()
+        ],
+        axis=1,
+    )
+    higher = np.array([find_metric(metric).better == "higher" for metric in shared])
+    means = average_ranks(values, higher)
+    single = rankdata(np.where(higher, -values[0], values[0]), axis=0)
+    best = (means[1:] == means[1:].min(axis=1, keepdims=True)).mean(0) if length > 1 else np.full(len(found), np.nan)
+    rows = []
+    for place, name in enumerate(found):
+        lo, hi = percentile_interval(means[1:, place], means[0, place])
+        rows.append((name, means[0, place], lo, hi, best[place], *single[place]))
+    table = pd.DataFrame(rows, columns=["strategy", "average rank", "lo", "hi", "first", *shared])
+    return table.sort_values("average rank", kind="stable", ignore_index=True)
+
+
+def _samples(
+    real: Measured, fake: Measured, judge: Judge | None, split: str, metrics: Sequence[str], resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """measure -> [1 + resamples]: its value, then its bootstrap samples."""
+    for _, _, _, outcome in outcomes(real, fake, judge, resamples, seed, splits=(split,), classes=False):
+        known = {name: outcome[name] for name in metrics if not isinstance(outcome.get(name, ""), str)}
+        return {
+            name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)
+        }
+    return {}
+
+
+def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> list[str]:
+    """Who is first, over which measures, and whose interval reaches its own, from `rank_table`."""
+    best, others = table.iloc[0], table.iloc[1:]
+    near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
+    measures = ", ".join(table.columns[5:])
+    text = f"Best average rank over {measures}: {best['strategy']}, {best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}] of {len(table)}"
+    text += (
+        f"; its interval reaches those of {', '.join(near)}."
+        if near
+        else "; no other interval reaches it." if len(others) else "."
+    )
+    if failed := [name for name in table.columns[5:] if name in distrusted]:
+        text += f" {', '.join(failed)} failed in admission and nothing else can be ranked, so this rank carries no weight."
+    return [text]
