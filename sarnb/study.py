@@ -1,0 +1,127 @@
+"""One notebook's run: its parameters read once, the settings that follow from them, and the record of what it made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import torch
+
+import sarnb
+from sarnb.data.dataset import ImageSet, load_card, load_set
+from sarnb.generate.strategies import RateChoice, SamplingConfig, StrategyRun, train_and_sample, tune_rates
+from sarnb.model.strategy import find_strategy, seeds_of
+from sarnb.notebook import declared_parameters
+from sarnb.plots import set_theme
+from sarnb.results import Record, open_record
+from sarnb.settings import notebooks_folder
+from sarnb.train.finetune import FinetuneConfig, PriorSet
+from sarnb.train.vae import VaeConfig
+
+LOCAL = ("DATA", "REAL_DATA")  # folders of the user's machine: the record keeps their names only
+
+
+def open_study(name: str, variables: Mapping[str, Any]) -> Study:
+    """Start a notebook: theme, seed, version line, record.
+
+    Parameters
+    ----------
+    name : the notebook's name without its ending, such as ``"05_unet_full"``.
+    variables : ``globals()`` of the notebook; the names that its parameters cell declares are read from it.
+
+    Raises
+    ------
+    InputError
+        The results folder belongs to another profile or cannot be written to.
+    """
+    declared = declared_parameters(notebooks_folder() / f"{name}.ipynb")
+    parameters = {key: variables[key] for key in declared}
+    set_theme()
+    torch.manual_seed(parameters["SEED"])
+    study = Study(name, parameters)
+    versions = ", ".join(f"{module} {sys.modules[module].__version__}" for module in ("torch", "diffusers", "transformers", "peft"))
+    print(f"sarnb {sarnb.__version__}, {versions}, Python {sys.version.split()[0]}, seed {study.seed}")
+    return study
+
+
+class Study:
+    """What a notebook works with; see ``open_study``.
+
+    Attributes
+    ----------
+    folder, data, models, samples : the results folder and what lies below it, absolute paths.
+    values : the parameters by their lower-case names, as a profile has them.
+    record : figures, tables and artefacts; ``figure``, ``table`` and ``artefact`` pass on to it.
+    """
+
+    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+        self.values = SimpleNamespace(**{key.lower(): value for key, value in parameters.items()})
+        self.seed = self.values.seed
+        kept = {key: Path(value).name if key in LOCAL else value for key, value in parameters.items()}
+        kept = {key: value for key, value in kept.items() if key not in ("PROFILE", "RESULTS", "SEED")}
+        self.record: Record = open_record(name, self.values.results, self.values.profile, self.seed, kept)
+        self.figure, self.table, self.artefact = self.record.figure, self.record.table, self.record.artefact
+        self.folder = self.record.folder
+        self.data, self.models, self.samples = (self.folder / part for part in ("data", "models", "samples"))
+
+    @cached_property
+    def finetune(self) -> FinetuneConfig:
+        """How strategies are trained, by the notebook's parameters; held-out loss at five points."""
+        config = FinetuneConfig.of(self.values, seed=0)  # each run sets its own seed
+        return replace(config, validate_every=config.steps // 5)
+
+    @cached_property
+    def vae(self) -> VaeConfig:
+        """How autoencoders are trained."""
+        return VaeConfig.of(self.values)
+
+    @cached_property
+    def sampling(self) -> SamplingConfig:
+        """How evaluation images are drawn."""
+        values = self.values
+        return SamplingConfig(values.generate_per_class, values.sampling_steps, values.guidance_scale, sensor=values.sensor)
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The data set's card."""
+        return load_card(self.data)
+
+    def images(self, split: str) -> ImageSet:
+        """A split of the data set: "train", "val", "test" or "judge"."""
+        return load_set(self.data / split)
+
+    def choose_rates(self, *names: str, priors: Mapping[str, PriorSet] | None = None) -> dict[str, RateChoice]:
+        """For each strategy the configuration whose rates did best on the validation split; see ``tune_rates``."""
+        values = self.values
+        return {
+            name: tune_rates(
+                find_strategy(name), values.foundation, self.data, self.models / "trials", self.finetune,
+                values.lr_factors, values.tune_steps, (priors or {}).get(name),
+            )
+            for name in names
+        }
+
+    def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyRun]:
+        """Train every strategy with each of its seeds, draw its evaluation images, and record both as artefacts."""
+        values, runs = self.values, []
+        for name, choice in choices.items():
+            config = choice.config if isinstance(choice, RateChoice) else choice
+            for seed in seeds_of(name, values.train_seeds, getattr(values, "seeded_strategies", ())):
+                run = train_and_sample(name, values.foundation, self.data, self.models, self.samples, config, self.sampling, seed,
+                                       getattr(values, "sample_every", 0))
+                runs.append(run)
+                if run.model is not None:
+                    self.artefact(run.model, f"trained model: {name}, seed {seed}")
+                self.artefact(run.samples.root, f"evaluation images: {name}, seed {seed}")
+        return runs
+
+    def close(self) -> None:
+        """Put what was recorded in its place, and say where its list is."""
+        recorded: pd.DataFrame = self.record.close()
+        print(f"{len(recorded)} artefacts recorded in manifest/{self.record.producer}.json of {self.values.results}")
