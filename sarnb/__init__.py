@@ -18,7 +18,7 @@ def foundation_path() -> Path:
 
 
 def split_foundation(spec: str) -> tuple[str, str]:
-    """"FOUNDATION+vae=VAE", a foundation with another autoencoder, in two; the second is empty for the foundation's own.
+    """ "FOUNDATION+vae=VAE", a foundation with another autoencoder, in two; the second is empty for the foundation's own.
 
     >>> split_foundation("stabilityai/stable-diffusion-xl-base-1.0+vae=madebyollin/sdxl-vae-fp16-fix")
     ('stabilityai/stable-diffusion-xl-base-1.0', 'madebyollin/sdxl-vae-fp16-fix')

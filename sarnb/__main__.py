@@ -13,8 +13,13 @@ import typer
 
 from sarnb.errors import InputError
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="How should a text-to-image diffusion model be fine-tuned so that it draws radar images?")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="How should a text-to-image diffusion model be fine-tuned so that it draws radar images?",
+)
 
 
 @app.command()
@@ -64,8 +69,7 @@ def verify(results: Path = typer.Argument(help="a results folder, such as result
         print(problem)
     manifests = read_manifests(results.absolute())
     count = sum(len(manifest.get("artefacts", [])) for manifest in manifests.values())
-    print(f"{results}: {count} artefacts of {len(manifests)} notebooks, "
-          f"{f'{len(problems)} problems' if problems else 'all as recorded'}")
+    print(f"{results}: {count} artefacts of {len(manifests)} notebooks, {f'{len(problems)} problems' if problems else 'all as recorded'}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -74,7 +78,8 @@ def dataset(
     source: str = typer.Argument(help="'twin' for the twin world, or a folder of your own radar images"),
     out: Path = typer.Option(..., help="folder to make"),
     n: typing.Optional[int] = typer.Option(
-        None, help="so many twin scenes of all classes and compositions, split 80/10/10; default: the study's splits of the profile"),
+        None, help="so many twin scenes of all classes and compositions, split 80/10/10; default: the study's splits of the profile"
+    ),
     profile: str = typer.Option("quick", help="profile that gives what is not said here"),
     sensor: str = typer.Option("", help="radar preset: airborne-x, terrasar-x, sentinel-1, umbra; the same scenes through each"),
     size: typing.Optional[int] = typer.Option(None, help="side of an image in pixels, a multiple of 8"),
@@ -157,7 +162,9 @@ def evaluate(
     clip: str = typer.Option("", help="SAR-CLIP, a trained judge's folder; without it the measures that need one are left out"),
     train: typing.Optional[Path] = typer.Option(None, help="folder of the generator's training images, to find memorised ones"),
     size: typing.Optional[int] = typer.Option(None, help="compare the middle of so many px; default: whole images of one size"),
-    scale: str = typer.Option("real", help="amplitude scale: 'real' keeps 8 bit and takes the real set's for the rest; 'own': each its own"),
+    scale: str = typer.Option(
+        "real", help="amplitude scale: 'real' keeps 8 bit and takes the real set's for the rest; 'own': each its own"
+    ),
     sensor: str = typer.Option("", help="compare images of this sensor only (column sensor of metadata.jsonl or index.csv)"),
     ignore_classes: bool = typer.Option(False, "--ignore-classes", help="compare the sets as wholes"),
     resamples: int = typer.Option(200, help="bootstrap resamples behind each interval"),

@@ -52,8 +52,15 @@ def dataset_command(
 
 
 def finetune_command(
-    strategy: str, data: Path | None, out: Path | None, profile: str, foundation: str, steps: int, seed: int | None,
-    trackers: Sequence[str] = (), params: Sequence[str] = (),
+    strategy: str,
+    data: Path | None,
+    out: Path | None,
+    profile: str,
+    foundation: str,
+    steps: int,
+    seed: int | None,
+    trackers: Sequence[str] = (),
+    params: Sequence[str] = (),
 ) -> None:
     """Fine-tunes the foundation on ``data/train``, with ``data/val`` for the held-out loss, and saves the model.
 
@@ -80,8 +87,9 @@ def finetune_command(
     sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
     if trackers:
         _say(f"follow it with: tensorboard --logdir {out}" if "tensorboard" in trackers else f"tracked by {', '.join(trackers)}")
-    history, _ = train(plan, foundation or values.foundation, data, out, config, out.parent / "cache", sampling,
-                       values.sample_every, trackers)
+    history, _ = train(
+        plan, foundation or values.foundation, data, out, config, out.parent / "cache", sampling, values.sample_every, trackers
+    )
     _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 
@@ -171,15 +179,33 @@ def generate_command(model: str, out: Path, data: Path, profile: str, foundation
     pipe, token = _drawing_model(model, foundation or values.foundation)
     looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
     rows = evaluation_prompts(list(groups_of(test)), values.generate_per_class, token, looks, groups_of(test), values.sensor)
-    images = generate(pipe, [row["text"] for row in rows], [row["seed"] for row in rows], values.sampling_steps,
-                      values.guidance_scale, values.batch_size, test.images.shape[1])
+    images = generate(
+        pipe,
+        [row["text"] for row in rows],
+        [row["seed"] for row in rows],
+        values.sampling_steps,
+        values.guidance_scale,
+        values.batch_size,
+        test.images.shape[1],
+    )
     write_samples(out, to_grey(images), rows)
     print(f"{out}: {len(rows)} images of {len(groups_of(test))} classes")
 
 
 def evaluate_command(
-    real: Path, fake: Path, out: Path, captions: Path | None, clip: str, train: Path | None, size: int | None, scale: str,
-    sensor: str, ignore_classes: bool, resamples: int, seed: int, workers: int | None,
+    real: Path,
+    fake: Path,
+    out: Path,
+    captions: Path | None,
+    clip: str,
+    train: Path | None,
+    size: int | None,
+    scale: str,
+    sensor: str,
+    ignore_classes: bool,
+    resamples: int,
+    seed: int,
+    workers: int | None,
 ) -> None:
     """Compares two folders of images, prints the table and writes it with its figures into ``out``."""
     if workers is not None and workers < 1:

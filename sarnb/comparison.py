@@ -21,7 +21,12 @@ TABLE, REPORT = "evaluation.csv", "evaluation.md"
 
 
 def compare_folders(
-    real: Path, fake: Path, out: Path, wish: Wish = Wish(), captions: Path | None = None, clip: str = "",
+    real: Path,
+    fake: Path,
+    out: Path,
+    wish: Wish = Wish(),
+    captions: Path | None = None,
+    clip: str = "",
     train: Path | None = None,
 ) -> Comparison:
     """Compare two folders, print the verdict, and write evaluation.csv, evaluation.md, other tables and figures into ``out``.
@@ -71,8 +76,9 @@ def _check_out(out: Path, sources: tuple[Path, ...]) -> None:
     target = out.resolve()
     for source in sources:
         if target == source.resolve() or target.is_relative_to(source.resolve()):
-            raise InputError(f"{out}: lies in the folder of images {source}; its figures would be taken for images the next time, "
-                             "write elsewhere")
+            raise InputError(
+                f"{out}: lies in the folder of images {source}; its figures would be taken for images the next time, write elsewhere"
+            )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the tables and figures")
 
@@ -83,8 +89,7 @@ def _write(comparison: Comparison, setting: pd.DataFrame, out: Path) -> None:
         for ending, content in figure_files(figure, name).items():
             write_atomically(out / "figures" / f"{name}.{ending}", content)
         plt.close(figure)
-    tables = {"left_out.csv": comparison.missing, "laws.csv": laws_of_both(comparison), "protocol.csv": setting,
-              TABLE: comparison.table}
+    tables = {"left_out.csv": comparison.missing, "laws.csv": laws_of_both(comparison), "protocol.csv": setting, TABLE: comparison.table}
     for name, table in tables.items():
         write_atomically(out / name, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_atomically(out / REPORT, markdown(comparison, setting, {name: words for name, (_, words) in figures.items()}))
@@ -94,14 +99,16 @@ def _figures(comparison: Comparison) -> dict[str, tuple]:
     set_theme()
     sets = {"real": [comparison.real], comparison.name: [comparison.fake]}
     figures = {
-        "images": (two_rows(*comparison.examples, comparison.name),
-                   "Images drawn by the seed: real above, generated below."),
-        "amplitude": (amplitude_histograms(amplitude_curves(sets)),
-                      "Grey levels of the generated images (line) over those of the real ones (area)."),
-        "log_cumulants": (cumulant_diagram(cumulant_points(sets)),
-                          "Log-cumulants of both sets among the laws of speckle; small marks are classes."),
-        "texture": (texture_lines(texture_curves(sets)),
-                    "Co-occurrence properties by distance and direction, real images in black."),
+        "images": (two_rows(*comparison.examples, comparison.name), "Images drawn by the seed: real above, generated below."),
+        "amplitude": (
+            amplitude_histograms(amplitude_curves(sets)),
+            "Grey levels of the generated images (line) over those of the real ones (area).",
+        ),
+        "log_cumulants": (
+            cumulant_diagram(cumulant_points(sets)),
+            "Log-cumulants of both sets among the laws of speckle; small marks are classes.",
+        ),
+        "texture": (texture_lines(texture_curves(sets)), "Co-occurrence properties by distance and direction, real images in black."),
     }
     ratios = floor_ratios(comparison)
     if len(ratios):

@@ -15,8 +15,10 @@ from sarnb.errors import InputError
 PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
 # These decide when and where a notebook runs, not what it computes.
-MACHINERY = frozenset(f"sarnb.{name}" for name in (
-    "__main__", "run", "node", "graph", "notebook", "fingerprint", "manifest", "profile", "settings", "commands"))
+MACHINERY = frozenset(
+    f"sarnb.{name}"
+    for name in ("__main__", "run", "node", "graph", "notebook", "fingerprint", "manifest", "profile", "settings", "commands")
+)
 
 
 def digest(value: typing.Any) -> str:
@@ -124,7 +126,7 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            parts = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*parts, *([node.module] if node.module else [])])
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     names = {name for name in names if name.split(".")[0] == "sarnb"}

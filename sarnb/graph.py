@@ -157,8 +157,10 @@ def _with_reasons(nodes: dict[str, Node], results: Path) -> dict[str, Node]:
         if not changed:
             break
         reasons.update(changed)
-    return {name: Node(*(getattr(node, key) for key in ("name", "upstream", "parameters", "parts", "stamp")), reasons[name])
-            for name, node in nodes.items()}
+    return {
+        name: Node(*(getattr(node, key) for key in ("name", "upstream", "parameters", "parts", "stamp")), reasons[name])
+        for name, node in nodes.items()
+    }
 
 
 def _own_reason(node: Node, results: Path) -> str:
@@ -172,8 +174,13 @@ def _own_reason(node: Node, results: Path) -> str:
         before = json.loads(earlier[-1].read_text(encoding="utf-8"))
     except ValueError:
         return "it has no finished run"
-    words = {"notebook": "the notebook changed", "code": "the package code it uses changed", "data": "the data folder changed",
-             "foundation": "the foundation changed", "upstream": "what it builds on changed"}
+    words = {
+        "notebook": "the notebook changed",
+        "code": "the package code it uses changed",
+        "data": "the data folder changed",
+        "foundation": "the foundation changed",
+        "upstream": "what it builds on changed",
+    }
     told = [text for key, text in words.items() if before.get(key) != node.parts[key]]
     old, new = before.get("parameters", {}), node.parts["parameters"]
     told += [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]

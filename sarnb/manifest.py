@@ -23,8 +23,22 @@ from sarnb.settings import cores, notebooks_folder, repository
 # Large and rebuilt by a run: ignored by git, so their absence in a clone is no fault.
 LOCAL_FOLDERS = ("data", "models", "samples")
 RECORDED_FOLDERS = ("figures", "tables", "notebooks")
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "scipy", "pandas", "scikit-image",
-            "matplotlib", "seaborn", "datasets", "papermill", "snakemake")
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-image",
+    "matplotlib",
+    "seaborn",
+    "datasets",
+    "papermill",
+    "snakemake",
+)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -44,8 +58,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be saved ({error.strerror}); free some space or choose a folder you may "
-                         "write to with SARNB_RESULTS") from None
+        raise InputError(
+            f"{path}: cannot be saved ({error.strerror}); free some space or choose a folder you may write to with SARNB_RESULTS"
+        ) from None
 
 
 def environment() -> dict[str, typing.Any]:

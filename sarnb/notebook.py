@@ -97,8 +97,10 @@ def execute(name: str, source: Path, results: Path, parameters: dict[str, typing
         copy = folder / (f"{name}.failed.ipynb" if failure else f"{name}.ipynb")
         _keep(running, copy, name, source)
     except OSError as error:
-        raise NotebookError(f"{name}: its executed copy cannot be saved in {folder} ({error.strerror or error}); free some "
-                            "space, or choose another folder with SARNB_RESULTS") from None
+        raise NotebookError(
+            f"{name}: its executed copy cannot be saved in {folder} ({error.strerror or error}); free some "
+            "space, or choose another folder with SARNB_RESULTS"
+        ) from None
     if failure:
         raise NotebookError(f"{failure}\n  executed copy with the traceback: {copy}")
     (folder / f"{name}.failed.ipynb").unlink(missing_ok=True)
@@ -131,13 +133,23 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, typ
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment, not one of the user's home
     escaped = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
     try:
-        papermill.execute_notebook(node, escaped, parameters, engine_name="sarnb", kernel_name="python3",
-                                   progress_bar=False, cwd=str(repository()), start_timeout=120)
+        papermill.execute_notebook(
+            node,
+            escaped,
+            parameters,
+            engine_name="sarnb",
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(repository()),
+            start_timeout=120,
+        )
     except PapermillExecutionError as error:
         return _describe(told, error)
     except DeadKernelError:
-        return (f"{name} failed in cell {told.number} of {told.count}: the kernel died, most often because the memory was "
-                "full; use a smaller profile, --jobs 1, or close other programs")
+        return (
+            f"{name} failed in cell {told.number} of {told.count}: the kernel died, most often because the memory was "
+            "full; use a smaller profile, --jobs 1, or close other programs"
+        )
     return ""
 
 

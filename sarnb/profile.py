@@ -105,14 +105,11 @@ class Profile:
         if self.batch_size % self.accumulate:
             raise InputError(f"profile {self.name}: accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
         if self.batch_size > self.train_images:
-            raise InputError(
-                f"profile {self.name}: batch_size {self.batch_size} is above train_images {self.train_images}; lower it")
+            raise InputError(f"profile {self.name}: batch_size {self.batch_size} is above train_images {self.train_images}; lower it")
         if self.warmup_steps > self.train_steps:
-            raise InputError(
-                f"profile {self.name}: warmup_steps {self.warmup_steps} is above train_steps {self.train_steps}; lower it")
+            raise InputError(f"profile {self.name}: warmup_steps {self.warmup_steps} is above train_steps {self.train_steps}; lower it")
         if self.clip_batch > self.judge_images:
-            raise InputError(
-                f"profile {self.name}: clip_batch {self.clip_batch} is above judge_images {self.judge_images}; lower it")
+            raise InputError(f"profile {self.name}: clip_batch {self.clip_batch} is above judge_images {self.judge_images}; lower it")
 
     def parameters(self, results: str) -> dict[str, typing.Any]:
         """The notebook parameters: every field in upper case, ``name`` as PROFILE, and RESULTS, the results folder."""
@@ -207,8 +204,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
 
 
 def read_yaml(text: str) -> typing.Any:

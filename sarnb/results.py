@@ -46,17 +46,25 @@ def claim_folder(results_dir: str | Path, profile: str, stamp: str, data: str = 
     if path.is_file():
         theirs = json.loads(path.read_text(encoding="utf-8"))
         if theirs["profile"] != profile or bool(theirs["stamp"]) != bool(stamp):
-            raise InputError(f"{path.parent}: holds results of the profile {theirs['profile']!r}, {profile!r} must not be "
-                             "written over them; choose another results folder")
+            raise InputError(
+                f"{path.parent}: holds results of the profile {theirs['profile']!r}, {profile!r} must not be "
+                "written over them; choose another results folder"
+            )
         if theirs["data"] != data:
-            raise InputError(f"{path.parent}: holds results of the data folder {theirs['data'] or '(none)'}, not of "
-                             f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS")
+            raise InputError(
+                f"{path.parent}: holds results of the data folder {theirs['data'] or '(none)'}, not of "
+                f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS"
+            )
         return
     write_atomically(path, json.dumps(mine, indent=1) + "\n")
 
 
 def open_record(
-    producer: str, results_dir: str | Path, profile: str, seed: int, parameters: typing.Mapping[str, typing.Any],
+    producer: str,
+    results_dir: str | Path,
+    profile: str,
+    seed: int,
+    parameters: typing.Mapping[str, typing.Any],
 ) -> "Record":
     """Starts the record of one notebook.
 
@@ -105,8 +113,19 @@ class Record:
         """
         self._check(name, meaning)
         if self.stamp and not any(text.get_gid() == STAMP_COLUMN for text in figure.texts):
-            figure.text(0.5, 0.5, self.stamp, fontsize=18, color="crimson", alpha=0.45, rotation=20, ha="center",
-                        va="center", gid=STAMP_COLUMN, zorder=1000)
+            figure.text(
+                0.5,
+                0.5,
+                self.stamp,
+                fontsize=18,
+                color="crimson",
+                alpha=0.45,
+                rotation=20,
+                ha="center",
+                va="center",
+                gid=STAMP_COLUMN,
+                zorder=1000,
+            )
         for ending, content in figure_files(figure, name).items():
             self._stage("figure", f"figures/{name}.{ending}", content, meaning)
 
@@ -153,13 +172,23 @@ class Record:
         for name in earlier - {entry["path"] for entry in entries}:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self._staging, ignore_errors=True)
-        write_manifest(self.folder, {
-            "producer": self.producer, "profile": self.profile, "stamp": self.stamp, "seed": self.seed,
-            "parameters": self.parameters, **sources(self.folder, self.producer), **environment(),
-            "started": self._started.isoformat(timespec="seconds"),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - self._clock, 1), "peak_memory_mb": round(process_peak_mb(), 1),
-            "artefacts": entries})
+        write_manifest(
+            self.folder,
+            {
+                "producer": self.producer,
+                "profile": self.profile,
+                "stamp": self.stamp,
+                "seed": self.seed,
+                "parameters": self.parameters,
+                **sources(self.folder, self.producer),
+                **environment(),
+                "started": self._started.isoformat(timespec="seconds"),
+                "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "seconds": round(time.perf_counter() - self._clock, 1),
+                "peak_memory_mb": round(process_peak_mb(), 1),
+                "artefacts": entries,
+            },
+        )
         rows = [(entry["path"], entry["meaning"], entry["sha256"][:12]) for entry in entries]
         return pd.DataFrame(rows, columns=["path", "meaning", "sha256"])
 

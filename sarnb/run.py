@@ -44,8 +44,10 @@ class Wishes:
             raise InputError(f"--jobs {self.jobs}: give the number of notebooks to run side by side, 1 or more")
         plugin = f"snakemake_executor_plugin_{self.executor.replace('-', '_')}"
         if self.executor != "local" and importlib.util.find_spec(plugin) is None:
-            raise InputError(f"--executor {self.executor}: Snakemake knows it through the package "
-                             f"{plugin.replace('_', '-')}, which is not installed; pip install it")
+            raise InputError(
+                f"--executor {self.executor}: Snakemake knows it through the package "
+                f"{plugin.replace('_', '-')}, which is not installed; pip install it"
+            )
 
 
 def parse_params(params: typing.Iterable[str]) -> dict[str, typing.Any]:
@@ -82,8 +84,10 @@ def settle(wishes: Wishes) -> tuple[Profile, dict[str, typing.Any], Path]:
         folder = f"{profile.name}-{source.resolve().name}"
     profile = profile.replace(**fields)
     if profile.source != "twin" and not profile.data:
-        raise InputError(f"profile {profile.name}: its images ({profile.source}) have to be on this machine; "
-                         "prepare a folder of them and give it with --data DIR")
+        raise InputError(
+            f"profile {profile.name}: its images ({profile.source}) have to be on this machine; "
+            "prepare a folder of them and give it with --data DIR"
+        )
     # A value checked and converted by the profile (1 → 1.0) goes to the notebooks as such.
     values = profile.parameters(folder)
     return profile, {name: values.get(name, value) for name, value in extra.items()}, results_root() / folder
@@ -161,11 +165,24 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
     share, crowd = max(1, cores() // jobs), independent(nodes)
     local = all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part)
     return {
-        "root": str(repository()), "python": sys.executable, "results": str(results), "notebooks": str(notebooks_folder()),
-        "runner": {"host": os.uname().nodename, "pid": os.getpid()}, "offline": local, "memory_mb": MEMORY_MB,
-        "nodes": {name: {
-            "upstream": list(node.upstream), "stamp": node.stamp.name, "parameters": node.parameters, "parts": node.parts,
-            "threads": profile.threads or (share if name in crowd else cores())} for name, node in nodes.items()}}
+        "root": str(repository()),
+        "python": sys.executable,
+        "results": str(results),
+        "notebooks": str(notebooks_folder()),
+        "runner": {"host": os.uname().nodename, "pid": os.getpid()},
+        "offline": local,
+        "memory_mb": MEMORY_MB,
+        "nodes": {
+            name: {
+                "upstream": list(node.upstream),
+                "stamp": node.stamp.name,
+                "parameters": node.parameters,
+                "parts": node.parts,
+                "threads": profile.threads or (share if name in crowd else cores()),
+            }
+            for name, node in nodes.items()
+        },
+    }
 
 
 def _snakemake(wishes: Wishes, plan_file: Path, jobs: int, lock: int) -> int:
@@ -176,16 +193,34 @@ def _snakemake(wishes: Wishes, plan_file: Path, jobs: int, lock: int) -> int:
     state = plan_file.parent
     local = wishes.executor == "local"
     scale = ["--cores", str(max(cores(), jobs))] if local else ["--jobs", str(wishes.jobs or 4), "--executor", wishes.executor]
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository() / "notebooks" / "Snakefile"),
-               "--directory", str(state), "--config", f"plan={plan_file.name}", *scale,
-               *(["--resources", f"slot={jobs}"] if local else []),
-               "--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "--scheduler", "greedy",
-               # This folder has a lock of its own, which the system lifts when its holder is killed.
-               "--nolock", "--quiet", "progress", "rules", *wishes.snakemake]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(repository() / "notebooks" / "Snakefile"),
+        "--directory",
+        str(state),
+        "--config",
+        f"plan={plan_file.name}",
+        *scale,
+        *(["--resources", f"slot={jobs}"] if local else []),
+        "--keep-going",
+        "--rerun-incomplete",
+        "--rerun-triggers",
+        "input",
+        "--scheduler",
+        "greedy",
+        # This folder has a lock of its own, which the system lifts when its holder is killed.
+        "--nolock",
+        "--quiet",
+        "progress",
+        "rules",
+        *wishes.snakemake,
+    ]
     environment = {**os.environ, "PYTHONPATH": _python_path(), "TOKENIZERS_PARALLELISM": "false"}
     with open(state / "snakemake.log", "wb") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-                                 pass_fds=(lock,))
+        child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, pass_fds=(lock,))
         previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         try:
             return child.wait()
@@ -215,8 +250,9 @@ def _locked(results: Path) -> typing.Iterator[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = open(path, "a")
     except OSError as error:
-        raise InputError(f"{results}: cannot be written to ({error.strerror}); mend its permissions or choose another "
-                         "folder with SARNB_RESULTS") from None
+        raise InputError(
+            f"{results}: cannot be written to ({error.strerror}); mend its permissions or choose another folder with SARNB_RESULTS"
+        ) from None
     with stream:
         for _ in range(60):
             with contextlib.suppress(BlockingIOError):

@@ -101,8 +101,14 @@ class Study:
         values = self.values
         return {
             name: tune_rates(
-                find_strategy(name), values.foundation, self.data, self.models / "trials", self.finetune,
-                values.lr_factors, values.tune_steps, (priors or {}).get(name),
+                find_strategy(name),
+                values.foundation,
+                self.data,
+                self.models / "trials",
+                self.finetune,
+                values.lr_factors,
+                values.tune_steps,
+                (priors or {}).get(name),
             )
             for name in names
         }
@@ -113,8 +119,17 @@ class Study:
         for name, choice in choices.items():
             config = choice.config if isinstance(choice, RateChoice) else choice
             for seed in seeds_of(name, values.train_seeds, getattr(values, "seeded_strategies", ())):
-                run = train_and_sample(name, values.foundation, self.data, self.models, self.samples, config, self.sampling, seed,
-                                       getattr(values, "sample_every", 0))
+                run = train_and_sample(
+                    name,
+                    values.foundation,
+                    self.data,
+                    self.models,
+                    self.samples,
+                    config,
+                    self.sampling,
+                    seed,
+                    getattr(values, "sample_every", 0),
+                )
                 runs.append(run)
                 if run.model is not None:
                     self.artefact(run.model, f"trained model: {name}, seed {seed}")

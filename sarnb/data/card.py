@@ -61,7 +61,7 @@ def data_card(card: Mapping[str, Any]) -> str:
         _front_matter(card, title),
         f"# {title}\n",
         f"{sum(card['totals'].values())} radar images of {card['size']} x {card['size']} px with captions. Source: {card['source']}.\n",
-        "```python\nfrom datasets import load_dataset\ndata = load_dataset(\"path/to/this/folder\")\n```\n",
+        '```python\nfrom datasets import load_dataset\ndata = load_dataset("path/to/this/folder")\n```\n',
         f"## Splits\n{_splits(card)}\n",
         _table(("kind", "group", *card["totals"]), _count_rows(card)),
         f"## Radar\n{_bullets(_radar_facts(card))}" if twin else "",
@@ -110,7 +110,8 @@ def _splits(card: Mapping[str, Any]) -> str:
 def _count_rows(card: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     rows = [
         (kind, group, *(card["counts"][split].get(kind, 0) for split in card["totals"]))
-        for group, kinds in card["groups"].items() for kind in kinds
+        for group, kinds in card["groups"].items()
+        for kind in kinds
     ]
     return [*rows, ("all", "", *card["totals"].values())]
 

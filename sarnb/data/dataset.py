@@ -171,7 +171,6 @@ def _read(path: Path, mode: str) -> np.ndarray:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}); make the data set again") from error
 
 
-
 # Which classes stand side by side in a figure, group by group: seen in radar training, unseen, compositions.
 
 GROUPS = ("seen", "unseen", "composition")

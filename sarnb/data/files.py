@@ -117,15 +117,11 @@ def read_numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 f"{path} line {number}: broken JSON ({error.msg} at column {error.colno}); write one whole JSON object a line"
             ) from error
         if not isinstance(row, dict):
-            raise InputError(
-                f'{path} line {number}: {line.strip()[:60]} is not a JSON object; write {{"file_name": ..., "text": ...}}'
-            )
+            raise InputError(f'{path} line {number}: {line.strip()[:60]} is not a JSON object; write {{"file_name": ..., "text": ...}}')
         try:
             json.dumps(row, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path} line {number}: has half of a surrogate pair, which is no text; write the character itself"
-            ) from error
+            raise InputError(f"{path} line {number}: has half of a surrogate pair, which is no text; write the character itself") from error
         rows.append((number, row))
     return rows
 
@@ -164,7 +160,6 @@ def replace_folder(new: Path, target: Path) -> None:
         target.replace(old)
     new.replace(target)
     shutil.rmtree(old, ignore_errors=True)
-
 
 
 # Work in several processes with results in order: the same answer for any number of workers.

@@ -79,9 +79,7 @@ def list_user_folder(source: Path) -> Listing:
     labels = sorted({image.label for image in images})
     if len(labels) < 2:
         found = f"holds images of one class only ('{labels[0]}')" if labels else "holds no image"
-        raise InputError(
-            f"{source}: {found}; give at least two classes, as folders named after them holding {', '.join(SUFFIXES)} files"
-        )
+        raise InputError(f"{source}: {found}; give at least two classes, as folders named after them holding {', '.join(SUFFIXES)} files")
     used = {image.path for image in images}
     ignored = Counter(path.suffix.lower() or "no suffix" for path in files if path not in used and path.name != METADATA)
     return Listing(source, form, tuple(sorted(images, key=lambda image: image.name)), dict(sorted(ignored.items())))
@@ -309,8 +307,10 @@ def read_captions(path: Path, folders: Sequence[Path]) -> dict[str, dict[str, An
             absent.append((number, str(name)))
     if absent:
         number, name = absent[0]
-        raise InputError(f"{path} line {number}: '{name}' is an image of neither folder ({len(absent)} of "
-                         f"{len(absent) + len(rows)} captions are without an image); correct the names or remove the rows")
+        raise InputError(
+            f"{path} line {number}: '{name}' is an image of neither folder ({len(absent)} of "
+            f"{len(absent) + len(rows)} captions are without an image); correct the names or remove the rows"
+        )
     if not rows:
         raise InputError(f"{path}: has no rows; write one JSON object an image, with file_name and text")
     return rows
@@ -364,14 +364,17 @@ def common_size(folders: Sequence[PlainFolder], size: int | None) -> tuple[int, 
     if size is not None:
         small = [shape for shape in shapes if min(shape) < size]
         if small:
-            raise InputError(f"{first[small[0]]}: is {small[0][0]} x {small[0][1]} px, smaller than the {size} px to compare; choose "
-                             "a smaller size")
+            raise InputError(
+                f"{first[small[0]]}: is {small[0][0]} x {small[0][1]} px, smaller than the {size} px to compare; choose a smaller size"
+            )
         return size, size
     if len(shapes) > 1:
         told = " and ".join(f"{h} x {w} px ({Path(first[h, w]).name})" for h, w in (shapes[0], shapes[-1]))
         least = min(min(shape) for shape in shapes)
-        raise InputError(f"images have {len(shapes)} different sizes, such as {told}; cut them to one, or give --size {least} to "
-                         "compare the middle of each")
+        raise InputError(
+            f"images have {len(shapes)} different sizes, such as {told}; cut them to one, or give --size {least} to "
+            "compare the middle of each"
+        )
     return shapes[0]
 
 

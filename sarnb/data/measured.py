@@ -105,7 +105,8 @@ class _ArraysOnly(pickle.Unpickler):
     """Admits what numpy writes for a plain array, and nothing else: a pickle can otherwise run any code."""
 
     admitted = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype} | {
-        (f"{module}.multiarray", "_reconstruct"): _reconstruct for module in ("numpy.core", "numpy._core")}
+        (f"{module}.multiarray", "_reconstruct"): _reconstruct for module in ("numpy.core", "numpy._core")
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.admitted:
@@ -157,8 +158,15 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
     scales = _scales(read)
     groups = []
     for (sensor, label), images in read.items():
-        cut = [_tiles(_eight_bit(image, scales.get((sensor, image.storage))), size, tiles,
-                      np.random.default_rng([seed, zlib.crc32(name.encode())])) for name, image in images]
+        cut = [
+            _tiles(
+                _eight_bit(image, scales.get((sensor, image.storage))),
+                size,
+                tiles,
+                np.random.default_rng([seed, zlib.crc32(name.encode())]),
+            )
+            for name, image in images
+        ]
         if cut and len(patches := np.concatenate(cut)):
             groups.append(ImageGroup(folder.resolve().name, sensor, label, patches))
     notes = [f"Passed over: {small} real images smaller than {size} px."] if small else []
@@ -176,8 +184,10 @@ def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGr
     if min(height, width) < size:
         raise InputError(f"{images.root}: its images have {height} x {width} px, fewer than the {size} px that are compared")
     top, left = (height - size) // 2, (width - size) // 2
-    return [ImageGroup(source, sensor, label, images.images[own, top : top + size, left : left + size])
-            for (sensor, label), own in members.items()]
+    return [
+        ImageGroup(source, sensor, label, images.images[own, top : top + size, left : left + size])
+        for (sensor, label), own in members.items()
+    ]
 
 
 def _scales(read: dict[tuple[str, str], list[tuple[str, RadarImage]]]) -> dict[tuple[str, str], Normalisation]:

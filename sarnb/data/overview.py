@@ -31,7 +31,8 @@ _NO_CONTENT = frozenset(  # words of grammar and of the acquisition, the same in
     "a an and as at between by in inside into its of on or over the through to with around beside below above behind acquired about seen "
     "viewed imaged looking shadows image radar sar north south east west "
     "synthetic aperture view band illuminated from left right incidence degrees resolution m x c one two three four five six seven "
-    "eight nine ten eleven twelve fifteen twenty dozens hundred".split())
+    "eight nine ten eleven twelve fifteen twenty dozens hundred".split()
+)
 
 
 def read_metadata(data_dir: Path) -> pd.DataFrame:
@@ -99,10 +100,18 @@ def caption_table(captions: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for length, own in captions.groupby("length", sort=False):
-        mentions = {f"names {what}": own["text"].str.contains(pattern, case=False).mean()
-                    for what, pattern in MENTIONS.items()}
-        rows.append({"length": length, "captions": len(own), "different": own["text"].nunique(), "words, least": own["words"].min(),
-                     "words, median": own["words"].median(), "words, most": own["words"].max(), **mentions})
+        mentions = {f"names {what}": own["text"].str.contains(pattern, case=False).mean() for what, pattern in MENTIONS.items()}
+        rows.append(
+            {
+                "length": length,
+                "captions": len(own),
+                "different": own["text"].nunique(),
+                "words, least": own["words"].min(),
+                "words, median": own["words"].median(),
+                "words, most": own["words"].max(),
+                **mentions,
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -50,8 +50,16 @@ def block_scene(height: float = 30.0, depth: int = 16, width: int = 24, size: in
     above[top : top + width, left : left + depth] = height
     cover[top : top + width, left : left + depth] = CODE["roof"]
     flat = np.zeros((size, size), np.float32)
-    return Scene(kind="block", height=above, ground=flat, cover=cover, tint=flat, points=np.zeros((0, 5), np.float32),
-                 spacing=spacing, season="summer")
+    return Scene(
+        kind="block",
+        height=above,
+        ground=flat,
+        cover=cover,
+        tint=flat,
+        points=np.zeros((0, 5), np.float32),
+        spacing=spacing,
+        season="summer",
+    )
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,17 @@ def side_view(scene: Scene, radar: Radar, seed: int, row: int | None = None) -> 
         row = int(walls.loc[walls["height"].idxmax(), "row"]) if len(walls) else len(scene.height) // 2
     seen = simulate(scene, radar, seed)
     level = amplitude(seen)
-    return SideView(Normalisation.fit([level]).apply(level), seen.layover, seen.shadow, row, range_line(scene, radar, row), walls,
-                    shadows, radar.incidence_deg, scene.spacing)
+    return SideView(
+        Normalisation.fit([level]).apply(level),
+        seen.layover,
+        seen.shadow,
+        row,
+        range_line(scene, radar, row),
+        walls,
+        shadows,
+        radar.incidence_deg,
+        scene.spacing,
+    )
 
 
 def range_line(scene: Scene, radar: Radar, row: int) -> RangeLine:
@@ -177,7 +194,29 @@ def sensor_table(views: Mapping[str, np.ndarray]) -> pd.DataFrame:
     for name, image in views.items():
         radar = PRESETS[name]
         pairs = (" x ".join(f"{value:g}" for value in pair) for pair in (radar.resolution_m, radar.spacing_m))
-        rows.append((name, radar.band, radar.incidence_deg, radar.geometry, *pairs, radar.looks, radar.nesz_db,
-                     f"{image.shape[0]} x {image.shape[1]}"))
-    return pd.DataFrame(rows, columns=["sensor", "band", "incidence, deg", "columns are range on", "resolution range x azimuth, m",
-                                       "spacing, m", "looks", "noise floor, dB", "image, px"])
+        rows.append(
+            (
+                name,
+                radar.band,
+                radar.incidence_deg,
+                radar.geometry,
+                *pairs,
+                radar.looks,
+                radar.nesz_db,
+                f"{image.shape[0]} x {image.shape[1]}",
+            )
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "sensor",
+            "band",
+            "incidence, deg",
+            "columns are range on",
+            "resolution range x azimuth, m",
+            "spacing, m",
+            "looks",
+            "noise floor, dB",
+            "image, px",
+        ],
+    )

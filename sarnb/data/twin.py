@@ -128,7 +128,6 @@ def chunks(count: int) -> list[range]:
     return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 
-
 # One scene through several radars: every preset on the common ground grid, and the coarse satellite view beside it.
 
 GROUND_SPACING_M = 2.0  # the grid of every data set: the scenes are drawn on it, whichever sensor looks at them
@@ -190,9 +189,7 @@ def speckle_seed(seed: int, sensor: str) -> int:
     return seed + (names.index(sensor) << 48)
 
 
-def twin_views(
-    kind: str, seed: int, sensors: Sequence[str] = tuple(PRESETS), size: int = 128, turn: int = 0
-) -> dict[str, np.ndarray]:
+def twin_views(kind: str, seed: int, sensors: Sequence[str] = tuple(PRESETS), size: int = 128, turn: int = 0) -> dict[str, np.ndarray]:
     """One scene through several presets: amplitude float32 [size, size] by sensor, all on the ground grid.
 
     Side and offset of the incidence are those that ``build_twin`` gives the scene (``turn``: see ``sample_radar``), so a
@@ -427,9 +424,7 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
     return card
 
 
-def _build_split(
-    out: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, workers: int, card: dict[str, Any]
-) -> None:
+def _build_split(out: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, workers: int, card: dict[str, Any]) -> None:
     """Two passes: simulate (amplitudes to .npy chunks, truth to PNG), then scale to 8 bits; at last one rename.
 
     Nothing is held but the chunk at hand: moments are merged, rows are copied from the chunks' files to the metadata.
@@ -471,9 +466,7 @@ def _fit(work: Path, pieces: Sequence[range], view: str) -> Normalisation:
     return Normalisation.from_moments(tuple(part) for record in _records(work, pieces) for part in record["moments"][view])
 
 
-def _draw_chunk(
-    piece: range, work: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, shown: tuple[str, ...]
-) -> None:
+def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, shown: tuple[str, ...]) -> None:
     """Draw the scenes of a chunk. Its JSON file is written last, so that it marks the chunk as done."""
     amplitudes: dict[str, list[np.ndarray]] = {view: [] for view in VIEWS}
     rows = []

@@ -76,8 +76,10 @@ def _measures(aims: pd.DataFrame | None) -> str:
     if aims is None:
         return f"{NOT_MEASURED} {LIMITS}"
     rows = [
-        "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several.", "",
-        "| aim | set | value | verdict |", "|---|---|---|---|",
+        "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several.",
+        "",
+        "| aim | set | value | verdict |",
+        "|---|---|---|---|",
     ]
     for row in aims.itertuples():
         value = f"{row.value:.3g}" + ("" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}], n = {row.n}")

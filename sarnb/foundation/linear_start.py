@@ -137,9 +137,7 @@ def _start_decoder(vae: AutoencoderKL, levels: list[Tensor]) -> None:
         for sampler in _samplers(block):
             target = levels[len(levels) - 2 - index]
             room = min(sampler.conv.out_channels, 9 * target.shape[1], signals if index == 2 else sampler.conv.out_channels)
-            wanted = torch.stack(
-                [torch.roll(target[:, c], shift, (1, 2)) for c, shift in _shifted_channels(target.shape[1], room)], dim=1
-            )
+            wanted = torch.stack([torch.roll(target[:, c], shift, (1, 2)) for c, shift in _shifted_channels(target.shape[1], room)], dim=1)
             _least_squares(sampler.conv, F.interpolate(values, scale_factor=2.0, mode="nearest"), wanted, known)
             values, known = sampler(values), room
     _least_squares(decoder.conv_out, values, levels[0], signals)

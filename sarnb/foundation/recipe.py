@@ -97,8 +97,10 @@ class FoundationRecipe:
         for steps, *others in CYCLES:
             for name in others:
                 if len(getattr(self, name)) != len(getattr(self, steps)):
-                    raise InputError(f"foundation recipe: {name} has {len(getattr(self, name))} values for the "
-                                     f"{len(getattr(self, steps))} cycles of {steps}; give one value a cycle")
+                    raise InputError(
+                        f"foundation recipe: {name} has {len(getattr(self, name))} values for the "
+                        f"{len(getattr(self, steps))} cycles of {steps}; give one value a cycle"
+                    )
 
 
 def pretrain_foundation(
@@ -145,8 +147,16 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
     for cycle, (steps, rate, crop) in enumerate(cycles, start=1):
         loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
         pretrain_vae(
-            vae, scenes, textures, loop, out / f"vae-{cycle}",
-            batch_size=recipe.vae_batch, crop=crop, weights=weights, features=features, scene_share=recipe.vae_scenes,
+            vae,
+            scenes,
+            textures,
+            loop,
+            out / f"vae-{cycle}",
+            batch_size=recipe.vae_batch,
+            crop=crop,
+            weights=weights,
+            features=features,
+            scene_share=recipe.vae_scenes,
         )
     fold_latent_statistics(vae, scenes[:512], recipe.latent_balance)
     if recipe.decoder_steps:
@@ -159,8 +169,13 @@ def linear_stage(recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarra
     pixels = to_pixels(scenes[:: max(1, len(scenes) // 64)][:64])
     start_linear(vae, pixels)
     loop = _loop(
-        recipe, recipe.linear_steps, recipe.linear_rate, warmup_steps=min(50, recipe.linear_steps), weight_decay=0.0,
-        ema_decay=0.99, precision="fp32",
+        recipe,
+        recipe.linear_steps,
+        recipe.linear_rate,
+        warmup_steps=min(50, recipe.linear_steps),
+        weight_decay=0.0,
+        ema_decay=0.99,
+        precision="fp32",
     )
     fit_linear(vae, scenes, loop, out / "linear", batch_size=recipe.vae_batch, crop=recipe.vae_crops[0])
     bypass_norms(vae, pixels)
@@ -172,18 +187,22 @@ def decoder_stage(
     """Grain for the decoder: what the latents cannot carry, a discriminator teaches it to draw."""
     torch.manual_seed(recipe.seed + 1)  # of the new discriminator
     loop = _loop(recipe, recipe.decoder_steps, recipe.decoder_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-    weights = VaeLossWeights(
-        perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0
-    )
+    weights = VaeLossWeights(perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
     pretrain_vae(
-        vae, scenes, textures, loop, out / "decoder",
-        batch_size=recipe.vae_batch, weights=weights, features=features, decoder_only=True, scene_share=recipe.vae_scenes,
+        vae,
+        scenes,
+        textures,
+        loop,
+        out / "decoder",
+        batch_size=recipe.vae_batch,
+        weights=weights,
+        features=features,
+        decoder_only=True,
+        scene_share=recipe.vae_scenes,
     )
 
 
-def text_stage(
-    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path
-) -> DualEncoder:
+def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path) -> DualEncoder:
     """The tokenizer, then both text towers with an image tower.
 
     The contrastive loss alone leaves words apart no more than its pictures need: "west" and "east" then came out with
@@ -198,9 +217,16 @@ def text_stage(
     for cycle, (steps, rate, contrary, separation) in enumerate(cycles, start=1):
         loop = _loop(recipe, steps, rate, warmup_steps=min(30, steps), ema_decay=0.99, checkpoint_every=50)
         train_clip(
-            encoder, scenes, captions, replace(loop, seed=recipe.seed + cycle - 1), out / f"text-{cycle}",
-            batch_size=recipe.text_batch, label=f"text towers, cycle {cycle}",
-            negatives=table if contrary else None, negatives_per_image=max(1, contrary), separation=separation,
+            encoder,
+            scenes,
+            captions,
+            replace(loop, seed=recipe.seed + cycle - 1),
+            out / f"text-{cycle}",
+            batch_size=recipe.text_batch,
+            label=f"text towers, cycle {cycle}",
+            negatives=table if contrary else None,
+            negatives_per_image=max(1, contrary),
+            separation=separation,
             text_only=radar_table if separation else None,
         )
     encoder.save(out / "encoder")
@@ -253,8 +279,16 @@ def unet_cycle(
             hidden, pooled = (values.to(device) for values in encode_prompts(pipe, share.of(prompts)))
             hidden, pooled = drop_captions(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped)
         return noise_prediction_loss(
-            modules["unet"], pipe.scheduler, latents, hidden, pooled, time_ids(pipe, len(steps)), noise, steps,
-            recipe.min_snr_gamma, recipe.unet_high_noise[cycle],
+            modules["unet"],
+            pipe.scheduler,
+            latents,
+            hidden,
+            pooled,
+            time_ids(pipe, len(steps)),
+            noise,
+            steps,
+            recipe.min_snr_gamma,
+            recipe.unet_high_noise[cycle],
         )
 
     pipe.unet.train().requires_grad_(True)
@@ -281,9 +315,7 @@ def stage_history(runs: Path, stage: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def export_foundation(
-    pipe: StableDiffusionXLPipeline, encoder: DualEncoder, recipe: FoundationRecipe, runs: Path, folder: Path
-) -> None:
+def export_foundation(pipe: StableDiffusionXLPipeline, encoder: DualEncoder, recipe: FoundationRecipe, runs: Path, folder: Path) -> None:
     """Save in half precision (safetensors only) with the recipe, the training curves of ``runs``, judge and model card.
 
     ``judge`` is the image tower with the second text tower, which share a space; it tells the class of an optical

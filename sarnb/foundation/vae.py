@@ -20,6 +20,7 @@ from sarnb.train.vae_losses import PatchDiscriminator, hinge_discriminator_loss,
 
 # Pretraining of the foundation's VAE: its discriminator, its crops, its losses together.
 
+
 @dataclass(frozen=True)
 class VaeLossWeights:
     """Weights of the terms beside L1."""

@@ -46,9 +46,7 @@ class AttentionRecord:
         for layer, total in self.sums.items():
             edge = round(total.shape[1] ** 0.5)
             if edge * edge != total.shape[1]:
-                raise InputError(
-                    f"attention: layer {layer} has {total.shape[1]} places, which are no square; draw square pictures"
-                )
+                raise InputError(f"attention: layer {layer} has {total.shape[1]} places, which are no square; draw square pictures")
             grid = (total / self.calls[layer]).transpose(1, 2).unflatten(2, (edge, edge))
             grids.append(F.interpolate(grid, (side, side), mode="bilinear", align_corners=False))
         return torch.stack(grids).mean(dim=0).numpy()
@@ -103,9 +101,7 @@ def draw_with_attention(
     With guidance the UNet is asked twice, without and with the prompt; the maps are those with it. Raises as ``generate``.
     """
     with record_attention(pipe.unet) as record:
-        images = generate(
-            pipe, prompts, seeds, steps, guidance_scale, batch_size=len(prompts), precision=precision, label="attention"
-        )
+        images = generate(pipe, prompts, seeds, steps, guidance_scale, batch_size=len(prompts), precision=precision, label="attention")
     return images, record.maps(pipe.unet.config.sample_size)[-len(prompts) :]
 
 

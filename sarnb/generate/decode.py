@@ -71,8 +71,8 @@ def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path, batch_size: int = 1
     return load_set(out)
 
 
-
 # The autoencoder's round trip: images in, images out, whole or in tiles.
+
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16, tile: int = 0) -> np.ndarray:

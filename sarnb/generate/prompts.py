@@ -56,11 +56,7 @@ def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0, size
     a radar took it any further than their lead does; "+ physics" adds band, side, incidence and (long) resolution. A label that
     the twin world does not know has no scene: then only the first three, and "short + physics".
     """
-    words = (
-        prompt(label, "sar").removeprefix("a radar image of ")
-        if label in CLASSES or label in COMPOSITIONS
-        else label_words(label)
-    )
+    words = prompt(label, "sar").removeprefix("a radar image of ") if label in CLASSES or label in COMPOSITIONS else label_words(label)
     named = {
         "nothing": words,
         "radar image of": evaluation_text(label, sensor=sensor),
@@ -83,11 +79,7 @@ STEERED: dict[str, tuple[str, ...]] = {
 
 def steering_prompts(label: str, sensor: str = "airborne-x") -> dict[str, tuple[str, ...]]:
     """Quantity -> the class's prompt with each of its phrases of ``STEERED``."""
-    return {
-        name: tuple(f"{evaluation_text(label, sensor=sensor)}, {phrase}" for phrase in phrases)
-        for name, phrases in STEERED.items()
-    }
-
+    return {name: tuple(f"{evaluation_text(label, sensor=sensor)}, {phrase}" for phrase in phrases) for name, phrases in STEERED.items()}
 
 
 # One request in several wordings: with the learned word, with the words it stands for, and with neither.

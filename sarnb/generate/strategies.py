@@ -55,7 +55,13 @@ def scaled(strategy: Strategy, config: FinetuneConfig, factor: float) -> Finetun
 
 
 def tune_rates(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, factors: Sequence[float], steps: int,
+    strategy: Strategy,
+    foundation: str,
+    data_dir: Path,
+    out: Path,
+    config: FinetuneConfig,
+    factors: Sequence[float],
+    steps: int,
     prior: PriorSet | None = None,
 ) -> RateChoice:
     """Try every factor for ``steps`` steps from the foundation; a finished trial in ``out`` is read back.
@@ -95,9 +101,7 @@ def grid_sentences(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _try(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, prior: PriorSet | None
-) -> float:
+def _try(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, prior: PriorSet | None) -> float:
     """Held-out loss at the end of one short training, infinite where it diverged; its checkpoint is not kept."""
     data, val = load_set(data_dir / "train"), load_set(data_dir / "val")
     pipe = load_foundation(foundation)
@@ -283,9 +287,7 @@ def _watchers(
         test = load_set(data_dir / "test")
         rows = progress_rows(evaluation_rows(test, strategy, sampling))
         steps, size = max(1, sampling.steps // 2), test.images.shape[1]
-        watchers.append(watch_samples(
-            pipe, rows, training / GRIDS, sample_every, steps, sampling.guidance_scale, size, sampling.precision
-        ))
+        watchers.append(watch_samples(pipe, rows, training / GRIDS, sample_every, steps, sampling.guidance_scale, size, sampling.precision))
     if strategy.token:
         watchers.append(watch_token(pipe, training / TOKEN_PATH, max(1, config.steps // TOKEN_POINTS)))
     return watchers

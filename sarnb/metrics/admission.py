@@ -76,7 +76,6 @@ CLAIMS: dict[str, tuple[str, ...]] = {
 }
 
 
-
 # Known damage to real radar images, in rising strength: what a measure that claims to see it has to put in order.
 
 WINDOW = 7  # px a side of the mean that stands for the scene when the speckle is exchanged
@@ -201,10 +200,13 @@ CORRUPTIONS: dict[str, Corruption] = {
     one.name: one
     for one in (
         Corruption(BLUR, (0.5, 1.0, 2.0), "σ, px", _pixels(blur)),
-        Corruption(GAUSSIAN, (0.5, 1.0), "share of the way from the image's own law",
-                   _pixels(lambda images, share: exchange_speckle(images, gaussian_law, share))),
-        Corruption(LOOKS, (2.0, 4.0), "looks instead of one",
-                   _pixels(lambda images, looks: exchange_speckle(images, look_law(looks)))),
+        Corruption(
+            GAUSSIAN,
+            (0.5, 1.0),
+            "share of the way from the image's own law",
+            _pixels(lambda images, share: exchange_speckle(images, gaussian_law, share)),
+        ),
+        Corruption(LOOKS, (2.0, 4.0), "looks instead of one", _pixels(lambda images, looks: exchange_speckle(images, look_law(looks)))),
         Corruption(GAMMA, (0.9, 0.8, 0.6), "exponent of the amplitude", _pixels(change_gamma)),
         Corruption(FLIPPED, (0.25, 0.5, 1.0), "share of the images", flip),
         Corruption(SWAPPED, (0.25, 0.5, 1.0), "share of the images", swap_classes),
@@ -287,12 +289,10 @@ def admission_table(
         own, clean = _values(reference, reference, judge, train), bench.values(other)
         for kind in corruptions:
             for strength, values in [(0.0, clean), *_damaged(kind, other, bench, seed + cut)]:
-                rows += [(name, kind.name, strength, value, _error(name, value, own), len(other))
-                         for name, value in values.items()]
+                rows += [(name, kind.name, strength, value, _error(name, value, own), len(other)) for name, value in values.items()]
     frame = pd.DataFrame(rows, columns=["metric", "corruption", "strength", "value", "error", "n"])
     parts = frame.groupby(["metric", "corruption", "strength"], sort=False)
-    table = parts.agg(value=("value", "mean"), error=("error", "mean"), best=("error", "min"), worst=("error", "max"),
-                      n=("n", "min"))
+    table = parts.agg(value=("value", "mean"), error=("error", "mean"), best=("error", "min"), worst=("error", "max"), n=("n", "min"))
     return table.reset_index()[list(COLUMNS)]
 
 
@@ -332,8 +332,10 @@ def admission_sentences(verdicts: pd.DataFrame) -> list[str]:
         faults = [word for word, fine in found if not fine]
         lines.append(f"{row['metric']} does not see {row['corruption']} as it claims: {' and '.join(faults)}.")
     if len(held) < len(claimed) and verdicts["n"].min() < FEW:
-        lines.append(f"Only {verdicts['n'].min()} images were damaged: two halves of so few real ones differ as much as light damage "
-                     "does, so that a failure says more of this set than of the measure.")
+        lines.append(
+            f"Only {verdicts['n'].min()} images were damaged: two halves of so few real ones differ as much as light damage "
+            "does, so that a failure says more of this set than of the measure."
+        )
     tried = set(verdicts["corruption"])
     untested = [name for name in dict.fromkeys(verdicts["metric"]) if not tried & set(CLAIMS[name])]
     if untested:
@@ -393,8 +395,9 @@ class _Bench:
         whole = join(self.known[key] for key in keys)
         sides = tuple(row.get("look") if row.get("look") in ("left", "right") else None for row in images.rows)
         groups = tuple(row.get("group") or "seen" for row in images.rows)
-        fake = replace(whole, labels=images.labels, groups=groups, captions=images.captions, looks=sides,
-                       caption_features=self.caption_features)
+        fake = replace(
+            whole, labels=images.labels, groups=groups, captions=images.captions, looks=sides, caption_features=self.caption_features
+        )
         return _values(self.reference, fake, self.judge, self.train)
 
 

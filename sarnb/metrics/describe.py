@@ -27,13 +27,15 @@ def image_statistics(images: np.ndarray) -> pd.DataFrame:
     """One row an image: uint8 [N, H, W] -> mean (0 to 1), cv, enl (in 8 px windows), shares ``saturated`` and ``zero``."""
     counts = histogram(images)
     share = counts / counts.sum(1, keepdims=True)
-    return pd.DataFrame({
-        "mean": share @ (np.arange(LEVELS) / (LEVELS - 1)),
-        "cv": coefficient_of_variation(counts),
-        "enl": local_looks(images, WINDOW),
-        "saturated": share[:, -1],
-        "zero": share[:, 0],
-    })
+    return pd.DataFrame(
+        {
+            "mean": share @ (np.arange(LEVELS) / (LEVELS - 1)),
+            "cv": coefficient_of_variation(counts),
+            "enl": local_looks(images, WINDOW),
+            "saturated": share[:, -1],
+            "zero": share[:, 0],
+        }
+    )
 
 
 def class_histograms(images: ImageSet) -> dict[str, np.ndarray]:
@@ -71,8 +73,9 @@ def law_table(samples: Mapping[str, np.ndarray], families: Sequence[str]) -> pd.
             rows.append((name, family, words, goodness(model, counts)))
     table = pd.DataFrame(rows, columns=["sample", "law", "parameters", "ks"])
     order = {name: place for place, name in enumerate(samples)}
-    return table.sort_values(["sample", "ks"], key=lambda column: column.map(order) if column.name == "sample" else column,
-                             ignore_index=True)
+    return table.sort_values(
+        ["sample", "ks"], key=lambda column: column.map(order) if column.name == "sample" else column, ignore_index=True
+    )
 
 
 def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW, least: int = 10) -> pd.DataFrame:
@@ -212,10 +215,18 @@ def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
     cumulants, neighbours = log_cumulants(counts), neighbour_correlation(stack)
     textures = np.array([properties(cooccurrence(image, (distance,))).ravel() for image in stack])
     names = [f"{name} {way}" for way in DIRECTIONS for name in PROPERTIES]
-    return pd.DataFrame({
-        "cv": coefficient_of_variation(counts), "enl": flat_looks(stack), "kappa2": cumulants[:, 1], "kappa3": cumulants[:, 2],
-        **{f"lag 1 {way}": neighbours[:, place] for place, way in enumerate(DIRECTIONS)},
-        **dict(zip(names, textures.T)), "zero": share[:, 0], "saturated": share[:, -1]})
+    return pd.DataFrame(
+        {
+            "cv": coefficient_of_variation(counts),
+            "enl": flat_looks(stack),
+            "kappa2": cumulants[:, 1],
+            "kappa3": cumulants[:, 2],
+            **{f"lag 1 {way}": neighbours[:, place] for place, way in enumerate(DIRECTIONS)},
+            **dict(zip(names, textures.T)),
+            "zero": share[:, 0],
+            "saturated": share[:, -1],
+        }
+    )
 
 
 def law_log_cumulants(law: str, order: np.ndarray, looks: float = 1.0) -> np.ndarray:

@@ -212,8 +212,8 @@ def _nearest_other(vectors: np.ndarray) -> np.ndarray:
     return similarity.max(1)
 
 
-
 # How an autoencoder's latents are distributed, and how far tuning its encoder moves them.
+
 
 def latent_vectors(latents: np.ndarray) -> np.ndarray:
     """Latents [N, C, h, w] → one vector a place, float64 [N·h·w, C]."""

@@ -95,27 +95,33 @@ def _counts(part: Measured) -> Counter:
 def _small(real: Measured, fake: Measured, judged: bool) -> Iterator[str]:
     for side, count in (("real", len(real)), ("generated", len(fake))):
         if count < LEAST_FOR_INTERVAL:
-            yield (f"Only {count} {side} images: too few for intervals ({LEAST_FOR_INTERVAL} needed), so none are given; the values "
-                   "are noisy.")
+            yield (
+                f"Only {count} {side} images: too few for intervals ({LEAST_FOR_INTERVAL} needed), so none are given; the values are noisy."
+            )
         elif count < FRECHET_MINIMUM:
             yield f"Only {count} {side} images: no Fréchet distance ({FRECHET_MINIMUM} needed)."
     if LEAST_FOR_INTERVAL <= len(real) < LEAST_FOR_FLOOR:
-        yield (f"Only {len(real)} real images: each half of the floor has fewer than {LEAST_FOR_INTERVAL}, so the floor has no "
-               "interval and is high.")
+        yield (
+            f"Only {len(real)} real images: each half of the floor has fewer than {LEAST_FOR_INTERVAL}, so the floor has no "
+            "interval and is high."
+        )
     least = {label: min(count, Counter(fake.labels)[label]) for label, count in Counter(real.labels).items() if label}
     few = sorted(label for label, count in least.items() if 0 < count < LEAST_FOR_INTERVAL)
     if few:
         yield f"Fewer than {LEAST_FOR_INTERVAL} images on a side of {', '.join(few)}: the rows of these classes have no interval."
     if judged and max(len(real), len(fake)) > LEVEL_RATIO * min(len(real), len(fake)):
-        yield (f"{len(real)} real and {len(fake)} generated images: precision and recall grow with a set's size and compare equal "
-               "sizes only.")
+        yield (
+            f"{len(real)} real and {len(fake)} generated images: precision and recall grow with a set's size and compare equal sizes only."
+        )
 
 
 def _damaged(side: str, facts: tuple[Facts, ...], histograms: np.ndarray) -> Iterator[str]:
     constant = sum(one.constant for one in facts)
     if constant:
-        yield (f"{constant} of {len(facts)} {side} images have one value only (such as all zero); they are measured as they are, "
-               "ratios leave them out.")
+        yield (
+            f"{constant} of {len(facts)} {side} images have one value only (such as all zero); they are measured as they are, "
+            "ratios leave them out."
+        )
     share = histograms.sum(0) / histograms.sum()
     if share[0] > CUT_SHARE:
         yield f"{share[0]:.1%} of the {side} pixels are zero: borders without data or cut shadows bend every amplitude measure."
@@ -130,13 +136,17 @@ def _scaling(real: PlainFolder, fake: PlainFolder, scales: Mapping) -> Iterator[
         return
     if storages[0] != storages[1]:
         words = [" and ".join(names) for names in storages]
-        yield (f"The real images are stored as {words[0]}, the generated ones as {words[1]}: their amplitude scales agree only if "
-               "the 8-bit ones were made by A/(mu + 3 sigma) of the real set; if not, use --scale own.")
+        yield (
+            f"The real images are stored as {words[0]}, the generated ones as {words[1]}: their amplitude scales agree only if "
+            "the 8-bit ones were made by A/(mu + 3 sigma) of the real set; if not, use --scale own."
+        )
     levels = [_level(side, folder, scales) for side, folder in (("real", real), ("generated", fake))]
     ratio = levels[1] / levels[0] if min(levels) > 0 else np.inf
     if max(ratio, 1.0 / max(ratio, 1e-9)) > LEVEL_RATIO:
-        yield (f"Normalisations differ: mean + 3 standard deviations is {levels[0]:.3g} of full scale in the real set and "
-               f"{levels[1]:.3g} in the generated one. Unless the generator is to blame, use --scale own, or one sensor at a time.")
+        yield (
+            f"Normalisations differ: mean + 3 standard deviations is {levels[0]:.3g} of full scale in the real set and "
+            f"{levels[1]:.3g} in the generated one. Unless the generator is to blame, use --scale own, or one sensor at a time."
+        )
     if "8-bit" in storages[0] + storages[1]:
         yield "8-bit images keep their values; how they were scaled, and whether they are amplitude, is not known."
 
@@ -162,11 +172,14 @@ def _sensors(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
     if gap > 0.1:
         common = sorted((set(counts[0]) & set(counts[1])) - {UNSTATED})
         mend = f"; compare one at a time by --sensor ({', '.join(common)})" if common else "; none is on both sides"
-        yield (f"The sides hold different sensors, real: {words[0]}; generated: {words[1]}: differences of resolution, looks and "
-               f"scaling are measured too{mend}.")
+        yield (
+            f"The sides hold different sensors, real: {words[0]}; generated: {words[1]}: differences of resolution, looks and "
+            f"scaling are measured too{mend}."
+        )
     elif len(counts[0]) > 1:
-        yield (f"Both sides mix sensors ({words[0]}), whose scalings need not agree; compare one at a time by --sensor, or use "
-               "--scale own.")
+        yield (
+            f"Both sides mix sensors ({words[0]}), whose scalings need not agree; compare one at a time by --sensor, or use --scale own."
+        )
 
 
 def _copies(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
@@ -178,7 +191,6 @@ def _copies(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
     shared = sum(digest in set(digests[0]) for digest in digests[1])
     if shared:
         yield f"{shared} of {len(digests[1])} generated images have the same pixels as a real one: the sets are not independent."
-
 
 
 # The comparison of two folders in tables and in Markdown: what to print, what to write down, and how it was computed.
@@ -271,11 +283,15 @@ def markdown(comparison: Comparison, setting: pd.DataFrame, figures: dict[str, s
     if len(classes):
         parts += ["## By class", classes.to_markdown(index=False)]
     parts += [
-        "## Amplitude laws", "Kolmogorov-Smirnov distance `ks` of the histogram to each fitted law, the best first.",
+        "## Amplitude laws",
+        "Kolmogorov-Smirnov distance `ks` of the histogram to each fitted law, the best first.",
         laws_of_both(comparison).round(4).to_markdown(index=False),
-        "## Figures", "\n\n".join(f"![{words}](figures/{name}.png)\n{words}" for name, words in figures.items()),
-        "## Images", sizes_table(comparison).to_markdown(index=False),
-        "## Protocol", setting.to_markdown(index=False),
+        "## Figures",
+        "\n\n".join(f"![{words}](figures/{name}.png)\n{words}" for name, words in figures.items()),
+        "## Images",
+        sizes_table(comparison).to_markdown(index=False),
+        "## Protocol",
+        setting.to_markdown(index=False),
         "Measures: " + "; ".join(f"`{name}`: {metric.meaning}" for name, metric in METRICS.items()) + ".",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -377,8 +393,10 @@ def compare(
     sides = {"real": _of_sensor(real, wish.sensor), "generated": _of_sensor(fake, wish.sensor)}
     for side, folder in sides.items():
         if len(folder) < 2:
-            raise InputError(f"{folder.source}: {len(folder)} image(s) as the {side} set; a comparison of sets needs at least 2, "
-                             f"and {LEAST_FOR_INTERVAL} for an interval")
+            raise InputError(
+                f"{folder.source}: {len(folder)} image(s) as the {side} set; a comparison of sets needs at least 2, "
+                f"and {LEAST_FOR_INTERVAL} for an interval"
+            )
     if train is not None:
         sides["training"] = train
     classes = wish.by_class and _classes_usable(sides["real"], sides["generated"])
@@ -388,8 +406,10 @@ def compare(
         for side in ("real", "generated"):
             sides[side] = sides[side].where([image.label in shared for image in sides[side].images])
     size, scales = common_size(list(sides.values()), wish.size), fit_scales(sides, wish.scale)
-    parts = {side: _measured(side, folder, scales, size, classes, wish.workers, judge if side != "training" else None)
-             for side, folder in sides.items()}
+    parts = {
+        side: _measured(side, folder, scales, size, classes, wish.workers, judge if side != "training" else None)
+        for side, folder in sides.items()
+    }
     name = fake.source.resolve().name or "generated"
     name = f"{name} (generated)" if name == REAL_VS_REAL else name
     rest = (judge, wish.resamples, wish.seed, parts.get("training"))
@@ -401,8 +421,13 @@ def compare(
     missing = left_out(table)
     table = without_weak_intervals(table, parts["real"], parts["generated"])
     examples = tuple(_examples(side, sides[side], scales, size, wish.seed) for side in ("real", "generated"))
-    told += cautions((sides["real"], parts["real"]), (sides["generated"], parts["generated"]), scales,
-                     classes_lost=wish.by_class and not classes, judged=judge is not None)
+    told += cautions(
+        (sides["real"], parts["real"]),
+        (sides["generated"], parts["generated"]),
+        scales,
+        classes_lost=wish.by_class and not classes,
+        judged=judge is not None,
+    )
     return Comparison(name, table, missing, tuple(told), parts["real"], parts["generated"], scales, examples)
 
 
@@ -438,9 +463,11 @@ def _classes_usable(real: PlainFolder, fake: PlainFolder) -> bool:
     if not all(any(part) for part in labels):
         return False
     if not labels[0] & labels[1]:
-        raise InputError(f"no class in common: {real.source} has {', '.join(sorted(labels[0]))}, {fake.source} has "
-                         f"{', '.join(sorted(labels[1]))}; give labels by --captions, or compare without classes by "
-                         "--ignore-classes")
+        raise InputError(
+            f"no class in common: {real.source} has {', '.join(sorted(labels[0]))}, {fake.source} has "
+            f"{', '.join(sorted(labels[1]))}; give labels by --captions, or compare without classes by "
+            "--ignore-classes"
+        )
     return True
 
 

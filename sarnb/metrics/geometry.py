@@ -124,7 +124,6 @@ def _signs(looks: Sequence[str | None]) -> np.ndarray:
     return np.array([np.nan if look is None else (1.0 if look == "left" else -1.0) for look in looks])
 
 
-
 # Shadows and layover against the scene itself, for images whose scene is known: held-out real ones, or conditioned ones.
 
 REACH = 8  # px on either side of a predicted edge that are looked at
@@ -144,8 +143,16 @@ def known_scene(height: np.ndarray, cover: np.ndarray, spacing: float = GROUND_S
     bare = ~np.isin(cover, [CODE[name] for name in RAISED])
     level = float(np.median(height[bare])) if bare.any() else float(np.median(height))
     flat = np.full(height.shape, level, np.float32)
-    return Scene(kind="known", height=height.astype(np.float32), ground=flat, cover=cover, tint=np.zeros_like(flat),
-                 points=np.zeros((0, 5), np.float32), spacing=spacing, season="summer")
+    return Scene(
+        kind="known",
+        height=height.astype(np.float32),
+        ground=flat,
+        cover=cover,
+        tint=np.zeros_like(flat),
+        points=np.zeros((0, 5), np.float32),
+        spacing=spacing,
+        season="summer",
+    )
 
 
 def layover_evidence(image: np.ndarray, scene: Scene, radar: Radar) -> float:
@@ -223,8 +230,9 @@ def truth_scores(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_
     """
     heights, covers = images.heights(), images.masks()
     if heights is None or covers is None:
-        raise InputError(f"{images.root}: its images have no scene truth (heights, masks) to hold shadows and layover against; "
-                         "leave this measure out")
+        raise InputError(
+            f"{images.root}: its images have no scene truth (heights, masks) to hold shadows and layover against; leave this measure out"
+        )
     rows = []
     for image, height, cover, row, label in zip(images.images, heights, covers, images.rows, images.labels):
         if row.get("look") not in ("left", "right") or not row.get("incidence"):
@@ -257,9 +265,7 @@ def truth_table(scores: pd.DataFrame, resamples: int = 200, seed: int = 0) -> pd
     return pd.DataFrame(rows, columns=["measure", "value", "lo", "hi", "n", "meaning"])
 
 
-def truth_anchors(
-    images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M, resamples: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def truth_anchors(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
     """The scores of real images, of the same with their side told wrong, and of the optical twin as grey, below each other.
 
     Columns images, then those of `truth_table`. The first is what can be reached at most, the others what blindness gives.

@@ -17,9 +17,7 @@ from sarnb.metrics.report import format_interval, over_seeds, verdict_table
 FIRST = ("amplitude_kl", "amplitude_cv", "texture_distance")
 
 
-def first_measures(
-    test: ImageSet, runs: Mapping[tuple[str, int], ImageSet], resamples: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def first_measures(test: ImageSet, runs: Mapping[tuple[str, int], ImageSet], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
     """Rows of the evaluation table for the measures ``FIRST``, over whole splits, with both anchors.
 
     ``test``: held-out real images; ``runs``: (strategy, training seed) → its samples. Columns as ``evaluate``'s.

@@ -115,7 +115,10 @@ def look_scores(judge: Judge, judged: Judged, looks: Sequence[object], sensor: s
 
 
 def judge_table(
-    judged: Judged, looks: np.ndarray | None = None, resamples: int = 200, seed: int = 0,
+    judged: Judged,
+    looks: np.ndarray | None = None,
+    resamples: int = 200,
+    seed: int = 0,
     facts: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The measures of the judge by split and class, with 95 % intervals, and sentences on what could not be measured.
@@ -195,7 +198,6 @@ def _parts(judged: Judged) -> list[tuple[str, str, np.ndarray]]:
         parts.append((split, "all", inside))
         parts += [(split, judged.names[k], inside & (judged.truth == k)) for k in dict.fromkeys(judged.truth[inside])]
     return parts
-
 
 
 # Is the judge as sure as it is right? Temperature scaling and the reliability diagram.
@@ -299,9 +301,7 @@ def calibrate(
     crossed = np.full(len(truth), own_scale)
     for fitted, examined in (folds, folds[::-1]):
         if len(fitted) and len(examined):
-            crossed[examined] = fit_scale(
-                similarity[fitted], truth[fitted], None if candidates is None else candidates[fitted]
-            )
+            crossed[examined] = fit_scale(similarity[fitted], truth[fitted], None if candidates is None else candidates[fitted])
     rows, certainty = [], np.empty(0)
     for name, scales in (("as trained", np.full(len(truth), own_scale)), ("fitted on the other half", crossed)):
         probabilities = class_probabilities(similarity * scales[:, None], 1.0, candidates)
@@ -310,7 +310,6 @@ def calibrate(
         rows.append((name, float(scales.mean()), loss, calibration_error(certainty, correct), len(truth)))
     table = pd.DataFrame(rows, columns=["factor", "scale", "log loss [nats]", "calibration error", "n"])
     return Calibration(fit_scale(similarity, truth, candidates), table, certainty, correct)
-
 
 
 # Does the judge know single facts? Every caption against the same caption with one fact wrong.
@@ -374,11 +373,7 @@ def kappa(first: np.ndarray, second: np.ndarray) -> float:
     table = np.zeros((len(answers),) * 2)
     np.add.at(table, tuple(codes.reshape(2, -1)), 1.0)
     everything, by_chance = float(len(first)) ** 2, float(table.sum(0) @ table.sum(1))
-    return (
-        (len(first) * float(np.trace(table)) - by_chance) / (everything - by_chance)
-        if by_chance < everything
-        else float("nan")
-    )
+    return (len(first) * float(np.trace(table)) - by_chance) / (everything - by_chance) if by_chance < everything else float("nan")
 
 
 def agreement_table(readings: Mapping[str, tuple[np.ndarray, np.ndarray]], resamples: int, seed: int) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from sarnb.metrics.semantic import Judge, zero_shot
 
 # What a model knows of a class before it has seen radar: its pictures read by a zero-shot classifier.
 
+
 def read_classes(judge: Judge, images: np.ndarray, prompts: Mapping[str, str]) -> np.ndarray:
     """The label [N] whose prompt is nearest to each picture, uint8 [N, H, W] or [N, H, W, 3], by the judge's cosine.
 
@@ -50,9 +51,7 @@ def accuracy_table(readings: Mapping[str, tuple[Sequence[str], Sequence[str]]], 
     return table
 
 
-def accuracy_intervals(
-    readings: Mapping[str, tuple[Sequence[str], Sequence[str]]], resamples: int, seed: int
-) -> pd.DataFrame:
+def accuracy_intervals(readings: Mapping[str, tuple[Sequence[str], Sequence[str]]], resamples: int, seed: int) -> pd.DataFrame:
     """Share read rightly over all pictures of each set, with its 95 % bootstrap interval: columns pictures, value, lo, hi, n."""
     rows = []
     for name, (asked, read) in readings.items():
@@ -67,7 +66,6 @@ def confusion(asked: Sequence[str], read: Sequence[str], labels: Sequence[str]) 
     counts = counts.reindex(index=labels, columns=labels, fill_value=0)
     table = counts.div(counts.sum(axis=1).replace(0, np.nan), axis=0)
     return table.rename_axis(index="asked for", columns="read as")
-
 
 
 # Does a picture show what its prompt asked for: the parts of a composition, a number, a side?
@@ -145,8 +143,8 @@ def parts_found(judge: Judge, images: np.ndarray, parts: Sequence[tuple[str, ...
     return np.array([set(several) <= set(names[row[: len(several) + 1]]) for several, row in zip(parts, order)])
 
 
-
 # What tuning gained, scene by scene: paired comparisons of noise-prediction errors, with intervals over scenes.
+
 
 def error_change(
     before: pd.DataFrame, after: Mapping[str, pd.DataFrame], images: str, wording: str, resamples: int = 200, seed: int = 0
@@ -196,7 +194,6 @@ def _by_scene(table: pd.DataFrame, images: str, wording: str) -> pd.DataFrame:
     return part.pivot(index="scene", columns="timestep", values="error")
 
 
-
 # First-order statistics of speckle, set by set, with intervals over images: what the grain of an image is like.
 
 STATISTICS = {"mean": "mean level", "cv": "coefficient of variation", "enl": "looks in 8 px windows"}
@@ -240,8 +237,8 @@ def _beside(row: pd.Series, own: pd.Series) -> str:
     return "lower" if row["value"] < own["value"] else "higher"
 
 
-
 # How much of a picture survives the autoencoder's round trip.
+
 
 def round_trip(original: np.ndarray, decoded: np.ndarray) -> pd.DataFrame:
     """One row a picture: PSNR [dB], SSIM, and the coefficient of variation before and after.
@@ -294,13 +291,11 @@ def _blocks(images: np.ndarray, block: int) -> np.ndarray:
     return cut.reshape(-1, block * block * channels).astype(np.float64)
 
 
-RESPONSES = (
-    {  # quantity -> what is measured, the sign that more of it gives in a radar image, the least change that counts (ours)
-        "side": ("evidence for the left side", 1, 0.05),
-        "incidence": ("mean level", -1, 0.01),  # backscatter falls with incidence
-        "resolution": ("correlation of neighbouring pixels", 1, 0.01),  # a coarser cell covers more pixels
-    }
-)
+RESPONSES = {  # quantity -> what is measured, the sign that more of it gives in a radar image, the least change that counts (ours)
+    "side": ("evidence for the left side", 1, 0.05),
+    "incidence": ("mean level", -1, 0.01),  # backscatter falls with incidence
+    "resolution": ("correlation of neighbouring pixels", 1, 0.01),  # a coarser cell covers more pixels
+}
 
 
 def neighbour_correlation(images: np.ndarray) -> np.ndarray:
@@ -386,9 +381,7 @@ def steering_table(
         value, lo, hi = interval(np.mean, [gain], resamples, seed)
         unseen = lo <= 0 <= hi or abs(value) < least_change
         verdict = "no effect seen" if unseen else "steers" if value * sign > 0 else "steers the wrong way"
-        rows.append(
-            (quantity, measured, len(least), _change(least, most), _change(least, other_noise), value, lo, hi, verdict)
-        )
+        rows.append((quantity, measured, len(least), _change(least, most), _change(least, other_noise), value, lo, hi, verdict))
     columns = [
         "quantity",
         "measured",
@@ -417,9 +410,7 @@ def attention_shares(shares: Mapping[str, Sequence[float]]) -> pd.DataFrame:
         for name, values in shares.items()
         if len(values)
     ]
-    return pd.DataFrame(rows, columns=["words", "share", "lowest", "highest", "n"]).sort_values(
-        "share", ascending=False, ignore_index=True
-    )
+    return pd.DataFrame(rows, columns=["words", "share", "lowest", "highest", "n"]).sort_values("share", ascending=False, ignore_index=True)
 
 
 def recommendations(
@@ -475,8 +466,7 @@ def recommendations(
             "guidance scale by amplitude",
             f"s = {gaps.idxmin():g}",
             "",
-            "gap of the coefficient of variation to real radar: "
-            + ", ".join(f"{gap:.3f} at s = {scale:g}" for scale, gap in gaps.items()),
+            "gap of the coefficient of variation to real radar: " + ", ".join(f"{gap:.3f} at s = {scale:g}" for scale, gap in gaps.items()),
         )
     )
     return pd.DataFrame(rows, columns=["purpose", "recommendation", "example", "evidence"])

@@ -15,6 +15,7 @@ from sarnb.metrics.image_statistics import Measured
 
 # The verdict in a table and in sentences, both written from the evaluation table so that they cannot disagree.
 
+
 def over_seeds(evaluation: pd.DataFrame) -> pd.DataFrame:
     """Join training seeds: value is their mean, [lo, hi] spans all their intervals, `seeds` counts them, n is summed.
 
@@ -89,9 +90,7 @@ def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled", label: st
     return runs.sort_values("gap", kind="stable").reset_index(drop=True)
 
 
-def sentences(
-    evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled", label: str = "all"
-) -> list[str]:
+def sentences(evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled", label: str = "all") -> list[str]:
     """One sentence a metric: who is best, who cannot be told apart from it, and where floor and ceiling lie.
 
     Overlapping 95 % intervals are read as "not told apart"; that is cautious, since intervals may overlap a little
@@ -141,7 +140,6 @@ def _sentence(order: pd.DataFrame, rows: pd.DataFrame, metric: str, split: str) 
 
 def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
 
 
 # What the figures of the evaluation draw, as tidy tables: histograms, textures and log-cumulants of image sets.
@@ -332,9 +330,7 @@ def seed_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = table[~table["strategy"].isin(ANCHORS) & (table["class"] == "all")]
     parts = rows.groupby(["strategy", "split", "metric"], sort=False)
-    joined = parts.agg(
-        seeds=("seed", "nunique"), mean=("value", "mean"), sd=("value", "std"), min=("value", "min"), max=("value", "max")
-    )
+    joined = parts.agg(seeds=("seed", "nunique"), mean=("value", "mean"), sd=("value", "std"), min=("value", "min"), max=("value", "max"))
     return joined.reset_index()
 
 
@@ -351,9 +347,7 @@ def training_sentences(seeds: pd.DataFrame) -> list[str]:
     return lines
 
 
-def lead_sentences(
-    seeds: pd.DataFrame, strategy: str, split: str = "pooled", metrics: Sequence[str] = KEY_METRICS
-) -> list[str]:
+def lead_sentences(seeds: pd.DataFrame, strategy: str, split: str = "pooled", metrics: Sequence[str] = KEY_METRICS) -> list[str]:
     """Whether the lead of a strategy exceeds the spread of its own trainings, one sentence a measure, from `seed_table`.
 
     Lead: how much better its mean over trainings is than that of the best other strategy. Spread: from the lowest to the

@@ -68,7 +68,6 @@ def lattice(images: np.ndarray, period: int = 8) -> float:
     return float(ratio.mean((0, 1, 3)).std())
 
 
-
 # The response to a point: its width and its side lobes, before and after a round trip.
 
 FINE = 32  # samples a pixel at which the response is read
@@ -140,10 +139,13 @@ def point_cuts(images: np.ndarray) -> pd.DataFrame:
     middle = len(power) // 2
     offsets = np.arange(-REACH, REACH + 1)
     cuts = {"range": power[middle, middle + offsets], "azimuth": power[middle + offsets, middle]}
-    return pd.concat([
-        pd.DataFrame({"offset": offsets, "direction": name, "power_db": 10 * np.log10(np.maximum(cut, 0.25) / cut.max())})
-        for name, cut in cuts.items()
-    ], ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame({"offset": offsets, "direction": name, "power_db": 10 * np.log10(np.maximum(cut, 0.25) / cut.max())})
+            for name, cut in cuts.items()
+        ],
+        ignore_index=True,
+    )
 
 
 def _mean_power(images: np.ndarray) -> np.ndarray:
@@ -189,12 +191,26 @@ def _half_power(falling: np.ndarray) -> float | None:
 
 ORIGINAL, FLOOR = "original", "real vs real"
 MEASURES = (
-    "psnr_db", "amplitude_kl", "cv_error", "enl_error", "kappa_distance", "glcm_distance", "spectrum_db",
-    "periodogram_db", "lattice", "bias_db", "leak",
+    "psnr_db",
+    "amplitude_kl",
+    "cv_error",
+    "enl_error",
+    "kappa_distance",
+    "glcm_distance",
+    "spectrum_db",
+    "periodogram_db",
+    "lattice",
+    "bias_db",
+    "leak",
 )
 # What the best variant is to reach on held-out images: size of each error; the texture's is in floors, see ``targets``.
 TARGETS = {
-    "amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.10, "glcm_distance": 2.0, "spectrum_db": 1.0, "periodogram_db": 1.0,
+    "amplitude_kl": 0.02,
+    "cv_error": 0.05,
+    "enl_error": 0.10,
+    "glcm_distance": 2.0,
+    "spectrum_db": 1.0,
+    "periodogram_db": 1.0,
     "bias_db": 0.3,
 }
 POINT_WIDTH = 0.10  # relative change of a point's width; measured on other images than the rest, so no part of the score
@@ -267,9 +283,7 @@ def homogeneous_looks(images: np.ndarray, masks: np.ndarray | None, window: int 
     return float(np.average(table["enl"], weights=table["windows"])) if len(table) else float("nan")
 
 
-def round_trip_table(
-    real: np.ndarray, decoded: Mapping[str, np.ndarray], masks: np.ndarray | None = None
-) -> pd.DataFrame:
+def round_trip_table(real: np.ndarray, decoded: Mapping[str, np.ndarray], masks: np.ndarray | None = None) -> pd.DataFrame:
     """One row a variant, then the floor: columns variant and ``MEASURES``.
 
     psnr_db; amplitude_kl in nats; cv_error and enl_error, relative to the original (0.05 is 5 % too much); kappa_distance in

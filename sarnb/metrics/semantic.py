@@ -82,9 +82,7 @@ def zero_shot_accuracy(image_features: np.ndarray, prompt_features: np.ndarray, 
     return float((zero_shot(image_features, prompt_features) == np.asarray(truth)).mean())
 
 
-def retrieval_r1(
-    image_features: np.ndarray, text_features: np.ndarray, captions: Sequence[str], gallery: int = GALLERY
-) -> np.ndarray:
+def retrieval_r1(image_features: np.ndarray, text_features: np.ndarray, captions: Sequence[str], gallery: int = GALLERY) -> np.ndarray:
     """Chance [N] that an image finds its own caption first in a gallery of `gallery` different captions.
 
     Recall at 1 depends on the size of the gallery, so it is fixed: the own caption and gallery - 1 others drawn at

@@ -100,9 +100,7 @@ def paired_tests(
     Raises:
         InputError: images of two strategies, or of two training seeds, that were drawn for different classes or sides.
     """
-    prepared = {
-        name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()
-    }
+    prepared = {name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()}
     rows = []
     for metric in metrics:
         tests = [_pair(metric, split, a, b, runs, prepared, real, permutations, seed) for a, b in combinations(runs, 2)]
@@ -112,9 +110,7 @@ def paired_tests(
             towards = test["difference"] > 0 if find_metric(metric).better == "higher" else test["difference"] < 0
             better = (test["first"] if towards else test["second"]) if p < ALPHA else "not told apart"
             rows.append({**test, "p_holm": p, "better": better})
-    return pd.DataFrame(
-        rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"]
-    )
+    return pd.DataFrame(rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"])
 
 
 def paired_rows(real: Measured, fake: Measured, judge: Judge | None, metrics: Sequence[str]) -> dict[str, np.ndarray]:
@@ -134,14 +130,8 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, pe
     part = runs[first][seeds[0]]
     for other in (runs[name][k] for name in (first, second) for k in seeds):
         if (other.labels, other.looks) != (part.labels, part.looks):
-            raise InputError(
-                f"paired test: {first} and {second} were drawn for other classes or sides; draw them for the same prompts."
-            )
-    chosen = [
-        i
-        for i, (label, group) in enumerate(zip(part.labels, part.groups))
-        if label in real.labels and split in ("pooled", group)
-    ]
+            raise InputError(f"paired test: {first} and {second} were drawn for other classes or sides; draw them for the same prompts.")
+    chosen = [i for i, (label, group) in enumerate(zip(part.labels, part.groups)) if label in real.labels and split in ("pooled", group)]
     if not chosen:
         return None
     labels = [part.labels[i] for i in chosen]
@@ -179,19 +169,10 @@ def pair_sentences(tests: pd.DataFrame) -> list[str]:
     for (split, metric), part in tests.groupby(["split", "metric"], sort=False):
         told = part[part["better"] != "not told apart"]
         wins = {
-            name: [
-                other
-                for row in told.itertuples()
-                if row.better == name
-                for other in (row.first, row.second)
-                if other != name
-            ]
+            name: [other for row in told.itertuples() if row.better == name for other in (row.first, row.second) if other != name]
             for name in dict.fromkeys(told["better"])
         }
-        words = (
-            "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items())
-            or "no pair is told apart"
-        )
+        words = "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items()) or "no pair is told apart"
         few, most = part["seeds"].min(), part["seeds"].max()
         seeds = f"{few} to {most}" if few < most else f"{few}"
         lines.append(
@@ -199,7 +180,6 @@ def pair_sentences(tests: pd.DataFrame) -> list[str]:
             f"(common training seeds of a pair: {seeds}). {words}."
         )
     return lines
-
 
 
 # What one thing more does to a strategy: each measure with it and without it, and a paired interval of the change.
@@ -244,14 +224,19 @@ def paired_changes(
     real = measure(test, None, "real images")
     own = _values(real, real, metrics, resamples, seed)
     before, after = (
-        {k: _distances(own, _values(real, measure(images, None, "generated images"), metrics, resamples, seed))
-         for k, images in side.items()}
+        {
+            k: _distances(own, _values(real, measure(images, None, "generated images"), metrics, resamples, seed))
+            for k, images in side.items()
+        }
         for side in (without, with_it)
     )
     rows = []
     for split in SPLITS[1:]:
-        count = sum(label in test.labels and (row.get("group") or "seen") == split
-                    for k in shared for label, row in zip(without[k].labels, without[k].rows))
+        count = sum(
+            label in test.labels and (row.get("group") or "seen") == split
+            for k in shared
+            for label, row in zip(without[k].labels, without[k].rows)
+        )
         for key in ((split, metric) for metric in metrics):
             if any(key not in side[k] for k in shared for side in (before, after)):
                 continue
@@ -279,14 +264,18 @@ def change_sentences(table: pd.DataFrame, what: str) -> list[str]:
             lines.append(_line(row, what))
         parts = [f"{word} by {', '.join(names)}" for word, names in told.items() if names]
         seeds = int(part["seeds"].iloc[0])
-        lines.append(f"So with {what} the {split} images are {'; '.join(parts)} ({int(part['n'].iloc[0])} pairs of images, "
-                     f"{seeds} training{'s' if seeds > 1 else ''} of each).")
+        lines.append(
+            f"So with {what} the {split} images are {'; '.join(parts)} ({int(part['n'].iloc[0])} pairs of images, "
+            f"{seeds} training{'s' if seeds > 1 else ''} of each)."
+        )
     return lines
 
 
 def _line(row: pd.Series, what: str) -> str:
-    text = (f"{_title(row['metric'])}, {row['split']}: {row['without']:.3g} without {what}, {row['with']:.3g} with it, "
-            f"change {row['change']:+.3g} [{row['lo']:+.3g}, {row['hi']:+.3g}], {verdict(row)}")
+    text = (
+        f"{_title(row['metric'])}, {row['split']}: {row['without']:.3g} without {what}, {row['with']:.3g} with it, "
+        f"change {row['change']:+.3g} [{row['lo']:+.3g}, {row['hi']:+.3g}], {verdict(row)}"
+    )
     if np.isfinite(row["spread"]):
         size = "more than" if abs(row["change"]) > row["spread"] else "not more than"
         text += f"; {size} trainings without it differ by their seed alone ({row['spread']:.3g})"
@@ -319,9 +308,7 @@ def _values(real: Measured, fake: Measured, metrics: Sequence[str], resamples: i
 def _distances(own: _Distances, values: _Distances) -> _Distances:
     """Values that have to match become their distance from the real ones."""
     return {
-        key: np.abs(value - own[key]) if find_metric(key[1]).better == "match" else value
-        for key, value in values.items()
-        if key in own
+        key: np.abs(value - own[key]) if find_metric(key[1]).better == "match" else value for key, value in values.items() if key in own
     }
 
 
@@ -364,8 +351,7 @@ def rank_table(
     if matching := [name for name in metrics if find_metric(name).better == "match"]:
         raise InputError(f"average rank: {matching[0]} has no better direction; leave it out.")
     found = {
-        name: [_samples(real, part, judge, split, metrics, resamples, seed) for part in several.values()]
-        for name, several in runs.items()
+        name: [_samples(real, part, judge, split, metrics, resamples, seed) for part in several.values()] for name, several in runs.items()
     }
     shared = [metric for metric in metrics if all(metric in part for several in found.values() for part in several)]
     if not shared:
@@ -374,10 +360,7 @@ def rank_table(
     length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
     # [1 + resamples, strategies, measures]; the first entry is the images as given
     values = np.stack(
-        [
-            np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T
-            for several in found.values()
-        ],
+        [np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T for several in found.values()],
         axis=1,
     )
     higher = np.array([find_metric(metric).better == "higher" for metric in shared])
@@ -398,9 +381,7 @@ def _samples(
     """measure -> [1 + resamples]: its value, then its bootstrap samples."""
     for _, _, _, outcome in outcomes(real, fake, judge, resamples, seed, splits=(split,), classes=False):
         known = {name: outcome[name] for name in metrics if not isinstance(outcome.get(name, ""), str)}
-        return {
-            name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)
-        }
+        return {name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)}
     return {}
 
 
@@ -410,11 +391,7 @@ def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> lis
     near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
     measures = ", ".join(table.columns[5:])
     text = f"Best average rank over {measures}: {best['strategy']}, {best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}] of {len(table)}"
-    text += (
-        f"; its interval reaches those of {', '.join(near)}."
-        if near
-        else "; no other interval reaches it." if len(others) else "."
-    )
+    text += f"; its interval reaches those of {', '.join(near)}." if near else "; no other interval reaches it." if len(others) else "."
     if failed := [name for name in table.columns[5:] if name in distrusted]:
         text += f" {', '.join(failed)} failed in admission and nothing else can be ranked, so this rank carries no weight."
     return [text]

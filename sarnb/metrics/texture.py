@@ -21,9 +21,9 @@ DIRECTIONS = ("range", "azimuth")  # 0 degrees along columns, 90 degrees along r
 PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "entropy")
 
 _ROW, _COL = np.divmod(np.arange(LEVELS * LEVELS), LEVELS)
-_WEIGHTS = np.stack(
-    [(_ROW - _COL) ** 2, np.abs(_ROW - _COL), 1.0 / (1.0 + (_ROW - _COL) ** 2), _ROW * _COL, _ROW, _ROW**2], axis=1
-).astype(np.float64)
+_WEIGHTS = np.stack([(_ROW - _COL) ** 2, np.abs(_ROW - _COL), 1.0 / (1.0 + (_ROW - _COL) ** 2), _ROW * _COL, _ROW, _ROW**2], axis=1).astype(
+    np.float64
+)
 
 
 def cooccurrence(image: np.ndarray, distances: Sequence[int] = DISTANCES, directions: Sequence[str] = DIRECTIONS) -> np.ndarray:
@@ -78,9 +78,7 @@ def descriptor_names(distances: Sequence[int] = DISTANCES, directions: Sequence[
     return tuple(f"{name} {way} {step}" for way in directions for step in distances for name in PROPERTIES)
 
 
-def glcm_descriptors(
-    images: np.ndarray, distances: Sequence[int] = DISTANCES, directions: Sequence[str] = DIRECTIONS
-) -> np.ndarray:
+def glcm_descriptors(images: np.ndarray, distances: Sequence[int] = DISTANCES, directions: Sequence[str] = DIRECTIONS) -> np.ndarray:
     """Texture descriptors of images: uint8 [N, H, W] -> float64 [N, P], P = 6 x directions x distances (48).
 
     Example:

@@ -58,14 +58,10 @@ def anchored_scores(evaluation: pd.DataFrame, metrics: Sequence[str], split: str
                 }
             )
         )
-    return (
-        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["strategy", "metric", "score", "lo", "hi"])
-    )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["strategy", "metric", "score", "lo", "hi"])
 
 
-def pareto_table(
-    evaluation: pd.DataFrame, costs: pd.DataFrame, metric: str, cost: str, split: str = "pooled"
-) -> pd.DataFrame:
+def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metric: str, cost: str, split: str = "pooled") -> pd.DataFrame:
     """Which strategies nobody beats in quality and cost at once.
 
     Args:
@@ -77,16 +73,11 @@ def pareto_table(
     """
     joined = over_seeds(evaluation)
     rows = joined[
-        (joined["split"] == split)
-        & (joined["class"] == "all")
-        & (joined["metric"] == metric)
-        & ~joined["strategy"].isin(ANCHORS)
+        (joined["split"] == split) & (joined["class"] == "all") & (joined["metric"] == metric) & ~joined["strategy"].isin(ANCHORS)
     ]
     prices = costs.groupby("strategy")[cost].mean()
     known = [
-        (name, value, float(prices[name]))
-        for name, value in zip(rows["strategy"], rows["value"])
-        if np.isfinite(prices.get(name, np.nan))
+        (name, value, float(prices[name])) for name, value in zip(rows["strategy"], rows["value"]) if np.isfinite(prices.get(name, np.nan))
     ]
     sign = {"higher": -1.0, "lower": 1.0}.get(find_metric(metric).better)
     if sign is None:
@@ -94,9 +85,7 @@ def pareto_table(
     table = []
     for name, value, price in known:
         beaten = [
-            other
-            for other, theirs, paid in known
-            if sign * theirs <= sign * value and paid <= price and (theirs != value or paid != price)
+            other for other, theirs, paid in known if sign * theirs <= sign * value and paid <= price and (theirs != value or paid != price)
         ]
         table.append((metric, cost, name, value, price, "; ".join(beaten)))
     columns = ["metric", "cost of", "strategy", "value", "cost", "dominated by"]
@@ -108,9 +97,7 @@ def pareto_sentences(table: pd.DataFrame) -> list[str]:
     lines = []
     for (metric, cost), part in table.groupby(["metric", "cost of"], sort=False):
         front = part.loc[part["dominated by"] == "", "strategy"]
-        lines.append(
-            f"{metric} against {cost}: nobody is both better and cheaper than {', '.join(front)} ({len(front)} of {len(part)})."
-        )
+        lines.append(f"{metric} against {cost}: nobody is both better and cheaper than {', '.join(front)} ({len(front)} of {len(part)}).")
     return lines
 
 
@@ -139,7 +126,6 @@ def failures(runs: Mapping[str, Measured], judge: Judge, count: int = 6) -> pd.D
     return pd.DataFrame(rows, columns=["strategy", "rank", "index", "class", "cosine", "called"])
 
 
-
 # Sensors: images tuned on one sensor, judged by real images of others. Decoders: the same latents, drawn by two autoencoders.
 
 ACROSS = ("amplitude_kl", "texture_distance", "look_accuracy")  # what needs no judge: SAR-CLIP knows one sensor only
@@ -158,9 +144,7 @@ def sensor_halves(images: ImageSet, few: int, seed: int = 0) -> tuple[Measured, 
     return measure(part.subset(first), None, str(images.root)), measure(part.subset(second), None, str(images.root))
 
 
-def sensor_table(
-    drawn: Mapping[str, Measured], sensors: Mapping[str, Measured], resamples: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def sensor_table(drawn: Mapping[str, Measured], sensors: Mapping[str, Measured], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
     """Every set against real images of every sensor: columns strategy, sensor, metric, value, lo, hi, n.
 
     Args:
@@ -217,9 +201,7 @@ def decoder_table(
             if any(side is None for side in sides):
                 continue
             if frozen[name].labels != adapted[name].labels:
-                raise InputError(
-                    f"decoders: the images of {name} are of other classes or in another order; decode the same latents."
-                )
+                raise InputError(f"decoders: the images of {name} are of other classes or in another order; decode the same latents.")
             inside = np.array([label in real.labels for label in frozen[name].labels])
             labels = [label for label, used in zip(frozen[name].labels, inside) if used]
             weights, statistic = stratified_weights(labels, 0, 0)[0], measure_of(metric, real, sorted(set(labels)))
@@ -228,10 +210,7 @@ def decoder_table(
             gain = (after - before) * (1 if find_metric(metric).better == "higher" else -1)
             own.append((name, metric, before, after, gain, p))
         corrected = holm(np.array([row[-1] for row in own]))
-        rows += [
-            (*row, p, ("better" if row[4] > 0 else "worse") if p < ALPHA else "not told apart")
-            for row, p in zip(own, corrected)
-        ]
+        rows += [(*row, p, ("better" if row[4] > 0 else "worse") if p < ALPHA else "not told apart") for row, p in zip(own, corrected)]
     return pd.DataFrame(rows, columns=["strategy", "metric", "frozen", "adapted", "gain", "p", "p_holm", "verdict"])
 
 

@@ -18,8 +18,12 @@ SCALE_FREE = ("cv", "enl", "kappa2", "kappa3", "lag 1 range", "lag 1 azimuth", "
 LEAST_LOOKS = 0.75
 """Amplitude of one look has an ENL of 1 on flat ground; below this median a sensor's values are probably no amplitude."""
 ALIKE = {
-    "city": ("city", "san francisco", "shanghai"), "crop fields": ("field", "crop fields"), "mountains": ("mountain", "mountains", "hills"),
-    "coast": ("coast", "labrador coast"), "harbour": ("harbour",), "forest": ("forest",),
+    "city": ("city", "san francisco", "shanghai"),
+    "crop fields": ("field", "crop fields"),
+    "mountains": ("mountain", "mountains", "hills"),
+    "coast": ("coast", "labrador coast"),
+    "harbour": ("harbour",),
+    "forest": ("forest",),
 }
 """Classes of the twin world and real labels that show the like."""
 
@@ -29,8 +33,17 @@ def group_table(groups: Sequence[ImageGroup], world: str, distance: int = 4) -> 
 
     NaN, as the ENL of an image without a usable window, is left out of the mean. ``distance`` of the GLCM in px.
     """
-    rows = [{"world": world, "source": group.source, "sensor": group.sensor, "class": group.label, "n": len(group.patches),
-             **image_measures(group.patches, distance).mean()} for group in groups]
+    rows = [
+        {
+            "world": world,
+            "source": group.source,
+            "sensor": group.sensor,
+            "class": group.label,
+            "n": len(group.patches),
+            **image_measures(group.patches, distance).mean(),
+        }
+        for group in groups
+    ]
     return pd.DataFrame(rows)
 
 

@@ -50,9 +50,7 @@ def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
     The factor alpha / rank is multiplied into the second matrix, because older readers assume that it is 1. The text
     encoder's prefix ``text_model.`` is always there, as in transformers 4; version 5 dropped it for the first encoder.
     """
-    factors = {
-        name: layer.scaling["default"] for name, layer in module.named_modules() if "default" in getattr(layer, "scaling", {})
-    }
+    factors = {name: layer.scaling["default"] for name, layer in module.named_modules() if "default" in getattr(layer, "scaling", {})}
     weights = {}
     for name, value in module.named_parameters():
         if ".lora_A.default." in name or ".lora_B.default." in name:
@@ -249,8 +247,8 @@ def _check_weights(folder: Path, record: dict) -> None:
             raise InputError(f"{path}: cannot be read ({error}); copy it again or train the model again") from error
 
 
-
 # The model card that lies beside trained weights.
+
 
 def trained_card(strategy: Strategy, record: dict) -> str:
     """Markdown: what was trained, how to load it with plain diffusers, on what, at what cost, and what it is not for."""
@@ -355,7 +353,6 @@ def _facts(record: dict) -> list[tuple[str, object]]:
     facts += [(name, value) for name, value in config.items() if name.startswith("lr_")]
     facts += [(name, cost[name]) for name in ("trainable_parameters", "seconds", "peak_memory_mb", "device") if name in cost]
     return facts
-
 
 
 # Trained autoencoders on disk: load one of ours, and write one as a folder that plain diffusers loads.

@@ -69,7 +69,6 @@ def _stored_names(folder: Path) -> set[str]:
     return names
 
 
-
 # Another autoencoder for a foundation, such as SDXL's fp16-fix, and float32 for those that overflow in fp16.
 
 SINGLE = (".safetensors", ".ckpt")
@@ -303,7 +302,7 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
         if single:
             beside = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
         raise InputError(
-            f"foundation {spec!r}: cannot be loaded from {path} ({reason}); give \"embedded\", a diffusers folder, "
+            f'foundation {spec!r}: cannot be loaded from {path} ({reason}); give "embedded", a diffusers folder, '
             f"a single .safetensors file{beside} or a hub id that can be reached"
         ) from error
     check_words(pipe, base)
@@ -392,9 +391,7 @@ def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 3
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if images.shape[1] % factor or images.shape[2] % factor:
-        raise InputError(
-            f"images of {images.shape[2]} x {images.shape[1]} px: the VAE needs multiples of {factor}; crop or pad them"
-        )
+        raise InputError(f"images of {images.shape[2]} x {images.shape[1]} px: the VAE needs multiples of {factor}; crop or pad them")
     means, stds = [], []
     with upcast(vae):
         for start in range(0, len(images), batch_size):

@@ -24,6 +24,7 @@ from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
 
 # How a text-to-image model reads its prompts: tokens, the pieces that words fall into, and text embeddings.
 
+
 def token_lengths(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> np.ndarray:
     """Tokens of each text, int [N], marks of start and end included, before anything is cut off."""
     return np.array([len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids], dtype=int)
@@ -41,12 +42,14 @@ def word_table(tokenizer: CLIPTokenizer, texts: Iterable[str]) -> pd.DataFrame:
     if not uses:
         raise InputError("word_table: the texts hold no word; give at least one caption")
     rows = [(word, count, pieces(tokenizer, word)) for word, count in uses.items()]
-    table = pd.DataFrame({
-        "word": [word for word, _, _ in rows],
-        "uses": [count for _, count, _ in rows],
-        "tokens": [len(parts) for _, _, parts in rows],
-        "pieces": [" ".join(parts) for _, _, parts in rows],
-    })
+    table = pd.DataFrame(
+        {
+            "word": [word for word, _, _ in rows],
+            "uses": [count for _, count, _ in rows],
+            "tokens": [len(parts) for _, _, parts in rows],
+            "pieces": [" ".join(parts) for _, _, parts in rows],
+        }
+    )
     return table.sort_values(["tokens", "uses", "word"], ascending=[False, False, True], ignore_index=True)
 
 
@@ -76,8 +79,8 @@ def pair_gaps(pipe: StableDiffusionXLPipeline, pairs: Sequence[tuple[str, str]])
     return pd.DataFrame(rows, columns=["first", "second", "token", "pooled"])
 
 
-
 # Where a learned word lies: its nearest rows in the vocabulary of each text encoder.
+
 
 def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8) -> pd.DataFrame:
     """The words nearest to an embedding by cosine: rank (from 1), word, cosine.
@@ -105,8 +108,11 @@ def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
     their random start, and a neighbourhood with them would mean nothing.
     """
     found = ((entry.removesuffix("</w>"), index) for entry, index in tokenizer.get_vocab().items() if entry.endswith("</w>"))
-    return {word: index for word, index in sorted(found, key=lambda pair: pair[1])
-            if len(word) > 1 and word.isascii() and word.isalpha() and index < rows}
+    return {
+        word: index
+        for word, index in sorted(found, key=lambda pair: pair[1])
+        if len(word) > 1 and word.isascii() and word.isalpha() and index < rows
+    }
 
 
 def token_neighbours(
@@ -145,7 +151,6 @@ def token_neighbours(
     return pd.concat(near, ignore_index=True)[["encoder", "when", "rank", "word", "cosine"]], pd.DataFrame(travel)
 
 
-
 # The way of a learned word through the embedding space, from the files that its training left.
 
 Files = Mapping[int, Path]  # step → textual-inversion file
@@ -168,15 +173,19 @@ def path_table(pipe: StableDiffusionXLPipeline, files: Files) -> pd.DataFrame:
     for key, (tokenizer, encoder) in ROW_KEYS.items():
         rows, table = path_rows(files, key), embedding_table(getattr(pipe, encoder)).float().cpu()
         near = pd.concat([nearest_words(table, getattr(pipe, tokenizer), row, 1) for row in rows])
-        parts.append(pd.DataFrame({
-            "encoder": encoder,
-            "step": list(files),
-            "distance": (rows - rows[:1]).norm(dim=1).tolist(),
-            "cosine": cosine_similarity(rows, rows[:1]).tolist(),
-            "norm": rows.norm(dim=1).tolist(),
-            "word": near["word"].tolist(),
-            "word cosine": near["cosine"].tolist(),
-        }))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "encoder": encoder,
+                    "step": list(files),
+                    "distance": (rows - rows[:1]).norm(dim=1).tolist(),
+                    "cosine": cosine_similarity(rows, rows[:1]).tolist(),
+                    "norm": rows.norm(dim=1).tolist(),
+                    "word": near["word"].tolist(),
+                    "word cosine": near["cosine"].tolist(),
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -194,14 +203,18 @@ def path_plane(paths: Mapping[str, Files]) -> pd.DataFrame:
         plane = np.zeros((len(rows), 2))
         plane[:, : min(2, len(sizes))] = (left * sizes)[:, :2]
         power = float((sizes**2).sum())
-        parts.append(pd.DataFrame({
-            "encoder": encoder,
-            "start": [word for word, files in paths.items() for _ in files],
-            "step": [step for files in paths.values() for step in files],
-            "x": plane[:, 0],
-            "y": plane[:, 1],
-            "shown": float((sizes[:2] ** 2).sum()) / power if power else 1.0,
-        }))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "encoder": encoder,
+                    "start": [word for word, files in paths.items() for _ in files],
+                    "step": [step for files in paths.values() for step in files],
+                    "x": plane[:, 0],
+                    "y": plane[:, 1],
+                    "shown": float((sizes[:2] ** 2).sum()) / power if power else 1.0,
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -219,13 +232,11 @@ def start_comparison(paths: Mapping[str, Files], words: Sequence[str] = ()) -> p
     return pd.DataFrame(rows, columns=["encoder", "pair", "at start", "learned"])
 
 
-
 # What tuning the text encoders does to prompts: how far their embeddings went, and how far apart two wordings lie.
 
+
 @torch.no_grad()
-def token_change(
-    before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, prompts: Sequence[str]
-) -> list[float]:
+def token_change(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, prompts: Sequence[str]) -> list[float]:
     """‖H' - H‖ / ‖H‖ (Frobenius) of each prompt's token vectors, from its start mark to its end mark; padding left out."""
     first, second = encode_prompts(before, list(prompts))[0].cpu(), encode_prompts(after, list(prompts))[0].cpu()
     lengths = [len(ids) for ids in before.tokenizer(list(prompts), truncation=True, max_length=first.shape[1]).input_ids]
@@ -269,9 +280,7 @@ def _relative(old: Tensor, new: Tensor) -> float:
 def _checked(labels: Sequence[str], prompts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
     for wording, texts in prompts.items():
         if len(texts) != len(labels):
-            raise InputError(
-                f"text shift: {len(texts)} prompts of wording {wording} for {len(labels)} classes; give one each"
-            )
+            raise InputError(f"text shift: {len(texts)} prompts of wording {wording} for {len(labels)} classes; give one each")
     return prompts
 
 
@@ -287,9 +296,7 @@ def changed_weights(before: StableDiffusionXLPipeline, after: StableDiffusionXLP
     for name, module in components(before).items():
         old, new = _plain(module), _plain(components(after)[name])
         if old.keys() != new.keys():
-            raise InputError(
-                f"changed weights: {name} has other tensors after the training than before; compare strategies without LoRA"
-            )
+            raise InputError(f"changed weights: {name} has other tensors after the training than before; compare strategies without LoRA")
         changed = sum(not torch.equal(old[key], new[key]) for key in old)
         moved = torch.zeros(0, dtype=torch.bool)
         if name in tables:

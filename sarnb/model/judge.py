@@ -104,9 +104,7 @@ class DualEncoder(TwoTowers):
     def tokens(self, captions: list[str]) -> Tensor:
         """Padded and cut token ids [N, T]."""
         length = self.tokenizer.model_max_length
-        return self.tokenizer(
-            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
+        return self.tokenizer(captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer."""
@@ -148,7 +146,6 @@ def _trimmed(ids: Tensor) -> Tensor:
     padding = ids[:, -1:]
     used = int((ids != padding).sum(dim=1).max()) + 2 if len(ids) else ids.shape[1]
     return ids[:, :used]
-
 
 
 # A judge that starts from a CLIP of open_clip: ViT-L, SARCLIP or any other, from a local folder, a file or a hub id.
@@ -218,9 +215,7 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
     else:
         name, _, weights = spec.partition(":")
         if not weights:
-            raise InputError(
-                f"judge {spec!r}: no such folder; give one in open_clip's layout, hf-hub:owner/name, or architecture:weights"
-            )
+            raise InputError(f"judge {spec!r}: no such folder; give one in open_clip's layout, hf-hub:owner/name, or architecture:weights")
     try:
         model = open_clip.create_model(name, pretrained=weights, require_pretrained=True)
         tokenizer, config = open_clip.get_tokenizer(name), open_clip.get_model_config(name)

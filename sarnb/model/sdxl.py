@@ -46,9 +46,7 @@ def sdxl_vae() -> AutoencoderKL:
 
 def sdxl_text_encoders() -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
     """CLIP ViT-L's and OpenCLIP ViT-bigG's text towers."""
-    large = CLIPTextConfig(
-        vocab_size=VOCABULARY, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-    )
+    large = CLIPTextConfig(vocab_size=VOCABULARY, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     huge = CLIPTextConfig(
         vocab_size=VOCABULARY,
         hidden_size=1280,

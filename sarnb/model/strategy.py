@@ -138,9 +138,7 @@ def find_strategy(name: str) -> Strategy:
     if match and match[1] in known and known[match[1]].has_rank:
         rank = int(match[2])
         return replace(known[match[1]], name=name, rank=rank, alpha=max(rank, 1))
-    raise InputError(
-        f"unknown strategy {name!r}; choose one of {', '.join(known)}, or a LoRA strategy with its rank (unet-lora-r8)"
-    )
+    raise InputError(f"unknown strategy {name!r}; choose one of {', '.join(known)}, or a LoRA strategy with its rank (unet-lora-r8)")
 
 
 def seeds_of(name: str, seeds: Sequence[int], repeated: Sequence[str]) -> list[int]:
@@ -259,8 +257,12 @@ def _prepare_encoder(encoder, tokenizer, strategy: Strategy, with_last_layer: bo
 
 def _lora(strategy: Strategy, targets: tuple[str, ...], **more) -> LoraConfig:
     return LoraConfig(
-        r=strategy.rank, lora_alpha=strategy.alpha, target_modules=list(targets), init_lora_weights="gaussian",
-        use_dora=strategy.dora, **more,
+        r=strategy.rank,
+        lora_alpha=strategy.alpha,
+        target_modules=list(targets),
+        init_lora_weights="gaussian",
+        use_dora=strategy.dora,
+        **more,
     )
 
 
@@ -276,8 +278,8 @@ def _check_rank(module: nn.Module, targets: tuple[str, ...], strategy: Strategy)
                 )
 
 
-
 # What a strategy trains, counted: per component, and per layer that LoRA adapts.
+
 
 def component_counts(pipe: StableDiffusionXLPipeline) -> pd.DataFrame:
     """Parameters of each component of a pipeline that ``prepare`` set up.

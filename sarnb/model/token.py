@@ -26,9 +26,7 @@ EMBEDDING_FILE = "learned_embeds.safetensors"
 #: SDXL's names of the two rows in a textual-inversion file, and the components they belong to.
 ROW_KEYS = {"clip_l": ("tokenizer", "text_encoder"), "clip_g": ("tokenizer_2", "text_encoder_2")}
 
-_RADAR_IMAGE = re.compile(
-    r"\b(?:(an?) )?(?:synthetic[ -]aperture[ -])?(?:radar|SAR) (?:image|view|picture|scene)\b", re.IGNORECASE
-)
+_RADAR_IMAGE = re.compile(r"\b(?:(an?) )?(?:synthetic[ -]aperture[ -])?(?:radar|SAR) (?:image|view|picture|scene)\b", re.IGNORECASE)
 
 
 def with_token(caption: str, token: str = TOKEN) -> str:
@@ -71,9 +69,7 @@ def train_token(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer:
     encoder.add_adapter(TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"]))
 
 
-def token_row(
-    encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN
-) -> Tensor:
+def token_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> Tensor:
     """The token's embedding [1, D] as it is now, trained or not, detached."""
     layer = encoder.get_input_embeddings()
     layer = getattr(layer, "token_adapter", layer)

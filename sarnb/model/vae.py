@@ -30,9 +30,7 @@ def adaptable_layers(vae: AutoencoderKL, parts: tuple[str, ...] = ("encoder", "d
     """Every convolution and attention projection of the parts, by name; both 1x1 convolutions at the latents belong."""
     tops = {top for part in parts for top in PARTS[part]}
     return {
-        name: layer
-        for name, layer in vae.named_modules()
-        if name.partition(".")[0] in tops and isinstance(layer, (nn.Conv2d, nn.Linear))
+        name: layer for name, layer in vae.named_modules() if name.partition(".")[0] in tops and isinstance(layer, (nn.Conv2d, nn.Linear))
     }
 
 
@@ -123,7 +121,6 @@ def apply_lora(vae: AutoencoderKL, path: Path, strength: float = 1.0) -> Autoenc
         change = up.flatten(1) @ down.flatten(1)
         weight += strength * change.view_as(weight).to(weight)
     return vae
-
 
 
 # Half precision: how near an autoencoder's activations come to what 16 bits hold, and an exact way to bring them down.

@@ -19,9 +19,18 @@ def set_theme() -> None:
     In a notebook, figures are shown as JPEG: PNG cannot shrink speckle, and the exact pixels lie in the results' figures.
     """
     seaborn.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
-    plt.rcParams.update({
-        "figure.dpi": 90, "savefig.dpi": 120, "figure.constrained_layout.use": True, "axes.spines.top": False,
-        "axes.spines.right": False, "image.cmap": "gray", "image.interpolation": "nearest", "svg.fonttype": "none"})
+    plt.rcParams.update(
+        {
+            "figure.dpi": 90,
+            "savefig.dpi": 120,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+            "svg.fonttype": "none",
+        }
+    )
     if "ipykernel" in sys.modules:
         _show_as_jpeg()
 
@@ -71,8 +80,9 @@ def image_grid(
         raise ValueError(f"image_grid: {len(row_labels)} row labels for {rows} rows")
     if column_labels and len(column_labels) != columns:
         raise ValueError(f"image_grid: {len(column_labels)} column labels for {columns} columns")
-    figure, axes = plt.subplots(rows, columns, figsize=(cell * columns + (1.2 if row_labels else 0), cell * rows + 0.3),
-                                squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(cell * columns + (1.2 if row_labels else 0), cell * rows + 0.3), squeeze=False, layout="constrained"
+    )
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     for r, row in enumerate(images):
         for c in range(columns):

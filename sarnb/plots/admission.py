@@ -10,8 +10,12 @@ from matplotlib.lines import Line2D
 
 from sarnb.metrics.admission import BLIND, FAILS, PASSES, SEES
 
-MARKS = {PASSES: ("o", "black", "claimed, and passed"), FAILS: ("X", "crimson", "claimed, and failed"),
-         SEES: ("o", "white", "seen, but not claimed"), BLIND: (".", "0.75", "not claimed, not seen")}
+MARKS = {
+    PASSES: ("o", "black", "claimed, and passed"),
+    FAILS: ("X", "crimson", "claimed, and failed"),
+    SEES: ("o", "white", "seen, but not claimed"),
+    BLIND: (".", "0.75", "not claimed, not seen"),
+}
 
 
 def admission_matrix(verdicts: pd.DataFrame) -> Figure:
@@ -39,7 +43,18 @@ def admission_matrix(verdicts: pd.DataFrame) -> Figure:
     bar = figure.colorbar(drawn, ax=axis, shrink=0.5, boundaries=np.linspace(0, 1, 101), ticks=[0, 1])
     bar.ax.set_yticklabels(["floor", "furthest"], fontsize=8)
     bar.set_label("error at the strongest damage", fontsize=8)
-    handles = [Line2D([], [], linestyle="", marker=marker, markersize=7, label=words, markerfacecolor=colour,
-                      markeredgecolor="0.2" if marker == "o" else "none") for marker, colour, words in MARKS.values()]
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=marker,
+            markersize=7,
+            label=words,
+            markerfacecolor=colour,
+            markeredgecolor="0.2" if marker == "o" else "none",
+        )
+        for marker, colour, words in MARKS.values()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure

@@ -58,9 +58,7 @@ def pair_matrix(tests: pd.DataFrame, names: Sequence[str], alpha: float) -> Figu
     columns = min(3, len(metrics))
     side = 0.46 * len(names) + 1.3
     rows = -(-len(metrics) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(side * columns + 1.2, side * rows), squeeze=False, sharex=True, sharey=True
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns + 1.2, side * rows), squeeze=False, sharex=True, sharey=True)
     for axis, metric in zip(axes.flat, metrics):
         verdict, words = np.full((len(names),) * 2, np.nan), np.full((len(names),) * 2, "", dtype=object)
         for row in tests[tests["metric"] == metric].itertuples():
@@ -101,17 +99,13 @@ def radar_chart(scores: pd.DataFrame, columns: int = 4) -> Figure:
     closed = np.append(angles, angles[0])
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.3 * columns, 2.9 * rows), subplot_kw={"projection": "polar"}, squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns, 2.9 * rows), subplot_kw={"projection": "polar"}, squeeze=False)
     tint = colours(names)
     for axis, name in zip(axes.flat, names):
         own = scores[scores["strategy"] == name].set_index("metric").reindex(metrics)
         value = own["score"].clip(-0.25, 1.25).to_numpy(float)
         low, high = own["lo"].clip(-0.25, 1.25).to_numpy(float), own["hi"].clip(-0.25, 1.25).to_numpy(float)
-        axis.fill_between(
-            closed, np.append(low, low[0]), np.append(high, high[0]), color=tint[name], alpha=0.25, linewidth=0
-        )
+        axis.fill_between(closed, np.append(low, low[0]), np.append(high, high[0]), color=tint[name], alpha=0.25, linewidth=0)
         axis.plot(closed, np.append(value, value[0]), color=tint[name], linewidth=1.8)
         axis.plot(np.linspace(0, 2 * np.pi, 200), np.ones(200), color="black", linewidth=1)
         axis.plot(np.linspace(0, 2 * np.pi, 200), np.zeros(200), color="crimson", linewidth=1, linestyle="--")
@@ -192,9 +186,7 @@ def fitted_laws(curves: pd.DataFrame, columns: int = 4, families: Sequence[str] 
     names = list(curves["strategy"].unique())
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.9 * columns, 2.3 * rows + 0.6), squeeze=False, sharex=True, sharey=True
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 2.3 * rows + 0.6), squeeze=False, sharex=True, sharey=True)
     levels = np.arange(1, 255) / 255.0
     for axis, name in zip(axes.flat, names):
         share = curves.loc[curves["strategy"] == name, "share"].to_numpy(float)

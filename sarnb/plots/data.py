@@ -19,8 +19,12 @@ from sarnb.plots import image_grid
 LAYOVER, SHADOW = (230, 120, 0), (0, 130, 230)  # orange and blue, told apart by colour-blind readers
 GROUP_COLOURS = {"seen": "C0", "unseen": "C1", "composition": "C2"}
 LAW_STYLES = {
-    "rayleigh": ("Rayleigh", "C0", "-"), "gamma": ("gamma", "C1", "--"), "k": ("K", "C3", "-."), "weibull": ("Weibull", "C2", ":"),
-    "lognormal": ("log-normal", "C4", ":")}
+    "rayleigh": ("Rayleigh", "C0", "-"),
+    "gamma": ("gamma", "C1", "--"),
+    "k": ("K", "C3", "-."),
+    "weibull": ("Weibull", "C2", ":"),
+    "lognormal": ("log-normal", "C4", ":"),
+}
 
 
 def modality_sheet(labels: Sequence[str], rows: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
@@ -74,9 +78,7 @@ def paint(image: np.ndarray, layover: np.ndarray, shadow: np.ndarray, strength: 
     return np.rint(colour).astype(np.uint8)
 
 
-def scene_anatomy(
-    optical: np.ndarray, height: np.ndarray, views: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
-) -> Figure:
+def scene_anatomy(optical: np.ndarray, height: np.ndarray, views: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
     """One scene as photograph, as height map, and as radar image from each side with its layover and shadow drawn in.
 
     Args:
@@ -195,7 +197,7 @@ def texture_directions(table: pd.DataFrame, named: int = 3) -> Figure:
             place = own.loc[index]
             axis.annotate(place["class"], (place["range"], place["azimuth"]), fontsize=7, xytext=(4, 2), textcoords="offset points")
         axis.set(title=name, xlabel="along range", ylabel="along azimuth")
-    for axis in axes.ravel()[len(names):]:
+    for axis in axes.ravel()[len(names) :]:
         axis.remove()
     axes[0, 0].legend(fontsize=7)
     return figure
@@ -237,8 +239,9 @@ def look_evidence(table: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(labels)))
     state = np.random.get_state()
     np.random.seed(0)  # seaborn draws the jitter from numpy's global generator; the figure should be the same in every run
-    seaborn.stripplot(table, x="score", y="class", hue="look", hue_order=["left", "right"], order=labels, ax=axis, size=4,
-                      alpha=0.7, jitter=0.25)
+    seaborn.stripplot(
+        table, x="score", y="class", hue="look", hue_order=["left", "right"], order=labels, ax=axis, size=4, alpha=0.7, jitter=0.25
+    )
     np.random.set_state(state)
     axis.axvline(0, color="0.5", lw=1)
     axis.set(xlabel="evidence for illumination from the left", ylabel="")

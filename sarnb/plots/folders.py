@@ -31,8 +31,9 @@ def floor_dots(ratios: pd.DataFrame) -> Figure:
     for family in families:
         part = ratios[ratios["family"] == family]
         ends = np.nan_to_num([part["ratio"] - part["lo"], part["hi"] - part["ratio"]]).clip(0)
-        axis.errorbar(part["ratio"], part["measure"], xerr=ends, fmt="o", color=tint[family], markersize=5, capsize=3,
-                      elinewidth=1.2, label=family)
+        axis.errorbar(
+            part["ratio"], part["measure"], xerr=ends, fmt="o", color=tint[family], markersize=5, capsize=3, elinewidth=1.2, label=family
+        )
     axis.axvline(1.0, color="black", linewidth=1.2, label="floor: real against real")
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

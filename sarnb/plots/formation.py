@@ -24,8 +24,9 @@ def side_views(views: Mapping[str, SideView]) -> Figure:
     All three rows share the axis of ground range, in metres. Green: feet of walls, where the double bounce arrives; orange:
     where the tops of the walls arrive; blue: where shadows end. The line cuts the image at the white ticks.
     """
-    figure, axes = plt.subplots(3, len(views), figsize=(4.4 * len(views), 9.6), squeeze=False, sharex="col",
-                                gridspec_kw={"height_ratios": (PANEL, 1, 1)})
+    figure, axes = plt.subplots(
+        3, len(views), figsize=(4.4 * len(views), 9.6), squeeze=False, sharex="col", gridspec_kw={"height_ratios": (PANEL, 1, 1)}
+    )
     for column, (name, view) in zip(axes.T, views.items()):
         _range_panel(column[0], view)
         column[0].set_title(f"{name}, incidence {view.incidence_deg:.0f}°")
@@ -39,11 +40,24 @@ def side_views(views: Mapping[str, SideView]) -> Figure:
         for end in (0, cols * view.spacing):
             column[1].plot([end], [at], "w>" if end == 0 else "w<", ms=7, mec="k", clip_on=False)
         column[2].set(xlabel="ground range [m], near range at the left", xlim=(0, cols * view.spacing))
-    axes[1, 0].legend(handles=[Patch(color=FOOT, label="foot of a wall: double bounce"), Patch(color=_ORANGE, label="top of a wall"),
-                               Patch(color=_BLUE, label="end of a shadow")], fontsize=7, loc="lower left", title="predicted",
-                      title_fontsize=7)
-    axes[2, 0].legend(handles=[Patch(color=_ORANGE, label="layover"), Patch(color=_BLUE, label="shadow")], fontsize=7,
-                      loc="lower left", title="simulated", title_fontsize=7)
+    axes[1, 0].legend(
+        handles=[
+            Patch(color=FOOT, label="foot of a wall: double bounce"),
+            Patch(color=_ORANGE, label="top of a wall"),
+            Patch(color=_BLUE, label="end of a shadow"),
+        ],
+        fontsize=7,
+        loc="lower left",
+        title="predicted",
+        title_fontsize=7,
+    )
+    axes[2, 0].legend(
+        handles=[Patch(color=_ORANGE, label="layover"), Patch(color=_BLUE, label="shadow")],
+        fontsize=7,
+        loc="lower left",
+        title="simulated",
+        title_fontsize=7,
+    )
     return figure
 
 
@@ -74,8 +88,15 @@ def _range_panel(axis: Axes, view: SideView) -> None:
         wall, shadow = walls.iloc[0], shadows.iloc[0]
         middle = 0.5 * (wall["foot"] + wall["layover"]) * view.spacing
         axis.text(middle, -1, f"h / tan θ\n{wall['height'] * cot:.0f} m", color=_ORANGE, fontsize=8, ha="center", va="top")
-        axis.text(shadow["end"] * view.spacing - shadow["length"] / 2, -1, f"h tan θ\n{shadow['length']:.0f} m", color=_BLUE, fontsize=8,
-                  ha="center", va="top")
+        axis.text(
+            shadow["end"] * view.spacing - shadow["length"] / 2,
+            -1,
+            f"h tan θ\n{shadow['length']:.0f} m",
+            color=_BLUE,
+            fontsize=8,
+            ha="center",
+            va="top",
+        )
     axis.set(ylabel="height [m]", ylim=(floor - 10, 1.3 * line.height.max() + 2))
     axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.3 * line.height.max()])
 

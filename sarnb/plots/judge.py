@@ -34,8 +34,16 @@ def training_curve(history: pd.DataFrame, batch_size: int) -> Figure:
     for axis, (column, label, level) in zip(axes, columns):
         axis.plot(history["step"], history[column], marker="o" if len(history) < 20 else None, markersize=4)
         axis.axhline(level, color="0.5", linestyle="--", linewidth=1)
-        axis.annotate("no knowledge", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points",
-                      ha="right", fontsize=8, color="0.4")
+        axis.annotate(
+            "no knowledge",
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color="0.4",
+        )
         axis.set(xlabel="step", ylabel=label)
         axis.set_ylim(bottom=0)
     return figure
@@ -56,9 +64,18 @@ def matrix(values: np.ndarray, names: Sequence[str], colour_label: str, row_labe
     limit = float(np.nanmax(np.abs(values))) or 1.0
     words = [[f"{value:.2f}" if zeros or abs(value) >= 0.005 else "" for value in row] for row in values]
     seaborn.heatmap(
-        pd.DataFrame(values, index=list(names), columns=list(names)), ax=axis, mask=np.isnan(values), annot=words,
-        fmt="", annot_kws={"size": 7 if count > 8 else 9}, cmap="vlag" if signed else "Blues",
-        vmin=-limit if signed else 0.0, vmax=limit, square=True, linewidths=0.5, cbar_kws={"label": colour_label, "shrink": 0.7},
+        pd.DataFrame(values, index=list(names), columns=list(names)),
+        ax=axis,
+        mask=np.isnan(values),
+        annot=words,
+        fmt="",
+        annot_kws={"size": 7 if count > 8 else 9},
+        cmap="vlag" if signed else "Blues",
+        vmin=-limit if signed else 0.0,
+        vmax=limit,
+        square=True,
+        linewidths=0.5,
+        cbar_kws={"label": colour_label, "shrink": 0.7},
     )
     axis.set(xlabel=column_label, ylabel=row_label)
     axis.tick_params(axis="x", rotation=60, length=0)
@@ -107,8 +124,14 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(3.9 * len(tables), 3.6), sharex=True, sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items()):
-        axis.bar(table["low"], table["n"] / table["n"].sum(), width=table["high"] - table["low"], align="edge", color="0.85",
-                 label="share of the images")
+        axis.bar(
+            table["low"],
+            table["n"] / table["n"].sum(),
+            width=table["high"] - table["low"],
+            align="edge",
+            color="0.85",
+            label="share of the images",
+        )
         axis.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=1)
         errors = np.stack([table["accuracy"] - table["lo"], table["hi"] - table["accuracy"]]).clip(min=0)
         axis.errorbar(table["certainty"], table["accuracy"], yerr=errors, fmt="o", capsize=2, elinewidth=1, label="accuracy")

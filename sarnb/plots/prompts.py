@@ -36,8 +36,18 @@ def similarity_heatmaps(matrices: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = plt.subplots(1, len(matrices), figsize=(size * len(matrices) + 1.5, size + 0.4), squeeze=False)
     for place, (axis, (title, table)) in enumerate(zip(axes[0], matrices.items())):
         last = place == len(matrices) - 1
-        seaborn.heatmap(table, ax=axis, vmin=low, vmax=1, cmap="viridis", square=True, cbar=last, cbar_kws={"label": "cosine", "shrink": 0.7},
-                        xticklabels=True, yticklabels=True)
+        seaborn.heatmap(
+            table,
+            ax=axis,
+            vmin=low,
+            vmax=1,
+            cmap="viridis",
+            square=True,
+            cbar=last,
+            cbar_kws={"label": "cosine", "shrink": 0.7},
+            xticklabels=True,
+            yticklabels=True,
+        )
         axis.set_title(title, fontsize=9)
         axis.tick_params(labelsize=7, length=0)
         axis.set(xlabel=table.columns.name or "", ylabel=table.index.name or "")
@@ -62,8 +72,17 @@ def confusion_heatmap(table: pd.DataFrame) -> Figure:
     """Which class is read (columns) where which was asked for (rows), as shares of the row: from ``confusion``."""
     size = 1.8 + 0.34 * len(table)
     figure, axis = plt.subplots(figsize=(size + 1.0, size))
-    seaborn.heatmap(table, ax=axis, vmin=0, vmax=1, cmap="mako", square=True, cbar_kws={"label": "share of the row", "shrink": 0.7},
-                    xticklabels=True, yticklabels=True)
+    seaborn.heatmap(
+        table,
+        ax=axis,
+        vmin=0,
+        vmax=1,
+        cmap="mako",
+        square=True,
+        cbar_kws={"label": "share of the row", "shrink": 0.7},
+        xticklabels=True,
+        yticklabels=True,
+    )
     axis.tick_params(labelsize=8, length=0)
     return figure
 
@@ -75,7 +94,12 @@ def guidance_curves(table: pd.DataFrame, real: pd.DataFrame) -> Figure:
         table: one row an image with the columns class, scale, mean, cv, enl, saturated.
         real: the same columns but ``scale``, for real radar images; a class without any gets no dotted line.
     """
-    measures = {"mean": "mean level", "cv": "coefficient of variation", "enl": "looks in 8 px windows", "saturated": "share at the highest level"}
+    measures = {
+        "mean": "mean level",
+        "cv": "coefficient of variation",
+        "enl": "looks in 8 px windows",
+        "saturated": "share at the highest level",
+    }
     figure, axes = plt.subplots(1, len(measures), figsize=(3.0 * len(measures), 3.0))
     for axis, (column, name) in zip(axes, measures.items()):
         for place, label in enumerate(dict.fromkeys(table["class"])):

@@ -48,22 +48,27 @@ def error_change_lines(table: pd.DataFrame, choice: pd.DataFrame) -> Figure:
     for place, model in enumerate(models):
         rows = table[table["model"] == model].sort_values("timestep")
         errors = 100 * np.stack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]])
-        left.errorbar(rows["timestep"], 100 * rows["value"], yerr=errors, marker="o", markersize=4, capsize=2, lw=1.2,
-                      color=f"C{place}", label=model)
+        left.errorbar(
+            rows["timestep"], 100 * rows["value"], yerr=errors, marker="o", markersize=4, capsize=2, lw=1.2, color=f"C{place}", label=model
+        )
     left.axhline(0, color="0.3", lw=1, ls="--")
-    left.set(xlabel="timestep (small: the grain; large: the layout)", ylabel="change of the error [%]",
-             title="radar images, radar prompts")
+    left.set(xlabel="timestep (small: the grain; large: the layout)", ylabel="change of the error [%]", title="radar images, radar prompts")
     left.legend(fontsize=8)
     names, kinds = list(dict.fromkeys(choice["model"])), list(dict.fromkeys(choice["images"]))
     for place, kind in enumerate(kinds):
         rows = choice[choice["images"] == kind].set_index("model").loc[names]
         places = np.arange(len(names)) + (place - (len(kinds) - 1) / 2) * 0.2
         errors = np.stack([rows["right"] - rows["lo"], rows["hi"] - rows["right"]])
-        right.errorbar(rows["right"], places, xerr=errors, fmt="os"[place % 2], capsize=2, lw=1, color=f"C{place}",
-                       label=f"{kind} images")
+        right.errorbar(rows["right"], places, xerr=errors, fmt="os"[place % 2], capsize=2, lw=1, color=f"C{place}", label=f"{kind} images")
     right.axvline(0.5, color="0.3", lw=1, ls="--")
-    right.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(-0.03, 1.03),
-              xlabel="share of images that their own wording explains better", title="which caption fits?")
+    right.set(
+        yticks=range(len(names)),
+        yticklabels=names,
+        ylim=(len(names) - 0.5, -0.5),
+        xlim=(-0.03, 1.03),
+        xlabel="share of images that their own wording explains better",
+        title="which caption fits?",
+    )
     right.legend(fontsize=8)
     return figure
 
@@ -103,8 +108,9 @@ def token_plane(plane: pd.DataFrame) -> Figure:
         part = plane[plane["encoder"] == encoder]
         for place, (word, rows) in enumerate(part.groupby("start", sort=False)):
             axis.plot(rows["x"], rows["y"], marker=".", markersize=4, lw=1.2, color=f"C{place}")
-            axis.plot(rows["x"].iloc[0], rows["y"].iloc[0], "o", markersize=8, markerfacecolor="none", color=f"C{place}",
-                      label=f"from “{word}”")
+            axis.plot(
+                rows["x"].iloc[0], rows["y"].iloc[0], "o", markersize=8, markerfacecolor="none", color=f"C{place}", label=f"from “{word}”"
+            )
             axis.plot(rows["x"].iloc[-1], rows["y"].iloc[-1], "*", markersize=11, color=f"C{place}")
         axis.set(title=f"{encoder}: {part['shown'].iloc[0]:.0%} of the variance", xlabel="first axis", ylabel="second axis")
         axis.set_aspect("equal", adjustable="datalim")

@@ -111,9 +111,7 @@ def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[s
     return figure
 
 
-def quality_against_parameters(
-    table: pd.DataFrame, parameters: Mapping[str, int], metrics: Sequence[str], splits: Sequence[str]
-) -> Figure:
+def quality_against_parameters(table: pd.DataFrame, parameters: Mapping[str, int], metrics: Sequence[str], splits: Sequence[str]) -> Figure:
     """Measures against the number of trained parameters, one panel a measure, one line a split.
 
     ``table``: evaluation table; ``parameters``: strategy → number that trains; strategies without one are left out.
@@ -126,15 +124,30 @@ def quality_against_parameters(
             rows = joined[(joined["metric"] == metric) & (joined["split"] == split)].set_index("strategy")
             known = [name for name in order if name in rows.index]
             values = rows.loc[known]
-            axis.errorbar([parameters[name] for name in known], values["value"], yerr=_spread(values), color=f"C{place}",
-                          marker="o", markersize=4, capsize=2, lw=1.2, label=split)
+            axis.errorbar(
+                [parameters[name] for name in known],
+                values["value"],
+                yerr=_spread(values),
+                color=f"C{place}",
+                marker="o",
+                markersize=4,
+                capsize=2,
+                lw=1.2,
+                label=split,
+            )
             if REAL_VS_REAL in rows.index:
                 axis.axhline(rows.loc[REAL_VS_REAL, "value"], color=f"C{place}", linestyle="--", lw=1, zorder=0)
         shown = joined[(joined["metric"] == metric) & joined["strategy"].isin([*order, REAL_VS_REAL])]
-        axis.set(xscale="log", yscale=_scale(shown, metric), title=_title(metric), xlabel="trained parameters",
-                 ylabel=f"[{find_metric(metric).unit}]")
-        axis.set_xticks([parameters[name] for name in order], [f"{name}: {parameters[name]:,}" for name in order],
-                        rotation=20, ha="right", fontsize=8)
+        axis.set(
+            xscale="log",
+            yscale=_scale(shown, metric),
+            title=_title(metric),
+            xlabel="trained parameters",
+            ylabel=f"[{find_metric(metric).unit}]",
+        )
+        axis.set_xticks(
+            [parameters[name] for name in order], [f"{name}: {parameters[name]:,}" for name in order], rotation=20, ha="right", fontsize=8
+        )
         axis.xaxis.minorticks_off()
     _split_legend(figure, axes[0][0], [REAL_VS_REAL] if REAL_VS_REAL in set(joined["strategy"]) else [])
     return figure
@@ -147,8 +160,9 @@ def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
     """
     encoders, moments = list(dict.fromkeys(neighbours["encoder"])), list(dict.fromkeys(neighbours["when"]))
     count = int(neighbours["rank"].max())
-    figure, axes = plt.subplots(len(encoders), len(moments), squeeze=False, sharex=True,
-                                figsize=(4.4 * len(moments), (0.6 + 0.22 * count) * len(encoders)))
+    figure, axes = plt.subplots(
+        len(encoders), len(moments), squeeze=False, sharex=True, figsize=(4.4 * len(moments), (0.6 + 0.22 * count) * len(encoders))
+    )
     for row, encoder in zip(axes, encoders):
         for axis, when in zip(row, moments):
             part = neighbours[(neighbours["encoder"] == encoder) & (neighbours["when"] == when)]

@@ -30,25 +30,43 @@ def worlds_diagram(own: pd.DataFrame, real: pd.DataFrame, own_name: str = "twin"
     texture (K law).
     """
     figure, axis = plt.subplots(figsize=(8.6, 5.2))
-    for law, order, colour, name in (("speckle", np.geomspace(0.6, 50, 200), "0.4", "speckle, looks from 0.6 up"),
-                                     ("k", np.geomspace(0.5, 200, 200), "C3", "K: one look, gamma texture")):
+    for law, order, colour, name in (
+        ("speckle", np.geomspace(0.6, 50, 200), "0.4", "speckle, looks from 0.6 up"),
+        ("k", np.geomspace(0.5, 200, 200), "C3", "K: one look, gamma texture"),
+    ):
         line = law_log_cumulants(law, order)
         axis.plot(line[:, 1], line[:, 0], color=colour, lw=1.1, label=name)
     sensors = list(dict.fromkeys(real["sensor"]))
     for place, (sensor, colour) in enumerate(zip(sensors, seaborn.color_palette("husl", len(sensors)))):
         points = real[real["sensor"] == sensor]
-        axis.scatter(points["kappa3"], points["kappa2"], s=30, color=[colour], marker=MARKERS[place % len(MARKERS)],
-                     label=textwrap.shorten(short_sensor(sensor), 30, placeholder=" …"), zorder=3)
+        axis.scatter(
+            points["kappa3"],
+            points["kappa2"],
+            s=30,
+            color=[colour],
+            marker=MARKERS[place % len(MARKERS)],
+            label=textwrap.shorten(short_sensor(sensor), 30, placeholder=" …"),
+            zorder=3,
+        )
     axis.scatter(own["kappa3"], own["kappa2"], s=34, facecolor="none", edgecolor=OWN_COLOUR, lw=1.2, label=own_name, zorder=4)
     for place, (_, row) in enumerate(own.sort_values("kappa2").iterrows()):
         right = place % 2 == 0  # neighbours in height on either side, so that their names do not meet
-        axis.annotate(row["class"], (row["kappa3"], row["kappa2"]), fontsize=6.5, xytext=(5 if right else -5, 2),
-                      textcoords="offset points", ha="left" if right else "right")
+        axis.annotate(
+            row["class"],
+            (row["kappa3"], row["kappa2"]),
+            fontsize=6.5,
+            xytext=(5 if right else -5, 2),
+            textcoords="offset points",
+            ha="left" if right else "right",
+        )
     both = pd.concat([own, real])
     pads = {name: 0.06 * np.ptp(both[name]) + 0.03 for name in ("kappa2", "kappa3")}
-    axis.set(xlim=(both["kappa3"].min() - pads["kappa3"], both["kappa3"].max() + 2 * pads["kappa3"]),
-             ylim=(max(0, both["kappa2"].min() - pads["kappa2"]), both["kappa2"].max() + pads["kappa2"]),
-             xlabel="third log-cumulant κ₃", ylabel="second log-cumulant κ₂")
+    axis.set(
+        xlim=(both["kappa3"].min() - pads["kappa3"], both["kappa3"].max() + 2 * pads["kappa3"]),
+        ylim=(max(0, both["kappa2"].min() - pads["kappa2"]), both["kappa2"].max() + pads["kappa2"]),
+        xlabel="third log-cumulant κ₃",
+        ylabel="second log-cumulant κ₂",
+    )
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
@@ -71,8 +89,9 @@ def worlds_sheet(own: Sequence[ImageGroup], real: Sequence[ImageGroup], columns:
             if place < len(band):
                 group = band[place]
                 axis.imshow(group.patches[0], vmin=0, vmax=255)
-                axis.set_title(f"{textwrap.shorten(group.label, 22)}\n{textwrap.shorten(short_sensor(group.sensor), 20, placeholder='…')}",
-                               fontsize=7)
+                axis.set_title(
+                    f"{textwrap.shorten(group.label, 22)}\n{textwrap.shorten(short_sensor(group.sensor), 20, placeholder='…')}", fontsize=7
+                )
     for first, name in ((0, "twin" if own and own[0].source == "twin" else "own"), (used[0], "real")):
         axes[first, 0].set_ylabel(name, fontsize=9)
     return figure

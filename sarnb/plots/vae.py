@@ -15,18 +15,22 @@ from sarnb.plots import image_grid
 from sarnb.train.vae_losses import TERM_WEIGHTS
 
 _TITLES = {
-    "psnr_db": "PSNR [dB]", "amplitude_kl": "amplitude KL [nats]", "cv_error": "CV, error [%]",
-    "enl_error": "ENL in flat windows, error [%]", "kappa_distance": "distance in the κ₃, κ₂ plane",
-    "glcm_distance": "GLCM distance [σ]", "spectrum_db": "power spectrum, largest gap [dB]",
-    "periodogram_db": "spectrum in two dimensions, mean gap [dB]", "lattice": "lattice of latent cells, relative",
-    "bias_db": "σ⁰ bias, largest of the covers [dB]", "leak": "colour leak [levels]",
+    "psnr_db": "PSNR [dB]",
+    "amplitude_kl": "amplitude KL [nats]",
+    "cv_error": "CV, error [%]",
+    "enl_error": "ENL in flat windows, error [%]",
+    "kappa_distance": "distance in the κ₃, κ₂ plane",
+    "glcm_distance": "GLCM distance [σ]",
+    "spectrum_db": "power spectrum, largest gap [dB]",
+    "periodogram_db": "spectrum in two dimensions, mean gap [dB]",
+    "lattice": "lattice of latent cells, relative",
+    "bias_db": "σ⁰ bias, largest of the covers [dB]",
+    "leak": "colour leak [levels]",
 }
 _PERCENT = ("cv_error", "enl_error")
 
 
-def round_trip_sheet(
-    original: Sequence[np.ndarray], decoded: Mapping[str, Sequence[np.ndarray]], labels: Sequence[str]
-) -> Figure:
+def round_trip_sheet(original: Sequence[np.ndarray], decoded: Mapping[str, Sequence[np.ndarray]], labels: Sequence[str]) -> Figure:
     """Originals, then for each variant its images and their difference from the originals (grey: none, scale as the images').
 
     original, decoded[name] : one grey uint8 [H, W] a label.
@@ -60,7 +64,7 @@ def measure_bars(table: pd.DataFrame, measures: Sequence[str], targets: Mapping[
                     axis.axvline(sign * unit * abs(value), color=colour, ls=style, lw=1.2)
         axis.set_title(_TITLES[name], fontsize=9)
         axis.axvline(0, color="0.6", lw=0.8)
-    for axis in axes.ravel()[len(measures):]:
+    for axis in axes.ravel()[len(measures) :]:
         axis.remove()
     axes[0, 0].set(yticks=own.index, yticklabels=own["variant"])
     axes[0, 0].invert_yaxis()
@@ -101,7 +105,7 @@ def periodogram_maps(gaps: Mapping[str, np.ndarray]) -> Figure:
         drawn = axis.imshow(half, cmap="coolwarm", vmin=-6, vmax=6, extent=extent, interpolation="nearest")
         axis.set_title(f"{name}\nmean {np.abs(gap).mean():.1f} dB", fontsize=9)
         axis.grid(False)
-    for axis in axes.ravel()[len(gaps):]:
+    for axis in axes.ravel()[len(gaps) :]:
         axis.remove()
     for axis in axes[:, 0]:
         axis.set_ylabel("azimuth [cycles / px]")
@@ -137,9 +141,7 @@ def kappa_shift(points: pd.DataFrame) -> Figure:
     return figure
 
 
-def texture_lines(
-    table: pd.DataFrame, properties: Sequence[str] = ("contrast", "homogeneity", "correlation", "entropy")
-) -> Figure:
+def texture_lines(table: pd.DataFrame, properties: Sequence[str] = ("contrast", "homogeneity", "correlation", "entropy")) -> Figure:
     """GLCM properties against distance, range above and azimuth below; black is the original.
 
     ``table``: of ``texture_by_distance``.
@@ -217,7 +219,7 @@ def loss_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
             own = own[own[term] != 0] if term == "discriminator" else own
             axis.plot(own["step"], own[term], color=f"C{place}", marker=".", ms=4, lw=1.2, label=name)
         axis.set_title(term.replace("_", " "), fontsize=9)
-    for axis in axes.ravel()[len(terms):]:
+    for axis in axes.ravel()[len(terms) :]:
         axis.remove()
     for axis in axes[-1]:
         axis.set_xlabel("step")

@@ -127,8 +127,9 @@ def texture_lines(curves: pd.DataFrame) -> Figure:
     names = list(curves["strategy"].unique())
     what, ways = list(curves["property"].unique()), list(curves["direction"].unique())
     tint, shape = colours(names), marks(names)
-    figure, axes = plt.subplots(len(ways), len(what), figsize=(2.1 * len(what), 2.2 * len(ways) + 0.8), sharex=True, sharey="col",
-                                squeeze=False)
+    figure, axes = plt.subplots(
+        len(ways), len(what), figsize=(2.1 * len(what), 2.2 * len(ways) + 0.8), sharex=True, sharey="col", squeeze=False
+    )
     for (r, way), (c, name) in ((a, b) for a in enumerate(ways) for b in enumerate(what)):
         axis, part = axes[r, c], curves[(curves["property"] == name) & (curves["direction"] == way)]
         for strategy in names:
@@ -156,8 +157,9 @@ def split_bars(table: pd.DataFrame, metric: str, splits: Sequence[str], chance: 
     rows = joined[(joined["metric"] == metric) & (joined["class"] == "all")]
     names = [name for name in dict.fromkeys(rows["strategy"]) if name not in ANCHORS]
     tint = colours(names)
-    figure, axes = plt.subplots(1, len(splits), figsize=(1.6 + 3.1 * len(splits), 0.36 * len(names) + 1.5), sharex=True, sharey=True,
-                                squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(splits), figsize=(1.6 + 3.1 * len(splits), 0.36 * len(names) + 1.5), sharex=True, sharey=True, squeeze=False
+    )
     for axis, split in zip(axes[0], splits):
         part = rows[rows["split"] == split].set_index("strategy")
         own = part.reindex(names)
@@ -200,8 +202,12 @@ def cumulant_diagram(points: pd.DataFrame) -> Figure:
         axis.scatter(single["kappa3"], single["kappa2"], s=14, alpha=0.4, color=[tint[name]], marker=mark, linewidths=0)
         axis.scatter(whole["kappa3"], whole["kappa2"], s=90, color=[tint[name]], marker=mark, edgecolors="white", label=name, zorder=5)
     reach_x, reach_y = points["kappa3"].abs().max(), points["kappa2"].max()
-    axis.set(xlim=(-1.15 * max(reach_x, 0.6), 1.15 * max(0.3, points["kappa3"].max())), ylim=(0, 1.1 * max(reach_y, 0.6)),
-             xlabel="κ₃ of ln A", ylabel="κ₂ of ln A")
+    axis.set(
+        xlim=(-1.15 * max(reach_x, 0.6), 1.15 * max(0.3, points["kappa3"].max())),
+        ylim=(0, 1.1 * max(reach_y, 0.6)),
+        xlabel="κ₃ of ln A",
+        ylabel="κ₂ of ln A",
+    )
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
@@ -232,8 +238,9 @@ def quality_against_cost(
     rows = joined[(joined["split"] == split) & (joined["class"] == "all")]
     names = [name for name in dict.fromkeys(rows["strategy"]) if name not in ANCHORS]
     tint, shape, means = colours(names), marks(names), costs.groupby("strategy")[list(against)].mean()
-    figure, axes = plt.subplots(len(metrics), len(against), figsize=(1.4 + 3.4 * len(against), 2.3 * len(metrics) + 0.6), squeeze=False,
-                                sharex="col", sharey="row")
+    figure, axes = plt.subplots(
+        len(metrics), len(against), figsize=(1.4 + 3.4 * len(against), 2.3 * len(metrics) + 0.6), squeeze=False, sharex="col", sharey="row"
+    )
     for (r, metric), (c, cost) in ((a, b) for a in enumerate(metrics) for b in enumerate(against)):
         axis, part = axes[r, c], rows[rows["metric"] == metric].set_index("strategy")
         _anchor_lines(axis.axhline, part)

@@ -136,9 +136,7 @@ def _same_vae(what: str, found: str, wanted: str) -> None:
         )
 
 
-def cache_text(
-    pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder: Path | None, batch_size: int = 64
-) -> TextCache:
+def cache_text(pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder: Path | None, batch_size: int = 64) -> TextCache:
     """Embeddings of the different captions among ``captions``, and of the empty one."""
     unique = sorted({"", *captions})
 
@@ -177,16 +175,13 @@ def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -
     return len({"", *captions}) * (tokens * width + pooled) * pipe.text_encoder.dtype.itemsize
 
 
-
 # Large tables of tensors on disk: written piece by piece, by one process, and mapped into memory instead of read.
 
 TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 Pieces = Iterable[dict[str, Tensor]]
 
 
-def stored_rows(
-    path: Path, make: Callable[[], Pieces], count: int, about: dict[str, str] | None = None
-) -> dict[str, Tensor]:
+def stored_rows(path: Path, make: Callable[[], Pieces], count: int, about: dict[str, str] | None = None) -> dict[str, Tensor]:
     """The tensors of ``path``, mapped; made and written first where the file is missing or damaged.
 
     ``make()`` gives pieces {name: [b, ...]} whose rows add up to ``count``; no two are in memory at once. Of several

@@ -76,9 +76,7 @@ def noise_prediction_error(
     return (predicted.float() - noise.float()).pow(2).mean(dim=(1, 2, 3))
 
 
-def drop_captions(
-    hidden: Tensor, pooled: Tensor, empty_hidden: Tensor, empty_pooled: Tensor, dropped: Tensor
-) -> tuple[Tensor, Tensor]:
+def drop_captions(hidden: Tensor, pooled: Tensor, empty_hidden: Tensor, empty_pooled: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings with those of the empty prompt where ``dropped`` [B] is true: the unconditional part of guidance.
 
     SDXL's pipeline takes zeros for an empty negative prompt (``force_zeros_for_empty_prompt``); hand in zeros then.

@@ -346,10 +346,7 @@ def _checkpoint_activations(pipe: StableDiffusionXLPipeline) -> None:
 def _identity(record: dict) -> str:
     """The record in a line that a person can read in an error message."""
     settings = content_key(json.dumps([record["strategy"], record["config"]], sort_keys=True))
-    return (
-        f"strategy {record['strategy']['name']}, foundation {record['foundation']}, data {record['data']}, "
-        f"settings {settings}"
-    )
+    return f"strategy {record['strategy']['name']}, foundation {record['foundation']}, data {record['data']}, settings {settings}"
 
 
 def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None):

@@ -60,9 +60,7 @@ def held_out_errors(
         with autocast(precision):
             hidden, pooled = encode_prompts(pipe, [captions[i] for i in chosen])
         for column, timestep in enumerate(timesteps):
-            noise = torch.stack(
-                [torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen]
-            )
+            noise = torch.stack([torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen])
             with autocast(precision):
                 error = noise_prediction_error(
                     pipe.unet,
@@ -78,8 +76,8 @@ def held_out_errors(
     return errors
 
 
-
 # Asking a denoiser which caption explains an image: its noise-prediction error under several wordings.
+
 
 def wording_errors(
     pipe: StableDiffusionXLPipeline,
@@ -98,9 +96,7 @@ def wording_errors(
     for kind, cache in latents.items():
         for wording, texts in captions.items():
             if len(texts) != len(cache.mean):
-                raise InputError(
-                    f"probe: {len(cache.mean)} {kind} images but {len(texts)} captions in wording {wording}; give one each"
-                )
+                raise InputError(f"probe: {len(cache.mean)} {kind} images but {len(texts)} captions in wording {wording}; give one each")
             errors = held_out_errors(pipe, cache, texts, timesteps, batch_size, precision)
             for (scene, column), error in np.ndenumerate(errors):
                 rows.append((kind, wording, scene, int(timesteps[column]), float(error)))

@@ -197,9 +197,7 @@ def clip_loss(
 
     def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
         if share.count > 1:
-            raise InputError(
-                f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches"
-            )
+            raise InputError(f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches")
         model = modules["encoder"]
         chosen = batch_ids(len(images), originals, seed, step)
         rng = np.random.default_rng((seed, 41, step))
@@ -260,8 +258,14 @@ def train_clip(
     table = caption_table(captions, negatives, mirrors, text_only)
     ids = encoder.tokens(table.texts)
     loss = clip_loss(
-        images, table, ids, config.seed,
-        batch_size=batch_size, negatives=negatives_per_image, separation=separation, label=label,
+        images,
+        table,
+        ids,
+        config.seed,
+        batch_size=batch_size,
+        negatives=negatives_per_image,
+        separation=separation,
+        label=label,
     )
     encoder.train().requires_grad_(True)
     with plain_attention(encoder, tokens=ids.shape[1]):
@@ -301,7 +305,12 @@ def judge_config(steps: int, checkpoint_every: int = 200, seed: int = 0, start: 
 
 
 def train_judge(
-    data: ImageSet, foundation: str, config: LoopConfig, out: Path, batch_size: int = 64, negatives: int = 1,
+    data: ImageSet,
+    foundation: str,
+    config: LoopConfig,
+    out: Path,
+    batch_size: int = 64,
+    negatives: int = 1,
     start: str = SMALL,
 ) -> JudgeRun:
     """Train a judge on ``data`` and save it in ``out``.
@@ -338,8 +347,18 @@ def train_judge(
             shutil.rmtree(other)
     reset_peak_memory()
     history = train_clip(
-        judge, data.images, captions, config, work, batch_size=batch, label="judge", identity=key, negatives=wrong,
-        negatives_per_image=negatives, separation=SEPARATION, mirrors=mirrors,
+        judge,
+        data.images,
+        captions,
+        config,
+        work,
+        batch_size=batch,
+        label="judge",
+        identity=key,
+        negatives=wrong,
+        negatives_per_image=negatives,
+        separation=SEPARATION,
+        mirrors=mirrors,
     )
     record = {
         "key": key,

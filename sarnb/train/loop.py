@@ -238,8 +238,8 @@ def _write_history(rows: list[dict], out: Path) -> None:
         ) from error
 
 
-
 # The exponential moving average of the weights; where there is none, ``average`` is None.
+
 
 def ema_decay_at(step: int, decay: float) -> float:
     """Decay after ``step`` finished steps: it rises with the step, so that a short run does not average its start."""
@@ -276,8 +276,8 @@ def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [local(tensor.detach()) for tensor in tensors]
 
 
-
 # What looks at the networks while they train, and changes nothing in them.
+
 
 @dataclass(frozen=True)
 class Watcher:
@@ -308,8 +308,8 @@ def watch(state: TrainState, watchers: Sequence[Watcher]) -> None:
         state.tick = time.perf_counter()
 
 
-
 # Questions to a training history, the table that ``train_loop`` returns.
+
 
 def last(history: pd.DataFrame, column: str = "held_out") -> float:
     """The last value of a column, NaN if there is none."""
@@ -325,10 +325,7 @@ def first_step_below(history: pd.DataFrame, level: float, column: str = "held_ou
     return int(reached.iloc[0]) if len(reached) else None
 
 
-
 # Which images a step sees, with which noise, and how processes and micro-batches share them out.
-
-
 
 
 WHOLE = Share()

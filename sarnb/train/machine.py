@@ -39,8 +39,8 @@ def autocast(precision: str = "auto") -> contextlib.AbstractContextManager:
     return torch.autocast(device, dtype=torch.bfloat16)
 
 
-
 # The processes that share a training.
+
 
 def processes() -> PartialState:
     """accelerate's state of them: device, number, which one is the main one.
@@ -49,7 +49,6 @@ def processes() -> PartialState:
     several processes for the only one.
     """
     return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true")
-
 
 
 # Peak memory of a stretch of training, of the graphics card where there is one.
@@ -90,7 +89,6 @@ def _peak() -> float:
     return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else resident_peak_mb()
 
 
-
 # Attention written as matrix products while networks train on a CPU, where sequences are short.
 
 SHORT = 256  # tokens, beyond which the fused kernel is the faster one
@@ -122,8 +120,8 @@ def _restore(attention: Attention, processor: object, upcast: bool) -> None:
     attention.upcast_softmax = upcast
 
 
-
 # Less memory for what does not train: half the bytes under autocast, and off the graphics card where no step needs it.
+
 
 class Frozen:
     """The parts of a training that stay as they are, made small while its steps run.

@@ -33,9 +33,7 @@ def sharding() -> FullyShardedDataParallelPlugin | None:
     return FullyShardedDataParallelPlugin()
 
 
-def shard(
-    modules: dict[str, nn.Module], plugin: FullyShardedDataParallelPlugin, accelerator: Accelerator
-) -> dict[str, nn.Module]:
+def shard(modules: dict[str, nn.Module], plugin: FullyShardedDataParallelPlugin, accelerator: Accelerator) -> dict[str, nn.Module]:
     """Share out the weights of ``modules`` in place; their empty twins on the meta device, for ``gathered``.
 
     The parts of the classes in the configuration's ``fsdp_transformer_layer_cls_to_wrap`` are gathered one at a time: blocks

@@ -67,7 +67,6 @@ def rate_factor(step: int, config: LoopConfig) -> float:
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-
 # Trackers of a training's numbers, such as TensorBoard, by accelerate.
 
 FOLDER = "trackers"  # beside the checkpoint of a training
@@ -135,9 +134,7 @@ def start_training(
     plugin, empty = sharding(), {}
     if plugin is not None:
         if config.optimizer != "adamw":
-            raise InputError(
-                f'optimizer is "{config.optimizer}", which cannot work on weights that FSDP shares out; choose "adamw"'
-            )
+            raise InputError(f'optimizer is "{config.optimizer}", which cannot work on weights that FSDP shares out; choose "adamw"')
         before = _named(modules)
         empty = shard(modules, plugin, accelerator)
         after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}
@@ -157,8 +154,21 @@ def start_training(
     if average is not None:
         average = [value.to(p.device) for value, p in zip(average, parameters)]
     return TrainState(
-        config, out, identity, batch_size, label, accelerator, modules, dict(zip(modules, prepared)), parameters, optimizer,
-        peaks, average, extra.get("history", []), done, empty,
+        config,
+        out,
+        identity,
+        batch_size,
+        label,
+        accelerator,
+        modules,
+        dict(zip(modules, prepared)),
+        parameters,
+        optimizer,
+        peaks,
+        average,
+        extra.get("history", []),
+        done,
+        empty,
     )
 
 
@@ -196,9 +206,7 @@ def _adamw(config: LoopConfig) -> type[torch.optim.Optimizer]:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise InputError(
-            'optimizer is "adamw8bit", which needs the package bitsandbytes; install it, or choose "adamw"'
-        ) from error
+        raise InputError('optimizer is "adamw8bit", which needs the package bitsandbytes; install it, or choose "adamw"') from error
     if not torch.cuda.is_available():
         raise InputError('optimizer is "adamw8bit", which needs a CUDA graphics card; choose "adamw"')
     return AdamW8bit

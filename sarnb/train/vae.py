@@ -186,9 +186,7 @@ def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
     return crops
 
 
-def train_vae(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig
-) -> tuple[pd.DataFrame, dict]:
+def train_vae(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig) -> tuple[pd.DataFrame, dict]:
     """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished; (history, cost).
 
     Corner reflectors get the response of the data's radar; where the data's card names none, no crop carries any.
@@ -255,8 +253,8 @@ def _cost(pipe, trained: list[nn.Parameter], history: pd.DataFrame, config: VaeC
     }
 
 
-
 # How to fine-tune the autoencoder: a dataclass, validated when made, that a profile can fill.
+
 
 @dataclass(frozen=True)
 class VaeConfig:
@@ -330,17 +328,15 @@ def of_radar(config: VaeConfig, card: Mapping[str, Any]) -> VaeConfig:
     return replace(config, point_ratios=ratios, point_window=radar.get("window", config.point_window))
 
 
-
 # What a fine-tuning of the autoencoder asks of its images, so that bad input ends in one clear sentence.
+
 
 def downsampling(vae: AutoencoderKL) -> int:
     """Pixels a latent cell, along each axis."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def check_images(
-    vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: LossRecipe, val: np.ndarray | None = None
-) -> None:
+def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: LossRecipe, val: np.ndarray | None = None) -> None:
     """Refuse what cannot be trained on: images [N, H, W], crops of ``crop`` px, whole validation images ``val`` [N, H, W].
 
     Raises ``InputError`` for another type or shape, a crop or a validation image that the autoencoder cannot divide, a crop

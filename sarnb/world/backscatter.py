@@ -31,8 +31,22 @@ from sarnb.errors import InputError
 # Land covers: the code of a cell's surface, shared by the optical and the radar renderer.
 
 COVERS: tuple[str, ...] = (
-    "water", "grass", "crop", "bare", "sand", "forest", "asphalt", "concrete",
-    "roof", "tile", "metal", "rock", "snow", "solar", "track", "paint",
+    "water",
+    "grass",
+    "crop",
+    "bare",
+    "sand",
+    "forest",
+    "asphalt",
+    "concrete",
+    "roof",
+    "tile",
+    "metal",
+    "rock",
+    "snow",
+    "solar",
+    "track",
+    "paint",
 )
 """Names of the land covers; a cover's index is its ``uint8`` code.
 
@@ -138,11 +152,13 @@ def sigma0_db(cover: str, incidence_deg: float, band: str = "X", polarisation: s
     Raises InputError for a cover, band or polarisation that has no row here.
     """
     if cover not in SIGMA0:
-        raise InputError(f"no backscatter row for the land cover {cover!r}: add it to sarnb/world/backscatter.py "
-                         f"(known: {', '.join(SIGMA0)})")
+        raise InputError(
+            f"no backscatter row for the land cover {cover!r}: add it to sarnb/world/backscatter.py (known: {', '.join(SIGMA0)})"
+        )
     if band not in BANDS_GHZ or polarisation not in POLARISATIONS:
-        raise InputError(f"no backscatter for band {band!r}, polarisation {polarisation!r}: "
-                         f"choose from {tuple(BANDS_GHZ)} and {POLARISATIONS}")
+        raise InputError(
+            f"no backscatter for band {band!r}, polarisation {polarisation!r}: choose from {tuple(BANDS_GHZ)} and {POLARISATIONS}"
+        )
     row = SIGMA0[cover]
     level = float(np.interp(incidence_deg, INCIDENCE_NODES_DEG, row.sigma0_db))
     return level + (row.c_band_db if band == "C" else 0.0) + (row.hh_db if polarisation == "HH" else 0.0)
@@ -158,5 +174,7 @@ def lookup(covers: tuple[str, ...], band: str, polarisation: str) -> Table:
     rows = [SIGMA0[name] for name in names]
     shift = [sigma0_db(name, 0.0, band, polarisation) - row.sigma0_db[0] for name, row in zip(names, rows)]
     decibel = np.array([np.interp(angles, INCIDENCE_NODES_DEG, row.sigma0_db) for row in rows]) + np.array(shift)[:, None]
-    return Table(10 ** (decibel / 10), *(np.array([getattr(row, field) for row in rows])
-                                         for field in ("nu", "spread_db", "mirror", "depth_m", "built")))
+    return Table(
+        10 ** (decibel / 10),
+        *(np.array([getattr(row, field) for row in rows]) for field in ("nu", "spread_db", "mirror", "depth_m", "built")),
+    )

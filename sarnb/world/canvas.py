@@ -92,7 +92,10 @@ class Canvas:
         return self.rng.random((TABLE, TABLE), dtype=np.float32)
 
     def paint(
-        self, mask: np.ndarray, cover: str, tint: np.ndarray | float | None = None,
+        self,
+        mask: np.ndarray,
+        cover: str,
+        tint: np.ndarray | float | None = None,
         above: np.ndarray | float | None = None,
     ) -> None:
         """Set cover, tint and height above ground where ``mask`` [H, W] is true; ``None`` leaves a layer alone."""

@@ -24,7 +24,10 @@ _NOUNS: dict[str, tuple[str, ...]] = {  # the first is canonical; every variant 
     "industrial": ("an industrial area", "an industrial estate", "an industrial area with large sheds"),
     "forest": ("a forest", "a dense forest", "forest canopy"),
     "crop fields": (
-        "crop fields", "agricultural crop fields", "a patchwork of crop fields", "crop fields with furrows",
+        "crop fields",
+        "agricultural crop fields",
+        "a patchwork of crop fields",
+        "crop fields with furrows",
     ),
     "coast": ("a coast", "a sandy coast", "a coast with a beach"),
     "mountains": ("mountains", "steep mountains", "mountains with rocky ridges"),
@@ -47,7 +50,9 @@ _PAIR_VARIANTS: dict[str, tuple[str, ...]] = {  # the same seen from the other c
     "crop fields+mountains": ("crop fields below mountains", "mountains above crop fields", "crop fields beside mountains"),
     "suburb+river": ("a suburb on a river", "a river through a suburb", "a suburb along a river"),
     "industrial+forest": (
-        "an industrial area beside a forest", "a forest beside an industrial area", "an industrial area by a forest",
+        "an industrial area beside a forest",
+        "a forest beside an industrial area",
+        "an industrial area by a forest",
     ),
 }
 _LEADS: dict[str, tuple[str, ...]] = {  # the first is canonical
@@ -253,10 +258,13 @@ def _having(things: list[str], rng: np.random.Generator) -> list[str]:
 
 def _acquisition(radar: Radar, length: str, rng: np.random.Generator) -> dict[str, str]:
     """Clauses by what they tell: the side for a short caption; band, side and incidence for mid; the resolution for long."""
-    facts = {"look": radar.look, "away": {"left": "right", "right": "left"}[radar.look],
-             "angle": radar.incidence_deg, "metres": max(radar.resolution_m)}
-    side, shadows, angle, resolution = (
-        _favoured(choices, rng).format(**facts) for choices in (_SIDES, _SHADOWS, _ANGLES, _RESOLUTIONS))
+    facts = {
+        "look": radar.look,
+        "away": {"left": "right", "right": "left"}[radar.look],
+        "angle": radar.incidence_deg,
+        "metres": max(radar.resolution_m),
+    }
+    side, shadows, angle, resolution = (_favoured(choices, rng).format(**facts) for choices in (_SIDES, _SHADOWS, _ANGLES, _RESOLUTIONS))
     draws = rng.random(2)
     if length == "short":
         return {"side": side}

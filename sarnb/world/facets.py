@@ -93,8 +93,9 @@ def trace(height: np.ndarray, ground: np.ndarray, volume: np.ndarray, step: floa
     return Profile(left, right, wall, horizon, np.where(lit_possible, dark, 1.0), cot)
 
 
-def surface_strips(profile: Profile, azimuth_slope: np.ndarray, cover: np.ndarray, tint: np.ndarray, table: Table,
-                   spacing: float) -> Strips:
+def surface_strips(
+    profile: Profile, azimuth_slope: np.ndarray, cover: np.ndarray, tint: np.ndarray, table: Table, spacing: float
+) -> Strips:
     """The lit parts of the terrain, roofs and canopies: σ0 at the local incidence times true area."""
     slope = profile.right - profile.left
     norm = np.sqrt(1 + slope**2 + azimuth_slope**2)
@@ -112,8 +113,9 @@ def surface_strips(profile: Profile, azimuth_slope: np.ndarray, cover: np.ndarra
     return Strips(*(a[lit] for a in (row, np.minimum(start, stop), deep, power, table.nu[cover], surface, incidence)))
 
 
-def wall_strips(profile: Profile, cover: np.ndarray, table: Table, spacing: float,
-                rng: np.random.Generator) -> tuple[Strips, Strips, Glints]:
+def wall_strips(
+    profile: Profile, cover: np.ndarray, table: Table, spacing: float, rng: np.random.Generator
+) -> tuple[Strips, Strips, Glints]:
     """Faces toward the sensor: (facades, wall-ground corners, window glints).
 
     A facade spreads over its layover interval. The corner returns from the foot of the wall, more the higher the lit wall,
@@ -147,8 +149,17 @@ def _indicator(row: np.ndarray, col: np.ndarray, shape: tuple[int, int]) -> np.n
     return mask
 
 
-def _windows(row: np.ndarray, edge: np.ndarray, foot: np.ndarray, bottom: np.ndarray, top: np.ndarray, built: np.ndarray,
-             cot: float, spacing: float, rng: np.random.Generator) -> Glints:
+def _windows(
+    row: np.ndarray,
+    edge: np.ndarray,
+    foot: np.ndarray,
+    bottom: np.ndarray,
+    top: np.ndarray,
+    built: np.ndarray,
+    cot: float,
+    spacing: float,
+    rng: np.random.Generator,
+) -> Glints:
     """One glint per storey, every WINDOW_STEP_M along the wall."""
     every = max(1, round(WINDOW_STEP_M / spacing))
     storeys = np.where(built & (row % every == 0), (top - foot) * spacing // STOREY_M, 0).astype(int)
@@ -186,8 +197,9 @@ def aspect_gain(facing_deg: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(facing_deg), 1.0, flash)
 
 
-def accumulate(row: np.ndarray, start: np.ndarray, stop: np.ndarray, weights: tuple[np.ndarray, ...],
-               shape: tuple[int, int]) -> tuple[np.ndarray, ...]:
+def accumulate(
+    row: np.ndarray, start: np.ndarray, stop: np.ndarray, weights: tuple[np.ndarray, ...], shape: tuple[int, int]
+) -> tuple[np.ndarray, ...]:
     """Spread each weight evenly over [start, stop) of its row and integrate over unit bins.
 
     The cumulative distribution of an interval is a ramp up at its start and a ramp down at its stop; ramps add, so two

@@ -8,6 +8,7 @@ from sarnb.world.canvas import Canvas, cells, count_cells, heading, pick, smooth
 
 # Layouts of the open country: forest, crop fields, coast, mountains, river.
 
+
 def _road(c: Canvas, offset: np.ndarray, width: float, cover: str = "asphalt") -> None:
     """A road along the line ``offset = 0`` (metres, [H, W]); trees and crops on it go."""
     c.paint(np.abs(offset) < width / 2, cover, 0.2, 0.0)
@@ -146,8 +147,14 @@ def _ranges(c: Canvas, angle: float) -> np.ndarray:
 
 
 def _roof(
-    c: Canvas, angle: float, height: np.ndarray, u: np.ndarray, v: np.ndarray, a: tuple[float, float, float],
-    b: tuple[float, float, float], slope: float,
+    c: Canvas,
+    angle: float,
+    height: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    a: tuple[float, float, float],
+    b: tuple[float, float, float],
+    slope: float,
 ) -> None:
     """Raise ``height`` [H, W] in place to the roof over the crest from ``a`` to ``b`` (along, across, height)."""
     # Beyond this distance the roof is under the valley floor; 20 m more for the bends of u and v.
@@ -213,15 +220,14 @@ def _bridge(c: Canvas, u: np.ndarray, v: np.ndarray, bank: np.ndarray) -> None:
     c.feature = (bank < 9) | road
 
 
-
 # Layouts of single large sites: airport, harbour, solar farm.
 
-_FUSELAGE = np.array([(0.5, 0), (0.44, 0.045), (0.3, 0.062), (-0.3, 0.062), (-0.5, 0.02),
-                      (-0.5, -0.02), (-0.3, -0.062), (0.3, -0.062), (0.44, -0.045)])
+_FUSELAGE = np.array(
+    [(0.5, 0), (0.44, 0.045), (0.3, 0.062), (-0.3, 0.062), (-0.5, 0.02), (-0.5, -0.02), (-0.3, -0.062), (0.3, -0.062), (0.44, -0.045)]
+)
 _WINGS = np.array([(0.16, 0), (-0.12, 0.48), (-0.22, 0.48), (-0.10, 0), (-0.22, -0.48), (-0.12, -0.48)])
 _TAIL = np.array([(-0.34, 0), (-0.44, 0.19), (-0.5, 0.19), (-0.46, 0), (-0.5, -0.19), (-0.44, -0.19)])
-_HULL = np.array([(0.5, 0), (0.42, 0.32), (0.3, 0.5), (-0.46, 0.5), (-0.5, 0.36),
-                  (-0.5, -0.36), (-0.46, -0.5), (0.3, -0.5), (0.42, -0.32)])
+_HULL = np.array([(0.5, 0), (0.42, 0.32), (0.3, 0.5), (-0.46, 0.5), (-0.5, 0.36), (-0.5, -0.36), (-0.46, -0.5), (0.3, -0.5), (0.42, -0.32)])
 
 
 def airport(c: Canvas) -> None:
@@ -332,8 +338,17 @@ def _stacks(c: Canvas, u: np.ndarray, inland: np.ndarray) -> None:
 
 
 def _moor(
-    c: Canvas, angle: float, x0: float, y0: float, quay: float, pitch: float, wide: float, length: float,
-    i: np.ndarray, lu: np.ndarray, u: np.ndarray,
+    c: Canvas,
+    angle: float,
+    x0: float,
+    y0: float,
+    quay: float,
+    pitch: float,
+    wide: float,
+    length: float,
+    i: np.ndarray,
+    lu: np.ndarray,
+    u: np.ndarray,
 ) -> None:
     """Ships alongside the piers, one or none on each side, bow out to sea."""
     # Middle of pier 0 along the quay, read from the cell arithmetic at one pixel.
@@ -395,8 +410,12 @@ def solar_farm(c: Canvas) -> None:
     panel = block & (np.abs(across) < fill * period / 2)
     tilt = across / (fill * period) + 0.5
     c.paint(block & ~panel, "grass", c.uniform(-0.4, 0.9), 0.1)
-    c.paint(panel, "solar", np.clip(c.uniform(-0.4, 0.5) + 0.5 * (pick(c.table(), i, j) - 0.5), -1, 1),
-            0.8 + 2.0 * (1 - tilt if np.cos(angle) > 0 else tilt))
+    c.paint(
+        panel,
+        "solar",
+        np.clip(c.uniform(-0.4, 0.5) + 0.5 * (pick(c.table(), i, j) - 0.5), -1, 1),
+        0.8 + 2.0 * (1 - tilt if np.cos(angle) > 0 else tilt),
+    )
     if c.chance(0.6):
         hut = (edge < -1) & (np.abs(lu) < 6) & (np.abs(lv) > short / 2 + 1) & kept
         c.paint(hut, "concrete", 1.0, 3.0)
@@ -522,7 +541,13 @@ def industrial(c: Canvas) -> None:
 
 
 def _tanks(
-    c: Canvas, where: np.ndarray, i: np.ndarray, j: np.ndarray, lu: np.ndarray, lv: np.ndarray, long: float,
+    c: Canvas,
+    where: np.ndarray,
+    i: np.ndarray,
+    j: np.ndarray,
+    lu: np.ndarray,
+    lv: np.ndarray,
+    long: float,
     short: float,
 ) -> None:
     """Round white tanks in a row of two or three by two, inside the parcels ``where``."""

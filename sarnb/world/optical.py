@@ -25,7 +25,13 @@ _ANY: dict[str, Ramp] = {
     "roof": ((66, 66, 72), (104, 94, 92), (146, 116, 102), (164, 156, 150), (206, 203, 198)),
     "tile": ((92, 84, 86), (128, 72, 56), (176, 84, 58), (206, 120, 84)),
     "metal": (
-        (178, 46, 40), (214, 124, 40), (40, 88, 152), (48, 118, 92), (140, 150, 160), (204, 209, 212), (250, 250, 250),
+        (178, 46, 40),
+        (214, 124, 40),
+        (40, 88, 152),
+        (48, 118, 92),
+        (140, 150, 160),
+        (204, 209, 212),
+        (250, 250, 250),
     ),
     "rock": ((80, 74, 70), (118, 110, 104), (158, 150, 142)),
     "snow": ((188, 198, 214), (214, 220, 230), (230, 234, 240)),
@@ -56,7 +62,10 @@ _BY_SEASON: dict[str, dict[str, Ramp]] = {
     },
 }
 _LIGHT = {  # colour of the sun light by season
-    "spring": (1.0, 1.0, 0.97), "summer": (1.02, 1.0, 0.95), "autumn": (1.04, 0.98, 0.90), "winter": (0.97, 0.99, 1.03),
+    "spring": (1.0, 1.0, 0.97),
+    "summer": (1.02, 1.0, 0.95),
+    "autumn": (1.04, 0.98, 0.90),
+    "winter": (0.97, 0.99, 1.03),
 }
 _GRAIN = np.full(len(COVERS), 0.03, np.float32)
 _GRAIN[[CODE[name] for name in ("grass", "forest", "rock", "bare")]] = 0.06
@@ -72,9 +81,7 @@ class Sun:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.azimuth) and 5 <= self.elevation <= 90):
-            raise InputError(
-                f"sun elevation is {self.elevation} and azimuth {self.azimuth}; give an elevation from 5 to 90 degrees."
-            )
+            raise InputError(f"sun elevation is {self.elevation} and azimuth {self.azimuth}; give an elevation from 5 to 90 degrees.")
 
 
 @lru_cache(maxsize=len(SEASONS))

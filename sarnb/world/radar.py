@@ -56,8 +56,7 @@ class Radar:
         need(self.window in speckle.WINDOWS, f"window {self.window!r} must be one of {speckle.WINDOWS}")
         need(self.band in BANDS_GHZ, f"band {self.band!r} must be one of {tuple(BANDS_GHZ)}")
         low, high = BANDS_GHZ[self.band]
-        need(low <= self.frequency_ghz <= high,
-             f"frequency {self.frequency_ghz} GHz lies outside {self.band} band ({low}-{high} GHz)")
+        need(low <= self.frequency_ghz <= high, f"frequency {self.frequency_ghz} GHz lies outside {self.band} band ({low}-{high} GHz)")
         need(self.polarisation in POLARISATIONS, f"polarisation {self.polarisation!r} must be one of {POLARISATIONS}")
         need(isinstance(self.looks, int) and self.looks >= 1, f"looks {self.looks} must be a whole number, 1 or more")
         need(np.isfinite(self.nesz_db), f"nesz_db {self.nesz_db} must be a number")
@@ -69,9 +68,11 @@ class Radar:
         for axis, resolution, spacing in zip(("range", "azimuth"), self.resolution_m, self.spacing_m):
             # the band 'broadening / resolution' may fill the sampling rate '1 / spacing', no more (Nyquist)
             finest = speckle.broadening(self.window) * spacing
-            need(resolution >= 0.999 * finest,
-                 f"{axis} resolution {resolution} m is finer than a spacing of {spacing} m carries with window "
-                 f"{self.window!r}; use at least {finest:.3f} m or a finer spacing")
+            need(
+                resolution >= 0.999 * finest,
+                f"{axis} resolution {resolution} m is finer than a spacing of {spacing} m carries with window "
+                f"{self.window!r}; use at least {finest:.3f} m or a finer spacing",
+            )
 
     @property
     def wavelength_m(self) -> float:
@@ -148,8 +149,14 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
         look = speckle.impulse_response(cells, ratios, radar.window)[MARGIN:-MARGIN, MARGIN:-MARGIN]
         first = look if first is None else first
         intensity = intensity + (look.real**2 + look.imag**2)
-    arrays = (first, intensity / np.float32(radar.looks), seen.coverage > LAYOVER_COVERAGE,
-              seen.coverage < SHADOW_COVERAGE, seen.incidence.astype(np.float32), _slant_range(first.shape[1], radar))
+    arrays = (
+        first,
+        intensity / np.float32(radar.looks),
+        seen.coverage > LAYOVER_COVERAGE,
+        seen.coverage < SHADOW_COVERAGE,
+        seen.incidence.astype(np.float32),
+        _slant_range(first.shape[1], radar),
+    )
     return SarImage(*(np.ascontiguousarray(a[..., ::-1] if mirrored else a) for a in arrays))
 
 
@@ -195,8 +202,14 @@ def _widen(scene: Scene, cot: float) -> tuple[Scene, int]:
     index = np.pad(np.arange(scene.height.shape[1]), (near, far), mode="symmetric")
     points = np.array(scene.points, np.float32)
     points[:, 1] += near
-    return replace(scene, height=scene.height[:, index], ground=scene.ground[:, index], cover=scene.cover[:, index],
-                   tint=scene.tint[:, index], points=points), near
+    return replace(
+        scene,
+        height=scene.height[:, index],
+        ground=scene.ground[:, index],
+        cover=scene.cover[:, index],
+        tint=scene.tint[:, index],
+        points=points,
+    ), near
 
 
 def _grid(scene: Scene, radar: Radar) -> tuple[tuple[int, int], float, float]:
@@ -207,8 +220,15 @@ def _grid(scene: Scene, radar: Radar) -> tuple[tuple[int, int], float, float]:
     return (int(rows * factor + 1e-6), int(cols * range_factor + 1e-6)), factor, range_factor
 
 
-def _maps(strips: tuple[facets.Strips, ...], near: int, bins: tuple[int, int], rows: int, factors: tuple[float, float],
-          angle: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _maps(
+    strips: tuple[facets.Strips, ...],
+    near: int,
+    bins: tuple[int, int],
+    rows: int,
+    factors: tuple[float, float],
+    angle: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Accumulate strips over range, then azimuth: (power, coverage, local incidence in degrees) per image cell.
 
     ``near``: scene cells before the image; ``bins``: (scene rows, image columns); ``factors``: image cells per scene cell in
@@ -237,8 +257,9 @@ def _azimuth(rows: np.ndarray, count: int, factor: float) -> np.ndarray:
     return np.diff(total[below] * (1 - part) + total[below + 1] * part, axis=0)
 
 
-def _points(row: np.ndarray, position: np.ndarray, rcs: np.ndarray, scene_spacing: float, radar: Radar, factor: float,
-            range_factor: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _points(
+    row: np.ndarray, position: np.ndarray, rcs: np.ndarray, scene_spacing: float, radar: Radar, factor: float, range_factor: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Glints in scene cells → image positions and complex amplitudes with the two-way phase of their slant range."""
     keep = rcs > 0
     row, position, rcs = row[keep], position[keep], rcs[keep]
@@ -253,8 +274,14 @@ def _mirror(scene: Scene) -> Scene:
     points = np.array(scene.points, np.float32)
     points[:, 1] = scene.height.shape[1] - 1 - points[:, 1]
     points[:, 4] = -points[:, 4]
-    return replace(scene, height=scene.height[:, ::-1], ground=scene.ground[:, ::-1], cover=scene.cover[:, ::-1],
-                   tint=scene.tint[:, ::-1], points=points)
+    return replace(
+        scene,
+        height=scene.height[:, ::-1],
+        ground=scene.ground[:, ::-1],
+        cover=scene.cover[:, ::-1],
+        tint=scene.tint[:, ::-1],
+        points=points,
+    )
 
 
 def _check(scene: Scene, radar: Radar) -> None:
@@ -266,9 +293,12 @@ def _check(scene: Scene, radar: Radar) -> None:
         if not np.isfinite(values).all():
             raise InputError(f"scene: {name} holds NaN or infinite values; fill the gaps first")
     if not np.issubdtype(scene.cover.dtype, np.integer) or scene.cover.min() < 0 or scene.cover.max() >= len(COVERS):
-        raise InputError(f"scene: cover must hold integer codes from 0 to {len(COVERS) - 1}, found {scene.cover.dtype} "
-                         f"up to {scene.cover.max()}")
+        raise InputError(
+            f"scene: cover must hold integer codes from 0 to {len(COVERS) - 1}, found {scene.cover.dtype} up to {scene.cover.max()}"
+        )
     rows, cols = _grid(scene, radar)[0]
     if min(rows, cols) < SMALLEST:
-        raise InputError(f"scene: {shape[0]}x{shape[1]} cells of {scene.spacing} m make only {rows}x{cols} pixels of radar "
-                         f"{radar.name!r} ({radar.spacing_m[0]} x {radar.spacing_m[1]} m); use a larger scene or a finer radar")
+        raise InputError(
+            f"scene: {shape[0]}x{shape[1]} cells of {scene.spacing} m make only {rows}x{cols} pixels of radar "
+            f"{radar.name!r} ({radar.spacing_m[0]} x {radar.spacing_m[1]} m); use a larger scene or a finer radar"
+        )

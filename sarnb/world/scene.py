@@ -35,7 +35,11 @@ SEEN: tuple[str, ...] = CLASSES[:8]
 UNSEEN: tuple[str, ...] = CLASSES[8:]
 """Classes that no SAR training image shows; the foundation knows them in optical only."""
 COMPOSITIONS: tuple[str, ...] = (
-    "river+forest", "city+coast", "crop fields+mountains", "suburb+river", "industrial+forest",
+    "river+forest",
+    "city+coast",
+    "crop fields+mountains",
+    "suburb+river",
+    "industrial+forest",
 )
 """Pairs of seen classes in one patch that no SAR training image shows."""
 
@@ -76,10 +80,7 @@ def parts_of(kind: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in kind.split("+"))
     unknown = [part for part in parts if part not in _LAYOUTS]
     if unknown or len(parts) > 2 or len(set(parts)) != len(parts):
-        raise InputError(
-            f"scene class {kind!r} is unknown; use one of {', '.join(CLASSES)}, "
-            "or two different ones as in 'river+forest'."
-        )
+        raise InputError(f"scene class {kind!r} is unknown; use one of {', '.join(CLASSES)}, or two different ones as in 'river+forest'.")
     return parts
 
 
@@ -111,9 +112,17 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
     points = np.array(canvas.points, np.float32).reshape(-1, 5)
     ground = np.asarray(canvas.ground, np.float32)
     return Scene(
-        kind=kind, height=ground + np.asarray(canvas.above, np.float32), ground=ground, cover=canvas.cover,
-        tint=np.clip(np.asarray(canvas.tint, np.float32), -1, 1), points=points, spacing=float(spacing), season=season,
-        counts=dict(canvas.counts), relations=tuple(canvas.relations), seed=int(seed),
+        kind=kind,
+        height=ground + np.asarray(canvas.above, np.float32),
+        ground=ground,
+        cover=canvas.cover,
+        tint=np.clip(np.asarray(canvas.tint, np.float32), -1, 1),
+        points=points,
+        spacing=float(spacing),
+        season=season,
+        counts=dict(canvas.counts),
+        relations=tuple(canvas.relations),
+        seed=int(seed),
     )
 
 
@@ -133,9 +142,7 @@ def _merge(first: Canvas, second: Canvas) -> Canvas:
     for layer in ("above", "cover", "tint"):
         setattr(under, layer, np.where(mask, getattr(over, layer), getattr(under, layer)))
     under.ground = ground.astype(np.float32)
-    under.points = [p for p in under.points if not mask[int(p[0]), int(p[1])]] + [
-        p for p in over.points if mask[int(p[0]), int(p[1])]
-    ]
+    under.points = [p for p in under.points if not mask[int(p[0]), int(p[1])]] + [p for p in over.points if mask[int(p[0]), int(p[1])]]
     # Only what the feature itself carries is surely still in sight.
     kept = over.feature is not None
     under.counts = {name: n for name, n in over.counts.items() if kept and name == "bridges"}

@@ -144,7 +144,6 @@ def add_points(cells: np.ndarray, rows: np.ndarray, cols: np.ndarray, amplitudes
     return cells + summed.reshape(cells.shape).astype(np.complex64)
 
 
-
 # Corner reflectors put into radar images, as on a calibration site: points whose response is known, on dim surroundings.
 
 MARGIN = 16  # px beyond the image, as the impulse response is circular and a point near the border has side lobes
@@ -163,7 +162,9 @@ def with_reflectors(
     pixel, so that on average their powers add. Raises ``InputError`` for a ratio that no such window has.
     """
     if min(ratios) < 0.999 * broadening(window):
-        raise InputError(f"reflectors: resolution over spacing is {ratios}; under the window {window} it is {broadening(window):.3g} or more")
+        raise InputError(
+            f"reflectors: resolution over spacing is {ratios}; under the window {window} it is {broadening(window):.3g} or more"
+        )
     return np.stack([_with_reflectors(image, ratios, rng, count, window) for image in images])
 
 

@@ -56,8 +56,9 @@ class Size:
     def pipeline(self, device: str) -> StableDiffusionXLPipeline:
         if self.side == 1024:
             return sdxl_pipeline(device)
-        config = FoundationConfig(image_size=self.side, vae_channels=(8, 8, 16, 16), unet_channels=(32, 32), head_width=16, text_width=32,
-                                  text_layers=2)
+        config = FoundationConfig(
+            image_size=self.side, vae_channels=(8, 8, 16, 16), unet_channels=(32, 32), head_width=16, text_width=32, text_layers=2
+        )
         pipe = build_foundation(config, foundation_tokenizer())
         for network in components(pipe).values():
             network.to(device)
@@ -121,23 +122,44 @@ def train_row(size: Size, strategy: str, batch: int, checkpointing: bool, optimi
     seconds = statistics.median(result.history["seconds"].iloc[WARM:])
     flops = batch * step_flops(size, strategy)
     return {
-        "what": strategy, "batch": batch, "checkpointing": checkpointing, "optimizer": optimizer, "step_s": seconds,
-        "images_per_s": batch / seconds, "tflop_per_step": flops / 1e12,
-        "mfu": flops / seconds / (peak * 1e12) if peak else float("nan"), "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30,
+        "what": strategy,
+        "batch": batch,
+        "checkpointing": checkpointing,
+        "optimizer": optimizer,
+        "step_s": seconds,
+        "images_per_s": batch / seconds,
+        "tflop_per_step": flops / 1e12,
+        "mfu": flops / seconds / (peak * 1e12) if peak else float("nan"),
+        "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30,
     }
 
 
 def autoencoder_row(size: Size, strategy: str, crop: int, batch: int, checkpointing: bool) -> dict:
     """One training of the autoencoder, measured, with all terms that need no extra, the discriminator from the first step."""
     config = VaeConfig(
-        steps=STEPS, batch_size=batch, crop=crop, losses=f"{VaeConfig.losses}+adversarial", adversarial_start=0.0, log_every=1,
-        checkpoint_every=10**6, gradient_checkpointing=checkpointing, collapse_patience=STEPS + 1,
+        steps=STEPS,
+        batch_size=batch,
+        crop=crop,
+        losses=f"{VaeConfig.losses}+adversarial",
+        adversarial_start=0.0,
+        log_every=1,
+        checkpoint_every=10**6,
+        gradient_checkpointing=checkpointing,
+        collapse_patience=STEPS + 1,
     )
     with mock.patch("sarnb.train.loop.save_checkpoint"), tempfile.TemporaryDirectory() as out:
         result = finetune_vae(size.autoencoder(), find_strategy(strategy), random_set(4, size.side).images, config, Path(out))
     seconds = statistics.median(result.history["seconds"].iloc[WARM:])
-    return {"what": strategy, "side_px": crop, "batch": batch, "checkpointing": checkpointing, "optimizer": config.optimizer,
-            "step_s": seconds, "images_per_s": batch / seconds, "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30}
+    return {
+        "what": strategy,
+        "side_px": crop,
+        "batch": batch,
+        "checkpointing": checkpointing,
+        "optimizer": config.optimizer,
+        "step_s": seconds,
+        "images_per_s": batch / seconds,
+        "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30,
+    }
 
 
 def sampling_row(size: Size) -> dict:
@@ -147,8 +169,12 @@ def sampling_row(size: Size) -> dict:
         start = time.perf_counter()
         generate(pipe, [CAPTION], [0], size.sampling_steps, 5.0)
         seconds = time.perf_counter() - start
-    return {"what": f"sampling, {size.sampling_steps} steps, guidance", "batch": 1, "step_s": seconds / size.sampling_steps,
-            "images_per_s": 1 / seconds}
+    return {
+        "what": f"sampling, {size.sampling_steps} steps, guidance",
+        "batch": 1,
+        "step_s": seconds / size.sampling_steps,
+        "images_per_s": 1 / seconds,
+    }
 
 
 def rows(size: Size, optimizer: str, peak: float | None):
@@ -194,8 +220,14 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     peak = wish.peak_tflops or next((value for name, value in PEAKS.items() if name in device), None)
     size = TINY if wish.tiny else SDXL
-    about = {"date": datetime.date.today().isoformat(), "device": device, "torch": torch.__version__,
-             "model": "miniature" if wish.tiny else "SDXL", "side_px": size.side, "precision": resolve_precision()}
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "device": device,
+        "torch": torch.__version__,
+        "model": "miniature" if wish.tiny else "SDXL",
+        "side_px": size.side,
+        "precision": resolve_precision(),
+    }
     table, path = pd.DataFrame(), wish.folder / "sdxl_gpu.csv"
     wish.folder.mkdir(parents=True, exist_ok=True)
     earlier = pd.read_csv(path) if path.exists() else pd.DataFrame()

@@ -40,8 +40,14 @@ def test_texture_of_sixteen_offsets(benchmark, seconds):
 def all_amplitude_measures(real: np.ndarray, fake: np.ndarray) -> list[np.ndarray]:
     """Every amplitude measure of the catalogue, on images."""
     p, q = amplitude.histogram(real), amplitude.histogram(fake)
-    pairs = (amplitude.kl, amplitude.reverse_kl, amplitude.jensen_shannon, amplitude.wasserstein, amplitude.kolmogorov_smirnov,
-             amplitude.log_cumulant_distance)
+    pairs = (
+        amplitude.kl,
+        amplitude.reverse_kl,
+        amplitude.jensen_shannon,
+        amplitude.wasserstein,
+        amplitude.kolmogorov_smirnov,
+        amplitude.log_cumulant_distance,
+    )
     single = (amplitude.coefficient_of_variation, amplitude.equivalent_number_of_looks, amplitude.log_cumulants)
     return [f(p.sum(0), q.sum(0)) for f in pairs] + [f(counts) for f in single for counts in (p, q)] + [amplitude.local_looks(fake)]
 
@@ -75,10 +81,12 @@ def test_frechet_of_gaussians(benchmark, seconds):
 
 def run_evaluate(real: Path, fake: Path, out: Path, workers: int) -> tuple[float, float]:
     """(seconds, peak memory in MB of the largest process) of the command, in a process of its own."""
-    code = ("import resource, sys, time; start = time.perf_counter(); from sarnb.__main__ import app; "
-            "app(sys.argv[1:], standalone_mode=False); "
-            "peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)); "
-            "print(f'measured {time.perf_counter() - start} {peak / 1024}')")
+    code = (
+        "import resource, sys, time; start = time.perf_counter(); from sarnb.__main__ import app; "
+        "app(sys.argv[1:], standalone_mode=False); "
+        "peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)); "
+        "print(f'measured {time.perf_counter() - start} {peak / 1024}')"
+    )
     words = ["evaluate", "--real", str(real), "--fake", str(fake), "--out", str(out), "--workers", str(workers)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=variables, check=True)
@@ -92,7 +100,9 @@ def write_folder(folder: Path, count: int, seed: int) -> Path:
     rng = np.random.default_rng(seed)
     for index in range(count):
         scene = np.kron(rng.gamma(2.0, 15.0, (8, 8)), np.ones((32, 32)))
-        Image.fromarray((scene * rng.rayleigh(0.8, scene.shape)).clip(0, 255).astype(np.uint8)).save(folder / f"{index:04d}.png", compress_level=1)
+        Image.fromarray((scene * rng.rayleigh(0.8, scene.shape)).clip(0, 255).astype(np.uint8)).save(
+            folder / f"{index:04d}.png", compress_level=1
+        )
     return folder
 
 

@@ -83,10 +83,36 @@ def theirs(kind: str, script: Path, data: Path, out: Path) -> dict:
     """diffusers' script: 4 captions an image are ours; it takes the one in the column ``text``."""
     precision = {"fp32": "no"}.get(resolve_precision(), resolve_precision())
     return measured(
-        out / "theirs.json", str(script), "--pretrained_model_name_or_path", str(foundation_path()), "--train_data_dir", str(data),
-        "--caption_column", "text", "--resolution", "128", "--train_batch_size", str(BATCH), "--max_train_steps", str(STEPS),
-        "--learning_rate", str(RATES[kind]), "--lr_warmup_steps", "0", "--snr_gamma", "5", "--mixed_precision", precision,
-        "--adam_beta2", "0.99", "--seed", "0", "--checkpointing_steps", "1000000", "--output_dir", str(out / "theirs"),
+        out / "theirs.json",
+        str(script),
+        "--pretrained_model_name_or_path",
+        str(foundation_path()),
+        "--train_data_dir",
+        str(data),
+        "--caption_column",
+        "text",
+        "--resolution",
+        "128",
+        "--train_batch_size",
+        str(BATCH),
+        "--max_train_steps",
+        str(STEPS),
+        "--learning_rate",
+        str(RATES[kind]),
+        "--lr_warmup_steps",
+        "0",
+        "--snr_gamma",
+        "5",
+        "--mixed_precision",
+        precision,
+        "--adam_beta2",
+        "0.99",
+        "--seed",
+        "0",
+        "--checkpointing_steps",
+        "1000000",
+        "--output_dir",
+        str(out / "theirs"),
         *(["--rank", "4"] if kind == "lora" else []),
     )
 
@@ -155,5 +181,10 @@ def test_overhead_of_the_loop(benchmark, kind, data, tmp_path):
     """Our loop by itself, without any script of others at hand."""
     benchmark.extra_info["baseline"] = "forward, backward and optimiser of the same steps"
     own = benchmark.pedantic(lambda: ours(kind, data / "train", tmp_path), rounds=1)
-    benchmark.extra_info |= {"ratio": 1 / (1 - overhead(own)), "overhead": overhead(own), "parts": own["parts"][-1],
-                             "images_per_second": images_per_second(own, 1), "peak_memory_mb": own["peak_mb"]}
+    benchmark.extra_info |= {
+        "ratio": 1 / (1 - overhead(own)),
+        "overhead": overhead(own),
+        "parts": own["parts"][-1],
+        "images_per_second": images_per_second(own, 1),
+        "peak_memory_mb": own["peak_mb"],
+    }

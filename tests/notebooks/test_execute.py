@@ -24,8 +24,9 @@ REAL = os.environ.get("SARNB_REAL_DATA", "")
 def _run(results: Path, *words: str) -> subprocess.CompletedProcess:
     variables = {**os.environ, "SARNB_RESULTS": str(results), "PYTHONPATH": str(repository())}
     variables.pop("SARNB_NOTEBOOKS", None)
-    return subprocess.run([sys.executable, "-m", "sarnb", "run", "--profile", "smoke", *words], capture_output=True, text=True,
-                          env=variables)
+    return subprocess.run(
+        [sys.executable, "-m", "sarnb", "run", "--profile", "smoke", *words], capture_output=True, text=True, env=variables
+    )
 
 
 @pytest.fixture(scope="module")

@@ -43,10 +43,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def _start(folder: Path, *words: str, **options) -> subprocess.Popen:
-    variables = {**os.environ, "SARNB_RESULTS": str(folder / "res {ults}"),
-                 "PYTHONPATH": str(repository())}
-    return subprocess.Popen([sys.executable, "-m", "sarnb", "run", "--profile", "smoke", *words], env=variables,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    variables = {**os.environ, "SARNB_RESULTS": str(folder / "res {ults}"), "PYTHONPATH": str(repository())}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sarnb", "run", "--profile", "smoke", *words],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def _run(folder: Path, *words: str) -> tuple[int, str, str]:

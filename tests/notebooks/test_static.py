@@ -61,7 +61,9 @@ def test_one_parameters_cell_of_plain_explained_lines(path, notebook):
 
 
 def test_every_parameter_is_read(path, notebook):
-    read = {node.id for node in ast.walk(_tree(notebook, skip_parameters=True)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    read = {
+        node.id for node in ast.walk(_tree(notebook, skip_parameters=True)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
     assert not declared_parameters(path).keys() - read
 
 
@@ -116,14 +118,19 @@ def test_no_path_of_a_machine(path):
 
 
 RECORDS = {"figure", "table"}
-CLOCK = re.compile(r"\[s\]|\[images/s\]|crops/s|memory \[MB\]|^seconds$|images_per_second|peak_memory_mb")  # what a second run does not repeat
+CLOCK = re.compile(
+    r"\[s\]|\[images/s\]|crops/s|memory \[MB\]|^seconds$|images_per_second|peak_memory_mb"
+)  # what a second run does not repeat
 
 
 def _recorded(tree: ast.AST) -> list[tuple[str, ast.expr, ast.expr]]:
     """(method, what, name) of every call of record.figure and record.table."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    return [(call.func.attr, call.args[0], call.args[1]) for call in calls
-            if isinstance(call.func.value, ast.Name) and call.func.value.id == "record" and call.func.attr in RECORDS]
+    return [
+        (call.func.attr, call.args[0], call.args[1])
+        for call in calls
+        if isinstance(call.func.value, ast.Name) and call.func.value.id == "record" and call.func.attr in RECORDS
+    ]
 
 
 def _fixed(name: ast.expr) -> str:
@@ -135,15 +142,20 @@ def _fixed(name: ast.expr) -> str:
 
 def test_what_is_recorded_is_named_in_the_first_cell(notebook):
     head = "".join(notebook["cells"][0]["source"])
-    names = {(_fixed(name), isinstance(name, ast.JoinedStr)) for _, _, name in _recorded(_tree(notebook, skip_parameters=True))} - {("", False)}
+    names = {(_fixed(name), isinstance(name, ast.JoinedStr)) for _, _, name in _recorded(_tree(notebook, skip_parameters=True))} - {
+        ("", False)
+    }
     assert names
     assert not sorted(name for name, open_end in names if f"`{name}" + "`" * (not open_end) not in head)
 
 
 def _timed(node: ast.AST, timed: set[str]) -> bool:
     """Whether an expression holds a column of the clock, the table of timings, or a variable that does."""
-    return any((isinstance(part, ast.Constant) and isinstance(part.value, str) and CLOCK.search(part.value) is not None)
-               or (isinstance(part, ast.Name) and part.id in timed | {"timing_table"}) for part in ast.walk(node))
+    return any(
+        (isinstance(part, ast.Constant) and isinstance(part.value, str) and CLOCK.search(part.value) is not None)
+        or (isinstance(part, ast.Name) and part.id in timed | {"timing_table"})
+        for part in ast.walk(node)
+    )
 
 
 def _assigned(statement: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
@@ -175,11 +187,14 @@ def test_times_rates_and_memory_stand_in_timing_tables_only(notebook):
     assert not [name for name in _clock_tables(_tree(notebook, skip_parameters=True)) if not name.endswith("_timing")]
 
 
-@pytest.mark.parametrize("source, found", [
-    ("a, b = cost_table(r), timing_table(r)\nrecord.table(a, 'x', 'm')\nrecord.table(b, 'y', 'm')", ["y"]),
-    ("rows = []\nfor r in runs:\n    rows.append({'crops/s': r.rate})\nt = pd.DataFrame(rows)\nrecord.table(t, 'z', 'm')", ["z"]),
-    ("shown = ('images', 'seconds')\nrecord.table(pd.DataFrame({'item': shown}), 'w', 'm')", ["w"]),
-])
+@pytest.mark.parametrize(
+    "source, found",
+    [
+        ("a, b = cost_table(r), timing_table(r)\nrecord.table(a, 'x', 'm')\nrecord.table(b, 'y', 'm')", ["y"]),
+        ("rows = []\nfor r in runs:\n    rows.append({'crops/s': r.rate})\nt = pd.DataFrame(rows)\nrecord.table(t, 'z', 'm')", ["z"]),
+        ("shown = ('images', 'seconds')\nrecord.table(pd.DataFrame({'item': shown}), 'w', 'm')", ["w"]),
+    ],
+)
 def test_a_table_of_times_is_noticed(source, found):
     assert _clock_tables(ast.parse(source)) == found
 

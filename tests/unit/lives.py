@@ -30,8 +30,19 @@ from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import processes
 from sarnb.train.shards import whole
 
-CONFIG = FinetuneConfig(steps=12, batch_size=4, precision="fp32", ema_decay=0.9, warmup_steps=4, schedule="cosine", held_out_images=2,
-                        held_out_timesteps=2, validate_every=4, checkpoint_every=3, log_every=2)
+CONFIG = FinetuneConfig(
+    steps=12,
+    batch_size=4,
+    precision="fp32",
+    ema_decay=0.9,
+    warmup_steps=4,
+    schedule="cosine",
+    held_out_images=2,
+    held_out_timesteps=2,
+    validate_every=4,
+    checkpoint_every=3,
+    log_every=2,
+)
 DIGEST = "weights.txt"
 # A server that imports once and forks every process: a start costs milliseconds, and the death is a process' own.
 PROCESSES = multiprocessing.get_context("forkserver")

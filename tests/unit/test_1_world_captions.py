@@ -84,13 +84,24 @@ def test_radar_captions_tell_the_acquisition_and_no_season(look, away):
 
 @pytest.mark.parametrize(
     "wording",
-    ["a harbour with three ships, illuminated from the left", "a harbour with three ships, seen by radar,",
-     "three ships moored at two piers", "three ships and two piers", "viewed from the left", "an X band radar image of",
-     "illuminated from the left, a ", "with shadows to the right", "in a SAR image"],
+    [
+        "a harbour with three ships, illuminated from the left",
+        "a harbour with three ships, seen by radar,",
+        "three ships moored at two piers",
+        "three ships and two piers",
+        "viewed from the left",
+        "an X band radar image of",
+        "illuminated from the left, a ",
+        "with shadows to the right",
+        "in a SAR image",
+    ],
 )
 def test_the_grammar_has_these_sentences(wording):
-    scene = dataclasses.replace(make_scene("harbour", 0, 64), counts={"piers": 2, "ships": 3},
-                                relations=("with container stacks on the quay", "with ships moored at the piers"))
+    scene = dataclasses.replace(
+        make_scene("harbour", 0, 64),
+        counts={"piers": 2, "ships": 3},
+        relations=("with container stacks on the quay", "with ships moored at the piers"),
+    )
     assert any(wording in caption(scene, "sar", LENGTHS[seed % 3], RADAR, seed) for seed in range(3000))
 
 
@@ -100,9 +111,13 @@ def test_radar_captions_of_one_scene_hardly_repeat():
         assert len({caption(scene, "sar", length, RADAR, seed) for seed in range(300)}) >= least
 
 
-SAID = {**{word: range(n, n + 1) for n, word in enumerate(
-    "one two three four five six seven eight nine ten eleven twelve".split(), start=1)},
-    "about fifteen": range(13, 18), "about twenty": range(18, 25), "dozens of": range(25, 100), "over a hundred": range(100, 10**6)}
+SAID = {
+    **{word: range(n, n + 1) for n, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)},
+    "about fifteen": range(13, 18),
+    "about twenty": range(18, 25),
+    "dozens of": range(25, 100),
+    "over a hundred": range(100, 10**6),
+}
 
 
 @pytest.mark.parametrize("kind", ["city", "suburb", "industrial", "crop fields", "river", "airport", "harbour", "solar farm"])

@@ -22,10 +22,7 @@ from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
 RADAR = SimpleNamespace(band="X", look="left", incidence_deg=40.0, resolution_m=(2.0, 2.0))
 WORDS = {  # the numbers that a wording of a count may mean, written out independently of the code
-    **{
-        word: range(n, n + 1)
-        for n, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)
-    },
+    **{word: range(n, n + 1) for n, word in enumerate("one two three four five six seven eight nine ten eleven twelve".split(), start=1)},
     "about fifteen": range(13, 18),
     "about twenty": range(18, 25),
     "dozens of": range(25, 100),
@@ -66,10 +63,7 @@ def test_a_contrary_is_false_of_the_scene_in_its_one_fact(modality):
             if fact == "relation":
                 told = [re.sub(r"\b(?:and|with) ", "", relation) for relation in scene.relations]
                 assert sum(part in text and part not in wrong for part in told) == 1, (text, wrong)
-                assert (
-                    re.sub(r"north|south|east|west|-", "", wrong).split()[:3]
-                    == re.sub(r"north|south|east|west|-", "", text).split()[:3]
-                )
+                assert re.sub(r"north|south|east|west|-", "", wrong).split()[:3] == re.sub(r"north|south|east|west|-", "", text).split()[:3]
     assert seen["count"] > 20 and seen["relation"] > 20 and (seen["side"] > 100) == (modality == "sar")
 
 
@@ -116,12 +110,9 @@ def test_an_unknown_fact_is_refused():
 
 def test_a_mirrored_picture_has_its_own_caption():
     pairs = {
-        "a river flowing north-west to south-east, with the radar on the left":
-            "a river flowing north-east to south-west, with the radar on the right",
-        "a forest with a track running east to west, seen from the right with shadows to the left":
-            "a forest with a track running east to west, seen from the left with shadows to the right",
-        "mountains with ridges running north to south, viewed from the left":
-            "mountains with ridges running north to south, viewed from the right",
+        "a river flowing north-west to south-east, with the radar on the left": "a river flowing north-east to south-west, with the radar on the right",
+        "a forest with a track running east to west, seen from the right with shadows to the left": "a forest with a track running east to west, seen from the left with shadows to the right",
+        "mountains with ridges running north to south, viewed from the left": "mountains with ridges running north to south, viewed from the right",
         "a coast with the sea to the south-west, viewed from the right": "a coast with the sea to the south-east, viewed from the left",
     }
     for text, turned in pairs.items():

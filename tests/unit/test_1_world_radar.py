@@ -21,8 +21,16 @@ WHITE = speckle.broadening("rect") * SPACING  # the band fills the sampling rate
 def flat(material: str = "grass", size: int = 128, **changes: np.ndarray) -> Scene:
     """A flat scene of one cover; arrays given by name replace its own."""
     zero = np.zeros((size, size), np.float32)
-    scene = Scene(kind="test", height=zero, ground=zero, cover=np.full((size, size), CODE[material], np.uint8), tint=zero,
-                  points=np.zeros((0, 5), np.float32), spacing=SPACING, season="summer")
+    scene = Scene(
+        kind="test",
+        height=zero,
+        ground=zero,
+        cover=np.full((size, size), CODE[material], np.uint8),
+        tint=zero,
+        points=np.zeros((0, 5), np.float32),
+        spacing=SPACING,
+        season="summer",
+    )
     return replace(scene, **changes)
 
 
@@ -229,7 +237,7 @@ def test_flat_ground_maps_to_itself_at_any_altitude() -> None:
     up = np.full((96, 96), 1024, np.float32)
     high = reflectivity(flat(size=96, cover=cover, height=up, ground=up), radar(), np.random.default_rng(0))
     assert np.array_equal(low.power, high.power)
-    dark = np.flatnonzero(low.power.mean(axis=0) < 10 ** -1.7)
+    dark = np.flatnonzero(low.power.mean(axis=0) < 10**-1.7)
     assert dark.tolist() == list(range(40, 50))
 
 
@@ -245,8 +253,10 @@ def test_slant_range_spacing_is_ground_range_times_sine() -> None:
 
 def test_slant_range_grows_away_from_the_radar() -> None:
     scene, step = flat("grass", 64), SPACING * np.sin(np.deg2rad(30.0))
-    ground, right, slant = (simulate(scene, radar(incidence_deg=30.0, **changes), seed=1).slant_range
-                            for changes in ({}, {"look": "right"}, {"geometry": "slant"}))
+    ground, right, slant = (
+        simulate(scene, radar(incidence_deg=30.0, **changes), seed=1).slant_range
+        for changes in ({}, {"look": "right"}, {"geometry": "slant"})
+    )
     assert np.diff(ground) == pytest.approx(np.full(63, step)) and ground.mean() == pytest.approx(0, abs=1e-5)
     assert np.array_equal(right, ground[::-1])
     assert np.diff(slant) == pytest.approx(np.full(31, SPACING))  # half as many columns, each a full spacing of slant range
@@ -285,14 +295,28 @@ def test_presets_form_finite_repeatable_images(name: str) -> None:
         np.testing.assert_allclose(image.intensity, np.abs(image.slc) ** 2, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("changes", "word"), [
-    ({"incidence_deg": 0.0}, "incidence"), ({"incidence_deg": 90.0}, "incidence"), ({"incidence_deg": float("nan")}, "incidence"),
-    ({"resolution_m": (1.0, 2.4)}, "finer"), ({"window": "taylor"}, "finer"), ({"looks": 0}, "looks"), ({"looks": -3}, "looks"),
-    ({"look": "up"}, "look"), ({"geometry": "map"}, "geometry"), ({"band": "Q"}, "band"), ({"frequency_ghz": 5.4}, "GHz"),
-    ({"polarisation": "HV"}, "polarisation"), ({"spacing_m": (-1.0, 2.0)}, "spacing"), ({"spacing_m": 2.0}, "spacing"),
-    ({"resolution_m": (float("nan"), 4.0)}, "resolution"), ({"nesz_db": float("nan")}, "nesz"),
-    ({"window": "hann"}, "window"),
-])
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"incidence_deg": 0.0}, "incidence"),
+        ({"incidence_deg": 90.0}, "incidence"),
+        ({"incidence_deg": float("nan")}, "incidence"),
+        ({"resolution_m": (1.0, 2.4)}, "finer"),
+        ({"window": "taylor"}, "finer"),
+        ({"looks": 0}, "looks"),
+        ({"looks": -3}, "looks"),
+        ({"look": "up"}, "look"),
+        ({"geometry": "map"}, "geometry"),
+        ({"band": "Q"}, "band"),
+        ({"frequency_ghz": 5.4}, "GHz"),
+        ({"polarisation": "HV"}, "polarisation"),
+        ({"spacing_m": (-1.0, 2.0)}, "spacing"),
+        ({"spacing_m": 2.0}, "spacing"),
+        ({"resolution_m": (float("nan"), 4.0)}, "resolution"),
+        ({"nesz_db": float("nan")}, "nesz"),
+        ({"window": "hann"}, "window"),
+    ],
+)
 def test_impossible_radars_are_refused(changes: dict, word: str) -> None:
     with pytest.raises(InputError, match=word):
         radar(**changes)
@@ -315,9 +339,16 @@ def test_impossible_scenes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("polarisation", ["HH", "VV"])
-@pytest.mark.parametrize(("cover", "terrain", "low", "high"), [
-    ("bare", "soil", -2, 2), ("grass", "grass", -2, 2), ("crop", "short vegetation", -2, 2), ("snow", "dry snow", -2, 2),
-    ("forest", "shrubs", -0.5, 3)])
+@pytest.mark.parametrize(
+    ("cover", "terrain", "low", "high"),
+    [
+        ("bare", "soil", -2, 2),
+        ("grass", "grass", -2, 2),
+        ("crop", "short vegetation", -2, 2),
+        ("snow", "dry snow", -2, 2),
+        ("forest", "shrubs", -0.5, 3),
+    ],
+)
 def test_natural_covers_follow_the_published_regression(cover: str, terrain: str, low: float, high: float, polarisation: str) -> None:
     angles = np.arange(20.0, 60.5, 2.5)
     published = ulaby_dobson_db(terrain, polarisation, angles)

@@ -68,10 +68,18 @@ def test_same_bytes_in_another_process():
 @pytest.mark.parametrize(
     ("kind", "covers", "low", "high"),
     [
-        ("city", ("roof",), 0.25, 0.8), ("suburb", ("tile",), 0.05, 0.3), ("industrial", ("metal",), 0.12, 0.7),
-        ("forest", ("forest",), 0.6, 1.0), ("crop fields", ("crop",), 0.5, 1.0), ("coast", ("water",), 0.15, 0.8),
-        ("mountains", ("rock", "snow"), 0.35, 1.0), ("river", ("water",), 0.07, 0.4),
-        ("airport", ("paint",), 0.005, 0.1), ("harbour", ("water",), 0.2, 0.8), ("solar farm", ("solar",), 0.12, 0.6), ("stadium", ("paint",), 0.005, 0.05),
+        ("city", ("roof",), 0.25, 0.8),
+        ("suburb", ("tile",), 0.05, 0.3),
+        ("industrial", ("metal",), 0.12, 0.7),
+        ("forest", ("forest",), 0.6, 1.0),
+        ("crop fields", ("crop",), 0.5, 1.0),
+        ("coast", ("water",), 0.15, 0.8),
+        ("mountains", ("rock", "snow"), 0.35, 1.0),
+        ("river", ("water",), 0.07, 0.4),
+        ("airport", ("paint",), 0.005, 0.1),
+        ("harbour", ("water",), 0.2, 0.8),
+        ("solar farm", ("solar",), 0.12, 0.6),
+        ("stadium", ("paint",), 0.005, 0.05),
     ],
 )
 def test_the_defining_cover_of_each_class_is_there(kind, covers, low, high):
@@ -114,8 +122,16 @@ def test_tank_count_is_the_number_of_connected_round_roofs():
 
 
 def test_sea_lies_where_the_relation_says():
-    bearings = {"east": 0, "south-east": 45, "south": 90, "south-west": 135, "west": 180, "north-west": 225,
-                "north": 270, "north-east": 315}
+    bearings = {
+        "east": 0,
+        "south-east": 45,
+        "south": 90,
+        "south-west": 135,
+        "west": 180,
+        "north-west": 225,
+        "north": 270,
+        "north-east": 315,
+    }
     for seed in range(12):
         scene = make_scene("coast", seed)
         (phrase,) = [r for r in scene.relations if r.startswith("with the sea to the ")]
@@ -165,9 +181,12 @@ def test_lone_crowns_are_round_trees_of_the_asked_height():
 @pytest.mark.parametrize(
     ("kind", "seed", "size", "spacing", "word"),
     [
-        ("village", 0, 64, 2.0, "solar farm"), ("city+city", 0, 64, 2.0, "city"),
+        ("village", 0, 64, 2.0, "solar farm"),
+        ("city+city", 0, 64, 2.0, "city"),
         ("city+river+coast", 0, 64, 2.0, "city"),
-        ("city", 0, 31, 2.0, "32"), ("city", 0, 64, 0.0, "spacing"), ("city", 0, 64, float("nan"), "spacing"),
+        ("city", 0, 31, 2.0, "32"),
+        ("city", 0, 64, 0.0, "spacing"),
+        ("city", 0, 64, float("nan"), "spacing"),
         ("city", -1, 64, 2.0, "seed"),
     ],
 )

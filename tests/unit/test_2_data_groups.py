@@ -34,6 +34,4 @@ def test_a_class_that_one_set_lacks_has_no_column():
 def test_the_sentence_on_missing_groups():
     assert missing_groups(REAL) == ""
     only_seen = make_set(["city"], [None])
-    assert missing_groups(only_seen) == (
-        "These data have no unseen classes and no compositions, so nothing is shown or measured for them."
-    )
+    assert missing_groups(only_seen) == ("These data have no unseen classes and no compositions, so nothing is shown or measured for them.")

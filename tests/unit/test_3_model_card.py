@@ -13,9 +13,12 @@ from sarnb.foundation.card import foundation_card, write_measures
 from sarnb.settings import repository
 
 AIMS = pd.DataFrame(
-    [("recall: at least 0.3", "later", 0.3, 0.25, np.nan, np.nan, 1, "not reached"),
-     ("SSIM: at least 0.8", "before training", 0.8, 0.91234, 0.9, 0.95, 24, "reached")],
-    columns=["aim", "set", "asked", "value", "lo", "hi", "n", "verdict"])
+    [
+        ("recall: at least 0.3", "later", 0.3, 0.25, np.nan, np.nan, 1, "not reached"),
+        ("SSIM: at least 0.8", "before training", 0.8, 0.91234, 0.9, 0.95, 24, "reached"),
+    ],
+    columns=["aim", "set", "asked", "value", "lo", "hi", "n", "verdict"],
+)
 
 
 @pytest.fixture()

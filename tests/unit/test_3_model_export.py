@@ -65,8 +65,9 @@ def plain_diffusers(foundation: str, folder) -> StableDiffusionXLPipeline:
     return names["pipe"]
 
 
-@pytest.mark.parametrize("name", [
-    "scratch", "token", "unet-lora+te-lora+token-r4", "unet-full+te-full+token", "hybrid-r4", "unet-dora-r4", "unet-lora-conv-r4"])
+@pytest.mark.parametrize(
+    "name", ["scratch", "token", "unet-lora+te-lora+token-r4", "unet-full+te-full+token", "hybrid-r4", "unet-dora-r4", "unet-lora-conv-r4"]
+)
 def test_loaded_outputs_are_the_trained_ones_bit_for_bit(name, foundation, tmp_path):
     pipe, strategy, record = trained(name)
     save_trained(pipe, strategy, tmp_path, record)

@@ -18,9 +18,17 @@ TOKENS, ADDED = 77, 2816  # positions; pooled text 1280 and six micro-conditions
 #: Residual blocks (inputs, outputs); those of the way up also take what the way down left, in the reverse order.
 DOWN = [(320, 320), (320, 320), (320, 640), (640, 640), (640, 1280), (1280, 1280)]
 MIDDLE = [(1280, 1280)] * 2
-UP = [(1280 + 1280, 1280), (1280 + 1280, 1280), (1280 + 640, 1280),
-      (1280 + 640, 640), (640 + 640, 640), (640 + 320, 640),
-      (640 + 320, 320), (320 + 320, 320), (320 + 320, 320)]
+UP = [
+    (1280 + 1280, 1280),
+    (1280 + 1280, 1280),
+    (1280 + 640, 1280),
+    (1280 + 640, 640),
+    (640 + 640, 640),
+    (640 + 320, 640),
+    (640 + 320, 320),
+    (320 + 320, 320),
+    (320 + 320, 320),
+]
 RESIDUAL = DOWN + MIDDLE + UP
 #: Transformers (width, depth): 2 + 3 of depth 2 at the middle level; 2 + 1 + 3 of depth 10 at the lowest.
 TRANSFORMERS = [(640, 2)] * 5 + [(1280, 10)] * 6

@@ -51,9 +51,21 @@ def test_ranks_by_name():
         find_strategy("unet-lora-r0")
 
 
-@pytest.mark.parametrize("values", [{"rank": 0}, {"alpha": 0}, {"unet": "some"}, {"text": "scratch"}, {"vae": "scratch"},
-                                    {"vae": "full", "unet": "lora"}, {"prior": 1.0}, {"conv": True}, {"dora": True},
-                                    {"unet": "full", "conv": True}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rank": 0},
+        {"alpha": 0},
+        {"unet": "some"},
+        {"text": "scratch"},
+        {"vae": "scratch"},
+        {"vae": "full", "unet": "lora"},
+        {"prior": 1.0},
+        {"conv": True},
+        {"dora": True},
+        {"unet": "full", "conv": True},
+    ],
+)
 def test_impossible_strategies(values):
     with pytest.raises(InputError, match="strategy x"):
         Strategy("x", **values)

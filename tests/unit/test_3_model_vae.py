@@ -198,8 +198,11 @@ def test_half_precision_peaks_are_those_of_the_layers_and_shrink_with_the_stream
 def test_scaling_is_exact_with_attention_and_shortcuts():
     torch.manual_seed(0)
     vae = AutoencoderKL(
-        block_out_channels=(8, 16), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        sample_size=16,
     ).eval()
     assert any(name.endswith("conv_shortcut") for name, _ in vae.decoder.named_modules())
     torch.testing.assert_close(decoded(scale_for_half(vae, 0.25)), decoded(vae), atol=1e-3, rtol=1e-3)

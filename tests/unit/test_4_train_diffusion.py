@@ -35,9 +35,7 @@ def test_forward_process_equals_diffusers():
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 5, 4, 8, 8, generator=generator)
     steps = torch.tensor([0, 10, 250, 600, 999])
-    torch.testing.assert_close(
-        add_noise(latents, noise, steps, SCHEDULER.alphas_cumprod), SCHEDULER.add_noise(latents, noise, steps)
-    )
+    torch.testing.assert_close(add_noise(latents, noise, steps, SCHEDULER.alphas_cumprod), SCHEDULER.add_noise(latents, noise, steps))
 
 
 def test_min_snr_weight_equals_the_formula_on_diffusers_snr():

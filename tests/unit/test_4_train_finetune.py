@@ -210,8 +210,13 @@ def test_noise_offset_is_constant_over_a_channel_and_of_its_size():
     plain, shifted = (step_draw(12, (4, 8, 8), 1000, replace(CONFIG, noise_offset=value), 0) for value in (0.0, 0.1))
     offset = shifted.noise - plain.noise
     torch.testing.assert_close(offset, offset[..., :1, :1].expand_as(offset), atol=1e-6, rtol=0)
-    many = torch.stack([step_draw(12, (4, 1, 1), 1000, replace(CONFIG, noise_offset=0.1), step).noise
-                        - step_draw(12, (4, 1, 1), 1000, CONFIG, step).noise for step in range(200)])
+    many = torch.stack(
+        [
+            step_draw(12, (4, 1, 1), 1000, replace(CONFIG, noise_offset=0.1), step).noise
+            - step_draw(12, (4, 1, 1), 1000, CONFIG, step).noise
+            for step in range(200)
+        ]
+    )
     assert float(many.std()) == pytest.approx(0.1, rel=0.05)
 
 

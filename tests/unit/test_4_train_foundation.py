@@ -27,8 +27,20 @@ MODEL = FoundationConfig(
     head_width=32,
 )
 RECIPE = FoundationRecipe(
-    model=MODEL, scenes=24, textures=16, vae_batch=4, linear_steps=2, vae_steps=(2, 2), vae_rates=(1e-3, 1e-3),
-    vae_crops=(32, 64), decoder_steps=2, vocabulary=560, text_steps=(2, 2), text_batch=8, unet_steps=(2, 3), unet_batch=4,
+    model=MODEL,
+    scenes=24,
+    textures=16,
+    vae_batch=4,
+    linear_steps=2,
+    vae_steps=(2, 2),
+    vae_rates=(1e-3, 1e-3),
+    vae_crops=(32, 64),
+    decoder_steps=2,
+    vocabulary=560,
+    text_steps=(2, 2),
+    text_batch=8,
+    unet_steps=(2, 3),
+    unet_batch=4,
 )
 
 

@@ -46,8 +46,20 @@ def words(tmp_path) -> list[str]:
         images = tiny_set(count, seed=count)
         write_set(tmp_path / "data" / split, images.images, images.rows)
     rates = [word for name in ("LR_UNET_LORA", "LR_TEXT_LORA", "LR_TOKEN") for word in ("--param", f"{name}={RATE}")]
-    return ["finetune", "--strategy", "unet-lora+te-lora+token-r4", "--profile", "smoke", "--steps", str(STEPS), *rates,
-            "--foundation", str(tmp_path / "foundation"), "--data", str(tmp_path / "data")]
+    return [
+        "finetune",
+        "--strategy",
+        "unet-lora+te-lora+token-r4",
+        "--profile",
+        "smoke",
+        "--steps",
+        str(STEPS),
+        *rates,
+        "--foundation",
+        str(tmp_path / "foundation"),
+        "--data",
+        str(tmp_path / "data"),
+    ]
 
 
 def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess:
@@ -56,10 +68,26 @@ def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "RECORDS": str(folder / "records"),
-                   "PYTHONPATH": os.pathsep.join([str(folder), str(repository())])}
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(DDP),
-               "--main_process_port", str(port), "-m", "sarnb", *words]
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "RECORDS": str(folder / "records"),
+        "PYTHONPATH": os.pathsep.join([str(folder), str(repository())]),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--config_file",
+        str(DDP),
+        "--main_process_port",
+        str(port),
+        "-m",
+        "sarnb",
+        *words,
+    ]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
 
 

@@ -221,8 +221,9 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert (tmp_path / checkpoint.NAME).read_bytes() == before
 
 
-@pytest.mark.parametrize("changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "linear"},
-                                     {"accumulate": 0}, {"optimizer": "sgd"}])
+@pytest.mark.parametrize(
+    "changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "linear"}, {"accumulate": 0}, {"optimizer": "sgd"}]
+)
 def test_impossible_configuration_is_refused(changes):
     with pytest.raises(InputError):
         config(**changes)
@@ -238,8 +239,10 @@ def test_shares_split_a_batch_without_rest():
 def test_micro_batches_give_the_weights_of_the_whole_batch(tmp_path):
     whole, loss = regression()
     parts = copy.deepcopy(whole)
-    histories = [train_loop({"net": net}, loss, config(10, accumulate=count), tmp_path / str(count), batch_size=16)
-                 for net, count in ((whole, 1), (parts, 4))]
+    histories = [
+        train_loop({"net": net}, loss, config(10, accumulate=count), tmp_path / str(count), batch_size=16)
+        for net, count in ((whole, 1), (parts, 4))
+    ]
     np.testing.assert_allclose(histories[1]["loss"], histories[0]["loss"], rtol=1e-5)
     for mine, reference in zip(parts.parameters(), whole.parameters()):
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
@@ -256,8 +259,14 @@ def test_tracker_writes_the_rows_of_the_history(tmp_path):
 
     network, loss = regression()
     held_out = iter([9.0, 8.0, 7.0])
-    history = train_loop({"net": network}, loss, config(20, log_every=5, validate_every=10), tmp_path, trackers=["tensorboard"],
-                         validate=lambda: next(held_out))
+    history = train_loop(
+        {"net": network},
+        loss,
+        config(20, log_every=5, validate_every=10),
+        tmp_path,
+        trackers=["tensorboard"],
+        validate=lambda: next(held_out),
+    )
     events = EventAccumulator(str(tmp_path / "trackers" / "sarnb"))
     events.Reload()
     found = events.Scalars("loss")

@@ -8,13 +8,16 @@ import torch
 from sarnb.train.machine import resolve_precision
 
 
-@pytest.mark.parametrize("cuda, native, cpu, expected", [
-    (True, True, {}, "bf16"),
-    (True, False, {"amx_bf16": True}, "fp32"),  # the card decides, not the CPU beside it
-    (False, False, {"amx_bf16": True, "avx512_bf16": False}, "bf16"),
-    (False, False, {"amx_bf16": False, "avx512_bf16": True}, "bf16"),
-    (False, False, {"avx2": True}, "fp32"),
-])
+@pytest.mark.parametrize(
+    "cuda, native, cpu, expected",
+    [
+        (True, True, {}, "bf16"),
+        (True, False, {"amx_bf16": True}, "fp32"),  # the card decides, not the CPU beside it
+        (False, False, {"amx_bf16": True, "avx512_bf16": False}, "bf16"),
+        (False, False, {"amx_bf16": False, "avx512_bf16": True}, "bf16"),
+        (False, False, {"avx2": True}, "fp32"),
+    ],
+)
 def test_auto_takes_what_the_hardware_is_good_at(cuda, native, cpu, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)

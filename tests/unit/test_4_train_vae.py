@@ -34,9 +34,7 @@ def small_vae():
 def test_generator_term_does_not_move_the_discriminator():
     vae, discriminator = small_vae().requires_grad_(True), PatchDiscriminator(16)
     pixels = to_pixels(pictures(2))
-    parts = autoencoder_losses(
-        vae, discriminator, pixels, torch.zeros(2, 4, 4, 4), VaeLossWeights(adversarial=1.0), None, adversarial=True
-    )
+    parts = autoencoder_losses(vae, discriminator, pixels, torch.zeros(2, 4, 4, 4), VaeLossWeights(adversarial=1.0), None, adversarial=True)
     (parts["loss"] - parts["discriminator"]).backward()
     assert all(p.grad is None or not p.grad.any() for p in discriminator.parameters())
     assert any(p.grad is not None and p.grad.any() for p in vae.decoder.parameters())

@@ -29,7 +29,14 @@ from sarnb.train.vae_losses import parse_recipe
 IMAGES = tiny_set(8).images
 LOSSES = f"{VaeConfig.losses}+adversarial"  # the default recipe and the discriminator
 CONFIG = VaeConfig(
-    steps=4, batch_size=4, crop=16, losses=LOSSES, adversarial_start=0.5, checkpoint_every=2, log_every=1, precision="fp32",
+    steps=4,
+    batch_size=4,
+    crop=16,
+    losses=LOSSES,
+    adversarial_start=0.5,
+    checkpoint_every=2,
+    log_every=1,
+    precision="fp32",
 )
 DECODER, FULL, LORA = find_strategy("vae-decoder"), find_strategy("vae-full"), find_strategy("vae-lora-r2")
 
@@ -169,27 +176,33 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
     assert all(torch.isfinite(p).all() for p in pipe.vae.parameters())
 
 
-@pytest.mark.parametrize("images, changes, strategy, word", [
-    (IMAGES, {"crop": 18}, "vae-decoder", "multiple of 4"),
-    (IMAGES, {"crop": 20}, "vae-decoder", "fit in the images"),
-    (IMAGES[..., None], {}, "vae-decoder", "grey uint8"),
-    (IMAGES[:0], {}, "vae-decoder", "one or more"),
-    (IMAGES, {}, "vae-frozen", "trains no autoencoder"),
-    (IMAGES, {}, "vae-lora-r64", "larger than every layer"),
-    (IMAGES, {"crop": 12, "losses": "l1+periodogram"}, "vae-decoder", "12 px are smaller than the windows .* periodogram"),
-])
+@pytest.mark.parametrize(
+    "images, changes, strategy, word",
+    [
+        (IMAGES, {"crop": 18}, "vae-decoder", "multiple of 4"),
+        (IMAGES, {"crop": 20}, "vae-decoder", "fit in the images"),
+        (IMAGES[..., None], {}, "vae-decoder", "grey uint8"),
+        (IMAGES[:0], {}, "vae-decoder", "one or more"),
+        (IMAGES, {}, "vae-frozen", "trains no autoencoder"),
+        (IMAGES, {}, "vae-lora-r64", "larger than every layer"),
+        (IMAGES, {"crop": 12, "losses": "l1+periodogram"}, "vae-decoder", "12 px are smaller than the windows .* periodogram"),
+    ],
+)
 def test_bad_input_is_one_clear_sentence(images, changes, strategy, word, tmp_path):
     with pytest.raises(InputError, match=word):
         finetune_vae(tiny_pipeline(), find_strategy(strategy), images, replace(CONFIG, **changes), tmp_path)
 
 
-@pytest.mark.parametrize("sides, losses, word", [
-    ((18, 16), "l1", "16 x 18 px; .* multiples of 4 px"),
-    ((16, 18), "l1", "18 x 16 px; .* multiples of 4 px"),
-    ((16, 20), "l1+spectrum", "20 x 16 px: .* spectrum compares square pictures"),
-    ((12, 12), "l1+periodogram", "12 x 12 px: .* periodogram needs sides of 16 px"),
-    ((16, 16, 3), "l1", "validation images are uint8"),
-])
+@pytest.mark.parametrize(
+    "sides, losses, word",
+    [
+        ((18, 16), "l1", "16 x 18 px; .* multiples of 4 px"),
+        ((16, 18), "l1", "18 x 16 px; .* multiples of 4 px"),
+        ((16, 20), "l1+spectrum", "20 x 16 px: .* spectrum compares square pictures"),
+        ((12, 12), "l1+periodogram", "12 x 12 px: .* periodogram needs sides of 16 px"),
+        ((16, 16, 3), "l1", "validation images are uint8"),
+    ],
+)
 def test_validation_images_that_cannot_be_seen_whole_are_refused_before_training(sides, losses, word, tmp_path):
     val = np.zeros((2, *sides), np.uint8)
     with pytest.raises(InputError, match=word):

@@ -181,10 +181,17 @@ def test_l1_and_l2_by_hand_and_only_the_asked_terms():
     assert {name: value.item() for name, value in parts.items()} == {"l1": 0.5, "l2": 0.25}
 
 
-@pytest.mark.parametrize("name, distance", [
-    ("histogram", histogram_distance), ("loghistogram", log_histogram_distance), ("spectrum", spectrum_distance),
-    ("periodogram", periodogram_distance), ("lattice", lattice_distance), ("grey", lambda real, decoded: colour_distance(decoded)),
-])
+@pytest.mark.parametrize(
+    "name, distance",
+    [
+        ("histogram", histogram_distance),
+        ("loghistogram", log_histogram_distance),
+        ("spectrum", spectrum_distance),
+        ("periodogram", periodogram_distance),
+        ("lattice", lattice_distance),
+        ("grey", lambda real, decoded: colour_distance(decoded)),
+    ],
+)
 def test_each_term_is_the_distance_of_its_name(name, distance):
     real, decoded = to_pixels(grey(seed=0)), to_pixels(grey(seed=1)) * torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
     parts = reconstruction_terms({name: 1}, real, decoded, {})
@@ -256,9 +263,15 @@ def test_a_recipe_takes_its_weights_from_the_table():
     assert recipe.adversarial == TERM_WEIGHTS["adversarial"] and parse_recipe("l2").adversarial == 0
 
 
-@pytest.mark.parametrize("text, start, word", [
-    ("l1+lpips", 0.2, "lpips"), ("l1+l1", 0.2, "at most once"), ("adversarial+grey+kl", 0.2, "compares no picture"), ("l1", 1.0, "share"),
-])
+@pytest.mark.parametrize(
+    "text, start, word",
+    [
+        ("l1+lpips", 0.2, "lpips"),
+        ("l1+l1", 0.2, "at most once"),
+        ("adversarial+grey+kl", 0.2, "compares no picture"),
+        ("l1", 1.0, "share"),
+    ],
+)
 def test_bad_recipes_say_what_is_wrong(text, start, word):
     with pytest.raises(InputError, match=word):
         parse_recipe(text, start)

@@ -62,8 +62,13 @@ def test_watchers_see_the_moving_average(tmp_path):
     # The recursion written out on the weights that a loop without average passes through.
     passed = []
     network, loss = regression()
-    train_loop({"net": network}, loss, LoopConfig(**{**vars(CONFIG), "ema_decay": 0.0}), tmp_path / "raw",
-               watchers=[Watcher(1, lambda step: passed.append(network.weight.detach().clone()))])
+    train_loop(
+        {"net": network},
+        loss,
+        LoopConfig(**{**vars(CONFIG), "ema_decay": 0.0}),
+        tmp_path / "raw",
+        watchers=[Watcher(1, lambda step: passed.append(network.weight.detach().clone()))],
+    )
     for step, weight in enumerate(passed[1:4]):
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight

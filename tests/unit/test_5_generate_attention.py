@@ -58,9 +58,7 @@ def test_layers_and_calls_are_averaged():
 def test_a_phrase_is_found_in_the_prompt():
     tokenizer = tiny_tokenizer("<|endoftext|>")  # radar, image, of, city and forest are one token each
     assert word_places(tokenizer, "a radar image of a city", "radar image") == [2, 3]
-    assert (
-        word_places(tokenizer, "a radar image of a city", "city") == [6] and word_places(tokenizer, "city", "forest") == []
-    )
+    assert word_places(tokenizer, "a radar image of a city", "city") == [6] and word_places(tokenizer, "city", "forest") == []
     maps = np.arange(16 * 4, dtype=float).reshape(16, 2, 2)
     np.testing.assert_array_equal(phrase_map(tokenizer, "a radar image of a city", maps, "radar image"), maps[2] + maps[3])
     assert phrase_map(tokenizer, "a radar image of a city", maps, "forest") is None

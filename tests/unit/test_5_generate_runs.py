@@ -39,10 +39,17 @@ def draw(
     if strategy.trains:
         record = results / "models" / name / f"seed{seed}" / "record.json"
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({
-            "strategy": asdict(strategy), "cost": cost or {"trainable_parameters": 10}, "config": {"steps": steps, "seed": seed},
-            "foundation": stamps["foundation"], "data": stamps["data"],
-        }))
+        record.write_text(
+            json.dumps(
+                {
+                    "strategy": asdict(strategy),
+                    "cost": cost or {"trainable_parameters": 10},
+                    "config": {"steps": steps, "seed": seed},
+                    "foundation": stamps["foundation"],
+                    "data": stamps["data"],
+                }
+            )
+        )
         key = content_key(record.read_bytes())
     cost = {"sampling_images_per_second": 2.5}
     write_json(folder / "sampling.json", {"sampling": asdict(sampling), "rows": "", "model": key, "cost": cost})
@@ -130,8 +137,15 @@ def test_without_samples_the_notebooks_to_run_are_named(tmp_path):
 
 def test_costs_are_those_of_the_records(tmp_path):
     draw(tmp_path, "zero-shot")
-    cost = {"trainable_parameters": 1000, "images_seen": 64, "seconds": 8.0, "images_per_second": 8.0, "peak_memory_mb": 900.0,
-            "checkpoint_bytes": 4_000_000, "caches": ["latents", "text"]}
+    cost = {
+        "trainable_parameters": 1000,
+        "images_seen": 64,
+        "seconds": 8.0,
+        "images_per_second": 8.0,
+        "peak_memory_mb": 900.0,
+        "checkpoint_bytes": 4_000_000,
+        "caches": ["latents", "text"],
+    }
     draw(tmp_path, "unet-lora", cost=cost)
     runs = find_runs(tmp_path, TEST, WANTED)
     table, timing = (of(runs).set_index("strategy") for of in (cost_table, timing_table))
@@ -142,8 +156,15 @@ def test_costs_are_those_of_the_records(tmp_path):
 
 
 def test_a_slower_machine_changes_the_timing_only(tmp_path):
-    cost = {"trainable_parameters": 1000, "images_seen": 64, "seconds": 8.0, "images_per_second": 8.0, "peak_memory_mb": 900.0,
-            "checkpoint_bytes": 4_000_000, "caches": []}
+    cost = {
+        "trainable_parameters": 1000,
+        "images_seen": 64,
+        "seconds": 8.0,
+        "images_per_second": 8.0,
+        "peak_memory_mb": 900.0,
+        "checkpoint_bytes": 4_000_000,
+        "caches": [],
+    }
     draw(tmp_path / "fast", "unet-lora", cost=cost)
     draw(tmp_path / "slow", "unet-lora", cost=cost | {"seconds": 16.0, "images_per_second": 4.0, "peak_memory_mb": 901.0})
     fast, slow = (find_runs(tmp_path / name, TEST, WANTED) for name in ("fast", "slow"))

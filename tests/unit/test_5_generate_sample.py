@@ -97,7 +97,11 @@ def test_evaluation_prompts():
     assert rows[0]["text"] == "a radar image of a city, illuminated from the left" and rows[1]["look"] == "right"
     learned = evaluation_prompts(["airport"], 1, token="<SAR>")
     assert learned[0] | {"seed": 0} == {
-        "text": "a <SAR> image of an airport", "label": "airport", "group": "unseen", "seed": 0, "look": None
+        "text": "a <SAR> image of an airport",
+        "label": "airport",
+        "group": "unseen",
+        "seed": 0,
+        "look": None,
     }
     # The noise of an image does not depend on the strategy or on the other labels.
     assert learned[0]["seed"] == next(row["seed"] for row in rows if row["label"] == "airport")

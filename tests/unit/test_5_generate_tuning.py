@@ -82,13 +82,19 @@ def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
     assert np.isfinite(choice.table["held_out"]).all()
 
 
-@pytest.mark.parametrize("chosen, words", [(0, "the smallest of the grid (0.3, 1, 3): the best rate may lie beyond"),
-                                           (1, "inside the grid (0.3, 1, 3)"),
-                                           (2, "the largest of the grid (0.3, 1, 3): the best rate may lie beyond")])
+@pytest.mark.parametrize(
+    "chosen, words",
+    [
+        (0, "the smallest of the grid (0.3, 1, 3): the best rate may lie beyond"),
+        (1, "inside the grid (0.3, 1, 3)"),
+        (2, "the largest of the grid (0.3, 1, 3): the best rate may lie beyond"),
+    ],
+)
 def test_a_choice_at_an_end_of_the_grid_is_told(chosen, words):
     factors = [0.3, 1.0, 3.0]
     table = pd.DataFrame({"strategy": "hybrid", "factor": factors, "chosen": [place == chosen for place in range(3)]})
     alone = pd.DataFrame({"strategy": ["token"], "factor": [1.0], "chosen": [True]})
     assert grid_sentences(pd.concat([table, alone])) == [
         f"hybrid: the chosen factor {factors[chosen]:g} is {words}.",
-        "token: nothing was tried, its rates are those of the profile times 1."]
+        "token: nothing was tried, its rates are those of the profile times 1.",
+    ]

@@ -56,8 +56,15 @@ def simulated(first: int, count: int = PER_CLASS) -> ImageSet:
             seed = first + len(rows)
             side = sample_radar(ground_radar("airborne-x"), seed, number)
             levels.append(radar.amplitude(radar.simulate(make_scene(kind, seed, size=SIZE), side, seed)))
-            rows.append({"file_name": f"{seed}.png", "text": f"a radar image of {kind}, number {number}", "label": kind, "group": "seen",
-                         "look": side.look})
+            rows.append(
+                {
+                    "file_name": f"{seed}.png",
+                    "text": f"a radar image of {kind}, number {number}",
+                    "label": kind,
+                    "group": "seen",
+                    "look": side.look,
+                }
+            )
     scale = Normalisation.fit(levels)
     names, texts, labels = (tuple(row[key] for row in rows) for key in ("file_name", "text", "label"))
     return ImageSet(Path("simulated"), names, np.stack([scale.apply(level) for level in levels]), texts, labels, tuple(rows))
@@ -87,7 +94,9 @@ class TemplateJudge:
         log = np.log(images.astype(float) + 2.0)
         scales = [gaussian_filter(log, (0, s, s)) for s in (0, 1, 2, 4, 8)]
         bands = [a - b for a, b in zip(scales, scales[1:])]
-        return np.stack([f(band, axis=(1, 2)) for band in bands for f in (np.std, stats.skew)] + [log.mean((1, 2)), log.std((1, 2))], axis=1)
+        return np.stack(
+            [f(band, axis=(1, 2)) for band in bands for f in (np.std, stats.skew)] + [log.mean((1, 2)), log.std((1, 2))], axis=1
+        )
 
     @staticmethod
     def _unit(rows: np.ndarray) -> np.ndarray:
@@ -139,8 +148,14 @@ def test_sentences_and_verdicts_name_a_measure_that_fails(table: pd.DataFrame) -
 
 
 def test_key_measures_with_a_failed_claim_are_named_and_no_others() -> None:
-    rows = [("amplitude_kl", "blur", FAILS), ("amplitude_kl", "gamma", PASSES), ("texture_distance", "blur", PASSES),
-            ("texture_distance", "flipped side", BLIND), ("amplitude_js", "blur", FAILS), ("amplitude_kl by class", "blur", FAILS)]
+    rows = [
+        ("amplitude_kl", "blur", FAILS),
+        ("amplitude_kl", "gamma", PASSES),
+        ("texture_distance", "blur", PASSES),
+        ("texture_distance", "flipped side", BLIND),
+        ("amplitude_js", "blur", FAILS),
+        ("amplitude_kl by class", "blur", FAILS),
+    ]
     verdicts = pd.DataFrame(rows, columns=["metric", "corruption", "verdict"])
     two = ("amplitude_kl", "texture_distance")
     assert failed_claims(verdicts, two) == {"amplitude_kl": ["blur"]}

@@ -76,7 +76,12 @@ def test_training_seeds_are_averaged():
 def test_each_law_is_nearest_to_its_own_histogram():
     levels = (np.arange(257) - 0.5).clip(0) / 255.0
     laws = {"lognormal": stats.lognorm(0.5, scale=0.2), "gamma": stats.gamma(6.0, scale=0.04), "weibull": stats.weibull_min(3.2, scale=0.3)}
-    curves = pd.concat([pd.DataFrame({"strategy": name, "share": np.diff(law.cdf(levels)), "amplitude": np.arange(256) / 255}) for name, law in laws.items()])
+    curves = pd.concat(
+        [
+            pd.DataFrame({"strategy": name, "share": np.diff(law.cdf(levels)), "amplitude": np.arange(256) / 255})
+            for name, law in laws.items()
+        ]
+    )
     table = law_table(curves)
     best = table[table["best"]].set_index("strategy")
     assert best["law"].to_dict() == {name: name for name in laws} and (best["KS distance"] < 0.01).all()

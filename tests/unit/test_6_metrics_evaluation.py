@@ -70,7 +70,12 @@ def test_columns_rows_and_intervals(table: pd.DataFrame) -> None:
     assert ((table["lo"] <= table["value"]) & (table["value"] <= table["hi"])).all()
     kl = table[table["metric"] == "amplitude_kl"]
     assert set(zip(kl["split"], kl["class"])) == {
-        ("pooled", "all"), ("seen", "all"), ("seen", "city"), ("seen", "forest"), ("unseen", "all"), ("unseen", "airport"),
+        ("pooled", "all"),
+        ("seen", "all"),
+        ("seen", "city"),
+        ("seen", "forest"),
+        ("unseen", "all"),
+        ("unseen", "airport"),
     }
     assert kl.set_index(["split", "class"]).loc[("pooled", "all"), "n"] == 18
 
@@ -78,8 +83,16 @@ def test_columns_rows_and_intervals(table: pd.DataFrame) -> None:
 def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, sides: list[np.ndarray]) -> dict[str, float]:
     """Every measure of the images ``sides`` (of real, of fake) by the pure functions, all images counting the same."""
     counts = [amplitude.histogram(part.images[side]).sum(0) for part, side in zip((real, fake), sides)]
-    expected = {f"amplitude_{name}": getattr(amplitude, function)(*counts) for name, function in (
-        ("kl", "kl"), ("reverse_kl", "reverse_kl"), ("js", "jensen_shannon"), ("wasserstein", "wasserstein"), ("ks", "kolmogorov_smirnov"))}
+    expected = {
+        f"amplitude_{name}": getattr(amplitude, function)(*counts)
+        for name, function in (
+            ("kl", "kl"),
+            ("reverse_kl", "reverse_kl"),
+            ("js", "jensen_shannon"),
+            ("wasserstein", "wasserstein"),
+            ("ks", "kolmogorov_smirnov"),
+        )
+    }
     expected["log_cumulant_distance"] = amplitude.log_cumulant_distance(*counts)
     expected["amplitude_cv"] = amplitude.coefficient_of_variation(counts[1])
     expected["amplitude_kappa2"], expected["amplitude_kappa3"] = amplitude.log_cumulants(counts[1])[1:]
@@ -108,7 +121,10 @@ def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, si
         "clip_retrieval_r1": semantic.retrieval_r1(features[1], semantic.embed_texts(judge, fake.captions), fake.captions),
         "look_accuracy": geometry.look_correct(
             geometry.fit_look_reader(geometry.side_features(real.images), [row["look"] for row in real.rows]).scores(
-                geometry.side_features(fake.images)), [row["look"] for row in fake.rows]),
+                geometry.side_features(fake.images)
+            ),
+            [row["look"] for row in fake.rows],
+        ),
     }
     views = [distribution.thumbnails(part.images) for part in (fake, train, real)]
     scores["memorised_fraction"] = distribution.memorised(*views)
@@ -125,8 +141,10 @@ def test_every_row_is_what_the_pure_functions_give_for_its_images() -> None:
     cells = table.groupby(["split", "class"], sort=False)
     assert len(cells) == 6
     for (split, label), part in cells:
-        sides = [np.array([i for i, row in enumerate(images.rows) if split in ("pooled", row["group"]) and label in ("all", row["label"])])
-                 for images in (real, fake)]
+        sides = [
+            np.array([i for i, row in enumerate(images.rows) if split in ("pooled", row["group"]) and label in ("all", row["label"])])
+            for images in (real, fake)
+        ]
         expected = direct(real, fake, train, MeanJudge(), sides)
         assert set(METRICS) - set(part["metric"]) <= {"texture_frechet", "clip_frechet_distance"}
         assert (len(part) == len(METRICS)) == (label == "all" and split != "unseen")

@@ -48,8 +48,9 @@ def write(folder: Path, images: np.ndarray, form: str = "png8", names: list[str]
             case "png16":
                 Image.fromarray(np.rint(image * 200).astype(np.uint16)).save(path.with_suffix(".png"))
             case "tiff":
-                with rasterio.open(path.with_suffix(".tif"), "w", driver="GTiff", count=1, height=image.shape[0], width=image.shape[1],
-                                   dtype="float32") as target:
+                with rasterio.open(
+                    path.with_suffix(".tif"), "w", driver="GTiff", count=1, height=image.shape[0], width=image.shape[1], dtype="float32"
+                ) as target:
                     target.write(image.astype(np.float32)[None])
             case "npy":
                 np.save(path.with_suffix(".npy"), (image * phase[index]).astype(np.complex64))
@@ -104,25 +105,48 @@ def test_the_command_prints_and_writes_the_same_numbers(tmp_path: Path) -> None:
     report = (tmp_path / "out/evaluation.md").read_text()
     assert f"{value:.3g} [" in done.stdout and f"{value:.3g} [" in report
     assert "20 real and 14 generated images of 48 x 48 px" in done.stdout
-    assert "not computed: clip_cosine" in done.stdout and "no judge was given" in done.stdout and "clip_accuracy" not in set(table["metric"])
+    assert (
+        "not computed: clip_cosine" in done.stdout and "no judge was given" in done.stdout and "clip_accuracy" not in set(table["metric"])
+    )
     assert "Only 14 generated images: no Fréchet distance" in done.stdout and "texture_frechet: 20 real and 14" in report
     for name in METRICS:
         assert name in report, "every measure has a value or a reason"
     for phrase in ("real 8-bit: as stored", "256 bins", "20 resamples", "Amplitude laws", "rayleigh"):
         assert phrase in report, phrase
     assert {path.name for path in (tmp_path / "out/figures").iterdir()} == {
-        f"{name}.{ending}" for name in ("images", "amplitude", "log_cumulants", "texture", "floor") for ending in ("png", "svg")}
+        f"{name}.{ending}" for name in ("images", "amplitude", "log_cumulants", "texture", "floor") for ending in ("png", "svg")
+    }
 
 
 def test_the_command_with_a_judge_gives_its_measures(tmp_path: Path) -> None:
-    rows = [{"file_name": f"{k:03d}.png", "text": f"a radar image of a {'city' if k % 2 else 'forest'} {k}",
-             "label": "city" if k % 2 else "forest", "group": "seen"} for k in range(16)]
+    rows = [
+        {
+            "file_name": f"{k:03d}.png",
+            "text": f"a radar image of a {'city' if k % 2 else 'forest'} {k}",
+            "label": "city" if k % 2 else "forest",
+            "group": "seen",
+        }
+        for k in range(16)
+    ]
     folders = [write(tmp_path / name, speckle(16, seed)) for seed, name in enumerate(("real", "fake"))]
     for folder in folders:
         (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     build_judge(tiny_tokenizer("<|endoftext|>"), seed=1).save(tmp_path / "judge")
-    words = ["evaluate", "--real", str(folders[0]), "--fake", str(folders[1]), "--out", str(tmp_path / "out"), "--resamples", "5",
-             "--workers", "1", "--clip", str(tmp_path / "judge")]
+    words = [
+        "evaluate",
+        "--real",
+        str(folders[0]),
+        "--fake",
+        str(folders[1]),
+        "--out",
+        str(tmp_path / "out"),
+        "--resamples",
+        "5",
+        "--workers",
+        "1",
+        "--clip",
+        str(tmp_path / "judge"),
+    ]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0 and "no judge was given" not in done.stdout
     ours = pooled(pd.read_csv(tmp_path / "out/evaluation.csv"), "fake")
@@ -183,7 +207,9 @@ def test_classes_of_one_side_are_named_and_left_out(tmp_path: Path) -> None:
     assert "Only on the generated side, and therefore left out: d (4), 4 of 12 images." in found.cautions
     assert sizes_table(found).to_numpy().tolist() == [["a", 4, 4], ["b", 4, 4], ["all", 8, 8]]
     other = write(tmp_path / "other", speckle(4, 2), names=[f"z/{k}" for k in range(4)])
-    with pytest.raises(InputError, match="no class in common: .*; give labels by --captions, or compare without classes by --ignore-classes"):
+    with pytest.raises(
+        InputError, match="no class in common: .*; give labels by --captions, or compare without classes by --ignore-classes"
+    ):
         compare(read_folder(real), read_folder(other), QUICK)
     assert len(compare(read_folder(real), read_folder(other), Wish(resamples=0, by_class=False)).fake) == 4
 
@@ -191,7 +217,8 @@ def test_classes_of_one_side_are_named_and_left_out(tmp_path: Path) -> None:
 def test_captions_describe_images_and_name_those_that_are_missing(tmp_path: Path) -> None:
     real, fake = write(tmp_path / "real", speckle(8)), write(tmp_path / "fake", speckle(8, 1), names=[f"g{k}" for k in range(8)])
     rows = [{"file_name": f"{k:03d}.png", "label": "ab"[k % 2]} for k in range(8)] + [
-        {"file_name": f"g{k}.png", "label": "ab"[k % 2], "text": f"a picture of {k}", "look": "left"} for k in range(8)]
+        {"file_name": f"g{k}.png", "label": "ab"[k % 2], "text": f"a picture of {k}", "look": "left"} for k in range(8)
+    ]
     path = tmp_path / "captions.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     given = read_captions(path, (fake, real))
@@ -231,7 +258,9 @@ def test_all_zero_and_saturated_images_are_told(tmp_path: Path) -> None:
     real, fake = write(tmp_path / "real", speckle(12)), write(tmp_path / "fake", images)
     told = compare(read_folder(real), read_folder(fake), QUICK).cautions
     assert any("2 of 12 generated images have one value only" in line for line in told)
-    assert any("of the generated pixels are zero" in line for line in told) and any("of the generated pixels are saturated" in line for line in told)
+    assert any("of the generated pixels are zero" in line for line in told) and any(
+        "of the generated pixels are saturated" in line for line in told
+    )
     with pytest.raises(InputError, match="every image has one value only"):
         read_folder(write(tmp_path / "black", np.zeros((3, 48, 48))))
 
@@ -241,8 +270,14 @@ def test_all_zero_and_saturated_images_are_told(tmp_path: Path) -> None:
     [
         (lambda d: np.save(d / "z.npy", np.full((48, 48), np.nan, np.float32)), r"z.npy: 2304 of 2304 pixels are NaN"),
         (lambda d: (d / "z.png").write_bytes(b"no picture"), r"z.png: cannot be read as an image"),
-        (lambda d: Image.fromarray(np.zeros((40, 48), np.uint8)).save(d / "z.png"), r"2 different sizes, such as 40 x 48 px \(z.png\) and 48 x 48 px .*--size 40"),
-        (lambda d: [path.unlink() for path in sorted(d.iterdir())[1:]], r"1 image\(s\) as the generated set; a comparison of sets needs at least 2"),
+        (
+            lambda d: Image.fromarray(np.zeros((40, 48), np.uint8)).save(d / "z.png"),
+            r"2 different sizes, such as 40 x 48 px \(z.png\) and 48 x 48 px .*--size 40",
+        ),
+        (
+            lambda d: [path.unlink() for path in sorted(d.iterdir())[1:]],
+            r"1 image\(s\) as the generated set; a comparison of sets needs at least 2",
+        ),
         (lambda d: [path.unlink() for path in d.iterdir()], r"holds no image of a form read here"),
         (lambda d: (d / "below").mkdir() or (d / "below/metadata.jsonl").write_text("{}"), r"lies below"),
     ],

@@ -41,10 +41,7 @@ def test_p_is_the_share_of_all_exchanges():
 
 def test_a_fair_coin_is_called_unfair_as_often_as_promised():
     rng = np.random.default_rng(1)
-    p = [
-        exchange_test(*rng.normal(size=(2, 12, 1)), np.full(12, 1 / 12), lambda means: means[:, 0], 199, k)[1]
-        for k in range(300)
-    ]
+    p = [exchange_test(*rng.normal(size=(2, 12, 1)), np.full(12, 1 / 12), lambda means: means[:, 0], 199, k)[1] for k in range(300)]
     assert 0.05 < np.mean(np.array(p) <= 0.1) < 0.15 and np.mean(p) == pytest.approx(0.5, abs=0.06)
 
 
@@ -64,12 +61,7 @@ def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
     told = {(row.first, row.second): row.better for row in tests.itertuples()}
     assert told == {("like", "like too"): "not told apart", ("like", "dark"): "like", ("like too", "dark"): "like too"}
     row = tests[tests["second"] == "dark"].iloc[0]
-    assert (
-        row["difference"] < 0
-        and row["p"] == pytest.approx(0.001)
-        and row["p_holm"] == pytest.approx(0.003)
-        and row["n"] == 12
-    )
+    assert row["difference"] < 0 and row["p"] == pytest.approx(0.001) and row["p_holm"] == pytest.approx(0.003) and row["n"] == 12
     (sentence,) = pair_sentences(tests)
     assert "2 of 3 pairs" in sentence and "(common training seeds of a pair: 1)" in sentence and "like is better than dark" in sentence
 
@@ -83,9 +75,7 @@ def test_pairs_are_of_common_training_seeds_and_of_one_split():
         ("amplitude_kl", "a", "b", 1, 12),
         ("texture_distance", "a", "b", 1, 12),
     }
-    assert (
-        paired_tests(real, runs, None, "unseen", permutations=50).empty and paired_tests(real, {"a": runs["a"]}, None).empty
-    )
+    assert paired_tests(real, runs, None, "unseen", permutations=50).empty and paired_tests(real, {"a": runs["a"]}, None).empty
 
 
 def test_other_prompts_are_refused():

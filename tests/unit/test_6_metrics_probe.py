@@ -12,11 +12,15 @@ from sarnb.metrics.prompting import caption_choice, error_change
 
 def errors(own, other, timesteps=(100, 900)):
     """Radar images only: ``own`` and ``other`` [N] under the wordings radar and optical, the same at each timestep."""
-    return pd.DataFrame([
-        ("radar", wording, scene, timestep, value)
-        for wording, values in (("radar", own), ("optical", other))
-        for scene, value in enumerate(values) for timestep in timesteps
-    ], columns=["images", "wording", "scene", "timestep", "error"])
+    return pd.DataFrame(
+        [
+            ("radar", wording, scene, timestep, value)
+            for wording, values in (("radar", own), ("optical", other))
+            for scene, value in enumerate(values)
+            for timestep in timesteps
+        ],
+        columns=["images", "wording", "scene", "timestep", "error"],
+    )
 
 
 def test_change_is_that_of_the_sums_and_its_interval_that_of_the_pairs():

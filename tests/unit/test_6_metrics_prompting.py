@@ -49,9 +49,7 @@ def test_steering_is_found_in_its_direction_only():
     }
     assert table.loc["incidence", "response"] == pytest.approx((dark.mean() - bright.mean()) / 255)
     assert table.loc["side", "change of the picture"] == 0
-    assert table.loc["incidence", "change by other noise"] == pytest.approx(
-        np.sqrt(((bright.astype(float) - other) ** 2).mean())
-    )
+    assert table.loc["incidence", "change by other noise"] == pytest.approx(np.sqrt(((bright.astype(float) - other) ** 2).mean()))
 
 
 def wordings():
@@ -73,9 +71,7 @@ def test_wordings_by_hand():
 def test_recommendations_follow_the_figures():
     steering = steering_table({"side": (noise(1), noise(1))}, noise(2), None, 20, 0)
     guidance = pd.DataFrame({"scale": [1.0, 1.0, 4.0], "cv": [0.2, 0.3, 0.6]})
-    table = recommendations(wordings(), {"short": "a city", "long": "a long city"}, steering, guidance, 0.57).set_index(
-        "purpose"
-    )
+    table = recommendations(wordings(), {"short": "a city", "long": "a long city"}, steering, guidance, 0.57).set_index("purpose")
     assert table.loc["the class is recognised", ["recommendation", "example"]].tolist() == ["short", "a city"]
     assert table.loc["amplitudes near real radar", "recommendation"] == "short"
     assert (
@@ -84,14 +80,14 @@ def test_recommendations_follow_the_figures():
     )
     assert "does not follow" in table.loc["a chosen side", "recommendation"]
     blind = wordings().assign(**{"read rightly": np.nan})
-    assert (
-        "the class is recognised"
-        not in recommendations(blind, {"short": "", "long": ""}, steering, guidance, 0.57)["purpose"].tolist()
-    )
+    assert "the class is recognised" not in recommendations(blind, {"short": "", "long": ""}, steering, guidance, 0.57)["purpose"].tolist()
 
 
 def test_shares_are_ordered_and_empty_groups_left_out():
     table = attention_shares({"padding": [0.2, 0.4], "start": [0.6], "side": []})
-    assert table["words"].tolist() == ["start", "padding"] and table.loc[
-        1, ["share", "lowest", "highest", "n"]
-    ].tolist() == [pytest.approx(0.3), 0.2, 0.4, 2]
+    assert table["words"].tolist() == ["start", "padding"] and table.loc[1, ["share", "lowest", "highest", "n"]].tolist() == [
+        pytest.approx(0.3),
+        0.2,
+        0.4,
+        2,
+    ]

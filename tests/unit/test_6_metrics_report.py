@@ -108,9 +108,7 @@ def leads(**values):
 
 def test_a_lead_is_held_against_the_spread_of_its_own_trainings():
     (sentence,) = leads(hybrid=[0.25, 0.5], scratch=[1.0, 2.0], token=[0.875])
-    assert sentence == (
-        "amplitude_kl (seen): hybrid leads token by 0.5, more than the spread of its own 2 trainings, 0.25."
-    )
+    assert sentence == ("amplitude_kl (seen): hybrid leads token by 0.5, more than the spread of its own 2 trainings, 0.25.")
     assert "no more than the spread of its own 2 trainings, 0.25" in leads(hybrid=[0.25, 0.5], token=[0.625])[0]
     assert "spread of its trainings is not known" in leads(hybrid=[0.25], token=[0.625])[0]
     assert "hybrid has no lead, token is as good or better" in leads(hybrid=[0.25, 0.5], token=[0.375])[0]

@@ -61,7 +61,9 @@ def test_sentences_name_best_overlap_and_floor() -> None:
 
 def test_equal_distances_on_either_side_of_real_are_not_told_apart() -> None:
     rows = table(
-        ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9), ("a", 0, "amplitude_cv", 0.6, 0.55, 0.65), ("b", 0, "amplitude_cv", 1.01, 0.96, 1.06)
+        ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9),
+        ("a", 0, "amplitude_cv", 0.6, 0.55, 0.65),
+        ("b", 0, "amplitude_cv", 1.01, 0.96, 1.06),
     )
     assert "a distance whose interval overlaps that of b" in sentences(rows, ["amplitude_cv"])[0]
 

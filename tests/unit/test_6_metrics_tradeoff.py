@@ -34,20 +34,14 @@ def test_scores_lie_between_ceiling_and_floor():
     scores = anchored_scores(table, ("amplitude_kl", "clip_accuracy", "clip_recall")).set_index(["metric", "strategy"])
     assert scores.loc[("amplitude_kl", "a"), ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
     assert scores.loc[("amplitude_kl", "b"), "score"] == pytest.approx(-0.25)
-    assert scores.loc[("clip_accuracy",), "score"].tolist() == pytest.approx(
-        [0.0, 1.0]
-    )  # the worst is the bottom without a ceiling
+    assert scores.loc[("clip_accuracy",), "score"].tolist() == pytest.approx([0.0, 1.0])  # the worst is the bottom without a ceiling
     with pytest.raises(InputError, match="amplitude_cv"):
         anchored_scores(table, ("amplitude_cv",))
 
 
 def test_the_front_is_what_nobody_beats():
-    table = evaluation(
-        clip_accuracy={"cheap": 0.5, "good": 0.9, "dear": 0.9, "poor": 0.4, "unknown": 1.0, REAL_VS_REAL: 1.0}
-    )
-    costs = pd.DataFrame(
-        {"strategy": ["cheap", "good", "good", "dear", "poor", "unknown"], "seconds": [1.0, 4, 6, 9, 2, np.nan]}
-    )
+    table = evaluation(clip_accuracy={"cheap": 0.5, "good": 0.9, "dear": 0.9, "poor": 0.4, "unknown": 1.0, REAL_VS_REAL: 1.0})
+    costs = pd.DataFrame({"strategy": ["cheap", "good", "good", "dear", "poor", "unknown"], "seconds": [1.0, 4, 6, 9, 2, np.nan]})
     front = pareto_table(table, costs, "clip_accuracy", "seconds").set_index("strategy")
     assert front["dominated by"].to_dict() == {"cheap": "", "poor": "cheap", "good": "", "dear": "good"}
     assert front["cost"].tolist() == [1, 2, 5, 9]

@@ -60,15 +60,11 @@ def test_halves_of_a_sensor_share_no_image_and_are_at_their_floor():
 def test_a_better_decoder_gains_and_a_like_one_does_not():
     real = part(0)
     frozen = {"a": part(1, 30.0), "b": part(2)}
-    table = decoder_table(real, frozen, {"a": part(3), "b": part(4)}, None, permutations=500).set_index(
-        ["metric", "strategy"]
-    )
+    table = decoder_table(real, frozen, {"a": part(3), "b": part(4)}, None, permutations=500).set_index(["metric", "strategy"])
     row = table.loc["amplitude_kl", "a"]
     assert row["gain"] == pytest.approx(row["frozen"] - row["adapted"]) and row["gain"] > 0.1 and row["verdict"] == "better"
     worse = decoder_table(real, {"a": part(3)}, {"a": frozen["a"]}, None, permutations=500).set_index("metric")
-    assert worse.loc["amplitude_kl", "verdict"] == "worse" and worse.loc["amplitude_kl", "gain"] == pytest.approx(
-        -row["gain"]
-    )
+    assert worse.loc["amplitude_kl", "verdict"] == "worse" and worse.loc["amplitude_kl", "gain"] == pytest.approx(-row["gain"])
     lines = decoder_sentences(worse.reset_index())
     assert "better for 0, worse for 1, not told apart for 0 of 1" in lines[0]
     assert lines[-1].startswith("The frozen decoder wins: amplitude_kl for a")

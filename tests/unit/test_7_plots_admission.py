@@ -20,16 +20,22 @@ def test_each_verdict_has_its_mark_at_its_place() -> None:
     assert [text.get_text() for text in axis.get_yticklabels()] == ["kl", "cv"]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["blur", "flip"]
     drawn = {tuple(int(v) for v in place): tuple(part.get_facecolor()[0][:3]) for part in axis.collections for place in part.get_offsets()}
-    assert drawn == {(0, 0): to_rgb(MARKS[PASSES][1]), (1, 0): to_rgb(MARKS[BLIND][1]), (0, 1): to_rgb(MARKS[FAILS][1]),
-                     (1, 1): to_rgb(MARKS[SEES][1])}
+    assert drawn == {
+        (0, 0): to_rgb(MARKS[PASSES][1]),
+        (1, 0): to_rgb(MARKS[BLIND][1]),
+        (0, 1): to_rgb(MARKS[FAILS][1]),
+        (1, 1): to_rgb(MARKS[SEES][1]),
+    }
     np.testing.assert_allclose(axis.images[0].get_array(), [[1.0, 0.0], [0.2, 0.5]])
     assert len(figure.legends[0].get_texts()) == len(MARKS)
     plt.close(figure)
 
 
 def test_floor_dots_and_image_rows() -> None:
-    ratios = pd.DataFrame([("amplitude_kl", "amplitude", 4.0, 2.0, 8.0), ("texture_distance", "texture", 1.5, np.nan, np.nan)],
-                          columns=["measure", "family", "ratio", "lo", "hi"])
+    ratios = pd.DataFrame(
+        [("amplitude_kl", "amplitude", 4.0, 2.0, 8.0), ("texture_distance", "texture", 1.5, np.nan, np.nan)],
+        columns=["measure", "family", "ratio", "lo", "hi"],
+    )
     axis = floor_dots(ratios).axes[0]
     points = {float(x) for line in axis.lines if line.get_marker() == "o" for x in line.get_xdata()}
     assert points == {4.0, 1.5} and axis.get_xscale() == "log"

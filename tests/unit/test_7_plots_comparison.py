@@ -120,6 +120,4 @@ def test_laws_are_drawn_over_every_set():
 def test_sensors_are_columns():
     table = pd.DataFrame({"strategy": ["a", "a"], "sensor": ["x", "y"], "metric": "amplitude_kl", "value": [0.1, 0.25]})
     (axis,) = drawn(sensor_heatmaps(table, ["amplitude_kl"]))
-    assert [text.get_text() for text in axis.texts] == ["0.1", "0.25"] and [
-        t.get_text() for t in axis.get_xticklabels()
-    ] == ["x", "y"]
+    assert [text.get_text() for text in axis.texts] == ["0.1", "0.25"] and [t.get_text() for t in axis.get_xticklabels()] == ["x", "y"]

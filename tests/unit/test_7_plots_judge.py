@@ -41,7 +41,17 @@ def test_the_curve_shows_wrong_captions_where_there_were_any():
 
 
 def test_the_reliability_diagram_shows_accuracy_over_certainty():
-    table = pd.DataFrame({"low": [0.3, 0.9], "high": [0.4, 1.0], "certainty": [0.35, 0.96], "accuracy": [0.5, 0.9], "lo": [0.3, 0.8], "hi": [0.7, 0.95], "n": [10, 30]})
+    table = pd.DataFrame(
+        {
+            "low": [0.3, 0.9],
+            "high": [0.4, 1.0],
+            "certainty": [0.35, 0.96],
+            "accuracy": [0.5, 0.9],
+            "lo": [0.3, 0.8],
+            "hi": [0.7, 0.95],
+            "n": [10, 30],
+        }
+    )
     first, second = drawn(reliability_diagram({"as trained": table, "fitted": table}))
     assert first.get_title() == "as trained" and [patch.get_height() for patch in second.patches] == [0.25, 0.75]
     points = next(line for line in first.lines if line.get_marker() == "o")

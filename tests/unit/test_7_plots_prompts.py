@@ -51,8 +51,14 @@ def test_confusion_leaves_unknown_rows_empty() -> None:
 
 def test_guidance_curves_hold_means_and_references() -> None:
     measures = {"cv": 0.5, "enl": 1.0, "saturated": 0.0}
-    table = pd.DataFrame([{"class": label, "scale": scale, "mean": level, **measures}
-                          for label in ("a", "b") for scale in (1.0, 4.0) for level in (0.1 * scale, 0.2 * scale)])
+    table = pd.DataFrame(
+        [
+            {"class": label, "scale": scale, "mean": level, **measures}
+            for label in ("a", "b")
+            for scale in (1.0, 4.0)
+            for level in (0.1 * scale, 0.2 * scale)
+        ]
+    )
     real = pd.DataFrame([{"class": "a", "mean": 0.3, **measures}])
     axes = plots.guidance_curves(table, real).axes
     assert len(axes) == 4

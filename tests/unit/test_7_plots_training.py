@@ -34,9 +34,12 @@ def drawn(figure):
 
 
 TABLE = pd.DataFrame(
-    [(name, seed, split, "all", metric, value, value * 0.9, value * 1.1, 8)
-     for name, seed, value in (("unet-full", 0, 0.2), ("unet-full", 1, 0.4), ("scratch", 0, 0.8), (REAL_VS_REAL, 0, 0.01))
-     for split in ("seen", "unseen") for metric in ("amplitude_kl", "amplitude_cv")],
+    [
+        (name, seed, split, "all", metric, value, value * 0.9, value * 1.1, 8)
+        for name, seed, value in (("unet-full", 0, 0.2), ("unet-full", 1, 0.4), ("scratch", 0, 0.8), (REAL_VS_REAL, 0, 0.01))
+        for split in ("seen", "unseen")
+        for metric in ("amplitude_kl", "amplitude_cv")
+    ],
     columns=list(COLUMNS),
 )
 
@@ -85,8 +88,15 @@ def test_quality_against_parameters_orders_by_parameters():
 
 
 def test_neighbour_bars_draw_words_as_they_are():
-    near = pd.DataFrame([(encoder, when, rank, word, 1 / rank) for encoder in ("one", "two") for when in ("start", "learned")
-                         for rank, word in ((1, "$"), (2, "city_x$"))], columns=["encoder", "when", "rank", "word", "cosine"])
+    near = pd.DataFrame(
+        [
+            (encoder, when, rank, word, 1 / rank)
+            for encoder in ("one", "two")
+            for when in ("start", "learned")
+            for rank, word in ((1, "$"), (2, "city_x$"))
+        ],
+        columns=["encoder", "when", "rank", "word", "cosine"],
+    )
     axes = drawn(neighbour_bars(near))
     assert len(axes) == 4 and [patch.get_width() for patch in axes[0].patches] == [1, 0.5]
     assert axes[0].get_title() == "one, start"

@@ -47,10 +47,18 @@ def drawn(figure):
 
 
 TABLE = pd.DataFrame(
-    [(name, seed, split, "all", metric, value, value * 0.9, value * 1.1, 8)
-     for name, seed, value in (("zero-shot", 0, 0.9), ("hybrid", 0, 0.2), ("hybrid", 1, 0.4), (REAL_VS_REAL, 0, 0.1),
-                               (OPTICAL_AS_GREY, 0, 2.0))
-     for split in ("pooled", "seen", "unseen") for metric in ("amplitude_kl", "clip_accuracy")],
+    [
+        (name, seed, split, "all", metric, value, value * 0.9, value * 1.1, 8)
+        for name, seed, value in (
+            ("zero-shot", 0, 0.9),
+            ("hybrid", 0, 0.2),
+            ("hybrid", 1, 0.4),
+            (REAL_VS_REAL, 0, 0.1),
+            (OPTICAL_AS_GREY, 0, 2.0),
+        )
+        for split in ("pooled", "seen", "unseen")
+        for metric in ("amplitude_kl", "clip_accuracy")
+    ],
     columns=list(COLUMNS),
 )
 
@@ -119,8 +127,13 @@ def test_histograms_have_a_panel_a_strategy():
 
 
 def test_textures_have_a_panel_a_property_and_direction():
-    rows = [(name, what, way, step, step * (1 + index)) for index, name in enumerate(("real", "hybrid"))
-            for what in ("contrast", "entropy") for way in ("range", "azimuth") for step in (1, 2, 4)]
+    rows = [
+        (name, what, way, step, step * (1 + index))
+        for index, name in enumerate(("real", "hybrid"))
+        for what in ("contrast", "entropy")
+        for way in ("range", "azimuth")
+        for step in (1, 2, 4)
+    ]
     axes = drawn(texture_lines(pd.DataFrame(rows, columns=["strategy", "property", "direction", "distance", "value"])))
     assert len(axes) == 4 and [axis.get_title() for axis in axes[:2]] == ["contrast", "entropy"]
     assert axes[0].lines[1].get_xydata().tolist() == [[1, 2], [2, 4], [4, 8]]
@@ -146,8 +159,10 @@ def test_the_laws_meet_at_single_look_speckle():
 
 
 def test_the_cumulant_diagram_draws_every_set():
-    points = pd.DataFrame([("real", "all", 1.0, -0.5), ("real", "city", 1.2, -0.4), ("hybrid", "all", 0.5, 0.1)],
-                          columns=["strategy", "class", "kappa2", "kappa3"])
+    points = pd.DataFrame(
+        [("real", "all", 1.0, -0.5), ("real", "city", 1.2, -0.4), ("hybrid", "all", 0.5, 0.1)],
+        columns=["strategy", "class", "kappa2", "kappa3"],
+    )
     axis = drawn(cumulant_diagram(points))[0]
     assert [-0.5, 1.0] in [offset.tolist() for mark in axis.collections for offset in mark.get_offsets()]
 

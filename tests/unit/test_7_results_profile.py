@@ -52,25 +52,28 @@ def test_parameters_are_upper_case_with_profile_and_results():
     assert len(values) == len(dataclasses.fields(Profile)) + 1
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"train_steps": "many"}, "train_steps is 'many', it must be a whole number"),
-    ({"train_steps": 2.0}, "train_steps is 2.0, it must be a whole number"),
-    ({"train_steps": True}, "train_steps is True, it must be a whole number"),
-    ({"train_steps": 0}, "at least 1"),
-    ({"lr_token": 3}, "at most 1"),
-    ({"lr_token": float("nan")}, "it must be a number"),
-    ({"ema_decay": 1.0}, "at most 0.99999"),
-    ({"ranks": []}, "non-empty list"),
-    ({"ranks": 16}, "non-empty list"),
-    ({"ranks": [4, 4]}, "twice"),
-    ({"ranks": [4, "x"]}, "whole number"),
-    ({"sensor": "sonar"}, "must be one of airborne-x"),
-    ({"image_size": 100}, "multiple of 8"),
-    ({"batch_size": 10**6}, "above train_images"),
-    ({"warmup_steps": 10**6}, "above train_steps"),
-    ({"name": "../x"}, "names a folder"),
-    ({"colour": 1}, "unknown key 'colour'"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"train_steps": "many"}, "train_steps is 'many', it must be a whole number"),
+        ({"train_steps": 2.0}, "train_steps is 2.0, it must be a whole number"),
+        ({"train_steps": True}, "train_steps is True, it must be a whole number"),
+        ({"train_steps": 0}, "at least 1"),
+        ({"lr_token": 3}, "at most 1"),
+        ({"lr_token": float("nan")}, "it must be a number"),
+        ({"ema_decay": 1.0}, "at most 0.99999"),
+        ({"ranks": []}, "non-empty list"),
+        ({"ranks": 16}, "non-empty list"),
+        ({"ranks": [4, 4]}, "twice"),
+        ({"ranks": [4, "x"]}, "whole number"),
+        ({"sensor": "sonar"}, "must be one of airborne-x"),
+        ({"image_size": 100}, "multiple of 8"),
+        ({"batch_size": 10**6}, "above train_images"),
+        ({"warmup_steps": 10**6}, "above train_steps"),
+        ({"name": "../x"}, "names a folder"),
+        ({"colour": 1}, "unknown key 'colour'"),
+    ],
+)
 def test_a_wrong_value_is_one_sentence_with_key_value_and_mend(change, words):
     with pytest.raises(InputError) as error:
         load_profile("quick", **change)
@@ -82,9 +85,15 @@ def test_unknown_profile_lists_the_known_ones():
         load_profile("fast")
 
 
-@pytest.mark.parametrize("text, words", [
-    ("seed: 1\nseed: 2\n", "comes twice"), ("a: [1\n", "YAML"), ("- 1\n", "key: value"), ("name: x\n", "'stamp' is missing"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("seed: 1\nseed: 2\n", "comes twice"),
+        ("a: [1\n", "YAML"),
+        ("- 1\n", "key: value"),
+        ("name: x\n", "'stamp' is missing"),
+    ],
+)
 def test_a_broken_file_names_itself(tmp_path, text, words):
     path = tmp_path / "mine.yaml"
     path.write_text(text)

@@ -89,9 +89,13 @@ def _image_figure(image):
     return figure
 
 
-@pytest.mark.parametrize(("image", "mode"), [
-    (np.random.default_rng(0).integers(0, 256, (160, 160)).astype(np.uint8), "L"),
-    (np.random.default_rng(0).integers(0, 256, (160, 160, 3)).astype(np.uint8), "RGB")])
+@pytest.mark.parametrize(
+    ("image", "mode"),
+    [
+        (np.random.default_rng(0).integers(0, 256, (160, 160)).astype(np.uint8), "L"),
+        (np.random.default_rng(0).integers(0, 256, (160, 160, 3)).astype(np.uint8), "RGB"),
+    ],
+)
 def test_a_png_keeps_every_pixel_in_no_more_channels_than_it_needs(image, mode):
     figure, raw = _image_figure(image), io.BytesIO()
     figure.savefig(raw, format="png", bbox_inches="tight")

@@ -21,9 +21,11 @@ VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
 
 
 def _notebook(path: Path, parameters: str = "SEED = 0  # seed\n", code: str = "print(SEED)", tag: str = "parameters") -> Path:
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["# Title"]},
-             {"cell_type": "code", "metadata": {"tags": [tag]}, "source": parameters.splitlines(keepends=True)},
-             {"cell_type": "code", "metadata": {}, "source": [code]}]
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# Title"]},
+        {"cell_type": "code", "metadata": {"tags": [tag]}, "source": parameters.splitlines(keepends=True)},
+        {"cell_type": "code", "metadata": {}, "source": [code]},
+    ]
     path.write_text(json.dumps({"cells": cells}))
     return path
 
@@ -94,9 +96,15 @@ def test_the_graph_is_put_in_order(folder):
     assert select(graph, "1, 03") == ["01_b", "03_d"] and select(graph, "") == list(graph) and select(graph, "02_c") == ["02_c"]
 
 
-@pytest.mark.parametrize("text, words", [
-    ("00_a: [01_b]\n01_b: [00_a]\n", "circle"), ("00_a: [07_x]\n", "does not name"), ("07_x: []\n", "07_x.ipynb is not beside"), ("- a\n", "lines"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("00_a: [01_b]\n01_b: [00_a]\n", "circle"),
+        ("00_a: [07_x]\n", "does not name"),
+        ("07_x: []\n", "07_x.ipynb is not beside"),
+        ("- a\n", "lines"),
+    ],
+)
 def test_a_broken_graph_is_one_sentence(folder, text, words):
     (folder / "nb/graph.yaml").write_text(text)
     with pytest.raises(InputError, match=words):
@@ -184,8 +192,13 @@ def test_independent_notebooks_share_the_cores(folder):
 def test_the_code_digest_follows_imports_and_ignores_docstrings(tmp_path, monkeypatch):
     package = tmp_path / "sarnb"
     (package / "metrics").mkdir(parents=True)
-    for name, text in {"__init__.py": "", "a.py": "from .metrics import b\n", "metrics/__init__.py": "", "metrics/b.py": "X = 1\n",
-                       "other.py": "Y = 1\n"}.items():
+    for name, text in {
+        "__init__.py": "",
+        "a.py": "from .metrics import b\n",
+        "metrics/__init__.py": "",
+        "metrics/b.py": "X = 1\n",
+        "other.py": "Y = 1\n",
+    }.items():
         (package / name).write_text(text)
     monkeypatch.setattr(fingerprint, "PACKAGE", package)
     notebook = _notebook(tmp_path / "x.ipynb", code="%matplotlib inline\nfrom sarnb import a")

@@ -90,7 +90,8 @@ def test_without_n_dataset_makes_the_studys_splits(tmp_path, monkeypatch):
     counts = {split: spec.count for split, spec in asked["splits"].items()}
     assert counts["train"] == values.train_images and counts["judge"] == values.judge_images
     assert not {"airport", "harbour", "solar farm", "stadium", "river+forest"} & {
-        kind for split in ("train", "val") for kind in asked["splits"][split].kinds}
+        kind for split in ("train", "val") for kind in asked["splits"][split].kinds
+    }
 
 
 def test_dataset_of_own_images(tmp_path):
@@ -158,8 +159,9 @@ def _generate(*words: str) -> str:
 def test_prompts_are_drawn_as_the_package_draws_them(tiny_model, tmp_path):
     foundation, model = tiny_model
     prompts, out, values = ["a <SAR> image of a city", "a <SAR> image of a forest"], tmp_path / "out", load_profile("smoke")
-    said = _generate("--model", str(model), "--foundation", foundation, "--prompt", prompts[0], "--prompt", prompts[1], "--seed", "7",
-                     "--out", str(out))
+    said = _generate(
+        "--model", str(model), "--foundation", foundation, "--prompt", prompts[0], "--prompt", prompts[1], "--seed", "7", "--out", str(out)
+    )
     assert said == f"{out}: 2 images\n"
     pipe = load_trained(foundation, model, fuse=True)
     expected = to_grey(generate(pipe, prompts, [7, 8], values.sampling_steps, values.guidance_scale, values.batch_size))
@@ -173,16 +175,19 @@ def test_prompts_are_drawn_as_the_package_draws_them(tiny_model, tmp_path):
     assert len(load_set(out).images) == 1
 
 
-@pytest.mark.parametrize("words, message", [
-    (("--model", "m", "--out", "o"), "give --prompt.*or --data"),
-    (("--model", "m", "--out", "o", "--prompt", "a city", "--data", "d"), "give --prompt.*or --data"),
-    (("--prompt", "a city", "--out", "o"), "MODEL not at all; give --model"),
-    (("m", "o", "--prompt", "a city", "--model", "m"), "MODEL twice"),
-    (("m", "--prompt", "a city"), "OUT not at all; give --out"),
-    (("m", "o", "--prompt", "a city", "--per-class", "3"), "--per-class belongs to --data"),
-    (("m", "o", "--data", "d", "--seed", "3"), "--seed belongs to --prompt"),
-    (("m", "o", "--prompt", "a city"), "holds no finished model"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--model", "m", "--out", "o"), "give --prompt.*or --data"),
+        (("--model", "m", "--out", "o", "--prompt", "a city", "--data", "d"), "give --prompt.*or --data"),
+        (("--prompt", "a city", "--out", "o"), "MODEL not at all; give --model"),
+        (("m", "o", "--prompt", "a city", "--model", "m"), "MODEL twice"),
+        (("m", "--prompt", "a city"), "OUT not at all; give --out"),
+        (("m", "o", "--prompt", "a city", "--per-class", "3"), "--per-class belongs to --data"),
+        (("m", "o", "--data", "d", "--seed", "3"), "--seed belongs to --prompt"),
+        (("m", "o", "--prompt", "a city"), "holds no finished model"),
+    ],
+)
 def test_a_senseless_request_to_generate_is_one_sentence(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
@@ -216,8 +221,12 @@ def test_finetune_takes_other_values_than_the_profiles(monkeypatch):
     plain = _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper")
     changed = _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper", "--param", "OPTIMIZER=adamw", "--param", "lr_token=1e-3")
     assert plain.optimizer == "adamw8bit" and changed == replace(plain, optimizer="adamw", lr_token=1e-3)
-    for word, message in (("OPTIMISER=adamw", "--param OPTIMISER: no value"), ("RANKS=[4]", "--param RANKS: no value"),
-                          ("OPTIMIZER", "NAME=value"), ("OPTIMIZER=sgd", "optimizer is 'sgd'")):
+    for word, message in (
+        ("OPTIMISER=adamw", "--param OPTIMISER: no value"),
+        ("RANKS=[4]", "--param RANKS: no value"),
+        ("OPTIMIZER", "NAME=value"),
+        ("OPTIMIZER=sgd", "optimizer is 'sgd'"),
+    ):
         with pytest.raises(InputError, match=message):
             _finetune(monkeypatch, "--strategy", "hybrid", "--param", word)
 
@@ -258,7 +267,8 @@ def clone(tmp_path):
     # A python that says it belongs to that environment and notes every pip.
     (environment / "bin/python").write_text(
         f"#!/usr/bin/env bash\nif [[ \"$*\" == *'-m pip'* ]]; then echo \"$*\" >> '{tmp_path}/pip.log'; exit 0; fi\n"
-        f"if [[ \"$*\" == *sys.prefix* ]]; then echo '{environment}'; exit 0; fi\nexec '{sys.executable}' \"$@\"\n")
+        f"if [[ \"$*\" == *sys.prefix* ]]; then echo '{environment}'; exit 0; fi\nexec '{sys.executable}' \"$@\"\n"
+    )
     (environment / "bin/python").chmod(0o755)
     return root, environment, tmp_path / "pip.log"
 

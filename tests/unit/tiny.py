@@ -13,8 +13,26 @@ from sarnb.data.dataset import ImageSet
 from sarnb.model.foundation import freeze
 
 MERGES = [
-    "i m", "im a", "ima g", "imag e</w>", "r a", "ra d", "rad a", "rada r</w>", "o f</w>", "c i", "ci t", "cit y</w>",
-    "f o", "fo r", "for e", "fore s", "fores t</w>", "S A", "s a", "sa r</w>",
+    "i m",
+    "im a",
+    "ima g",
+    "imag e</w>",
+    "r a",
+    "ra d",
+    "rad a",
+    "rada r</w>",
+    "o f</w>",
+    "c i",
+    "ci t",
+    "cit y</w>",
+    "f o",
+    "fo r",
+    "for e",
+    "fore s",
+    "fores t</w>",
+    "S A",
+    "s a",
+    "sa r</w>",
 ]
 
 

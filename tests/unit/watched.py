@@ -14,7 +14,9 @@ from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, finetune
 
 CONFIG = FinetuneConfig(steps=2, batch_size=4, precision="fp32", ema_decay=0.9, checkpoint_every=2)
-ROWS = [{"text": f"a <SAR> image of a {label}", "seed": seed, "label": label, "group": "seen"} for seed, label in enumerate(("city", "forest"))]
+ROWS = [
+    {"text": f"a <SAR> image of a {label}", "seed": seed, "label": label, "group": "seen"} for seed, label in enumerate(("city", "forest"))
+]
 
 
 def train_watched(out: Path) -> None:
