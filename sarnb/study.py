@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 import sarnb
-from sarnb.data.dataset import ImageSet, load_card, load_set
+from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
+from sarnb.generate.sample import generate
 from sarnb.generate.strategies import RateChoice, SamplingConfig, StrategyRun, train_and_sample, tune_rates
+from sarnb.generate.trained import cost_table, timing_table
+from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import find_strategy, seeds_of
+from sarnb.model.token import TOKEN
 from sarnb.notebook import declared_parameters
 from sarnb.plots import set_theme
 from sarnb.results import Record, open_record
@@ -58,7 +63,10 @@ class Study:
     folder, data, models, samples : the results folder and what lies below it, absolute paths.
     values : the parameters by their lower-case names, as a profile has them.
     record : figures, tables and artefacts; ``figure``, ``table`` and ``artefact`` pass on to it.
+    cost_table, timing_table : what runs cost, and what they took of this machine; see ``sarnb.generate.trained``.
     """
+
+    cost_table, timing_table = staticmethod(cost_table), staticmethod(timing_table)
 
     def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
         self.values = SimpleNamespace(**{key.lower(): value for key, value in parameters.items()})
@@ -72,14 +80,19 @@ class Study:
 
     @cached_property
     def finetune(self) -> FinetuneConfig:
-        """How strategies are trained, by the notebook's parameters; held-out loss at five points."""
-        config = FinetuneConfig.of(self.values, seed=0)  # each run sets its own seed
+        """How strategies are trained: the parameters that are fields of ``FinetuneConfig``, its defaults for the others.
+
+        The held-out loss is measured at five points. ``train_and_sample`` sets each run's seed. Where a notebook declares
+        no ``TRAIN_STEPS``, as those that train no strategy, ``steps`` is 1.
+        """
+        values = SimpleNamespace(**{"train_steps": 1} | vars(self.values))
+        config = FinetuneConfig.of(values, seed=0)
         return replace(config, validate_every=config.steps // 5)
 
     @cached_property
     def vae(self) -> VaeConfig:
-        """How autoencoders are trained."""
-        return VaeConfig.of(self.values)
+        """How autoencoders are trained: the parameters named ``VAE_...``, and those that are fields of ``VaeConfig``."""
+        return replace(VaeConfig.of(self.values), schedule="cosine")
 
     @cached_property
     def sampling(self) -> SamplingConfig:
@@ -97,10 +110,13 @@ class Study:
         return load_set(self.data / split)
 
     def choose_rates(self, *names: str, priors: Mapping[str, PriorSet] | None = None) -> dict[str, RateChoice]:
-        """For each strategy the configuration whose rates did best on the validation split; see ``tune_rates``."""
-        values = self.values
-        return {
-            name: tune_rates(
+        """For each strategy the configuration whose rates did best on the validation split; see ``tune_rates``.
+
+        Prints for each strategy where its choice stands in the grid of factors.
+        """
+        values, choices = self.values, {}
+        for name in names:
+            choices[name] = tune_rates(
                 find_strategy(name),
                 values.foundation,
                 self.data,
@@ -110,11 +126,15 @@ class Study:
                 values.tune_steps,
                 (priors or {}).get(name),
             )
-            for name in names
-        }
+            print(f"{name}: {choices[name].remark}")
+        return choices
 
     def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyRun]:
-        """Train every strategy with each of its seeds, draw its evaluation images, and record both as artefacts."""
+        """Train every strategy with each of its seeds, draw its evaluation images, and record both as artefacts.
+
+        Strategies among ``SEEDED_STRATEGIES`` have every seed of ``TRAIN_SEEDS``, others the first. What is finished already
+        is read back.
+        """
         values, runs = self.values, []
         for name, choice in choices.items():
             config = choice.config if isinstance(choice, RateChoice) else choice
@@ -135,6 +155,30 @@ class Study:
                     self.artefact(run.model, f"trained model: {name}, seed {seed}")
                 self.artefact(run.samples.root, f"evaluation images: {name}, seed {seed}")
         return runs
+
+    def before_and_after(self, test: ImageSet, runs: Sequence[StrategyRun]) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:
+        """Rows of a comparison: a real image of each class, the untrained foundation's, and those of each strategy.
+
+        The drawn images of a column start from one noise. The foundation, which does not know the learned word, is asked for
+        a radar image in its place. Of each strategy the first training seed is shown.
+
+        Returns
+        -------
+        rows : name -> uint8 images, one a column, as ``comparison_grid`` takes them.
+        columns : the classes.
+        requested : of the first strategy, the samples of these columns, with their prompts and seeds.
+        """
+        values, columns = self.values, columns_of(test, runs[0].samples)
+        requested = runs[0].samples.subset(pick(runs[0].samples, columns))
+        texts = [text.replace(f"{TOKEN} image", "radar image") for text in requested.column("text")]
+        foundation = load_foundation(values.foundation)
+        before = generate(foundation, texts, requested.column("seed"), values.sampling_steps, values.guidance_scale)
+        rows = {"real": test.images[pick(test, columns)], "before:\nfoundation": before}
+        for run in runs:
+            if run.seed == values.train_seeds[0]:
+                label = run.strategy.name.replace("+", "\n+", 1)
+                rows[label] = run.samples.images[pick(run.samples, columns)]
+        return rows, columns, requested
 
     def close(self) -> None:
         """Put what was recorded in its place, and say where its list is."""

@@ -1,7 +1,8 @@
-"""Writing an imagefolder so that a killed run leaves either the old state or the new one, and reading its rows."""
+"""Files that are whole or not there: writing an imagefolder and reading its rows, results kept by their key, ordered workers."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -9,9 +10,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -160,6 +161,72 @@ def replace_folder(new: Path, target: Path) -> None:
         target.replace(old)
     new.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+# One memo: what was made earlier, of the same key, is read back; all else is made.
+
+Kept = TypeVar("Kept")
+NOTE = "kept.json"
+
+
+def kept(
+    folder: Path,
+    key: Mapping[str, Any],
+    make: Callable[[], Mapping[str, Any] | None],
+    load: Callable[[dict[str, Any]], Kept],
+    note: str = NOTE,
+    alone: bool = True,
+) -> Kept:
+    """The result in ``folder`` if it is there, whole and of the same key; else it is made, noted and read.
+
+    Parameters
+    ----------
+    folder : where the result lies, or is to lie.
+    key : all that the result depends on, as JSON: settings, and digests of data and weights.
+    make : writes the result into ``folder``. What it returns is noted next to the key, such as the cost; of None no note
+        is written, because ``make`` has written one itself as its last act.
+    load : the note -> the result. Where it raises, the files are damaged and are made again.
+    note : file name in ``folder``. It is written last, so that work that was cut short is not taken for a result.
+    alone : of several processes that want the same result one makes it and the others wait. False for work that the
+        processes do together, such as a training.
+
+    Raises
+    ------
+    InputError : the disk is full, or the folder cannot be written to.
+    """
+    folder, key = Path(folder), json.loads(json.dumps(key))
+
+    def read() -> tuple[Kept] | None:
+        try:
+            noted = json.loads((folder / note).read_text(encoding="utf-8"))
+            return (load(noted),) if {name: noted.get(name) for name in key} == key else None
+        except Exception:  # damaged files raise anything; a ``load`` that is wrong itself raises below
+            return None
+
+    if found := read():
+        return found[0]
+    with saving(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent) if alone else nullcontext():
+            if alone and (found := read()):  # another process has made it meanwhile
+                return found[0]
+            more = make()
+            if more is not None:
+                folder.mkdir(exist_ok=True)
+                write_json(folder / note, key | dict(more))
+    return load(json.loads((folder / note).read_text(encoding="utf-8")))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time inside; the system lifts the lock of one that dies. No lock where the file system knows none."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 # Work in several processes with results in order: the same answer for any number of workers.

@@ -42,6 +42,21 @@ class RateChoice:
     config: FinetuneConfig
     table: pd.DataFrame
 
+    @property
+    def remark(self) -> str:
+        """Where the chosen factor stands in the grid: at an end of it, the best rate may lie beyond."""
+        factors, chosen = sorted(self.table["factor"]), float(self.table.loc[self.table["chosen"], "factor"].iloc[0])
+        if len(factors) == 1:
+            return f"nothing was tried, its rates are those of the profile times {chosen:g}."
+        end = {factors[0]: "smallest", factors[-1]: "largest"}.get(chosen)
+        place = f"the {end} of the grid: the best rate may lie beyond" if end else "inside the grid"
+        return f"the chosen factor {chosen:g} is {place} ({', '.join(f'{factor:g}' for factor in factors)})."
+
+
+def grid_sentences(table: pd.DataFrame) -> list[str]:
+    """``RateChoice.remark`` of each strategy; goes when no notebook uses it."""
+    return [f"{name}: {RateChoice(None, rows).remark}" for name, rows in table.groupby("strategy", sort=False)]
+
 
 def rates_of(strategy: Strategy, config: FinetuneConfig) -> dict[str, float]:
     """The learning rates that a strategy uses, by the configuration's names."""
@@ -81,24 +96,6 @@ def tune_rates(
     table = pd.DataFrame(rows)
     best = int(table["held_out"].idxmin()) if len(factors) > 1 else 0
     return RateChoice(scaled(strategy, config, factors[best]), table.assign(chosen=table.index == best))
-
-
-def grid_sentences(table: pd.DataFrame) -> list[str]:
-    """One sentence a strategy on where its chosen factor stands in the grid: at an end, the best rate may lie beyond.
-
-    ``table``: that of a ``RateChoice``, or several below each other.
-    """
-    lines = []
-    for name, rows in table.groupby("strategy", sort=False):
-        factors, chosen = sorted(rows["factor"]), float(rows.loc[rows["chosen"], "factor"].iloc[0])
-        if len(factors) == 1:
-            lines.append(f"{name}: nothing was tried, its rates are those of the profile times {chosen:g}.")
-            continue
-        grid = ", ".join(f"{factor:g}" for factor in factors)
-        ends = {factors[0]: "smallest", factors[-1]: "largest"}
-        place = f"the {ends[chosen]} of the grid ({grid}): the best rate may lie beyond" if chosen in ends else f"inside the grid ({grid})"
-        lines.append(f"{name}: the chosen factor {chosen:g} is {place}.")
-    return lines
 
 
 def _try(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, prior: PriorSet | None) -> float:

@@ -15,7 +15,7 @@ import pandas as pd
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA
 from sarnb.errors import InputError
-from sarnb.generate.strategies import SAMPLING, SamplingConfig, evaluation_rows
+from sarnb.generate.strategies import SAMPLING, SamplingConfig, StrategyRun, evaluation_rows
 from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
 from sarnb.train.cache import content_key
@@ -80,7 +80,7 @@ def strategy_order(name: str) -> tuple[int, int, str]:
     return (families.index(family) if family in families else len(families), rank, name)
 
 
-def cost_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
+def cost_table(runs: Sequence[SampleRun | StrategyRun]) -> pd.DataFrame:
     """What each run cost and no clock tells, a row each: the same in every run. NaN where the model is no longer there.
 
     Columns: strategy, seed, trainable parameters, images seen, checkpoint [MB] (10^6 bytes of the trained weights), caches.
@@ -93,7 +93,7 @@ def cost_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
     return _costs(runs, numbers).assign(caches=[", ".join(run.cost.get("caches", [])) or "none" for run in runs])
 
 
-def timing_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
+def timing_table(runs: Sequence[SampleRun | StrategyRun]) -> pd.DataFrame:
     """What each run took of this machine, a row each: another run gives other numbers. NaN where nothing trained.
 
     Columns: strategy, seed, training [s], training [images/s], peak memory [MB] (10^6 bytes), drawing [images/s].
@@ -107,10 +107,10 @@ def timing_table(runs: Sequence[SampleRun]) -> pd.DataFrame:
     return _costs(runs, numbers)
 
 
-def _costs(runs: Sequence[SampleRun], numbers: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
+def _costs(runs: Sequence[SampleRun | StrategyRun], numbers: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
     """Columns strategy, seed and those of ``numbers``: name -> (entry of a run's cost, factor)."""
     rows = [
-        {"strategy": run.strategy, "seed": run.seed}
+        {"strategy": getattr(run.strategy, "name", run.strategy), "seed": run.seed}
         | {name: float(run.cost.get(key, np.nan)) * factor for name, (key, factor) in numbers.items()}
         for run in runs
     ]

@@ -7,8 +7,6 @@ set may be larger than the memory.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sarnb.data.files import locked
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_posterior, encode_prompts, fingerprint
 
@@ -206,18 +205,6 @@ def stored_rows(path: Path, make: Callable[[], Pieces], count: int, about: dict[
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: the cache could not be saved ({error}); free some disk space and run again") from error
     return load_file(path)
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time inside; the system lifts the lock of one that dies. No lock where the file system knows none."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _write(path: Path, pieces: Pieces, count: int, about: dict[str, str]) -> None:

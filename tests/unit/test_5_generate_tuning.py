@@ -11,7 +11,7 @@ from tiny import tiny_pipeline, tiny_set
 
 import sarnb.generate.strategies as module
 from sarnb.errors import DivergedError, InputError
-from sarnb.generate.strategies import grid_sentences, rates_of, scaled, tune_rates
+from sarnb.generate.strategies import RateChoice, rates_of, scaled, tune_rates
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, PriorSet
 
@@ -85,16 +85,16 @@ def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
 @pytest.mark.parametrize(
     "chosen, words",
     [
-        (0, "the smallest of the grid (0.3, 1, 3): the best rate may lie beyond"),
-        (1, "inside the grid (0.3, 1, 3)"),
-        (2, "the largest of the grid (0.3, 1, 3): the best rate may lie beyond"),
+        (0, "the chosen factor 0.3 is the smallest of the grid: the best rate may lie beyond (0.3, 1, 3)."),
+        (1, "the chosen factor 1 is inside the grid (0.3, 1, 3)."),
+        (2, "the chosen factor 3 is the largest of the grid: the best rate may lie beyond (0.3, 1, 3)."),
     ],
 )
-def test_a_choice_at_an_end_of_the_grid_is_told(chosen, words):
-    factors = [0.3, 1.0, 3.0]
-    table = pd.DataFrame({"strategy": "hybrid", "factor": factors, "chosen": [place == chosen for place in range(3)]})
-    alone = pd.DataFrame({"strategy": ["token"], "factor": [1.0], "chosen": [True]})
-    assert grid_sentences(pd.concat([table, alone])) == [
-        f"hybrid: the chosen factor {factors[chosen]:g} is {words}.",
-        "token: nothing was tried, its rates are those of the profile times 1.",
-    ]
+def test_a_choice_at_an_end_of_the_grid_is_remarked(chosen, words):
+    table = pd.DataFrame({"factor": [0.3, 1.0, 3.0], "chosen": [place == chosen for place in range(3)]})
+    assert RateChoice(CONFIG, table).remark == words
+
+
+def test_one_factor_is_no_choice():
+    table = pd.DataFrame({"factor": [1.0], "chosen": [True]})
+    assert RateChoice(CONFIG, table).remark == "nothing was tried, its rates are those of the profile times 1."
