@@ -21,12 +21,12 @@ from scipy.stats import gamma, norm, rankdata
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
+from sarnb.metrics import KEY_METRICS, METRICS
 from sarnb.metrics.amplitude import LEVELS
-from sarnb.metrics.catalogue import KEY_METRICS, METRICS
 from sarnb.metrics.checks import image_stack
 from sarnb.metrics.describe import RAYLEIGH_CV
 from sarnb.metrics.evaluation import evaluate, halves
-from sarnb.metrics.image_statistics import Measured, join, measure
+from sarnb.metrics.image_statistics import ImageStatistics, join, measure
 from sarnb.metrics.semantic import Judge, embed_texts
 
 # Which corruptions each measure claims to see; `sarnb.metrics.admission` holds the claims against real images.
@@ -379,11 +379,11 @@ def _first_of_class(labels: tuple[str, ...], count: int) -> list[int]:
 class _Bench:
     """The reference of one cut, and the statistics of every image measured before: many damaged sets share images."""
 
-    reference: Measured
+    reference: ImageStatistics
     judge: Judge | None
     train: ImageSet | None
     caption_features: np.ndarray | None  # of the damaged half; its captions stay
-    known: dict[bytes, Measured]
+    known: dict[bytes, ImageStatistics]
 
     def values(self, images: ImageSet) -> dict[str, float]:
         """Measure -> value of a set beside the reference."""
@@ -413,7 +413,7 @@ def _damaged(kind: Corruption, images: ImageSet, bench: _Bench, seed: int) -> li
     return found
 
 
-def _values(real: Measured, fake: Measured, judge: Judge | None, train: ImageSet | None) -> dict[str, float]:
+def _values(real: ImageStatistics, fake: ImageStatistics, judge: Judge | None, train: ImageSet | None) -> dict[str, float]:
     """Measure -> value over all classes; "NAME by class": the mean over the classes' own values."""
     table = evaluate("", 0, real, fake, judge, 0, 0, train)
     pooled = table[(table["split"] == "pooled") & (table["class"] == "all")].set_index("metric")["value"]

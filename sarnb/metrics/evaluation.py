@@ -19,7 +19,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
-from sarnb.metrics.image_statistics import COMPOSITION, Measured, measure
+from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, measure
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
 SPLITS = ("pooled", "seen", "unseen", COMPOSITION)
@@ -47,12 +47,12 @@ class _Cell:
 def evaluate(
     strategy: str,
     seed: int,
-    real: ImageSet | Measured,
-    fake: ImageSet | Measured,
+    real: ImageSet | ImageStatistics,
+    fake: ImageSet | ImageStatistics,
     judge: semantic.Judge | None = None,
     resamples: int = 200,
     bootstrap_seed: int = 0,
-    train: ImageSet | Measured | None = None,
+    train: ImageSet | ImageStatistics | None = None,
 ) -> pd.DataFrame:
     """Compare generated with held-out real images.
 
@@ -64,13 +64,13 @@ def evaluate(
         train: the training images, for the memorisation check (measured or not).
 
     Returns:
-        long table with columns COLUMNS; units and directions are in `sarnb.metrics.catalogue.METRICS`.
+        long table with columns COLUMNS; units and directions are in `sarnb.metrics.METRICS`.
 
     Raises:
         InputError: fewer than two images, different sizes, no class in common.
     """
-    real = real if isinstance(real, Measured) else measure(real, judge, "real images")
-    fake = fake if isinstance(fake, Measured) else measure(fake, judge, "generated images")
+    real = real if isinstance(real, ImageStatistics) else measure(real, judge, "real images")
+    fake = fake if isinstance(fake, ImageStatistics) else measure(fake, judge, "generated images")
     rows, reasons = [], []
     for split, label, count, outcome in outcomes(real, fake, judge, resamples, bootstrap_seed, train, reasons):
         for metric, result in outcome.items():
@@ -87,12 +87,12 @@ def evaluate(
 
 
 def outcomes(
-    real: Measured,
-    fake: Measured,
+    real: ImageStatistics,
+    fake: ImageStatistics,
     judge: semantic.Judge | None,
     resamples: int,
     bootstrap_seed: int,
-    train: ImageSet | Measured | None = None,
+    train: ImageSet | ImageStatistics | None = None,
     reasons: list | None = None,
     splits: Sequence[str] = SPLITS,
     classes: bool = True,
@@ -167,7 +167,7 @@ def halves(labels: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(np.array(parts[0], dtype=int)), np.sort(np.array(parts[1], dtype=int))
 
 
-def _cells(real: Measured, fake: Measured, resamples: int, seed: int, reasons: list) -> Iterator[_Cell]:
+def _cells(real: ImageStatistics, fake: ImageStatistics, resamples: int, seed: int, reasons: list) -> Iterator[_Cell]:
     """All cells with at least two images a side; reasons for the others are appended to `reasons`."""
     names = [np.asarray(part.labels, dtype=object) for part in (real, fake)]
     groups = [np.asarray(part.groups, dtype=object) for part in (real, fake)]
@@ -196,7 +196,7 @@ def _both(statistic, cell: _Cell) -> tuple[float, np.ndarray]:
     return value, resampled
 
 
-def _amplitude(real: Measured, fake: Measured, cell: _Cell) -> Outcome:
+def _amplitude(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> Outcome:
     counts, others = amplitude.probabilities(real.histograms[cell.real]), amplitude.probabilities(fake.histograms[cell.fake])
     pairs = {
         "amplitude_kl": amplitude.kl,
@@ -239,7 +239,7 @@ def _frechet(real: np.ndarray, fake: np.ndarray, cell: _Cell) -> tuple[float, np
     return _both(lambda w, v: np.array([distribution.frechet_distance(real, fake, a, b) for a, b in zip(w, v)]), few)
 
 
-def _distribution(real: Measured, fake: Measured, cell: _Cell) -> Outcome:
+def _distribution(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> Outcome:
     names = ("clip_frechet_distance", "clip_kid", "clip_precision", "clip_recall")
     if real.features is None or fake.features is None:
         return dict.fromkeys(names, "no judge was given")
@@ -269,7 +269,7 @@ def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
 
 
 def image_scores(
-    real: Measured, fake: Measured, judge: semantic.Judge | None, train: ImageSet | Measured | None
+    real: ImageStatistics, fake: ImageStatistics, judge: semantic.Judge | None, train: ImageSet | ImageStatistics | None
 ) -> dict[str, np.ndarray | str]:
     """One score per generated image, or the reason why there is none."""
     scores: dict[str, np.ndarray | str] = {}
@@ -278,7 +278,7 @@ def image_scores(
     if train is None:
         scores["memorised_fraction"] = "no training images were given"
     else:
-        known = train.thumbnails if isinstance(train, Measured) else distribution.thumbnails(train.images)
+        known = train.thumbnails if isinstance(train, ImageStatistics) else distribution.thumbnails(train.images)
         scores["memorised_fraction"] = distribution.memorised(fake.thumbnails, known, real.thumbnails).astype(float)
     meaning = ("clip_cosine", "clip_accuracy", "clip_retrieval_r1")
     if judge is None or fake.features is None:
@@ -303,7 +303,7 @@ def image_scores(
     return scores
 
 
-def _look_scores(real: Measured, fake: Measured) -> np.ndarray | str:
+def _look_scores(real: ImageStatistics, fake: ImageStatistics) -> np.ndarray | str:
     """Whether each generated image shows the side asked for, by a reader calibrated on the real images."""
     if not any(fake.looks):
         return "no look side was asked for"

@@ -19,12 +19,12 @@ from sarnb.data.amplitude import Normalisation
 from sarnb.data.files import ordered_map
 from sarnb.data.imagefolder import UNSTATED, Facts, PlainFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
+from sarnb.metrics import METRICS
 from sarnb.metrics.amplitude import LEVELS
-from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.describe import law_table
 from sarnb.metrics.evaluation import ANCHORS, FRECHET_MINIMUM, REAL_VS_REAL, combine, evaluate, halves, left_out
 from sarnb.metrics.fits import FAMILIES
-from sarnb.metrics.image_statistics import Measured, join, measure
+from sarnb.metrics.image_statistics import ImageStatistics, join, measure
 from sarnb.metrics.report import BETTER, format_interval, protocol_table
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 
@@ -36,7 +36,7 @@ LEVEL_RATIO = 1.5  # of mu + 3 sigma between the sides, beyond which a shared sc
 CUT_SHARE = 0.05  # of pixels at either end of the scale
 
 
-Side = tuple[PlainFolder, Measured]
+Side = tuple[PlainFolder, ImageStatistics]
 
 
 def cautions(real_side: Side, fake_side: Side, scales: Mapping, classes_lost: bool, judged: bool) -> list[str]:
@@ -67,7 +67,7 @@ def one_sided(real: PlainFolder, fake: PlainFolder) -> Iterator[str]:
             yield f"Only on the {side} side, and therefore left out: {names}, {sum(alone.values())} of {own.total()} images."
 
 
-def without_weak_intervals(table: pd.DataFrame, real: Measured, fake: Measured) -> pd.DataFrame:
+def without_weak_intervals(table: pd.DataFrame, real: ImageStatistics, fake: ImageStatistics) -> pd.DataFrame:
     """The evaluation table without the intervals of cells with fewer than LEAST_FOR_INTERVAL images on a side.
 
     Of the floor's rows each side holds half of the real images.
@@ -82,7 +82,7 @@ def without_weak_intervals(table: pd.DataFrame, real: Measured, fake: Measured) 
     return table
 
 
-def _counts(part: Measured) -> Counter:
+def _counts(part: ImageStatistics) -> Counter:
     """Images by (split, class), "all" and "pooled" included."""
     counts: Counter = Counter()
     for label, group in zip(part.labels, part.groups):
@@ -92,7 +92,7 @@ def _counts(part: Measured) -> Counter:
     return counts
 
 
-def _small(real: Measured, fake: Measured, judged: bool) -> Iterator[str]:
+def _small(real: ImageStatistics, fake: ImageStatistics, judged: bool) -> Iterator[str]:
     for side, count in (("real", len(real)), ("generated", len(fake))):
         if count < LEAST_FOR_INTERVAL:
             yield (
@@ -371,8 +371,8 @@ class Comparison:
     table: pd.DataFrame
     missing: pd.DataFrame
     cautions: tuple[str, ...]
-    real: Measured
-    fake: Measured
+    real: ImageStatistics
+    fake: ImageStatistics
     scales: Scales
     examples: tuple[np.ndarray, np.ndarray]
 
@@ -473,7 +473,7 @@ def _classes_usable(real: PlainFolder, fake: PlainFolder) -> bool:
 
 def _measured(
     side: str, folder: PlainFolder, scales: Scales, size: tuple[int, int], classes: bool, workers: int, judge: Judge | None
-) -> Measured:
+) -> ImageStatistics:
     pairs = _pairs(side, folder, scales)
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     work = partial(_measure_chunk, root=folder.source, size=size)
@@ -486,10 +486,10 @@ def _measured(
         batches = (load_batch(chunk, folder.source, size).images for chunk in chunks)
         values["features"] = np.concatenate([embed_images(judge, batch) for batch in batches])
         values["caption_features"] = embed_texts(judge, whole.captions)
-    return Measured(**values)
+    return ImageStatistics(**values)
 
 
-def _measure_chunk(chunk: Sequence[tuple[UserImage, Scale]], root: Path, size: tuple[int, int]) -> Measured:
+def _measure_chunk(chunk: Sequence[tuple[UserImage, Scale]], root: Path, size: tuple[int, int]) -> ImageStatistics:
     return measure(load_batch(chunk, root, size), None, str(root), minimum=1)
 
 

@@ -20,7 +20,7 @@ COMPOSITION = "composition"
 
 
 @dataclass(frozen=True)
-class Measured:
+class ImageStatistics:
     """Per-image statistics of N images.
 
     `size` (H, W) px; `labels`, `groups` (seen, unseen, composition), `captions`, `looks` (left, right or None): length N;
@@ -48,14 +48,14 @@ class Measured:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> Measured:
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageStatistics:
         """The images at ``indices``, in that order."""
         chosen = np.asarray(indices, dtype=int)
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "size"}
-        return Measured(self.size, **{name: _take(value, chosen) for name, value in values.items()})
+        return ImageStatistics(self.size, **{name: _take(value, chosen) for name, value in values.items()})
 
 
-def measure(images: ImageSet, judge: Judge | None = None, name: str = "images", minimum: int = 2) -> Measured:
+def measure(images: ImageSet, judge: Judge | None = None, name: str = "images", minimum: int = 2) -> ImageStatistics:
     """Compute the statistics of an image set.
 
     Args:
@@ -69,7 +69,7 @@ def measure(images: ImageSet, judge: Judge | None = None, name: str = "images", 
     stack = image_stack(images.images, name, minimum)
     if min(stack.shape[1:]) < 32:
         raise InputError(f"{name}: {stack.shape[1]}x{stack.shape[2]} px, at least 32x32 needed; give larger images.")
-    return Measured(
+    return ImageStatistics(
         size=stack.shape[1:],
         labels=tuple(images.labels),
         groups=tuple(row.get("group") or "seen" for row in images.rows),
@@ -89,16 +89,16 @@ def _side(look: object) -> str | None:
     return look if look in ("left", "right") else None
 
 
-def join(parts: Iterable[Measured]) -> Measured:
+def join(parts: Iterable[ImageStatistics]) -> ImageStatistics:
     """The images of several parts, in order, as one set. Raises InputError for none, different sizes, or features of some."""
     parts = list(parts)
     if not parts or len({part.size for part in parts}) > 1 or len({part.features is None for part in parts}) > 1:
         raise InputError("measured image set: parts of one size, all with or all without a judge, are needed to join them.")
     columns = {}
-    for field in fields(Measured):
+    for field in fields(ImageStatistics):
         if field.name != "size":
             columns[field.name] = _joined([getattr(part, field.name) for part in parts])
-    return Measured(parts[0].size, **columns)
+    return ImageStatistics(parts[0].size, **columns)
 
 
 def _joined(values: list) -> tuple | np.ndarray | None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, evaluation, fits, geometry, semantic, texture
-from sarnb.metrics.catalogue import KEY_METRICS, METRICS, find_metric
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS
-from sarnb.metrics.image_statistics import Measured
+from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, amplitude, evaluation, find_metric, fits, geometry, semantic, texture
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS, anchors, combine, evaluate
+from sarnb.metrics.image_statistics import ImageStatistics, measure
 
 # The verdict in a table and in sentences, both written from the evaluation table so that they cannot disagree.
 
@@ -42,21 +42,25 @@ def _select(evaluation: pd.DataFrame, metrics: Sequence[str], split: str, label:
 
 
 def verdict_table(
-    evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled", label: str = "all"
+    evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, splits: Sequence[str] = ("pooled",), label: str = "all"
 ) -> pd.DataFrame:
-    """Wide table: one row a strategy (anchors last), one column a metric, cells "value [lo, hi]" or "" where left out.
+    """Wide table: a row a split and strategy (anchors last), a column a measure, cells "value [lo, hi]" or "" where left out.
 
-    ``seeds`` counts the trainings behind a row; "" for anchors, which train nothing.
+    ``seeds`` counts the trainings behind a row; "" for anchors, which train nothing. Measures that no row has are left out.
     """
-    chosen = _select(evaluation, metrics, split, label)
-    names = list(dict.fromkeys(chosen["strategy"]))
-    names = [name for name in names if name not in ANCHORS] + [name for name in ANCHORS if name in names]
-    cells = {(row["strategy"], row["metric"]): format_interval(row) for _, row in chosen.iterrows()}
-    shown = [name for name in metrics if name in set(chosen["metric"])]
-    trained = chosen.groupby("strategy")["seeds"].max()
-    seeds = {name: "" if name in ANCHORS else int(trained[name]) for name in names}
-    body = [[name, seeds[name], *(cells.get((name, metric), "") for metric in shown)] for name in names]
-    return pd.DataFrame(body, columns=["strategy", "seeds", *shown])
+    parts = []
+    for split in splits:
+        chosen = _select(evaluation, metrics, split, label)
+        cells = chosen.assign(cell=[format_interval(row) for _, row in chosen.iterrows()])
+        wide = cells.pivot(index="strategy", columns="metric", values="cell")
+        names = [name for name in wide.index if name not in ANCHORS]
+        names = [name for name in dict.fromkeys(chosen["strategy"]) if name in names]
+        wide = wide.loc[names + [name for name in ANCHORS if name in wide.index]]
+        trained = chosen.groupby("strategy")["seeds"].max()
+        wide.insert(0, "seeds", ["" if name in ANCHORS else int(trained[name]) for name in wide.index])
+        parts.append(wide.reset_index().assign(split=split))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["split", "strategy", "seeds", *(name for name in metrics if name in table)]].fillna("")
 
 
 def format_interval(row: pd.Series) -> str:
@@ -144,10 +148,10 @@ def _join(names: list[str]) -> str:
 
 # What the figures of the evaluation draw, as tidy tables: histograms, textures and log-cumulants of image sets.
 
-Sets = Mapping[str, Sequence[Measured]]
+Sets = Mapping[str, Sequence[ImageStatistics]]
 
 
-def shared_labels(sets: Sequence[Measured]) -> tuple[str, ...]:
+def shared_labels(sets: Sequence[ImageStatistics]) -> tuple[str, ...]:
     """Classes that every set has, in the order of the first one. Raises InputError where there is none."""
     shared = tuple(label for label in dict.fromkeys(sets[0].labels) if all(label in part.labels for part in sets[1:]))
     if not shared:
@@ -219,7 +223,7 @@ def _shared(sets: Sets) -> tuple[str, ...]:
     return shared_labels([part for several in sets.values() for part in several])
 
 
-def _class_histograms(several: Sequence[Measured], wanted: Sequence[str]) -> np.ndarray:
+def _class_histograms(several: Sequence[ImageStatistics], wanted: Sequence[str]) -> np.ndarray:
     """Share of pixels [K, 256] of each class, the mean over training seeds."""
     return np.mean([class_means(amplitude.probabilities(part.histograms), part.labels, wanted) for part in several], axis=0)
 
@@ -263,7 +267,7 @@ def protocol_table(resamples: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["item", "value"])
 
 
-def sample_sizes(sets: Mapping[str, Measured]) -> pd.DataFrame:
+def sample_sizes(sets: Mapping[str, ImageStatistics]) -> pd.DataFrame:
     """Images by set and group, and least and most images a class: columns set, seen, unseen, composition, least, most."""
     rows = []
     for name, part in sets.items():
@@ -274,9 +278,20 @@ def sample_sizes(sets: Mapping[str, Measured]) -> pd.DataFrame:
 
 
 def splits_of(table: pd.DataFrame) -> list[str]:
-    """The splits that an evaluation table has rows for, in the usual order; anchors alone do not count."""
+    """The splits, pooled left out, that an evaluation table has rows of some strategy for, in the usual order."""
     present = set(table.loc[~table["strategy"].isin(ANCHORS), "split"])
-    return [split for split in SPLITS if split in present]
+    return [split for split in SPLITS[1:] if split in present]
+
+
+def headline_measures(test: ImageSet, runs: Mapping[tuple[str, int], ImageSet], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Rows of the evaluation table for the measures ``HEADLINE``, over whole splits, with both anchors.
+
+    ``test``: held-out real images; ``runs``: (strategy, training seed) → its samples. Columns as ``evaluate``'s.
+    """
+    real = measure(test, None, "real images")
+    tables = [evaluate(name, number, real, samples, None, resamples, seed) for (name, number), samples in runs.items()]
+    table = combine([*tables, anchors(test, None, resamples, seed)])
+    return table[(table["class"] == "all") & table["metric"].isin(HEADLINE)].reset_index(drop=True)
 
 
 def left_out_sentences(table: pd.DataFrame) -> list[str]:

@@ -16,12 +16,10 @@ from scipy.stats import rankdata
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, texture
+from sarnb.metrics import HEADLINE, KEY_METRICS, amplitude, find_metric, texture
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights
-from sarnb.metrics.catalogue import KEY_METRICS, find_metric
 from sarnb.metrics.evaluation import SPLITS, image_scores, outcomes
-from sarnb.metrics.headline import FIRST
-from sarnb.metrics.image_statistics import Measured, measure
+from sarnb.metrics.image_statistics import ImageStatistics, measure
 from sarnb.metrics.semantic import Judge
 
 # Paired tests between strategies: image i of both was drawn for the same prompt from the same noise.
@@ -30,7 +28,7 @@ TESTED = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_cosine", "l
 ALPHA = 0.05  # on the corrected p
 _CHUNK = 500  # exchanges computed at once
 
-Runs = Mapping[str, Mapping[int, Measured]]  # strategy -> training seed -> its images
+Runs = Mapping[str, Mapping[int, ImageStatistics]]  # strategy -> training seed -> its images
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -78,7 +76,7 @@ def exchange_test(
 
 
 def paired_tests(
-    real: Measured,
+    real: ImageStatistics,
     runs: Runs,
     judge: Judge | None,
     split: str = "pooled",
@@ -113,7 +111,7 @@ def paired_tests(
     return pd.DataFrame(rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"])
 
 
-def paired_rows(real: Measured, fake: Measured, judge: Judge | None, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+def paired_rows(real: ImageStatistics, fake: ImageStatistics, judge: Judge | None, metrics: Sequence[str]) -> dict[str, np.ndarray]:
     """What each measure needs of each image [N, F]; a measure that these images have no value for is left out."""
     scores = {name: score for name, score in image_scores(real, fake, judge, None).items() if not isinstance(score, str)}
     scores = {name: score[:, None] for name, score in scores.items() if np.isfinite(score).all()}
@@ -122,7 +120,7 @@ def paired_rows(real: Measured, fake: Measured, judge: Judge | None, metrics: Se
     return {name: scores[name] for name in metrics if name in scores}
 
 
-def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, permutations: int, seed: int) -> dict | None:
+def _pair(metric, split, first, second, runs: Runs, prepared, real: ImageStatistics, permutations: int, seed: int) -> dict | None:
     """One test; None where the two have no training seed in common or no value for the measure."""
     seeds = [k for k in runs[first] if k in runs[second] and metric in prepared[first][k] and metric in prepared[second][k]]
     if not seeds:
@@ -150,7 +148,7 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: Measured, pe
     }
 
 
-def measure_of(metric: str, real: Measured, labels: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
+def measure_of(metric: str, real: ImageStatistics, labels: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
     """The measure as a function of weighted means [B, F], against the real images of these classes."""
     inside = np.isin(np.asarray(real.labels, dtype=object), labels)
     weights = stratified_weights([label for label, used in zip(real.labels, inside) if used], 0, 0)[0]
@@ -194,7 +192,7 @@ def paired_changes(
     test: ImageSet,
     without: Mapping[int, ImageSet],
     with_it: Mapping[int, ImageSet],
-    metrics: Sequence[str] = FIRST,
+    metrics: Sequence[str] = HEADLINE,
     resamples: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -295,7 +293,7 @@ def _asked(images: ImageSet) -> list[tuple]:
     return [(row.get("label"), row.get("look"), row.get("seed")) for row in images.rows]
 
 
-def _values(real: Measured, fake: Measured, metrics: Sequence[str], resamples: int, seed: int) -> _Distances:
+def _values(real: ImageStatistics, fake: ImageStatistics, metrics: Sequence[str], resamples: int, seed: int) -> _Distances:
     """Each measure over whole splits, and its bootstrap samples."""
     return {
         (split, name): np.concatenate([[float(outcome[name][0])], outcome[name][1]])
@@ -325,8 +323,8 @@ def average_ranks(values: np.ndarray, higher: np.ndarray) -> np.ndarray:
 
 
 def rank_table(
-    real: Measured,
-    runs: Mapping[str, Mapping[int, Measured]],
+    real: ImageStatistics,
+    runs: Mapping[str, Mapping[int, ImageStatistics]],
     judge: Judge | None,
     split: str = "pooled",
     metrics: Sequence[str] = KEY_METRICS,
@@ -376,7 +374,7 @@ def rank_table(
 
 
 def _samples(
-    real: Measured, fake: Measured, judge: Judge | None, split: str, metrics: Sequence[str], resamples: int, seed: int
+    real: ImageStatistics, fake: ImageStatistics, judge: Judge | None, split: str, metrics: Sequence[str], resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
     """measure -> [1 + resamples]: its value, then its bootstrap samples."""
     for _, _, _, outcome in outcomes(real, fake, judge, resamples, seed, splits=(split,), classes=False):

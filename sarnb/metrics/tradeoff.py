@@ -10,10 +10,10 @@ import pandas as pd
 from sarnb.data.dataset import ImageSet
 from sarnb.data.overview import some_per_label
 from sarnb.errors import InputError
+from sarnb.metrics import find_metric
 from sarnb.metrics.bootstrap import stratified_weights
-from sarnb.metrics.catalogue import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL, evaluate, halves
-from sarnb.metrics.image_statistics import COMPOSITION, Measured, measure
+from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, measure
 from sarnb.metrics.report import over_seeds
 from sarnb.metrics.semantic import Judge, cosine, embed_texts, label_prompt, zero_shot
 from sarnb.metrics.significance import ALPHA, TESTED, exchange_test, holm, measure_of, paired_rows
@@ -101,7 +101,7 @@ def pareto_sentences(table: pd.DataFrame) -> list[str]:
     return lines
 
 
-def failures(runs: Mapping[str, Measured], judge: Judge, count: int = 6) -> pd.DataFrame:
+def failures(runs: Mapping[str, ImageStatistics], judge: Judge, count: int = 6) -> pd.DataFrame:
     """The images of each strategy that fit their class prompt worst, by the judge's cosine: a rule, not a taste.
 
     Each class gives its worst image, and of these the `count` worst are taken, so that one hard class does not fill the row.
@@ -131,7 +131,7 @@ def failures(runs: Mapping[str, Measured], judge: Judge, count: int = 6) -> pd.D
 ACROSS = ("amplitude_kl", "texture_distance", "look_accuracy")  # what needs no judge: SAR-CLIP knows one sensor only
 
 
-def sensor_halves(images: ImageSet, few: int, seed: int = 0) -> tuple[Measured, Measured]:
+def sensor_halves(images: ImageSet, few: int, seed: int = 0) -> tuple[ImageStatistics, ImageStatistics]:
     """Two random halves of a sensor's real images, at most `few` of each class in either: one judges, one is judged.
 
     Distances between small sets are biased upwards, so sensors are compared by the same few images a class. Raises InputError
@@ -144,7 +144,9 @@ def sensor_halves(images: ImageSet, few: int, seed: int = 0) -> tuple[Measured, 
     return measure(part.subset(first), None, str(images.root)), measure(part.subset(second), None, str(images.root))
 
 
-def sensor_table(drawn: Mapping[str, Measured], sensors: Mapping[str, Measured], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
+def sensor_table(
+    drawn: Mapping[str, ImageStatistics], sensors: Mapping[str, ImageStatistics], resamples: int = 200, seed: int = 0
+) -> pd.DataFrame:
     """Every set against real images of every sensor: columns strategy, sensor, metric, value, lo, hi, n.
 
     Args:
@@ -176,9 +178,9 @@ def sensor_sentences(table: pd.DataFrame, own: str) -> list[str]:
 
 
 def decoder_table(
-    real: Measured,
-    frozen: Mapping[str, Measured],
-    adapted: Mapping[str, Measured],
+    real: ImageStatistics,
+    frozen: Mapping[str, ImageStatistics],
+    adapted: Mapping[str, ImageStatistics],
     judge: Judge | None,
     metrics: Sequence[str] = TESTED,
     permutations: int = 4999,

@@ -10,7 +10,7 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
-from sarnb.metrics.catalogue import find_metric
+from sarnb.metrics import find_metric
 from sarnb.metrics.fits import FAMILIES, fit_histogram
 from sarnb.plots import image_grid
 from sarnb.plots.data import LAW_STYLES

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sarnb.data.dataset import Column
-from sarnb.metrics.catalogue import find_metric
+from sarnb.metrics import find_metric
 from sarnb.metrics.evaluation import OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.report import over_seeds
 from sarnb.plots import image_grid

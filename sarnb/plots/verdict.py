@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from scipy.special import polygamma
 
 from sarnb.data.dataset import ImageSet
-from sarnb.metrics.catalogue import find_metric
+from sarnb.metrics import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.report import over_seeds
 from sarnb.plots import MARKERS, broken_label

@@ -18,8 +18,8 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.images import read_image
 from sarnb.data.twin import ground_radar, sample_radar
 from sarnb.errors import InputError
+from sarnb.metrics import METRICS, amplitude
 from sarnb.metrics import admission as corruptions
-from sarnb.metrics import amplitude
 from sarnb.metrics.admission import (
     BLIND,
     BY_CLASS,
@@ -38,7 +38,6 @@ from sarnb.metrics.admission import (
     training_copies,
     trust_sentences,
 )
-from sarnb.metrics.catalogue import METRICS
 from sarnb.metrics.describe import RAYLEIGH_CV
 from sarnb.world import radar
 from sarnb.world.scene import make_scene

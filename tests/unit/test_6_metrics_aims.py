@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.catalogue import find_metric
+from sarnb.metrics import find_metric
 from sarnb.metrics.evaluation import COLUMNS, REAL_VS_REAL
 from sarnb.metrics.targets import AIMS, INSIDE, MISSED, REACHED, UNKNOWN, aims_sentences, aims_table
 

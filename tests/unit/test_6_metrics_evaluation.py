@@ -12,8 +12,7 @@ import torch
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
-from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics import METRICS, amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, combine, evaluate, halves, left_out
 from sarnb.metrics.image_statistics import join, measure
 

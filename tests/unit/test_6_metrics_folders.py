@@ -20,7 +20,7 @@ from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_set
 from sarnb.data.imagefolder import load, read_captions, read_folder
 from sarnb.errors import InputError
-from sarnb.metrics.catalogue import METRICS
+from sarnb.metrics import METRICS
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
 from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Wish, compare, sizes_table
 from sarnb.metrics.image_statistics import measure

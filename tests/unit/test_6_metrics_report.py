@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics.catalogue import METRICS
-from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics import HEADLINE, METRICS
+from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, evaluate
 from sarnb.metrics.report import (
     gap_sentences,
+    headline_measures,
     lead_sentences,
     left_out_sentences,
     metric_legend,
@@ -21,6 +26,7 @@ from sarnb.metrics.report import (
     split_table,
     splits_of,
     training_sentences,
+    verdict_table,
 )
 
 ROWS = [
@@ -113,3 +119,30 @@ def test_a_lead_is_held_against_the_spread_of_its_own_trainings():
     assert "spread of its trainings is not known" in leads(hybrid=[0.25], token=[0.625])[0]
     assert "hybrid has no lead, token is as good or better" in leads(hybrid=[0.25, 0.5], token=[0.375])[0]
     assert leads(hybrid=[0.25]) == [] and leads(token=[0.25]) == []
+
+
+def speckle(count: int, seed: int) -> ImageSet:
+    """Single-look Rayleigh amplitude, 32 px, two classes."""
+    rng = np.random.default_rng(seed)
+    images = np.minimum(255, 60 * rng.rayleigh(size=(count, 32, 32))).astype(np.uint8)
+    labels = tuple("city" if number % 2 else "harbour" for number in range(count))
+    rows = tuple({"label": label, "group": "seen" if label == "city" else "unseen"} for label in labels)
+    return ImageSet(Path("."), tuple(map(str, range(count))), images, ("",) * count, labels, rows)
+
+
+def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
+    test, good = speckle(12, 0), speckle(12, 1)
+    smooth = replace(good, images=(128 + (good.images.astype(float) - 128) / 8).astype(np.uint8))
+    table = headline_measures(test, {("good", 0): good, ("smooth", 0): smooth}, resamples=20)
+    assert set(table["metric"]) == set(HEADLINE) and set(table["class"]) == {"all"} and REAL_VS_REAL in set(table["strategy"])
+    assert splits_of(table) == ["seen", "unseen"]
+    whole = evaluate("good", 0, test, good, None, 20)
+    row = whole[(whole["metric"] == "amplitude_kl") & (whole["split"] == "seen") & (whole["class"] == "all")]
+    values = table[table["split"] == "seen"].set_index(["strategy", "metric"])["value"]
+    assert values["good", "amplitude_kl"] == row["value"].item()
+    # Rayleigh amplitude varies by sqrt(4/pi - 1), whoever draws it.
+    assert values["good", "amplitude_cv"] == pytest.approx(np.sqrt(4 / np.pi - 1), rel=0.05)
+    for metric in ("amplitude_kl", "texture_distance"):
+        assert values["good", metric] < values["smooth", metric]
+    wide = verdict_table(table, HEADLINE, splits_of(table))
+    assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REAL_VS_REAL]

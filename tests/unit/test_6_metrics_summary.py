@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sarnb.errors import InputError
-from sarnb.metrics.catalogue import KEY_METRICS, METRICS
+from sarnb.metrics import KEY_METRICS, METRICS
 from sarnb.metrics.evaluation import COLUMNS
 from sarnb.metrics.report import over_seeds, rank, sentences, verdict_table
 
@@ -35,7 +35,7 @@ def test_seeds_are_joined() -> None:
 
 def test_verdict_table_puts_anchors_last() -> None:
     wide = verdict_table(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
-    assert list(wide.columns) == ["strategy", "seeds", "amplitude_kl", "amplitude_cv"]
+    assert list(wide.columns) == ["split", "strategy", "seeds", "amplitude_kl", "amplitude_cv"]
     assert wide["seeds"].tolist() == [2, 1, 1, ""]
     assert wide["strategy"].tolist() == ["hybrid", "unet-full", "token", "real vs real"]
     assert wide.loc[0, "amplitude_kl"] == "0.12 [0.08, 0.16]"
@@ -83,7 +83,7 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="unknown"):
         verdict_table(EVALUATION, ["fid"])
     with pytest.raises(InputError, match="nothing for split"):
-        verdict_table(EVALUATION, split="unseen")
+        verdict_table(EVALUATION, splits=["unseen"])
     with pytest.raises(InputError, match="no column"):
         over_seeds(pd.DataFrame({"a": [1]}))
     with pytest.raises(InputError, match="real vs real"):
