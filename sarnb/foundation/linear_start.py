@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import to_pixels
-from sarnb.train.loop import Share, batch_ids, train_loop
+from sarnb.train.loop import MicroBatch, batch_ids, train_loop
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae import random_crops
 
@@ -238,10 +238,10 @@ def _arrange(part: nn.Module, block: nn.Module, after: list[nn.Module], signals:
 def fit_linear(vae: AutoencoderKL, scenes: np.ndarray, config: LoopConfig, out: Path, batch_size: int, crop: int) -> pd.DataFrame:
     """Train the skeleton alone, in place, for the mean squared error on crops of scenes uint8 [N, H, W, 3]; the history."""
 
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
         rng = np.random.default_rng((config.seed, 33, step))
         pictures = random_crops(scenes[batch_ids(len(scenes), batch_size, config.seed, step)], crop, rng)
-        pixels = to_pixels(share.of(pictures)).to(vae.device)
+        pixels = to_pixels(micro.of(pictures)).to(vae.device)
         return {"loss": F.mse_loss(skeleton_decode(vae, skeleton_encode(vae, pixels)), pixels)}
 
     vae.requires_grad_(False)

@@ -40,7 +40,7 @@ from sarnb.model.foundation import (
 from sarnb.model.judge import DualEncoder, build_dual_encoder
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.judge import train_clip
-from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
+from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.machine import plain_attention
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae_losses import PerceptualFeatures
@@ -263,7 +263,7 @@ def unet_cycle(
     mean, std = posterior
     seed, size, before = recipe.seed, recipe.unet_batch, sum(recipe.unet_steps[:cycle])
 
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         step += before
         chosen = batch_ids(len(mean), size, seed, step)
         rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
@@ -274,9 +274,9 @@ def unet_cycle(
         noise = torch.randn(latents.shape, generator=generator)
         steps = torch.randint(0, 1000, (size,), generator=generator)
         device = pipe.unet.device
-        latents, noise, steps, dropped = (share.of(values).to(device) for values in (latents, noise, steps, dropped))
+        latents, noise, steps, dropped = (micro.of(values).to(device) for values in (latents, noise, steps, dropped))
         with torch.no_grad():
-            hidden, pooled = (values.to(device) for values in encode_prompts(pipe, share.of(prompts)))
+            hidden, pooled = (values.to(device) for values in encode_prompts(pipe, micro.of(prompts)))
             hidden, pooled = drop_captions(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped)
         return noise_prediction_loss(
             modules["unet"],

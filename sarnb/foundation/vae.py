@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sarnb.model.foundation import encode_posterior, to_pixels
-from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
+from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae import random_crops
 from sarnb.train.vae_losses import PatchDiscriminator, hinge_discriminator_loss, kl_to_unit_normal, perceptual_distance
@@ -102,10 +102,10 @@ def pretrain_vae(
     for part in trained:
         part.train().requires_grad_(True)
 
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
-        pixels = to_pixels(share.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step, scene_share))).to(vae.device)
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
+        pixels = to_pixels(micro.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step, scene_share))).to(vae.device)
         shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
-        noise = share.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
+        noise = micro.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
         adversarial = weights.adversarial > 0 and step >= weights.adversarial_start * config.steps
         return autoencoder_losses(modules["vae"], modules["discriminator"], pixels, noise, weights, features, adversarial)
 

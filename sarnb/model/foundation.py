@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -411,10 +413,31 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, batch_size: int = 32) ->
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and bytes of a network's state: tells two sets of weights apart."""
+    """SHA-256 of the names, types, shapes and bytes of a network's state: tells two sets of weights apart.
+
+    The bytes of a frozen network are read once. Its digest is remembered until a tensor is replaced or written to in place,
+    for which torch counts versions, or a training starts: fused optimisers do not count. (Nor does writing into
+    ``parameter.data``; assign to it instead.)
+    """
+    state = sorted(module.state_dict().items())
+    # A weak reference keeps a storage's address from being given to another one, so equal references mean the same storage.
+    mark = [(name, value.dtype, value.shape, value._version, StorageWeakRef(value.untyped_storage())) for name, value in state]
+    frozen = not any(parameter.requires_grad for parameter in module.parameters())
+    if frozen and module in _fingerprints and _fingerprints[module][0] == mark:
+        return _fingerprints[module][1]
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in state:
         value = value.detach().cpu().contiguous()
         digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}".encode())
-        digest.update(value.view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.view(-1).view(torch.uint8).numpy().data)
+    if frozen:
+        _fingerprints[module] = mark, digest.hexdigest()
     return digest.hexdigest()
+
+
+def forget_fingerprints() -> None:
+    """Read every network anew when ``fingerprint`` is next asked; the training loop calls it as it starts."""
+    _fingerprints.clear()
+
+
+_fingerprints: WeakKeyDictionary[nn.Module, tuple[list[tuple], str]] = WeakKeyDictionary()

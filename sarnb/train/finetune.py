@@ -23,12 +23,12 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
-from sarnb.model.strategy import Strategy, parameter_counts, prepare
+from sarnb.model.strategy import Strategy, parameter_counts, prepare, trainable_parameters
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.held_out import held_out_loss
-from sarnb.train.loop import Share, Watcher, batch_ids, step_generator, train_loop
+from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
 from sarnb.train.shards import sharding
 from sarnb.train.state import LoopConfig
@@ -208,7 +208,8 @@ def finetune(
     prior = prior if strategy.prior else None
     record = _record(pipe, strategy, data, config, prior)
     reset_peak_memory()
-    groups = prepare(pipe, strategy, config.seed)
+    prepare(pipe, strategy, config.seed)
+    groups = parameter_groups(pipe, strategy, config)
     if config.gradient_checkpointing:
         _checkpoint_activations(pipe)
     modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
@@ -236,10 +237,7 @@ def finetune(
             out,
             identity=_identity(record),
             batch_size=config.batch_size,
-            groups=[
-                {"params": parameters, "lr": config.rate(strategy, name)} | ({"weight_decay": 0.0} if name == "token" else {})
-                for name, parameters in groups.items()
-            ],
+            groups=groups,
             validate=validate,
             trackers=trackers,
             watchers=[dataclasses.replace(watcher, call=frozen.whole(watcher.call)) for watcher in watchers],
@@ -251,6 +249,25 @@ def finetune(
     return FinetuneResult(history, _cost(pipe, groups, history, config, caches), record)
 
 
+def parameter_groups(pipe: StableDiffusionXLPipeline, strategy: Strategy, config: FinetuneConfig) -> list[dict[str, Any]]:
+    """The optimiser's parameter groups of a pipeline that ``prepare`` set up, as training uses them.
+
+    Returns
+    -------
+    groups : one a component that trains: ``name`` ("unet", "text" or "token"), ``params``, its peak rate ``lr``, and
+        ``weight_decay``, which is 0 for the learned word, whose length carries meaning.
+    """
+    return [
+        {
+            "name": name,
+            "params": parameters,
+            "lr": config.rate(strategy, name),
+            "weight_decay": 0.0 if name == "token" else config.weight_decay,
+        }
+        for name, parameters in trainable_parameters(pipe).items()
+    ]
+
+
 def training_loss(
     pipe: StableDiffusionXLPipeline,
     latents: LatentCache,
@@ -260,7 +277,7 @@ def training_loss(
     count: int | None = None,
     prior: float = 0.0,
 ):
-    """The loss of a step, (prepared modules, step, share) → scalar; captions are encoded live where ``texts`` is None.
+    """The loss of a step, (prepared modules, step, micro-batch) → scalar; captions are encoded live where ``texts`` is None.
 
     The first ``count`` latents and captions are those of the training images (all if None), the others those of the prior
     pictures, which take the share ``prior`` of each batch.
@@ -269,13 +286,13 @@ def training_loss(
     count = len(captions) if count is None else count
     latents.check(pipe.vae)
 
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> Tensor:
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         draw = step_draw(count, latents.shape, horizon, config, step)
         if prior:
             draw = draw.with_prior(count, len(captions) - count, prior, config.seed, step)
-        prompts = share.of([captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())])
-        hidden, pooled = embed(pipe, prompts, share.of(draw.dropped), texts, modules)
-        sample = share.of(normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents)))
+        prompts = micro.of([captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())])
+        hidden, pooled = embed(pipe, prompts, micro.of(draw.dropped), texts, modules)
+        sample = micro.of(normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents)))
         device = pipe.unet.device
         return noise_prediction_loss(
             modules.get("unet", pipe.unet),
@@ -284,8 +301,8 @@ def training_loss(
             hidden,
             pooled,
             time_ids(pipe, len(prompts)),
-            share.of(draw.noise).to(device),
-            share.of(draw.timesteps).to(device),
+            micro.of(draw.noise).to(device),
+            micro.of(draw.timesteps).to(device),
             config.min_snr_gamma,
         )
 
@@ -364,9 +381,9 @@ def _text_cache(pipe, strategy: Strategy, captions, config: FinetuneConfig, cach
     return cache_text(pipe, flat, cache)
 
 
-def _cost(pipe, groups: dict[str, list[nn.Parameter]], history: pd.DataFrame, config: FinetuneConfig, caches) -> dict:
+def _cost(pipe, groups: list[dict[str, Any]], history: pd.DataFrame, config: FinetuneConfig, caches) -> dict:
     """What the training took; the seconds are those of steps, without loading, validation and saving."""
-    trained = [parameter for parameters in groups.values() for parameter in parameters]
+    trained = [parameter for group in groups for parameter in group["params"]]
     seconds = float(history["seconds"].sum())
     return {
         "trainable_parameters": sum(p.numel() for p in trained),

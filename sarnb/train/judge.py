@@ -21,7 +21,7 @@ from sarnb.errors import InputError
 from sarnb.model.foundation import to_pixels
 from sarnb.model.judge import SMALL, TwoTowers, load_judge, start_judge
 from sarnb.train.cache import content_key
-from sarnb.train.loop import Loss, Share, batch_ids, train_loop
+from sarnb.train.loop import Loss, MicroBatch, batch_ids, train_loop
 from sarnb.train.machine import peak_memory_mb, plain_attention, reset_peak_memory
 from sarnb.train.state import LoopConfig
 from sarnb.world.hard_negatives import contrary_table, mirror_table
@@ -189,14 +189,14 @@ def clip_loss(
     separation: float,
     label: str,
 ) -> Loss:
-    """The loss of a step with its figures, (prepared modules, step, share) → dict; see ``train_clip``.
+    """The loss of a step with its figures, (prepared modules, step, micro-batch) → dict; see ``train_clip``.
 
     ``ids`` [number of texts, T]: the tokens of ``table.texts``. Raises ``InputError`` where a step sees less than its batch.
     """
     originals = max(1, batch_size // 2) if table.mirrors else batch_size
 
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
-        if share.count > 1:
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
+        if micro.count > 1:
             raise InputError(f"{label}: contrastive training compares the whole batch; run it in one process, without micro-batches")
         model = modules["encoder"]
         chosen = batch_ids(len(images), originals, seed, step)

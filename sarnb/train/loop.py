@@ -2,7 +2,7 @@
 
 Nothing in it draws a random number. A loss picks its images, its noise and its timesteps from (seed, step), so that
 resuming, re-ordering and side-by-side runs see exactly the same training signal. Several processes, or several
-micro-batches a step, share out one such batch (``Share``): the same step, whatever the hardware.
+micro-batches a step, share out one such batch (``MicroBatch``): the same step, whatever the hardware.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sarnb.train.state import LoopConfig, TrainState, rate_factor, start_trainin
 
 
 @dataclass(frozen=True)
-class Share:
+class MicroBatch:
     """The part of a step's batch that one call of a loss sees: number ``index`` of ``count`` equal ones."""
 
     index: int = 0
@@ -41,7 +41,7 @@ class Share:
         return batch[self.index * size : (self.index + 1) * size]
 
 
-Loss = Callable[[dict[str, nn.Module], int, Share], Tensor | dict[str, Tensor]]
+Loss = Callable[[dict[str, nn.Module], int, MicroBatch], Tensor | dict[str, Tensor]]
 
 
 def train_loop(
@@ -64,7 +64,7 @@ def train_loop(
     ----------
     modules : networks by name; what has ``requires_grad`` trains. Where FSDP shares out their weights, the dict holds whole
         networks again at the end, but others than at the start.
-    loss : (prepared modules, step, share of the step's batch) → scalar, or a dict of scalars whose entry ``"loss"`` is
+    loss : (prepared modules, step, micro-batch of the step) → scalar, or a dict of scalars whose entry ``"loss"`` is
         minimised; means over the batch, so that the mean over equal shares is the loss of the whole.
     batch_size : images a step, over all shares.
     groups : optimiser parameter groups ``{"params", "lr"}``; all trainable parameters at one rate if None.
@@ -120,10 +120,10 @@ def _optimise(state: TrainState, loss: Loss) -> None:
         group["lr"] = peak * rate_factor(step, config)
     seen = []
     for part in range(config.accumulate):
-        share = Share(accelerator.process_index * config.accumulate + part, accelerator.num_processes * config.accumulate)
+        micro = MicroBatch(accelerator.process_index * config.accumulate + part, accelerator.num_processes * config.accumulate)
         with accelerator.accumulate(*state.prepared.values()):
             with autocast(config.precision):
-                value = loss(state.prepared, step, share)
+                value = loss(state.prepared, step, micro)
             parts = value if isinstance(value, dict) else {"loss": value}
             accelerator.backward(parts["loss"])
             if accelerator.sync_gradients:
@@ -328,7 +328,7 @@ def first_step_below(history: pd.DataFrame, level: float, column: str = "held_ou
 # Which images a step sees, with which noise, and how processes and micro-batches share them out.
 
 
-WHOLE = Share()
+WHOLE = MicroBatch()
 
 
 def batch_ids(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:

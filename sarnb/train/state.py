@@ -14,6 +14,7 @@ from accelerate.utils import ProjectConfiguration
 from torch import Tensor, nn
 
 from sarnb.errors import InputError
+from sarnb.model.foundation import forget_fingerprints
 from sarnb.train.checkpoint import load_checkpoint
 from sarnb.train.shards import shard, sharding
 
@@ -125,6 +126,7 @@ def start_training(
     nothing trains, for a batch that cannot be shared out, an optimiser that cannot work here, and another run's checkpoint.
     """
     check_trackers(trackers)
+    forget_fingerprints()
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     if not parameters:
         raise InputError(f"{label} trains nothing: no parameter requires a gradient")

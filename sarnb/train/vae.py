@@ -26,7 +26,7 @@ from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
 from sarnb.model.strategy import Strategy, prepare, seeded
 from sarnb.train.cache import content_key
 from sarnb.train.finetune import FinetuneResult
-from sarnb.train.loop import Share, batch_ids, step_generator, train_loop
+from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.machine import autocast, peak_memory_mb, processes, reset_peak_memory, resolve_precision
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae_losses import (
@@ -133,7 +133,7 @@ def training_loss(
     strategy: Strategy,
     out: Path,
 ):
-    """The loss of a step, (prepared modules, step, share) → dict of scalars: one backward pass trains both networks.
+    """The loss of a step, (prepared modules, step, micro-batch) → dict of scalars: one backward pass trains both networks.
 
     The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached.
     The generator's term weighs what the recipe says times the ratio of gradients at the last layer.
@@ -143,10 +143,10 @@ def training_loss(
     last = vae.decoder.conv_out
     watch = CollapseWatch(config.collapse_level, config.collapse_patience)
 
-    def loss(modules: dict[str, nn.Module], step: int, share: Share) -> dict[str, Tensor]:
-        crops = share.of(step_crops(images, config, step))
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
+        crops = micro.of(step_crops(images, config, step))
         pixels = to_pixels(crops).to(vae.device)
-        noise = share.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
+        noise = micro.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
         decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
         parts = reconstruction_terms(recipe.weights, pixels, decoded, beside(vae, features))
         total = sum(recipe.weights[name] * value for name, value in parts.items())

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_pipeline
 
 import sarnb
+import sarnb.model.foundation as module
 from sarnb.errors import InputError
 from sarnb.generate.sample import generate
 from sarnb.model.foundation import (
@@ -28,6 +29,8 @@ from sarnb.model.foundation import (
     to_pixels,
 )
 from sarnb.model.sdxl import sdxl_components
+from sarnb.train.loop import train_loop
+from sarnb.train.state import LoopConfig
 
 
 def test_sdxl_sizes_are_the_published_ones():
@@ -85,6 +88,36 @@ def test_fingerprint_sees_one_changed_weight():
     with torch.no_grad():
         next(unet.parameters()).view(-1)[0] += 1e-3
     assert fingerprint(unet) != before
+
+
+def test_fingerprint_reads_the_weights_once_and_again_when_they_change(monkeypatch):
+    def asked() -> tuple[str, bool]:
+        count = len(read)
+        return fingerprint(unet), len(read) > count
+
+    read, unet = [], tiny_pipeline().unet
+    hashed = module.hashlib.sha256
+    monkeypatch.setattr(module.hashlib, "sha256", lambda: read.append(0) or hashed())
+    first, weights = fingerprint(unet), {name: value.clone() for name, value in unet.state_dict().items()}
+    assert asked() == (first, False)
+    with torch.no_grad():
+        torch._foreach_add_([parameter.detach() for parameter in unet.parameters()], 1.0)
+    assert asked()[1]
+    unet.load_state_dict(weights)
+    assert asked() == (first, True) and asked() == (first, False)
+    unet.to(torch.bfloat16).to(torch.float32)
+    changed, again = asked()
+    assert changed != first and again and not asked()[1]
+    unet.requires_grad_(True)
+    assert asked()[1] and asked()[1]  # what trains may change in ways that nobody counts
+
+
+def test_fingerprint_of_a_trained_network_is_not_that_of_its_start(tmp_path):
+    unet = tiny_pipeline().unet
+    first = fingerprint(unet)
+    unet.conv_in.requires_grad_(True)
+    train_loop({"unet": unet}, lambda modules, step, micro: modules["unet"].conv_in.weight.sum(), LoopConfig(steps=1), tmp_path)
+    assert fingerprint(unet.requires_grad_(False)) != first
 
 
 @pytest.mark.parametrize("spec", ["", "no/such/folder"])

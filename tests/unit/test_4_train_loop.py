@@ -12,7 +12,7 @@ from torch import nn
 
 from sarnb.errors import DivergedError, InputError
 from sarnb.train import checkpoint
-from sarnb.train.loop import WHOLE, Share, batch_ids, ema_decay_at, step_generator, train_loop
+from sarnb.train.loop import WHOLE, MicroBatch, batch_ids, ema_decay_at, step_generator, train_loop
 from sarnb.train.state import LoopConfig, rate_factor
 
 
@@ -21,8 +21,8 @@ def regression(seed: int = 0):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
 
-    def loss(modules, step, share=WHOLE):
-        x = share.of(torch.randn(16, 4, generator=step_generator(0, step)))
+    def loss(modules, step, micro=WHOLE):
+        x = micro.of(torch.randn(16, 4, generator=step_generator(0, step)))
         return (modules["net"](x) - x.sum(dim=1, keepdim=True)).pow(2).mean()
 
     return network, loss
@@ -106,7 +106,7 @@ def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
     train_loop({"net": whole}, loss, config(ema_decay=ema), tmp_path / "whole")
     cut, _ = regression()
 
-    def failing(modules, step, share):
+    def failing(modules, step, micro):
         if step == 13:
             raise KeyboardInterrupt
         return loss(modules, step)
@@ -120,7 +120,7 @@ def test_resume_after_a_cut_is_exact_to_the_bit(tmp_path, ema):
 
 def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
     network, loss = regression()
-    broken = lambda modules, step, share: loss(modules, step) * (float("nan") if step == 7 else 1.0)  # noqa: E731
+    broken = lambda modules, step, micro: loss(modules, step) * (float("nan") if step == 7 else 1.0)  # noqa: E731
     with pytest.raises(DivergedError, match="step 7"):
         train_loop({"net": network}, broken, config(), tmp_path)
     fresh, _ = regression()
@@ -133,9 +133,9 @@ def counting(loss):
     """The steps that a loss is asked for, and the loss."""
     steps: list[int] = []
 
-    def counted(modules, step, share):
+    def counted(modules, step, micro):
         steps.append(step)
-        return loss(modules, step, share)
+        return loss(modules, step, micro)
 
     return steps, counted
 
@@ -145,8 +145,8 @@ def test_a_gradient_that_is_not_finite_poisons_no_checkpoint(tmp_path, ema):
     network, loss = regression()
     path, before = tmp_path / checkpoint.NAME, []
 
-    def poisoned(modules, step, share):
-        value = loss(modules, step, share)
+    def poisoned(modules, step, micro):
+        value = loss(modules, step, micro)
         if step != 9:
             return value
         before.append(path.read_bytes())
@@ -230,8 +230,8 @@ def test_impossible_configuration_is_refused(changes):
 
 
 def test_shares_split_a_batch_without_rest():
-    shares = [Share(index, 3) for index in range(3)]
-    assert sum((share.of(list(range(6))) for share in shares), []) == list(range(6))
+    shares = [MicroBatch(index, 3) for index in range(3)]
+    assert sum((micro.of(list(range(6))) for micro in shares), []) == list(range(6))
     assert torch.equal(shares[1].of(torch.arange(6)), torch.tensor([2, 3]))
     assert WHOLE.of("abc") == "abc"
 
