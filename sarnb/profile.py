@@ -1,6 +1,6 @@
 """The typed profile: everything that sizes a run, as data.
 
-One YAML file per profile, every key present, nothing else accepted. The notebooks receive the values as
+``quick.yaml`` gives every value; any other profile says only its name and what differs from it. The notebooks receive the values as
 upper-case parameters (``train_steps`` → ``TRAIN_STEPS``); no code asks for the name of a profile.
 """
 
@@ -17,6 +17,7 @@ import yaml
 from sarnb.errors import InputError
 
 FOLDER = Path(__file__).parent / "profiles"
+BASE = "quick"  # what the others differ from
 SENSORS = ("airborne-x", "terrasar-x", "sentinel-1", "umbra")
 SOURCES = ("twin", "sarlo80")
 OPTIMIZERS = ("adamw", "adamw8bit")
@@ -127,10 +128,14 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str | Path, /, **overrides: typing.Any) -> Profile:
-    """Reads a shipped profile by name, or a YAML file by path, with some values overridden.
+    """Read a shipped profile by name, or a YAML file by path, with some values overridden.
 
-    Raises:
-        InputError: unknown profile, broken YAML, unknown or missing key, wrong value.
+    What a file does not say is as in the profile ``quick``.
+
+    Raises
+    ------
+    InputError
+        Unknown profile, broken YAML, no name, unknown key, wrong value.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
@@ -141,7 +146,10 @@ def load_profile(name: str | Path, /, **overrides: typing.Any) -> Profile:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold 'key: value' lines, found {type(values).__name__}")
-    return make_profile({**values, **overrides}, str(path))
+    if "name" not in values:
+        raise InputError(f"{path}: key 'name' is missing; it names the folder of the profile's results")
+    base = read_yaml((FOLDER / f"{BASE}.yaml").read_text(encoding="utf-8"))
+    return make_profile({**base, **values, **overrides}, str(path))
 
 
 def make_profile(values: dict[str, typing.Any], where: str) -> Profile:

@@ -91,7 +91,8 @@ def test_unknown_profile_lists_the_known_ones():
         ("seed: 1\nseed: 2\n", "comes twice"),
         ("a: [1\n", "YAML"),
         ("- 1\n", "key: value"),
-        ("name: x\n", "'stamp' is missing"),
+        ("seed: 1\n", "'name' is missing"),
+        ("name: x\ncolour: 1\n", "unknown key 'colour'"),
     ],
 )
 def test_a_broken_file_names_itself(tmp_path, text, words):
