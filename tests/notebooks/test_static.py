@@ -7,7 +7,9 @@ import dataclasses
 import io
 import json
 import re
+import statistics
 import tokenize
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,10 +17,22 @@ from sarnb.graph import read_graph
 from sarnb.notebook import TAG, declared_parameters
 from sarnb.profile import Profile, load_profile
 from sarnb.settings import repository
+from sarnb.study import Study
 from sarnb.train.finetune import FinetuneConfig
+from sarnb.train.vae import VaeConfig
 
 FOLDER = repository() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+READS = {  # attribute of a study, or method: the settings behind it, by the fields of their classes
+    "finetune": {field.name for field in dataclasses.fields(FinetuneConfig)} | {"train_steps"},
+    "vae": {field.name for field in dataclasses.fields(VaeConfig)}
+    | {f"vae_{field.name}" for field in dataclasses.fields(VaeConfig)}
+    | {"vae_batch", "train_seeds"},
+    "sampling": {"generate_per_class", "sampling_steps", "guidance_scale", "sensor"},
+    "choose_rates": {"finetune", "foundation", "lr_factors", "tune_steps"},
+    "train_and_sample": {"finetune", "sampling", "foundation", "train_seeds", "seeded_strategies", "sample_every"},
+    "before_and_after": {"foundation", "sampling"},
+}
 QUICK = load_profile("quick").parameters("results/quick")
 
 
@@ -60,11 +74,20 @@ def test_one_parameters_cell_of_plain_explained_lines(path, notebook):
     assert len(comments) == len(declared_parameters(path))
 
 
+def _settings_used(notebook) -> set[str]:
+    """Parameters that reach a notebook through the settings of its study, by the attributes of ``study`` that it uses."""
+    tree = _tree(notebook, skip_parameters=True)
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "study"}
+    names = set()
+    while names != (names := names | {name for attribute in used for name in READS.get(attribute, ())}):
+        used |= {name for name in names if name in READS}
+    return {name.upper() for name in names}
+
+
 def test_every_parameter_is_read(path, notebook):
-    read = {
-        node.id for node in ast.walk(_tree(notebook, skip_parameters=True)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-    assert not declared_parameters(path).keys() - read
+    names = [node for node in ast.walk(_tree(notebook, skip_parameters=True)) if isinstance(node, ast.Name)]
+    read = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    assert not declared_parameters(path).keys() - read - _settings_used(notebook) - {"PROFILE", "RESULTS", "SEED"}
 
 
 def test_defaults_are_those_of_the_quick_profile(path):
@@ -75,17 +98,23 @@ def test_defaults_are_those_of_the_quick_profile(path):
 @pytest.mark.parametrize("name", ["05_unet_full", "06_unet_lora", "07_text_encoders", "08_sar_token", "09_hybrid"])
 def test_what_a_profile_says_of_training_reaches_the_training(name):
     """A key that a notebook does not declare, or does not pass on, would be a profile's value that is accepted and ignored."""
-    fields = {field.name for field in dataclasses.fields(FinetuneConfig)} & {field.name for field in dataclasses.fields(Profile)}
-    keys = {field: field.upper() for field in fields - {"seed"} if not field.startswith("lr_")} | {"steps": "TRAIN_STEPS"}
-    assert {"accumulate", "gradient_checkpointing", "optimizer", "noise_offset"} <= keys.keys()
-    path = FOLDER / f"{name}.ipynb"
-    assert not set(keys.values()) - declared_parameters(path).keys()
-    tree = _tree(json.loads(path.read_text(encoding="utf-8")), skip_parameters=True)
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "FinetuneConfig"]
-    passed = [{word.arg: word.value.id for word in call.keywords if isinstance(word.value, ast.Name)} for call in calls]
-    assert any(keys.items() <= given.items() for given in passed)
-    records = [node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "parameters"]
-    assert set(keys.values()) <= {key.value for key in records[0].keys}
+    shared = {field.name for field in dataclasses.fields(FinetuneConfig)} & {field.name for field in dataclasses.fields(Profile)}
+    shared -= {"seed", *(field for field in shared if field.startswith("lr_"))}  # each notebook declares the rates that it uses
+    assert {"accumulate", "gradient_checkpointing", "optimizer", "noise_offset"} <= shared
+    declared = declared_parameters(FOLDER / f"{name}.ipynb")
+    assert not ({field.upper() for field in shared} | {"TRAIN_STEPS"}) - declared.keys()
+    changed = {key: _another(value) for key, value in declared.items()}
+    study = Study.__new__(Study)
+    study.values = SimpleNamespace(**{key.lower(): value for key, value in changed.items()})
+    for field in shared:
+        assert getattr(study.finetune, field) == changed[field.upper()] != getattr(FinetuneConfig(steps=1), field)
+    assert study.finetune.steps == changed["TRAIN_STEPS"]
+
+
+def _another(value):
+    """A value of the same type that no default has."""
+    kinds = {bool: lambda: not value, int: lambda: 7 * value + 7, float: lambda: value / 2 + 0.011, str: lambda: "adamw8bit"}
+    return kinds[type(value)]() if type(value) in kinds else value
 
 
 def test_no_outputs_are_committed(notebook):
@@ -117,6 +146,24 @@ def test_no_path_of_a_machine(path):
     assert not re.search(r"/(home|Users|root|work|tmp)/", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.xfail(reason="notebooks still move to what they show themselves", strict=False)
+def test_a_notebook_imports_few_names():
+    counts = {path.stem: _imported(json.loads(path.read_text(encoding="utf-8"))) for path in NOTEBOOKS}
+    assert max(counts.values()) <= 35 and statistics.median(counts.values()) <= 22, counts
+
+
+def _imported(notebook) -> int:
+    """How many names of the package a notebook imports."""
+    imports = [node for node in ast.walk(_tree(notebook, skip_parameters=True)) if isinstance(node, ast.ImportFrom)]
+    return sum(len(node.names) for node in imports if (node.module or "").split(".")[0] == "sarnb")
+
+
+@pytest.mark.xfail(reason="notebooks still move to what they show themselves", strict=False)
+def test_no_code_line_is_long(notebook):
+    lines = [line.rstrip("\n") for cell in _code(notebook) for line in cell["source"]]
+    assert not [line for line in lines if len(line) > 120]
+
+
 RECORDS = {"figure", "table"}
 CLOCK = re.compile(
     r"\[s\]|\[images/s\]|crops/s|memory \[MB\]|^seconds$|images_per_second|peak_memory_mb"
@@ -129,7 +176,7 @@ def _recorded(tree: ast.AST) -> list[tuple[str, ast.expr, ast.expr]]:
     return [
         (call.func.attr, call.args[0], call.args[1])
         for call in calls
-        if isinstance(call.func.value, ast.Name) and call.func.value.id == "record" and call.func.attr in RECORDS
+        if isinstance(call.func.value, ast.Name) and call.func.value.id in ("record", "study") and call.func.attr in RECORDS
     ]
 
 
