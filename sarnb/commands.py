@@ -76,7 +76,7 @@ def finetune_command(
     if plan.vae != "frozen":
         _finetune_vae(plan, data, out, values.replace(vae_steps=steps) if steps else values, foundation, seed)
         return
-    from sarnb.generate.strategies import SamplingConfig, train
+    from sarnb.generate.strategies import SamplingConfig, train_strategy
     from sarnb.train.finetune import FinetuneConfig
     from sarnb.train.state import check_trackers
 
@@ -87,7 +87,7 @@ def finetune_command(
     sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
     if trackers:
         _say(f"follow it with: tensorboard --logdir {out}" if "tensorboard" in trackers else f"tracked by {', '.join(trackers)}")
-    history, _ = train(
+    history, _ = train_strategy(
         plan, foundation or values.foundation, data, out, config, out.parent / "cache", sampling, values.sample_every, trackers
     )
     _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")

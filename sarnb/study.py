@@ -17,7 +17,7 @@ import torch
 import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
 from sarnb.generate.sample import generate
-from sarnb.generate.strategies import RateChoice, SamplingConfig, StrategyRun, train_and_sample, tune_rates
+from sarnb.generate.strategies import SamplingConfig, StrategyRun, train_and_sample
 from sarnb.generate.trained import cost_table, timing_table
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import find_strategy, seeds_of
@@ -27,6 +27,7 @@ from sarnb.plots import set_theme
 from sarnb.results import Record, open_record
 from sarnb.settings import notebooks_folder
 from sarnb.train.finetune import FinetuneConfig, PriorSet
+from sarnb.train.training import RateChoice, tune_rates
 from sarnb.train.vae import VaeConfig
 
 LOCAL = ("DATA", "REAL_DATA")  # folders of the user's machine: the record keeps their names only

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sarnb.data.files import CARD, METADATA, height_metres, read_numbered
+from sarnb.data.files import CARD, METADATA, content_key, height_metres, read_numbered
 from sarnb.errors import InputError
 
 TRUTH = ("optical", "mask", "satellite", "height")  # columns NAME_file_name of the twin's rows, restored as NAME
@@ -41,6 +42,11 @@ class ImageSet:
             )
         if self.images.dtype != np.uint8 or self.images.ndim != 3:
             raise InputError(f"{self.root}: images are {self.images.dtype} {self.images.shape}; give uint8 [N, H, W]")
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of the images and all their captions, by which trainings know their data; computed once."""
+        return content_key(self.images, json.dumps(self.all_captions()))
 
     def __len__(self) -> int:
         return len(self.ids)

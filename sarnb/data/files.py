@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import multiprocessing
 import os
@@ -161,6 +162,20 @@ def replace_folder(new: Path, target: Path) -> None:
         target.replace(old)
     new.replace(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def content_key(*parts: str | bytes | np.ndarray) -> str:
+    """Sixteen hex digits of the SHA-256 of the parts, each with its length: no two lists of parts collide by joining."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            data: bytes | memoryview = np.ascontiguousarray(part).data
+        else:
+            data = part.encode() if isinstance(part, str) else part
+        digest.update(f"{memoryview(data).nbytes}:".encode())
+        digest.update(data)
+    return digest.hexdigest()[:16]
 
 
 # One memo: what was made earlier, of the same key, is read back; all else is made.

@@ -17,11 +17,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import saving, write_json
+from sarnb.data.files import content_key, saving, write_json
 from sarnb.errors import InputError
 from sarnb.generate.sample import to_grey, write_samples
 from sarnb.model.foundation import decode_latents, fingerprint, to_images, to_pixels
-from sarnb.train.cache import content_key
 
 LATENTS = "latents.npz"
 STAMP = "decoding.json"

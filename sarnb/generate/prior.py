@@ -17,12 +17,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from sarnb.data.dataset import load_set
-from sarnb.data.files import saving
+from sarnb.data.files import content_key, locked, saving
 from sarnb.data.imagefolder import label_words
 from sarnb.generate.sample import generate
 from sarnb.model.export import foundation_fingerprint
 from sarnb.model.strategy import Strategy
-from sarnb.train.cache import content_key, locked
 from sarnb.train.finetune import PriorSet
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS

@@ -21,8 +21,8 @@ from sarnb.generate.sample import generate
 from sarnb.model.token import save_token
 from sarnb.train.loop import Watcher
 from sarnb.train.machine import processes, uncounted_memory
+from sarnb.train.training import GRIDS, TOKEN_PATH
 
-GRIDS, TOKEN_PATH = "grids", "token_path"
 PROMPTS = "prompts.json"
 IMAGES = 4  # prompts of a grid; ours, as many as cost a quick run a few seconds
 TOKEN_POINTS = 20  # points of the word's way, besides its start

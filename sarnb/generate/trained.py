@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import METADATA
+from sarnb.data.files import METADATA, content_key
 from sarnb.errors import InputError
 from sarnb.generate.strategies import SAMPLING, SamplingConfig, StrategyRun, evaluation_rows
 from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
-from sarnb.train.cache import content_key
 
 PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was to show
 

@@ -1,27 +1,25 @@
 """What frozen networks compute is computed once: VAE posteriors of images, text embeddings of captions.
 
-A cache file is named by its content and by the weights that made it, so it can be stale for no one and is shared by all
-strategies and processes. It is written piece by piece and mapped into memory instead of read (``sarnb.train.cache``), so a
-set may be larger than the memory.
+A cache is named by its content and by the weights that made it, so it can be stale for no one and is shared by all
+strategies and processes. It is written piece by piece and mapped into memory instead of read, so a set may be larger than
+the memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sarnb.data.files import locked
+from sarnb.data.files import content_key, kept
 from sarnb.errors import InputError
 from sarnb.model.foundation import encode_posterior, encode_prompts, fingerprint
 
@@ -48,12 +46,18 @@ class LatentCache:
 
     def joined(self, other: LatentCache) -> LatentCache:
         """The latents of both sets, this one's first. Raises ``InputError`` if two autoencoders made them."""
-        _same_vae("cached latents", other.vae, self.vae)
+        other._check(self.vae)
         return LatentCache(self.mean, self.std, self.vae, other)
 
     def check(self, vae: nn.Module) -> None:
         """Raise ``InputError`` if another autoencoder than ``vae`` made these latents: its decoder reads them differently."""
-        _same_vae("cached latents", self.vae, fingerprint(vae))
+        self._check(fingerprint(vae))
+
+    def _check(self, vae: str) -> None:
+        if self.vae != vae:
+            raise InputError(
+                f"cached latents: made by the autoencoder {self.vae[:16]}, but {vae[:16]} is used here; encode the images again"
+            )
 
     def sample(self, ids: np.ndarray, generator: torch.Generator) -> Tensor:
         """One draw of the posterior for each image in ``ids``, [len(ids), C, h, w]."""
@@ -85,71 +89,47 @@ class TextCache:
         return self.hidden[index], self.pooled[index]
 
 
-def content_key(*parts: str | bytes | np.ndarray) -> str:
-    """Sixteen hex digits of the SHA-256 of the parts, each with its length: no two lists of parts collide by joining."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype}{part.shape}".encode())
-            data: bytes | memoryview = np.ascontiguousarray(part).data
-        else:
-            data = part.encode() if isinstance(part, str) else part
-        digest.update(f"{memoryview(data).nbytes}:".encode())
-        digest.update(data)
-    return digest.hexdigest()[:16]
-
-
-def cache_latents(pipe: StableDiffusionXLPipeline, images: np.ndarray, folder: Path | None) -> LatentCache:
+def cache_latents(pipe: StableDiffusionXLPipeline, images: np.ndarray, folder: Path | None, digest: str | None = None) -> LatentCache:
     """Posteriors of uint8 images [N, H, W] or [N, H, W, 3]; read from ``folder`` where they are, else made and kept.
 
-    Raises ``InputError`` for an image size that the VAE cannot divide, a full disk, and a file that another VAE made.
+    ``digest``: of the images, where it is known. Raises ``InputError`` for an image size that the VAE cannot divide, and a
+    full disk.
     """
     vae = fingerprint(pipe.vae)
-
     several = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
 
-    def make() -> Iterator[dict[str, Tensor]]:
+    def make() -> Pieces:
         for start in range(0, len(images), several):
-            yield dict(zip(("mean", "std"), encode_posterior(pipe.vae, images[start : start + several])))
+            mean, std = encode_posterior(pipe.vae, images[start : start + several])
+            yield {"mean": mean, "std": std}
 
     if folder is None:
         return LatentCache(**_together(make()), vae=vae)
-    path = folder / f"latents-{content_key(images, vae)}.safetensors"
-    tensors = stored_rows(path, make, len(images), {"vae": vae})
-    with safe_open(path, framework="pt") as file:
-        _same_vae(str(path), (file.metadata() or {}).get("vae", vae), vae)
-    return LatentCache(**tensors, vae=vae)
+    key = {"images": digest or content_key(images), "vae": vae}
+    return LatentCache(**tensor_store(folder, "latents", key, make, len(images)), vae=vae)
 
 
-def _together(pieces: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _together(pieces: Pieces) -> dict[str, Tensor]:
     """All pieces in memory."""
-    kept = list(pieces)
-    return {name: torch.cat([piece[name] for piece in kept]) for name in kept[0]}
-
-
-def _same_vae(what: str, found: str, wanted: str) -> None:
-    if found != wanted:
-        raise InputError(
-            f"{what}: made by the autoencoder {found[:16]}, but {wanted[:16]} is used here; encode the images again "
-            "(delete the file, if it is one)"
-        )
+    together = list(pieces)
+    return {name: torch.cat([piece[name] for piece in together]) for name in together[0]}
 
 
 def cache_text(pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder: Path | None, batch_size: int = 64) -> TextCache:
     """Embeddings of the different captions among ``captions``, and of the empty one."""
     unique = sorted({"", *captions})
 
-    def make() -> Iterator[dict[str, Tensor]]:
+    def make() -> Pieces:
         for start in range(0, len(unique), batch_size):
             with torch.no_grad():
                 hidden, pooled = encode_prompts(pipe, unique[start : start + batch_size])
-            yield {"hidden": hidden.cpu(), "pooled": pooled.cpu()}
+            yield {"hidden": hidden, "pooled": pooled}
 
     rows = {caption: row for row, caption in enumerate(unique)}
     if folder is None:
-        return TextCache(rows=rows, **_together(make()))
-    key = content_key(*unique, *_text_makers(pipe, unique))
-    return TextCache(rows=rows, **stored_rows(folder / f"text-{key}.safetensors", make, len(unique)))
+        return TextCache(rows=rows, **{name: value.cpu() for name, value in _together(make()).items()})
+    key = {"captions and encoders": content_key(*unique, *_text_makers(pipe, unique))}
+    return TextCache(rows=rows, **tensor_store(folder, "text", key, make, len(unique)))
 
 
 def _text_makers(pipe: StableDiffusionXLPipeline, captions: list[str]) -> Iterator[str | np.ndarray]:
@@ -174,69 +154,61 @@ def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -
     return len({"", *captions}) * (tokens * width + pooled) * pipe.text_encoder.dtype.itemsize
 
 
-# Large tables of tensors on disk: written piece by piece, by one process, and mapped into memory instead of read.
+# The tensor store: tables of tensors on disk, written piece by piece and mapped into memory instead of read.
 
-TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-Pieces = Iterable[dict[str, Tensor]]
+Pieces = Iterator[dict[str, Tensor]]
 
 
-def stored_rows(path: Path, make: Callable[[], Pieces], count: int, about: dict[str, str] | None = None) -> dict[str, Tensor]:
-    """The tensors of ``path``, mapped; made and written first where the file is missing or damaged.
+def tensor_store(folder: Path, kind: str, key: dict[str, str], make: Callable[[], Pieces], count: int) -> dict[str, Tensor]:
+    """The tensors of ``key`` below ``folder``, each mapped from an .npy file of its own; made first where they are not there.
 
-    ``make()`` gives pieces {name: [b, ...]} whose rows add up to ``count``; no two are in memory at once. Of several
-    processes that want the same file one makes it and the others wait. The file is renamed into place when it is whole, so a
-    process that dies leaves nothing that could be taken for a table.
+    Parameters
+    ----------
+    kind : how their folder's name begins.
+    make : gives pieces {name: [b, ...]} whose rows add up to ``count``; no two of them are in memory at once.
 
-    Raises ``InputError`` when the disk is full.
+    Raises
+    ------
+    InputError : the disk is full.
     """
-    try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
-        pass
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.parent):
-            try:
-                return load_file(path)  # another process has made it meanwhile
-            except (FileNotFoundError, SafetensorError):
-                for left in path.parent.glob(f"{path.name}.*.tmp"):  # of a process that died: the living hold the lock
-                    left.unlink()
-                _write(path, make(), count, about or {})
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: the cache could not be saved ({error}); free some disk space and run again") from error
-    return load_file(path)
+    place = Path(folder) / f"{kind}-{content_key(json.dumps(key))}"
+
+    def write() -> dict[str, dict[str, str]]:
+        shutil.rmtree(place, ignore_errors=True)  # of a process that died, or damaged; others that mapped it keep their files
+        place.mkdir()
+        try:
+            return {"types": _write(place, make(), count)}
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+
+    def load(note: dict) -> dict[str, Tensor]:
+        arrays = {name: np.lib.format.open_memmap(place / f"{name}.npy", mode="c") for name in note["types"]}
+        return {name: torch.from_numpy(array).view(getattr(torch, note["types"][name])) for name, array in arrays.items()}
+
+    return kept(place, key, write, load)
 
 
-def _write(path: Path, pieces: Pieces, count: int, about: dict[str, str]) -> None:
-    temporary, written, starts = path.with_name(f"{path.name}.{os.getpid()}.tmp"), 0, {}
-    try:
-        with open(temporary, "wb") as file:
-            for piece in pieces:
-                if not starts:
-                    starts = _write_header(file, piece, count, about)
-                for name, rows in piece.items():
-                    rows = rows.detach().cpu().contiguous()
-                    file.seek(starts[name] + written * rows[0].nbytes)
-                    file.write(rows.view(torch.uint8).numpy().data)
-                written += len(rows)
-            if written != count:
-                raise ValueError(f"{path}: {written} rows were made where {count} were announced")
-            file.flush()
+def _write(place: Path, pieces: Pieces, count: int) -> dict[str, str]:
+    """Write the rows of all pieces; name -> type. A file is mapped for one piece at a time, so that it takes no memory."""
+    types, written, rows = {}, 0, ()
+    for piece in pieces:
+        for name, rows in piece.items():
+            rows = rows.detach().cpu().contiguous()
+            path, values = place / f"{name}.npy", rows.view(torch.int16) if rows.dtype == torch.bfloat16 else rows
+            mode, start = ("r+", written) if name in types else ("w+", 0)
+            types[name] = str(rows.dtype).removeprefix("torch.")
+            array = np.lib.format.open_memmap(path, mode, values.numpy().dtype, (count, *rows.shape[1:]))
+            if mode == "w+" and hasattr(
+                os, "posix_fallocate"
+            ):  # a full disk is an error here, but would kill a process that writes into a mapping
+                with open(path, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            array[start : start + len(rows)] = values.numpy()
+        written += len(rows)
+    if written != count:
+        raise ValueError(f"{place}: {written} rows were made where {count} were announced")
+    for name in types:
+        with open(place / f"{name}.npy", "rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_header(file, piece: dict[str, Tensor], count: int, about: dict[str, str]) -> dict[str, int]:
-    """Name, type, shape and place of every tensor, after the first piece; name → where its bytes start in the file."""
-    header: dict[str, dict] = {"__metadata__": about} if about else {}
-    places, end = {}, 0
-    for name, rows in piece.items():
-        places[name], start = end, end
-        end += count * rows[0].nbytes
-        header[name] = {"dtype": TYPES[rows.dtype], "shape": [count, *rows.shape[1:]], "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    return {name: 8 + len(text) + place for name, place in places.items()}
+    return types

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,13 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.files import content_key
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
 from sarnb.model.strategy import Strategy, parameter_counts, prepare, trainable_parameters
 from sarnb.model.token import with_token
-from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, content_key, text_cache_bytes
+from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.held_out import held_out_loss
 from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
@@ -122,6 +124,11 @@ class PriorSet:
         if len(self.images) == 0 or len(self.images) != len(self.captions):
             raise InputError(f"prior: {len(self.images)} pictures with {len(self.captions)} captions; give one caption each")
 
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of the pictures and captions; computed once."""
+        return content_key(self.images, *self.captions)
+
 
 @dataclass(frozen=True)
 class StepDraw:
@@ -169,8 +176,16 @@ def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
 
 
 def training_key(data: ImageSet) -> str:
-    """Sixteen hex digits of the images and captions."""
-    return content_key(data.images, json.dumps(captions_of(data, False)))
+    """``data.digest``; goes when no notebook uses it."""
+    return data.digest
+
+
+def training_record(
+    pipe: StableDiffusionXLPipeline, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None = None
+) -> dict[str, Any]:
+    """What identifies a training, as JSON: strategy, foundation (before it is adapted), data, configuration and prior pictures."""
+    record = {"strategy": asdict(strategy), "foundation": foundation_fingerprint(pipe), "data": data.digest, "config": asdict(config)}
+    return record if prior is None else record | {"prior": prior.digest}
 
 
 def finetune(
@@ -206,7 +221,7 @@ def finetune(
     if strategy.prior and prior is None:
         raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prior)")
     prior = prior if strategy.prior else None
-    record = _record(pipe, strategy, data, config, prior)
+    record = training_record(pipe, strategy, data, config, prior)
     reset_peak_memory()
     prepare(pipe, strategy, config.seed)
     groups = parameter_groups(pipe, strategy, config)
@@ -216,10 +231,10 @@ def finetune(
     for name, part in components(pipe).items():
         if name not in modules:  # those that train are moved by accelerate
             part.to(processes().device)
-    latents = cache_latents(pipe, data.images, cache)
+    latents = cache_latents(pipe, data.images, cache, data.digest)
     captions = captions_of(data, strategy.token)
     if prior is not None:
-        latents = latents.joined(cache_latents(pipe, prior.images, cache))
+        latents = latents.joined(cache_latents(pipe, prior.images, cache, prior.digest))
         captions = captions + [(caption,) for caption in prior.captions]
     texts = _text_cache(pipe, strategy, captions, config, cache)
     loss = training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior)
@@ -336,17 +351,6 @@ def embed(
     return drop_captions(hidden[:-1], pooled[:-1], empty_hidden, empty_pooled, dropped.to(device))
 
 
-def _record(pipe, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None) -> dict:
-    """What identifies a training."""
-    record = {
-        "strategy": asdict(strategy),
-        "foundation": foundation_fingerprint(pipe),
-        "data": training_key(data),
-        "config": asdict(config),
-    }
-    return record if prior is None else record | {"prior": content_key(prior.images, *prior.captions)}
-
-
 def _checkpoint_activations(pipe: StableDiffusionXLPipeline) -> None:
     """Gradient checkpointing (Chen et al. 2016) in the UNet, and in text encoders that train.
 
@@ -368,7 +372,7 @@ def _identity(record: dict) -> str:
 
 def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None):
     few = val.subset(np.arange(min(len(val.images), config.held_out_images)))
-    latents = cache_latents(pipe, few.images, cache)
+    latents = cache_latents(pipe, few.images, cache, few.digest)
     # Image i is asked by its caption i mod 3: all lengths, and always the same one.
     captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
     return lambda: held_out_loss(pipe, latents, captions, config)

@@ -27,6 +27,8 @@ from sarnb.train.machine import autocast
 from sarnb.train.shards import gathered, local
 from sarnb.train.state import LoopConfig, TrainState, rate_factor, start_training
 
+HISTORY = "history.csv"
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -226,7 +228,7 @@ def _history(rows: list[dict]) -> pd.DataFrame:
 
 def _write_history(rows: list[dict], out: Path) -> None:
     """Write the history atomically; ``InputError`` where it cannot be written, the old one then still stands."""
-    path, temporary = out / "history.csv", out / "history.csv.tmp"
+    path, temporary = out / HISTORY, out / f"{HISTORY}.tmp"
     try:
         out.mkdir(parents=True, exist_ok=True)
         _history(rows).to_csv(temporary, index=False)

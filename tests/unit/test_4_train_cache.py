@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import signal
 
-import lives
+import crash_workers as workers
 import numpy as np
 import psutil
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from tiny import tiny_pipeline, tiny_set
 
 import sarnb.train.cache as module
 from sarnb.errors import InputError
-from sarnb.train.cache import LatentCache, cache_latents, stored_rows
+from sarnb.train.cache import LatentCache, cache_latents, tensor_store
 
 ROWS, SHAPE = 3000, (4, 64, 64)  # 197 MB a tensor
 
@@ -38,7 +36,7 @@ def test_neither_making_nor_reading_takes_the_set_into_memory(tmp_path):
             yield piece
             peaks.append(resident_mb())
 
-    tensors = stored_rows(tmp_path / "latents.safetensors", watched, ROWS)
+    tensors = tensor_store(tmp_path, "latents", {}, watched, ROWS)
     latents = LatentCache(**tensors, vae="a")
     drawn = latents.sample(np.array([2999, 7]), torch.Generator().manual_seed(0))
     assert drawn[:, 0, 0, 0].tolist() == [2999.0, 7.0]
@@ -60,18 +58,24 @@ def test_joined_latents_are_those_of_a_copy_of_both():
         one.joined(LatentCache(two.mean, two.std, "b"))
 
 
-def test_the_file_is_plain_safetensors(tmp_path):
-    path = tmp_path / "x.safetensors"
+def files_of(folder) -> list[str]:
+    """Names of all files of the one table in a folder, without that of the table."""
+    (table,) = folder.iterdir()
+    return sorted(path.name for path in table.iterdir())
+
+
+def test_the_files_are_numpys_own(tmp_path):
     made = {"a": torch.arange(12.0).view(6, 2), "b": torch.arange(6).view(6, 1).half()}
-    stored_rows(path, lambda: ({name: value[start : start + 4] for name, value in made.items()} for start in (0, 4)), 6, {"vae": "v"})
-    assert all(torch.equal(value, made[name]) for name, value in load_file(path).items())
-    with safe_open(path, framework="pt") as file:
-        assert file.metadata() == {"vae": "v"}
+    pieces = lambda: ({name: value[start : start + 4] for name, value in made.items()} for start in (0, 4))  # noqa: E731
+    found = tensor_store(tmp_path, "x", {"vae": "v"}, pieces, 6)
+    (table,) = tmp_path.glob("x-*")
+    for name, value in made.items():
+        assert torch.equal(found[name], value) and np.array_equal(np.load(table / f"{name}.npy"), value.numpy())
 
 
-def test_of_several_processes_one_makes_the_file(tmp_path):
-    path, log = tmp_path / "cache" / "t.safetensors", tmp_path / "log"
-    writers = [lives.PROCESSES.Process(target=lives.write_table, args=(path, log)) for _ in range(3)]
+def test_of_several_processes_one_makes_the_files(tmp_path):
+    folder, log = tmp_path / "cache", tmp_path / "log"
+    writers = [workers.PROCESSES.Process(target=workers.write_table, args=(folder, log)) for _ in range(3)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -79,26 +83,28 @@ def test_of_several_processes_one_makes_the_file(tmp_path):
     assert [writer.exitcode for writer in writers] == [0, 0, 0]
     made = [line.split() for line in log.read_text().splitlines()]
     assert [number for _, number in made] == list("01234") and len({writer for writer, _ in made}) == 1
-    assert [file.name for file in path.parent.iterdir()] == ["t.safetensors"]
+    assert files_of(folder) == ["kept.json", "x.npy", "y.npy"]
 
 
 def test_a_killed_writer_leaves_nothing_that_is_taken_for_a_cache(tmp_path):
-    path, log = tmp_path / "cache" / "t.safetensors", tmp_path / "log"
-    writer = lives.PROCESSES.Process(target=lives.write_table, args=(path, log, 3))
+    folder, log = tmp_path / "cache", tmp_path / "log"
+    writer = workers.PROCESSES.Process(target=workers.write_table, args=(folder, log, 3))
     writer.start()
     writer.join()
-    assert writer.exitcode == -signal.SIGKILL and not path.exists() and len(list(path.parent.iterdir())) == 1
-    lives.write_table(path, log)  # its lock died with it
-    assert [file.name for file in path.parent.iterdir()] == ["t.safetensors"]
+    assert writer.exitcode == -signal.SIGKILL and files_of(folder) == ["x.npy", "y.npy"]
+    workers.write_table(folder, log)  # its lock died with it
+    assert files_of(folder) == ["kept.json", "x.npy", "y.npy"] and len(log.read_text().splitlines()) == 4 + 5
 
 
-@pytest.mark.parametrize("size", [0, 4, 100, -1])
-def test_a_cut_file_is_made_again(tmp_path, size):
-    path, log = tmp_path / "t.safetensors", tmp_path / "log"
-    lives.write_table(path, log)
+@pytest.mark.parametrize("size", [0, 4, 40, -3])
+@pytest.mark.parametrize("name", ["x.npy", "kept.json"])
+def test_a_cut_file_is_made_again(tmp_path, name, size):
+    folder, log = tmp_path / "cache", tmp_path / "log"
+    workers.write_table(folder, log)
+    (path,) = folder.glob(f"*/{name}")
     whole = path.read_bytes()
     path.write_bytes(whole[:size])
-    lives.write_table(path, log)
+    workers.write_table(folder, log)
     assert path.read_bytes() == whole and len(log.read_text().splitlines()) == 10
 
 
@@ -106,13 +112,13 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(InputError, match="latents-.*could not be saved.*No space left.*free some disk space"):
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="latents-.*could not be written.*No space left.*free some space"):
         cache_latents(tiny_pipeline(), tiny_set().images, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_with_missing_rows_is_not_kept(tmp_path):
     with pytest.raises(ValueError, match="2 rows were made where 3 were announced"):
-        stored_rows(tmp_path / "t.safetensors", lambda: [{"x": torch.zeros(2, 1)}], 3)
+        tensor_store(tmp_path, "t", {}, lambda: iter([{"x": torch.zeros(2, 1)}]), 3)
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import lives
+import crash_workers
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +36,7 @@ def by_two(life: Callable[..., None], kind: str, *values: object) -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    workers = [lives.PROCESSES.Process(target=life, args=(rank, port, environment(kind), *values)) for rank in (0, 1)]
+    workers = [crash_workers.PROCESSES.Process(target=life, args=(rank, port, environment(kind), *values)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -49,9 +49,9 @@ def test_two_processes_train_as_one(kind, tmp_path):
     """AdamW divides by the gradient's size, so its first steps amplify the rounding of sums in another order a little."""
     name, alone, two = "hybrid-r4", tmp_path / "one", tmp_path / "two"
     if kind == "fsdp":  # and resume from whole weights
-        assert by_two(lives.work, kind, name, two, 3) == [3, 3] and (two / NAME).exists()
-    assert by_two(lives.work, kind, name, two) == [0, 0]
-    expected, found = lives.all_weights(lives.train_together(name, alone)), load_file(two / "weights.safetensors")
+        assert by_two(crash_workers.work, kind, name, two, 3) == [3, 3] and (two / NAME).exists()
+    assert by_two(crash_workers.work, kind, name, two) == [0, 0]
+    expected, found = crash_workers.all_weights(crash_workers.train_together(name, alone)), load_file(two / "weights.safetensors")
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=5e-4)
@@ -66,7 +66,7 @@ def test_two_processes_train_as_one(kind, tmp_path):
 
 
 def test_parts_make_the_whole_also_where_the_last_is_short_or_empty():
-    assert by_two(lives.share_out, "ddp") == [0, 0]
+    assert by_two(crash_workers.share_out, "ddp") == [0, 0]
 
 
 @pytest.mark.parametrize("kind, distributed", [("ddp", "MULTI_GPU"), ("fsdp", "FSDP")])

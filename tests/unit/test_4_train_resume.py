@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-import lives
+import crash_workers
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +22,8 @@ from sarnb.train.finetune import finetune
 
 def start(name: str, out: Path, dies_saving: int = 0):
     """A process that trains, and the end of the pipe on which it tells its steps."""
-    hears, tells = lives.PROCESSES.Pipe(duplex=False)
-    process = lives.PROCESSES.Process(target=lives.live, args=(name, out, tells, dies_saving))
+    hears, tells = crash_workers.PROCESSES.Pipe(duplex=False)
+    process = crash_workers.PROCESSES.Process(target=crash_workers.live, args=(name, out, tells, dies_saving))
     process.start()
     tells.close()
     return process, hears
@@ -63,18 +63,18 @@ def kill_at(name: str, out: Path, step: int, delay: float) -> list[int]:
 @pytest.mark.parametrize("name", ["unet-full", "unet-lora-r4", "hybrid-r4"])
 def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
     code, heard = finish(name, tmp_path / "whole")
-    assert code == 0 and [step for step, _ in heard] == list(range(lives.CONFIG.steps))
+    assert code == 0 and [step for step, _ in heard] == list(range(crash_workers.CONFIG.steps))
     seconds = float(np.median(np.diff([moment for _, moment in heard])))
     rng = np.random.default_rng(sum(name.encode()))
     # Never in the last step, which a slow machine could finish before the kill arrives.
-    for step in sorted(rng.choice(lives.CONFIG.steps - 1, 5, replace=False)):
+    for step in sorted(rng.choice(crash_workers.CONFIG.steps - 1, 5, replace=False)):
         steps = kill_at(name, tmp_path / "cut", int(step), float(rng.uniform(0, seconds)))
-        assert steps[0] % lives.CONFIG.checkpoint_every == 0  # it went on from a checkpoint, not from where it died
-    code, heard = finish(name, tmp_path / "cut", dies_saving=lives.CONFIG.steps)
+        assert steps[0] % crash_workers.CONFIG.checkpoint_every == 0  # it went on from a checkpoint, not from where it died
+    code, heard = finish(name, tmp_path / "cut", dies_saving=crash_workers.CONFIG.steps)
     assert code == -signal.SIGKILL and (tmp_path / "cut" / (NAME + ".tmp")).exists()
     code, heard = finish(name, tmp_path / "cut")
-    assert code == 0 and heard[0][0] == lives.CONFIG.steps - lives.CONFIG.checkpoint_every
-    whole, cut = ((tmp_path / part / lives.DIGEST).read_text() for part in ("whole", "cut"))
+    assert code == 0 and heard[0][0] == crash_workers.CONFIG.steps - crash_workers.CONFIG.checkpoint_every
+    whole, cut = ((tmp_path / part / crash_workers.DIGEST).read_text() for part in ("whole", "cut"))
     assert cut == whole
     histories = [pd.read_csv(tmp_path / part / "history.csv") for part in ("whole", "cut")]
     pd.testing.assert_frame_equal(*(table[["step", "loss", "learning_rate", "held_out"]] for table in histories), check_exact=True)
@@ -82,7 +82,7 @@ def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
     def train(out) -> list[str]:
-        finetune(pipe := tiny_pipeline(), find_strategy("unet-lora-r4"), tiny_set(), lives.CONFIG, out)
+        finetune(pipe := tiny_pipeline(), find_strategy("unet-lora-r4"), tiny_set(), crash_workers.CONFIG, out)
         return [fingerprint(net) for net in components(pipe).values()]
 
     save = checkpoint.save_file

@@ -28,8 +28,8 @@ def encoded(monkeypatch) -> list[list[str]]:
     return asked
 
 
-def only_file(folder: Path) -> Path:
-    (path,) = folder.iterdir()
+def only_file(folder: Path, name: str = "hidden.npy") -> Path:
+    (path,) = folder.glob(f"*/{name}")
     return path
 
 
@@ -146,9 +146,9 @@ def test_an_encoder_that_fails_half_way_leaves_no_file(monkeypatch, encoded, tmp
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list a process' mappings")
 def test_rows_lie_in_the_mapped_file(tmp_path):
     texts = cache_text(tiny_pipeline(), CAPTIONS, tmp_path)
-    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(only_file(tmp_path)))]
-    spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
-    for tensor in (texts.hidden, texts.pooled):
+    for name, tensor in (("hidden.npy", texts.hidden), ("pooled.npy", texts.pooled)):
+        lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(only_file(tmp_path, name)))]
+        spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in lines]
         assert any(start <= tensor.data_ptr() and tensor.data_ptr() + tensor.nbytes <= end for start, end in spans)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 
-import lives
+import crash_workers
 import numpy as np
 import pytest
 import torch
@@ -77,7 +77,9 @@ def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path
     config = replace(CONFIG, ema_decay=0.9)
     whole = tiny_pipeline()
     finetune_vae(whole, strategy, IMAGES, config, tmp_path / "whole")
-    process = lives.PROCESSES.Process(target=vae_lives.die_at, args=(3, strategy, config, tmp_path / "cut", torch.get_num_threads()))
+    process = crash_workers.PROCESSES.Process(
+        target=vae_lives.die_at, args=(3, strategy, config, tmp_path / "cut", torch.get_num_threads())
+    )
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL and (tmp_path / "cut" / NAME).exists()

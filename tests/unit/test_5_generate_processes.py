@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-import lives
+import crash_workers
 import numpy as np
 import pytest
 import torch
-import watched
+import watcher_workers
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
@@ -23,7 +23,7 @@ SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("alone")
-    watched.train_watched(out)
+    watcher_workers.train_watched(out)
     return out
 
 
@@ -35,7 +35,7 @@ def test_two_processes_draw_what_one_draws(kind, alone, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    workers = [lives.PROCESSES.Process(target=watched.work, args=(rank, port, environment, tmp_path)) for rank in (0, 1)]
+    workers = [crash_workers.PROCESSES.Process(target=watcher_workers.work, args=(rank, port, environment, tmp_path)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     for worker in workers:

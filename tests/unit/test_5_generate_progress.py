@@ -18,7 +18,7 @@ from sarnb.data.files import write_set
 from sarnb.errors import InputError
 from sarnb.generate.progress import progress_rows, read_progress, token_files
 from sarnb.generate.sample import evaluation_prompts, generate
-from sarnb.generate.strategies import SamplingConfig, train
+from sarnb.generate.strategies import SamplingConfig, train_strategy
 from sarnb.model.export import load_trained
 from sarnb.model.strategy import find_strategy
 from sarnb.model.token import token_row
@@ -42,7 +42,7 @@ def study(tmp_path):
 
 
 def trained(study, out, every, name="hybrid-r4", config=CONFIG):
-    train(find_strategy(name), str(study / "foundation"), study / "data", study / out, config, None, SAMPLING, every)
+    train_strategy(find_strategy(name), str(study / "foundation"), study / "data", study / out, config, None, SAMPLING, every)
     return study / out
 
 

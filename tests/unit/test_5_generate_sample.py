@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import tiny_pipeline, tiny_set
 
-import sarnb.generate.strategies as run
+import sarnb.generate.strategies as strategies
+import sarnb.train.training as training
 from sarnb.data.dataset import load_set
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
@@ -153,14 +154,14 @@ def test_one_line_trains_draws_and_is_not_done_twice(study, monkeypatch):
         raise AssertionError("done twice")
 
     with monkeypatch.context() as context:
-        context.setattr(run, "finetune", forbidden)
-        context.setattr(run, "draw", forbidden)
+        context.setattr(training, "finetune", forbidden)
+        context.setattr(strategies, "draw", forbidden)
         again = call("token")
         assert np.array_equal(again.samples.images, first.samples.images) and again.cost == first.cost
         with pytest.raises(AssertionError):
             call("token", steps=3)
     with monkeypatch.context() as context:
-        context.setattr(run, "finetune", forbidden)
+        context.setattr(training, "finetune", forbidden)
         call("token")  # the refused attempt destroyed nothing
         call("token", guidance_scale=2.0)  # other sampling, same model
     assert call("token", steps=3).history["step"].max() == 3

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from tiny import tiny_pipeline, tiny_set
 
-import sarnb.generate.strategies as module
+import sarnb.train.training as module
 from sarnb.errors import DivergedError, InputError
-from sarnb.generate.strategies import RateChoice, rates_of, scaled, tune_rates
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, PriorSet
+from sarnb.train.training import RateChoice, rates_of, scaled, tune_rates
 
 CONFIG = FinetuneConfig(steps=50, batch_size=4, warmup_steps=10, precision="fp32", lr_unet_full=1e-2, lr_token=2e-2)
 

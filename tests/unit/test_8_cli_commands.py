@@ -211,7 +211,7 @@ def _finetune(monkeypatch, *words: str) -> FinetuneConfig:
         asked.append(config)
         return pd.DataFrame({"loss": [1.0]}), {}
 
-    monkeypatch.setattr(sarnb.generate.strategies, "train", train)
+    monkeypatch.setattr(sarnb.generate.strategies, "train_strategy", train)
     done = CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return asked[0]

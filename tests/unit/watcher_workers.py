@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from tiny import tiny_pipeline, tiny_set
 
-from sarnb.generate.progress import GRIDS, TOKEN_PATH, watch_samples, watch_token
+from sarnb.generate.progress import watch_samples, watch_token
 from sarnb.model.strategy import find_strategy
 from sarnb.train.finetune import FinetuneConfig, finetune
+from sarnb.train.training import GRIDS, TOKEN_PATH
 
 CONFIG = FinetuneConfig(steps=2, batch_size=4, precision="fp32", ema_decay=0.9, checkpoint_every=2)
 ROWS = [

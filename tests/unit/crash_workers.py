@@ -25,7 +25,7 @@ import sarnb.train.checkpoint as checkpoint
 import sarnb.train.finetune as module
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import find_strategy
-from sarnb.train.cache import stored_rows
+from sarnb.train.cache import tensor_store
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import processes
 from sarnb.train.shards import whole
@@ -76,7 +76,7 @@ def live(name: str, out: Path, news: Connection, dies_saving: int = 0) -> None:
     (out / DIGEST).write_text("\n".join(f"{part} {fingerprint(net)}" for part, net in components(pipe).items()))
 
 
-def write_table(path: Path, log: Path, dies_at: int = -1) -> None:
+def write_table(folder: Path, log: Path, dies_at: int = -1) -> None:
     """Ask for a table of ten rows, slowly; each piece that is made leaves a line in ``log``; killed at piece ``dies_at``."""
 
     def make() -> Iterator[dict[str, torch.Tensor]]:
@@ -88,7 +88,8 @@ def write_table(path: Path, log: Path, dies_at: int = -1) -> None:
             time.sleep(0.05)
             yield {"x": torch.full((2, 3), float(number)), "y": torch.full((2, 1, 2), -float(number), dtype=torch.bfloat16)}
 
-    table = stored_rows(path, make, 10)
+    table = tensor_store(folder, "table", {"number": "1"}, make, 10)
+    assert table["y"].dtype == torch.bfloat16 and table["y"][:, 0, 1].tolist() == [0, 0, -1, -1, -2, -2, -3, -3, -4, -4]
     assert table["x"][:, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 

@@ -1,0 +1,154 @@
+"""One strategy's training on disk, done once: its learning rates from a small grid, and the model that is saved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from diffusers import StableDiffusionXLPipeline
+
+from sarnb.data.dataset import load_set
+from sarnb.data.files import METADATA, content_key, kept
+from sarnb.errors import DivergedError, InputError
+from sarnb.model.export import RECORD, foundation_fingerprint, save_trained
+from sarnb.model.foundation import load_foundation
+from sarnb.model.strategy import Strategy
+from sarnb.train.checkpoint import NAME as CHECKPOINT
+from sarnb.train.finetune import FinetuneConfig, PriorSet, finetune, training_record
+from sarnb.train.loop import HISTORY, Watcher
+from sarnb.train.machine import processes
+from sarnb.train.state import FOLDER as TRACKERS
+
+TRIAL = "trial.json"
+TRAINING = ".training-"  # folder of a training that is under way, below that of the finished model
+GRIDS, TOKEN_PATH = "grids", "token_path"  # what watchers leave, see ``sarnb.generate.progress``
+
+
+@dataclass(frozen=True)
+class RateChoice:
+    """The configuration with the chosen rates, and the grid: columns strategy, factor, one a rate, steps, held_out, chosen."""
+
+    config: FinetuneConfig
+    table: pd.DataFrame
+
+    @property
+    def remark(self) -> str:
+        """Where the chosen factor stands in the grid: at an end of it, the best rate may lie beyond."""
+        factors, chosen = sorted(self.table["factor"]), float(self.table.loc[self.table["chosen"], "factor"].iloc[0])
+        if len(factors) == 1:
+            return f"nothing was tried, its rates are those of the profile times {chosen:g}."
+        end = {factors[0]: "smallest", factors[-1]: "largest"}.get(chosen)
+        place = f"the {end} of the grid: the best rate may lie beyond" if end else "inside the grid"
+        return f"the chosen factor {chosen:g} is {place} ({', '.join(f'{factor:g}' for factor in factors)})."
+
+
+def rates_of(strategy: Strategy, config: FinetuneConfig) -> dict[str, float]:
+    """The learning rates that a strategy uses, by the configuration's names."""
+    names = [f"lr_{part}_{getattr(strategy, part)}" for part in ("unet", "text") if getattr(strategy, part) != "frozen"]
+    return {name: getattr(config, name) for name in names + ["lr_token"] * strategy.token}
+
+
+def scaled(strategy: Strategy, config: FinetuneConfig, factor: float) -> FinetuneConfig:
+    """The configuration with the strategy's own rates times ``factor``."""
+    return replace(config, **{name: factor * rate for name, rate in rates_of(strategy, config).items()})
+
+
+def tune_rates(
+    strategy: Strategy,
+    foundation: str,
+    data_dir: Path,
+    out: Path,
+    config: FinetuneConfig,
+    factors: Sequence[float],
+    steps: int,
+    prior: PriorSet | None = None,
+) -> RateChoice:
+    """Try every factor for ``steps`` steps from the foundation; a finished trial in ``out`` is read back.
+
+    ``prior``: see ``finetune``. With one factor nothing is tried: the table then holds it, without a held-out loss.
+
+    Raises
+    ------
+    InputError : no factor, a factor that is not positive, a set without validation images, and what ``finetune`` refuses.
+    """
+    if not factors or min(factors) <= 0:
+        raise InputError(f"learning-rate factors are {list(factors)}; give at least one, all above 0")
+    rows = []
+    for factor in factors:
+        trial = replace(scaled(strategy, config, factor), steps=steps, warmup_steps=min(config.warmup_steps, steps // 4))
+        held_out = float("nan") if len(factors) == 1 else _try(strategy, foundation, Path(data_dir), Path(out), trial, prior)
+        rows.append({"strategy": strategy.name, "factor": factor, **rates_of(strategy, trial), "steps": steps, "held_out": held_out})
+    table = pd.DataFrame(rows)
+    best = int(table["held_out"].idxmin()) if len(factors) > 1 else 0
+    return RateChoice(scaled(strategy, config, factors[best]), table.assign(chosen=table.index == best))
+
+
+def _try(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, prior: PriorSet | None) -> float:
+    """Held-out loss at the end of one short training, infinite where it diverged; its checkpoint is not kept."""
+    data, val = load_set(data_dir / "train"), load_set(data_dir / "val")
+    pipe = load_foundation(foundation)
+    parts = [json.dumps(asdict(value), sort_keys=True) for value in (strategy, config)]
+    parts += [prior.digest] if prior is not None else []
+    folder = out / content_key(*parts, foundation_fingerprint(pipe), data.digest, val.digest)
+
+    def make() -> dict[str, float | None]:
+        try:
+            history = finetune(pipe, strategy, data, config, folder, val, out.parent / "cache", prior).history
+            held_out = float(history["held_out"].dropna().iloc[-1])
+        except DivergedError:
+            held_out = None  # loses against every other rate
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return {"held_out": held_out}
+
+    held_out = kept(folder, {"strategy": strategy.name}, make, lambda note: note["held_out"], TRIAL, alone=False)
+    return float("inf") if held_out is None else held_out
+
+
+def train(
+    strategy: Strategy,
+    foundation: str,
+    data_dir: Path,
+    out: Path,
+    config: FinetuneConfig,
+    cache: Path | None = None,
+    prior: Callable[[StableDiffusionXLPipeline], PriorSet | None] = lambda pipe: None,
+    watchers: Callable[[StableDiffusionXLPipeline, Path], Sequence[Watcher]] = lambda pipe, folder: (),
+    trackers: Sequence[str] = (),
+) -> tuple[pd.DataFrame, dict]:
+    """Fine-tune and save into ``out`` unless it holds the same training, finished.
+
+    Parameters
+    ----------
+    data_dir : its ``train`` teaches; its ``val``, where there is one, gives the held-out loss.
+    cache : folder for caches that all strategies share.
+    prior : the foundation -> its pictures, for a strategy with prior preservation.
+    watchers : the foundation and the folder of the training -> what follows it; what they leave in ``grids`` and
+        ``token_path`` there is kept with the model. None of this changes what is trained.
+    trackers : such as ``["tensorboard"]``; their files are kept in ``out/trackers``.
+
+    Returns
+    -------
+    history, cost : see ``FinetuneResult``.
+    """
+    data = load_set(data_dir / "train")
+    val = load_set(data_dir / "val") if (data_dir / "val" / METADATA).exists() else None
+    pipe = load_foundation(foundation)
+    pictures = prior(pipe)
+    wanted = training_record(pipe, strategy, data, config, pictures)
+
+    def make() -> None:
+        # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
+        training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
+        result = finetune(pipe, strategy, data, config, training, val, cache, pictures, trackers, watchers(pipe, training))
+        if processes().is_main_process:
+            beside = {name: training / name for name in (HISTORY, GRIDS, TOKEN_PATH, TRACKERS)}
+            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, beside)
+            for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
+                shutil.rmtree(folder)
+        processes().wait_for_everyone()
+
+    return kept(out, wanted, make, lambda record: (pd.read_csv(out / HISTORY), record["cost"]), RECORD, alone=False)
