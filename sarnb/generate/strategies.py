@@ -21,9 +21,10 @@ from sarnb.model.export import RECORD, foundation_fingerprint, load_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.model.token import TOKEN, with_token
+from sarnb.train import training
 from sarnb.train.finetune import FinetuneConfig, PriorSet
 from sarnb.train.loop import Watcher
-from sarnb.train.training import GRIDS, TOKEN_PATH, train, tune_rates  # noqa: F401
+from sarnb.train.training import GRIDS, TOKEN_PATH, tune_rates  # noqa: F401
 
 SAMPLING = "sampling.json"
 
@@ -116,7 +117,7 @@ def train_strategy(
     def prior(pipe: StableDiffusionXLPipeline) -> PriorSet | None:
         return prior_set(pipe, strategy, data_dir, cache)
 
-    return train(strategy, foundation, data_dir, out, config, cache, prior, watchers, trackers)
+    return training.train(strategy, foundation, data_dir, out, config, cache, prior, watchers, trackers)
 
 
 def sample(
@@ -180,3 +181,6 @@ def grid_sentences(table: pd.DataFrame) -> list[str]:
     from sarnb.train.training import RateChoice
 
     return [f"{name}: {RateChoice(None, rows).remark}" for name, rows in table.groupby("strategy", sort=False)]
+
+
+train = train_strategy  # goes when no notebook uses it

@@ -244,7 +244,7 @@ def finetune(
     frozen = Frozen(pipe.unet, idle, "fp32" if sharding() else config.precision)
     attentive = [] if sharding() else [pipe.unet, pipe.text_encoder, pipe.text_encoder_2]  # gradients pass frozen ones too
     longest = max(latents.shape[1] * latents.shape[2], pipe.tokenizer.model_max_length)
-    with frozen.small(), plain_attention(*attentive, tokens=longest):
+    with frozen.compact(), plain_attention(*attentive, tokens=longest):
         history = train_loop(
             modules,
             loss,
@@ -255,7 +255,7 @@ def finetune(
             groups=groups,
             validate=validate,
             trackers=trackers,
-            watchers=[dataclasses.replace(watcher, call=frozen.whole(watcher.call)) for watcher in watchers],
+            watchers=[dataclasses.replace(watcher, call=frozen.at_full_precision(watcher.call)) for watcher in watchers],
             label=strategy.name,
         )
     for name, part in modules.items():

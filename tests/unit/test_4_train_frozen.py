@@ -20,14 +20,14 @@ CONFIG = FinetuneConfig(steps=2, batch_size=4, precision="bf16", held_out_images
 
 
 @pytest.mark.parametrize("name", ["unet-lora-r4", "hybrid-r4"])
-def test_training_gives_the_same_bits_as_with_whole_weights(name, monkeypatch, tmp_path):
+def test_training_gives_the_same_bits_as_at_full_precision(name, monkeypatch, tmp_path):
     def train(out):
         result = finetune(pipe := tiny_pipeline(), find_strategy(name), tiny_set(), CONFIG, out, val=tiny_set(2, seed=1))
         return result.history[["loss", "held_out"]].to_numpy().tolist(), {key: fingerprint(net) for key, net in components(pipe).items()}
 
-    small = train(tmp_path / "small")
-    monkeypatch.setattr(Frozen, "small", lambda self: contextlib.nullcontext())
-    assert str(train(tmp_path / "whole")) == str(small)
+    compact = train(tmp_path / "compact")
+    monkeypatch.setattr(Frozen, "compact", lambda self: contextlib.nullcontext())
+    assert str(train(tmp_path / "full")) == str(compact)
 
 
 def test_half_the_bytes_during_the_steps_and_all_of_them_for_watchers(monkeypatch, tmp_path):
@@ -52,5 +52,5 @@ def test_half_the_bytes_during_the_steps_and_all_of_them_for_watchers(monkeypatc
 
 def test_in_float32_nothing_is_halved():
     pipe = tiny_pipeline()
-    with Frozen(pipe.unet, [pipe.vae], "fp32").small():
+    with Frozen(pipe.unet, [pipe.vae], "fp32").compact():
         assert {p.dtype for p in pipe.unet.parameters()} == {torch.float32}
