@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
@@ -286,10 +287,10 @@ def image_scores(
     labels = sorted({label for label in real.labels + fake.labels if label})
     if not labels:
         return scores | dict.fromkeys(meaning, "the images have no class labels")
-    prompts = semantic.embed_texts(judge, [semantic.label_prompt(label) for label in labels])
+    prompts = semantic.embed_texts(judge, [default_caption(label) for label in labels])
     truth = np.array([labels.index(label) if label else -1 for label in fake.labels])
     known_label = truth >= 0
-    scores["clip_cosine"] = np.where(known_label, semantic.cosine(fake.features, prompts[truth]), np.nan)
+    scores["clip_cosine"] = np.where(known_label, (fake.features * prompts[truth]).sum(1), np.nan)
     # a class competes with classes, a composition with compositions: "river" is not wrong for "river+forest"
     mixed = {label for part in (real, fake) for label, group in zip(part.labels, part.groups) if group == COMPOSITION}
     kind = np.array([label in mixed for label in labels])

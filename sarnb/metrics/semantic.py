@@ -1,6 +1,6 @@
 """Does the image show what its prompt asks for? Judged by SAR-CLIP, a text-image encoder trained on real SAR images.
 
-The judge is any object with `embed_images(uint8 [N, H, W]) -> [N, D]` and `embed_texts(list[str]) -> [N, D]`, both of
+The judge is any object with ``embed_images(uint8 [N, H, W]) -> [N, D]`` and ``embed_texts(list[str]) -> [N, D]``, both of
 unit length. It is never the model that generated the images. Radford et al., ICML 2021 (CLIP).
 """
 
@@ -13,9 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
-from sarnb.metrics.checks import image_stack, same_width
+from sarnb.metrics.checks import image_stack
 
 GALLERY = 10  # captions a retrieval chooses from
 
@@ -38,12 +37,11 @@ def embed_images(judge: Judge, images: np.ndarray, batch_size: int = 64) -> np.n
 
 def embed_texts(judge: Judge, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
     """Unit feature vectors of texts by the judge: float64 [N, D]; a learned token "<SAR>" is read as the word SAR."""
-    words = [re.sub(r"<([^<>]+)>", r"\1", text) for text in texts]
-    distinct = sorted(set(words))
+    distinct, place = np.unique([re.sub(r"<([^<>]+)>", r"\1", text) for text in texts], return_inverse=True)
+    words = distinct.tolist()
     with torch.inference_mode():
-        parts = [_unit(judge.embed_texts(distinct[start : start + batch_size])) for start in range(0, len(distinct), batch_size)]
-    place = {text: row for row, text in enumerate(distinct)}
-    return np.concatenate(parts)[[place[text] for text in words]]
+        parts = [_unit(judge.embed_texts(words[start : start + batch_size])) for start in range(0, len(words), batch_size)]
+    return np.concatenate(parts)[place]
 
 
 def _unit(features: torch.Tensor) -> np.ndarray:
@@ -53,51 +51,31 @@ def _unit(features: torch.Tensor) -> np.ndarray:
     return array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-12)
 
 
-def label_prompt(label: str) -> str:
-    """The sentence that stands for a class: the world's own wording, or "a radar image of LABEL" for other labels."""
-    return default_caption(label)
-
-
-def cosine(image_features: np.ndarray, text_features: np.ndarray) -> np.ndarray:
-    """Cosine of each image with its own text, -1 to 1: unit vectors [N, D], [N, D] -> [N]."""
-    same_width(image_features, text_features, "cosine")
-    return (image_features * text_features).sum(1)
-
-
 def zero_shot(image_features: np.ndarray, prompt_features: np.ndarray, candidates: np.ndarray | None = None) -> np.ndarray:
     """Index [N] of the class prompt nearest to each image: unit vectors [N, D], [C, D] -> int [N].
 
-    Args:
-        candidates: bool [N, C], classes each image may be called; all by default.
+    ``candidates``: bool [N, C], classes each image may be called; all by default.
     """
-    same_width(image_features, prompt_features, "zero-shot classes")
     similarity = image_features @ prompt_features.T
-    if candidates is not None:
-        similarity = np.where(candidates, similarity, -np.inf)
-    return similarity.argmax(1)
-
-
-def zero_shot_accuracy(image_features: np.ndarray, prompt_features: np.ndarray, truth: np.ndarray) -> float:
-    """Share of images whose nearest class prompt is the true one `truth` int [N], 0 to 1."""
-    return float((zero_shot(image_features, prompt_features) == np.asarray(truth)).mean())
+    return (similarity if candidates is None else np.where(candidates, similarity, -np.inf)).argmax(1)
 
 
 def retrieval_r1(image_features: np.ndarray, text_features: np.ndarray, captions: Sequence[str], gallery: int = GALLERY) -> np.ndarray:
-    """Chance [N] that an image finds its own caption first in a gallery of `gallery` different captions.
+    """Chance [N] that an image finds its own caption first in a gallery of ``gallery`` different captions.
 
     Recall at 1 depends on the size of the gallery, so it is fixed: the own caption and gallery - 1 others drawn at
     random from the set. With m other captions, r of them nearer to the image than its own, the chance is exactly
     C(m - r, gallery - 1) / C(m, gallery - 1); nothing is drawn. Equal captions count once.
 
-    Raises:
-        InputError: fewer than `gallery` different captions.
+    Raises
+    ------
+    InputError
+        Fewer than ``gallery`` different captions.
     """
-    distinct = sorted(set(captions))
+    distinct, first, own = np.unique(np.asarray(captions, dtype=object), return_index=True, return_inverse=True)
     if len(distinct) < gallery:
         raise InputError(f"retrieval: {len(distinct)} different captions, {gallery} needed; give more varied captions.")
-    first = {caption: row for row, caption in reversed(list(enumerate(captions)))}
-    similarity = image_features @ text_features[[first[caption] for caption in distinct]].T
-    own = np.array([distinct.index(caption) for caption in captions])
+    similarity = image_features @ text_features[first].T
     nearer = (similarity > similarity[np.arange(len(own)), own][:, None]).sum(1)
     others = len(distinct) - 1
     # product form of the ratio of binomials; a factor of 0 means fewer than gallery - 1 farther captions

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.imagefolder import default_caption
 from sarnb.data.overview import some_per_label
 from sarnb.errors import InputError
 from sarnb.metrics import find_metric
@@ -15,7 +16,7 @@ from sarnb.metrics.bootstrap import stratified_weights
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL, evaluate, halves
 from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, measure
 from sarnb.metrics.report import over_seeds
-from sarnb.metrics.semantic import Judge, cosine, embed_texts, label_prompt, zero_shot
+from sarnb.metrics.semantic import Judge, embed_texts, zero_shot
 from sarnb.metrics.significance import ALPHA, TESTED, exchange_test, holm, measure_of, paired_rows
 
 
@@ -113,12 +114,12 @@ def failures(runs: Mapping[str, ImageStatistics], judge: Judge, count: int = 6) 
     labels = sorted({label for part in runs.values() for label in part.labels if label})
     if not labels:
         raise InputError("failures: the images have no class labels; the rule needs the prompt of a class.")
-    prompts = embed_texts(judge, [label_prompt(label) for label in labels])
+    prompts = embed_texts(judge, [default_caption(label) for label in labels])
     rows = []
     for name, part in runs.items():
         truth = np.array([labels.index(label) for label in part.labels])
         mixed = np.isin(labels, [label for label, group in zip(part.labels, part.groups) if group == COMPOSITION])
-        own = cosine(part.features, prompts[truth])
+        own = (part.features * prompts[truth]).sum(1)
         nearest = zero_shot(part.features, prompts, mixed[None] == mixed[truth][:, None])
         worst = [min(np.flatnonzero(truth == index), key=lambda i: own[i]) for index in np.unique(truth)]
         for rank, i in enumerate(sorted(worst, key=lambda i: own[i])[:count], start=1):

@@ -1,4 +1,7 @@
-"""The judge before and after its training: SAR-CLIP, a dual encoder that reads with the foundation's words or with CLIP's."""
+"""The judge before and after its training: SAR-CLIP, an image tower and text towers that share an embedding space.
+
+The small one starts from nothing and reads with the foundation's words; another starts from a CLIP of open_clip.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from sarnb import foundation_path, split_foundation
 from sarnb.errors import InputError
 from sarnb.model.foundation import FoundationConfig, build_text_tower, load_foundation, to_pixels
 
-# A dual encoder: one image tower and one or more CLIP text towers that share an embedding space.
-
-WIDTHS = (32, 64, 128, 256)
+SMALL = "small"  # the judge that starts from nothing
+WIDTHS = (32, 64, 128, 256)  # channels of the image tower's levels; this project's choice
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # open_clip's own names
 
 
 class ResidualBlock(nn.Module):
@@ -46,13 +49,13 @@ class ResidualBlock(nn.Module):
 class ImageTower(nn.Module):
     """Small residual network: [N, 3, H, W] in [-1, 1] → [N, D]. Means *and* maxima are pooled, for small bright objects."""
 
-    def __init__(self, embedding: int, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, embedding: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, widths[0], 4, 2, 1)
-        levels = zip((widths[0],) + widths, widths)
+        self.stem = nn.Conv2d(3, WIDTHS[0], 4, 2, 1)
+        levels = zip((WIDTHS[0],) + WIDTHS, WIDTHS)
         self.blocks = nn.Sequential(*(ResidualBlock(i, o, 2 if n else 1) for n, (i, o) in enumerate(levels)))
-        self.norm = nn.GroupNorm(8, widths[-1])
-        self.head = nn.Linear(2 * widths[-1], embedding)
+        self.norm = nn.GroupNorm(8, WIDTHS[-1])
+        self.head = nn.Linear(2 * WIDTHS[-1], embedding)
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = F.silu(self.norm(self.blocks(self.stem(pixels))))
@@ -112,7 +115,7 @@ class DualEncoder(TwoTowers):
         self.tokenizer.save_pretrained(folder)
         tower = self.texts[0].config.to_dict()
         (folder / "dual_encoder.json").write_text(json.dumps({"towers": len(self.texts), "tower": tower}, default=str))
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "dual_encoder.safetensors")
+        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / "dual_encoder.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> DualEncoder:
@@ -129,9 +132,7 @@ class DualEncoder(TwoTowers):
         return model.eval()
 
 
-def build_dual_encoder(
-    tokenizer: CLIPTokenizer, towers: int = 1, config: FoundationConfig = FoundationConfig(), seed: int = 0
-) -> DualEncoder:
+def build_dual_encoder(tokenizer: CLIPTokenizer, config: FoundationConfig, towers: int = 1, seed: int = 0) -> DualEncoder:
     """A randomly started dual encoder whose weights depend on ``seed`` only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -148,13 +149,8 @@ def _trimmed(ids: Tensor) -> Tensor:
     return ids[:, :used]
 
 
-# A judge that starts from a CLIP of open_clip: ViT-L, SARCLIP or any other, from a local folder, a file or a hub id.
-
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # open_clip's own names
-
-
 class OpenClipEncoder(TwoTowers):
-    """An open_clip model with the interface of ``DualEncoder``: it trains in ``train_clip`` and judges as the small one does."""
+    """A CLIP of open_clip (ViT-L, SARCLIP or any other): it trains in ``train_clip`` and judges as the small one does."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, config: dict[str, Any]) -> None:
         super().__init__()
@@ -197,9 +193,15 @@ class OpenClipEncoder(TwoTowers):
 def load_open_clip(spec: str) -> OpenClipEncoder:
     """A CLIP of open_clip in float32, ready to judge.
 
-    ``spec``: a folder in open_clip's layout, "hf-hub:owner/name", or "architecture:weights" where weights is one of
-    open_clip's tags or a file, as in "ViT-L-14:openai". Raises ``InputError`` without the package, for an unknown spec, and for
-    weights that cannot be read.
+    Parameters
+    ----------
+    spec : a folder in open_clip's layout, "hf-hub:owner/name", or "architecture:weights" where weights is one of open_clip's
+        tags or a file, as in "ViT-L-14:openai".
+
+    Raises
+    ------
+    InputError
+        The package is not there, the spec is unknown, or the weights cannot be read.
     """
     try:
         import open_clip
@@ -207,12 +209,10 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
         raise InputError(
             f"judge {spec!r} needs the package open_clip_torch; install sarnb[openclip], or choose the judge 'small'"
         ) from error
-    folder = Path(spec.removeprefix("local-dir:"))
+    name, weights, folder = spec, None, Path(spec.removeprefix("local-dir:"))
     if folder.is_dir():
-        name, weights = f"local-dir:{folder}", None
-    elif spec.startswith(("hf-hub:", "local-dir:")):
-        name, weights = spec, None
-    else:
+        name = f"local-dir:{folder}"
+    elif not spec.startswith(("hf-hub:", "local-dir:")):
         name, _, weights = spec.partition(":")
         if not weights:
             raise InputError(f"judge {spec!r}: no such folder; give one in open_clip's layout, hf-hub:owner/name, or architecture:weights")
@@ -225,14 +225,10 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
     return OpenClipEncoder(model, tokenizer, {"model_cfg": config, "preprocess_cfg": preprocess}).eval()
 
 
-SMALL = "small"  # the judge that starts from nothing
-
-
 def foundation_tokenizer(spec: str = "embedded") -> CLIPTokenizer:
     """The first tokenizer of a foundation, without loading its networks where that is possible.
 
-    ``spec`` is what ``load_foundation`` takes: "embedded", a diffusers folder, a single file, or a hub id. Raises
-    ``InputError`` where there is no tokenizer.
+    ``spec``: what ``load_foundation`` takes. Raises ``InputError`` where there is no tokenizer.
     """
     base, _ = split_foundation(spec)
     path = foundation_path() if base == "embedded" else Path(base)
@@ -254,7 +250,7 @@ def build_judge(tokenizer: CLIPTokenizer, seed: int = 0) -> DualEncoder:
     It shares words with the foundation but no weight: a judge must not inherit what it judges.
     """
     config = replace(FoundationConfig(), max_tokens=tokenizer.model_max_length)
-    return build_dual_encoder(tokenizer, towers=1, config=config, seed=seed)
+    return build_dual_encoder(tokenizer, config, seed=seed)
 
 
 def load_judge(spec: str | Path) -> TwoTowers:

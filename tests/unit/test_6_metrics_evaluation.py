@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, amplitude, distribution, geometry, semantic, texture
 from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, combine, evaluate, halves, left_out
@@ -113,9 +114,9 @@ def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, si
     expected["clip_kid"] = sum(alone) - 2 * kernels[2].mean()
     expected["clip_precision"], expected["clip_recall"] = distribution.precision_recall(*pair)
     names = sorted(CLASSES)
-    prompts, truth = semantic.embed_texts(judge, [semantic.label_prompt(name) for name in names]), [names.index(x) for x in fake.labels]
+    prompts, truth = semantic.embed_texts(judge, [default_caption(name) for name in names]), [names.index(x) for x in fake.labels]
     scores = {
-        "clip_cosine": semantic.cosine(features[1], prompts[truth]),
+        "clip_cosine": (features[1] * prompts[truth]).sum(1),
         "clip_accuracy": semantic.zero_shot(features[1], prompts) == truth,
         "clip_retrieval_r1": semantic.retrieval_r1(features[1], semantic.embed_texts(judge, fake.captions), fake.captions),
         "look_accuracy": geometry.look_correct(

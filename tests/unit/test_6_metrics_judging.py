@@ -1,4 +1,4 @@
-"""The examination of the judge, with a judge whose answers are known."""
+"""The examination of the judge: with judges whose answers are known, probabilities that are known, and kappa by hand."""
 
 from __future__ import annotations
 
@@ -8,29 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_set
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics.judging import (
-    ACCURACY,
-    COSINE,
-    LOOK,
-    RETRIEVAL,
-    aims_table,
-    class_similarity,
-    confusion,
-    fact_scores,
+    crossed_scales,
+    fit_scale,
+    hard_negative_scores,
     judge_images,
-    judge_sentences,
+    judge_sentence,
     judge_table,
+    kappa,
     look_scores,
-    pair_cosines,
+    reliability,
 )
-from sarnb.metrics.semantic import label_prompt
 
 NAMES = ("city", "forest", "airport", "river+forest", "city+coast")
 GROUPS = ("seen", "seen", "unseen", "composition", "composition")
-PROMPTS = [label_prompt(name) for name in NAMES]
+PROMPTS = [default_caption(name) for name in NAMES]
 
 
 class Reader:
@@ -63,45 +60,42 @@ def known_set(per_class: int = 4, mistakes: dict[int, int] | None = None) -> Ima
     return ImageSet(Path("known"), ids, np.stack(images), texts, tuple(row["label"] for row in rows), tuple(rows))
 
 
-def value(table, measure: str, split: str = "pooled", label: str = "all") -> float:
-    chosen = table[(table["measure"] == measure) & (table["split"] == split) & (table["class"] == label)]
-    assert len(chosen) == 1
-    return chosen.iloc[0]["value"]
+def accuracy(judged, resamples: int = 20):
+    """The table of the class accuracy, indexed by split and class."""
+    scores = {"class accuracy": (judged.guess == judged.truth, 1 / judged.rivals.sum(1))}
+    return judge_table(scores, judged.labels, judged.splits, resamples)
 
 
-def test_a_perfect_judge_scores_one_and_its_confusion_is_the_identity():
-    data = known_set()
-    judged = judge_images(Reader(), data)
-    assert judged.names == NAMES
-    shares = confusion(judged)
-    assert np.array_equal(np.diag(shares), np.ones(5)) and np.nansum(shares) == 5
-    assert np.isnan(shares[0, 3]) and np.isnan(shares[4, 0]), "a composition never competes with a class"
-    looks = look_scores(Reader(), judged, data.column("look"), "airborne-x")
-    table, missing = judge_table(judged, looks, resamples=20)
-    assert missing == [] and len(set(judged.texts)) == 10, "just enough captions for a gallery"
-    assert {value(table, name) for name in (ACCURACY, LOOK, RETRIEVAL)} == {1.0}
-    assert set(table["split"]) == {"pooled", "seen", "unseen", "composition"}
+def test_a_perfect_judge_calls_every_class_and_a_composition_never_competes_with_a_class():
+    judged = judge_images(Reader(), known_set())
+    assert judged.names == NAMES and np.array_equal(judged.guess, judged.truth) and judged.labels[2] == "airport"
+    assert np.isneginf(judged.logits[0, 3:]).all() and np.isneginf(judged.logits[4, :3]).all()
+    assert judged.cosines[0].argmax() == 0 and (judged.images * judged.captions).sum(1) == pytest.approx(1)
+    table = accuracy(judged)
+    assert set(table["value"]) == {1.0} and set(table["split"]) == {"pooled", "seen", "unseen", "composition"}
+    with pytest.raises(InputError, match="without a class label"):
+        judge_images(Reader(), replace(known_set(), labels=("",) * 20))
 
 
-def test_mistakes_are_counted_where_they_are_and_classes_weigh_the_same():
-    judged = judge_images(Reader(), known_set(mistakes={0: 1, 5: 1, 2: 0}))  # cities as forest, an airport as city
-    shares = confusion(judged)
-    assert shares[0].tolist()[:3] == [0.5, 0.5, 0.0] and shares[2].tolist()[:3] == [0.25, 0.0, 0.75]
-    table, _ = judge_table(judged, None, resamples=50)
-    assert value(table, ACCURACY, "seen") == pytest.approx(0.75) and value(table, ACCURACY, "unseen") == pytest.approx(0.75)
-    assert value(table, ACCURACY) == pytest.approx((0.5 + 1 + 0.75 + 1 + 1) / 5)
-    few = judge_images(Reader(), known_set(mistakes={0: 1}).subset([0, 1, 6, 11, 16]))  # one wrong city, four right forests
-    assert value(judge_table(few, None, 10)[0], ACCURACY) == pytest.approx(0.5)
-    rows = table[table["measure"] == ACCURACY]
-    assert ((rows["lo"] <= rows["value"]) & (rows["value"] <= rows["hi"])).all()
-
-
-def test_a_guess_is_one_of_the_rivals():
-    table, _ = judge_table(judge_images(Reader(), known_set()), None, resamples=5)
-    chances = table[table["measure"] == ACCURACY].set_index(["split", "class"])["chance"]
+def test_mistakes_are_counted_where_they_are_classes_weigh_the_same_and_a_guess_is_one_of_the_rivals():
+    table = accuracy(judge_images(Reader(), known_set(mistakes={0: 1, 5: 1, 2: 0})))  # cities as forest, an airport as city
+    values = table.set_index(["split", "class"])
+    assert values.loc[("seen", "all"), "value"] == values.loc[("unseen", "airport"), "value"] == pytest.approx(0.75)
+    assert values.loc[("pooled", "all"), "value"] == pytest.approx((0.5 + 1 + 0.75 + 1 + 1) / 5)
+    assert ((table["lo"] <= table["value"]) & (table["value"] <= table["hi"])).all()
+    chances = values["chance"]
     assert chances["seen", "city"] == pytest.approx(1 / 3) and chances["composition", "all"] == pytest.approx(1 / 2)
     assert chances["pooled", "all"] == pytest.approx((3 / 3 + 2 / 2) / 5)
-    assert table[table["measure"] == COSINE]["chance"].isna().all()
+    few = judge_images(Reader(), known_set(mistakes={0: 1}).subset([0, 1, 6, 11, 16]))  # one wrong city, four right forests
+    assert accuracy(few)["value"][0] == pytest.approx(0.5)
+
+
+def test_images_without_a_score_are_left_out_of_the_table():
+    judged = judge_images(Reader(), known_set())
+    score = np.where(judged.truth == 0, np.nan, 1.0)
+    rows = judge_table({"side": (score, 0.5)}, judged.labels, judged.splits, 20).set_index(["split", "class"])
+    assert rows.loc[("pooled", "all"), ["value", "n", "chance"]].tolist() == [1.0, 16, 0.5]
+    assert ("seen", "city") not in rows.index and rows.loc[("seen", "all"), "n"] == 4
 
 
 def test_sides_are_read_by_the_pair_of_prompts():
@@ -116,57 +110,106 @@ def test_sides_are_read_by_the_pair_of_prompts():
             look_scores(Reader(), judged, unknown, "airborne-x")
 
 
-def test_cosines_of_pairs_and_of_classes():
-    judged = judge_images(Reader(), known_set(mistakes={0: 1}))
-    matching, mismatching = pair_cosines(judged)
-    assert len(matching) == 20 and len(mismatching) == 20 * 16
-    assert matching[1:] == pytest.approx(np.ones(19)) and matching[0] == pytest.approx(0.2)  # only the side agrees
-    similarity = class_similarity(judged)
-    assert similarity.argmax(1).tolist() == list(range(5)) and similarity[0, 1] > similarity[1, 0]
+@pytest.mark.parametrize(
+    "shown, words", [(None, "The judge tells classes apart"), (0, "The judge cannot be told from a guess")], ids=["perfect", "always city"]
+)
+def test_the_sentence_says_whether_the_judge_may_be_asked(shown, words):
+    data = known_set(mistakes=None if shown is None else dict.fromkeys(range(20), shown))
+    assert judge_sentence(accuracy(judge_images(Reader(), data))).startswith(words)
 
 
-def test_what_is_missing_is_said():
-    one = judge_images(Reader(), known_set().where(label="city"))
-    table, missing = judge_table(one, None, resamples=5)
-    assert set(table["measure"]) == {ACCURACY, COSINE}
-    assert [line.split(":")[0] for line in missing[:2]] == ["Look-side accuracy is left out", "Retrieval R@1 is left out"]
-    assert len(missing) == 3 and missing[2].startswith("There is one class only")
-    unlabelled = replace(known_set(), labels=("",) * 20)
-    with pytest.raises(InputError, match="without a class label"):
-        judge_images(Reader(), unlabelled)
+# Captions that are wrong in one statement.
+
+TEXTS = (
+    ("a city, illuminated from the left", "a city"),
+    ("a harbour with two ships", "a harbour with three piers and one ship"),
+    ("a forest",),
+    ("a river flowing east to west, illuminated from the right",),
+)
 
 
-def test_the_sentences_say_whether_the_judge_may_be_asked():
-    good, _ = judge_table(judge_images(Reader(), known_set()), None, resamples=20)
-    assert judge_sentences(good)[-1].startswith("The judge tells classes apart")
-    judged = judge_images(Reader(), known_set())
-    for sides, blind in ((np.ones(20), False), (np.tile([0.0, 1.0], 10), True)):
-        told = judge_sentences(judge_table(judged, sides, resamples=50)[0])
-        assert any("cannot tell the side" in line for line in told) == blind
-    always_city = judge_images(Reader(), known_set(mistakes={k: 0 for k in range(20)}))
-    bad, _ = judge_table(always_city, None, resamples=20)
-    assert value(bad, ACCURACY) == pytest.approx(0.4) and judge_sentences(bad)[-1].startswith("The judge cannot be told from a guess")
+class WordJudge:
+    """Texts become counts of chosen words; an image is the same of its true captions."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def embed_texts(self, texts):
+        features = [[float(f" {word} " in f" {text.replace(',', ' ')} ") for word in self.words] + [0.5] for text in texts]
+        return torch.nn.functional.normalize(torch.tensor(features), dim=1)
 
 
-def test_facts_come_into_the_table_with_the_images_that_were_asked():
-    data = known_set()
-    judged = judge_images(Reader(), data)
-    scores = fact_scores(Reader(), data, judged.images)
-    assert list(scores) == ["side"] and scores["side"].all()
-    scores["side"] = np.where(judged.truth == 0, np.nan, scores["side"])  # no caption of a city tells it
-    table, _ = judge_table(judged, None, 20, 0, scores)
-    rows = table[table["measure"] == "own caption before wrong side"].set_index(["split", "class"])
-    assert rows.loc[("pooled", "all"), ["value", "n", "chance"]].tolist() == [1.0, 16, 0.5]
-    assert ("seen", "city") not in rows.index and rows.loc[("seen", "all"), "n"] == 4
+@pytest.fixture
+def data():
+    part = tiny_set(len(TEXTS))
+    return replace(part, rows=tuple({**row, "captions": list(several)} for row, several in zip(part.rows, TEXTS)))
 
 
-def test_aims_are_asked_of_single_classes_only():
-    clean, mixed = known_set(), known_set(mistakes={3: 4, 8: 3})  # both mistakes among the compositions
-    for data in (clean, mixed):
-        judged = judge_images(Reader(), data)
-        looks = look_scores(Reader(), judged, [row["look"] for row in data.rows], "airborne-x")
-        table = aims_table(judged, looks, 20)
-        assert table["value"].tolist() == [1.0, 1.0] and table["n"].tolist() == [12, 12] and set(table["verdict"]) == {"reached"}
-    judged = judge_images(Reader(), known_set(mistakes={0: 1, 5: 1, 10: 1, 15: 1}))  # no city is known
-    table = aims_table(judged, None, 20)
-    assert table["aim"].tolist() == [ACCURACY] and table["value"][0] == pytest.approx(2 / 3) and table["verdict"][0] == "not reached"
+def test_one_who_reads_sides_only_knows_sides_only(data):
+    judge = WordJudge(["left", "right"])
+    images = judge.embed_texts([several[0] for several in TEXTS]).numpy().astype(float)
+    scores = hard_negative_scores(judge, data, images)
+    assert list(scores) == ["own caption before wrong side", "own caption before wrong count", "own caption before wrong direction"]
+    expected = [[1, np.nan, np.nan, 1], [np.nan, 0.5, np.nan, np.nan], [np.nan, np.nan, np.nan, 0.5]]
+    np.testing.assert_array_equal(list(scores.values()), expected)
+    wrong = judge.embed_texts(["right", "", "", "left"]).numpy().astype(float)
+    np.testing.assert_array_equal(hard_negative_scores(judge, data, wrong)["own caption before wrong side"], [0, np.nan, np.nan, 0])
+
+
+def test_captions_without_such_statements_give_no_score(data):
+    bare = replace(data, rows=tuple({**row, "captions": ["a city"]} for row in data.rows))
+    assert hard_negative_scores(WordJudge(["city"]), bare, np.ones((4, 2))) == {}
+    with pytest.raises(InputError, match="3 feature vectors for 4 images"):
+        hard_negative_scores(WordJudge(["city"]), data, np.ones((3, 2)))
+
+
+# Calibration: the factor that makes certainties true is found again.
+
+
+def drawn(scale: float, count: int, seed: int = 0):
+    """Cosines of three classes, and truths drawn with exactly the probabilities that `scale` gives."""
+    rng = np.random.default_rng(seed)
+    similarity = rng.uniform(-0.5, 0.5, (count, 3))
+    weights = np.exp(scale * similarity)
+    shares = weights / weights.sum(1, keepdims=True)
+    truth = (rng.random((count, 1)) > shares.cumsum(1)).sum(1).clip(max=2)
+    return similarity, truth
+
+
+def test_the_factor_of_the_drawing_is_found_also_among_further_classes_that_do_not_compete():
+    similarity, truth = drawn(7.0, 20_000)
+    assert fit_scale(similarity, truth) == pytest.approx(7.0, rel=0.03)
+    wider = np.column_stack([similarity, np.full(len(truth), -np.inf)])
+    assert fit_scale(wider, truth) == pytest.approx(fit_scale(similarity, truth))
+    with pytest.raises(InputError, match="no image"):
+        fit_scale(np.empty((0, 3)), np.empty(0, int))
+
+
+def test_reliability_by_hand():
+    certainty, correct = np.array([0.92, 0.98, 0.31, 0.39, 1.0]), np.array([True, False, True, False, True])
+    table = reliability(certainty, correct, 10)
+    assert table["n"].tolist() == [2, 3] and table["low"].tolist() == [0.3, 0.9]
+    assert table["certainty"].tolist() == pytest.approx([0.35, (0.92 + 0.98 + 1) / 3])
+    assert table["accuracy"].tolist() == pytest.approx([0.5, 2 / 3])
+    half, centre = 1.96 / (1 + 1.96**2 / 2) * np.sqrt(0.25 / 2 + 1.96**2 / 16), 0.5  # Wilson 1927, one hit of two
+    assert table.loc[0, ["lo", "hi"]].tolist() == pytest.approx([centre - half, centre + half], abs=1e-4)
+
+
+def test_the_factor_of_an_image_comes_from_the_half_that_it_is_not_in():
+    similarity, truth = drawn(4.0, 4000, seed=1)
+    folds = (np.arange(0, 4000, 2), np.arange(1, 4000, 2))
+    scales = crossed_scales(similarity, truth, folds, own_scale=40.0)
+    assert scales == pytest.approx(np.full(4000, 4.0), rel=0.1)
+    changed = truth.copy()
+    changed[folds[0]] = similarity.argmax(1)[folds[0]]
+    again = crossed_scales(similarity, changed, folds, own_scale=40.0)
+    assert np.array_equal(again[folds[0]], scales[folds[0]]) and not np.array_equal(again[folds[1]], scales[folds[1]])
+    assert crossed_scales(similarity, truth, (np.arange(4000), np.array([], int)), 40.0).tolist() == [40.0] * 4000
+
+
+def test_kappa_of_a_two_by_two_table_by_hand():
+    first = np.repeat(["a", "a", "b", "b"], [20, 5, 10, 15])
+    second = np.repeat(["a", "b", "a", "b"], [20, 5, 10, 15])
+    assert kappa(first, second) == pytest.approx((0.7 - 0.5) / 0.5)  # Cohen 1960: agreement 35/50, by chance 0.5
+    assert kappa(first, first) == 1 and np.isnan(kappa(np.array(["a"]), np.array(["a"])))
+    assert kappa(np.array(["left"] * 3 + ["right"]), np.full(4, "left")) == pytest.approx(0), "who always says the same"

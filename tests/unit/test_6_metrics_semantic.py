@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import semantic
 
@@ -40,13 +41,11 @@ def test_embedding_in_batches_and_token_words() -> None:
     np.testing.assert_allclose(texts, [[0, 1], [1, 0], [0, 1]], atol=1e-6)
 
 
-def test_cosine_and_zero_shot() -> None:
+def test_zero_shot_with_and_without_candidates() -> None:
     judge = BrightnessJudge()
     images = semantic.embed_images(judge, grey([0.0, 0.4, 0.6, 1.0]))
     prompts = semantic.embed_texts(judge, ["0", "0.5", "1"])
-    np.testing.assert_allclose(semantic.cosine(images[[0, 3]], prompts[[0, 2]]), [1, 1])
     assert semantic.zero_shot(images, prompts).tolist() == [0, 1, 1, 2]
-    assert semantic.zero_shot_accuracy(images, prompts, np.array([0, 1, 2, 2])) == 0.75
     only = np.array([[True, False, True]] * 4)
     assert semantic.zero_shot(images, prompts, only).tolist() == [0, 0, 2, 2]
 
@@ -72,12 +71,6 @@ def test_equal_captions_count_once() -> None:
         semantic.retrieval_r1(images, texts, captions, gallery=4)
 
 
-def test_label_prompts() -> None:
-    assert semantic.label_prompt("city") == "a radar image of a city"
-    assert "river" in semantic.label_prompt("river+forest")
-    assert semantic.label_prompt("vehicle_t72") == "a radar image of vehicle t72"  # as its training captions say
-
-
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="8-bit"):
         semantic.embed_images(BrightnessJudge(), np.zeros((2, 8, 8)))
@@ -88,3 +81,8 @@ def test_bad_input() -> None:
 
     with pytest.raises(InputError, match="judge"):
         semantic.embed_images(Broken(), grey([0.1]))
+
+
+def test_the_sentence_of_a_class() -> None:
+    assert default_caption("city") == "a radar image of a city" and "river" in default_caption("river+forest")
+    assert default_caption("vehicle_t72") == "a radar image of vehicle t72"  # as its training captions say
