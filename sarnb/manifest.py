@@ -1,10 +1,11 @@
 """Manifests: which notebook made which file, from what, and whether the files are still those.
 
-One JSON file per producer in ``results/<profile>/manifest``. `verify` compares them with what lies on the disk.
+Dependence is by content: never by file times, which a git clone does not keep. One JSON file per producer in ``results/<profile>/manifest``. `verify` compares them with what lies on the disk.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -16,7 +17,6 @@ import typing
 from pathlib import Path
 
 from sarnb.errors import InputError
-from sarnb.fingerprint import digest, file_digest, notebook_digest, tree_digest
 from sarnb.profile import read_yaml
 from sarnb.settings import cores, notebooks_folder, repository
 
@@ -39,6 +39,51 @@ PACKAGES = (
     "papermill",
     "snakemake",
 )
+
+
+def digest(value: typing.Any) -> str:
+    """SHA-256 (hex) of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    sha = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def tree_digest(folder: Path, but: typing.Collection[str] = ()) -> str:
+    """SHA-256 (hex) over the names and bytes of all files below a folder, hidden ones and those named in ``but`` left out."""
+    return digest([[name, file_digest(folder / name)] for name in file_names(folder) if name not in but])
+
+
+def file_names(folder: Path) -> list[str]:
+    """Names of all files below a folder, sorted, hidden ones left out."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def read_cells(notebook: Path) -> list[dict[str, typing.Any]]:
+    """The cells of a notebook file.
+
+    Raises:
+        InputError: the file is missing or no notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+    except FileNotFoundError:
+        raise InputError(f"{notebook}: no such notebook") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{notebook}: not a Jupyter notebook ({error}); save it again from Jupyter") from None
+
+
+def notebook_digest(notebook: Path) -> str:
+    """SHA-256 (hex) of a notebook's cell types and sources; outputs and metadata do not count."""
+    return digest([[cell["cell_type"], cell["source"]] for cell in read_cells(notebook)])
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

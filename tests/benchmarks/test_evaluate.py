@@ -82,7 +82,7 @@ def test_frechet_of_gaussians(benchmark, seconds):
 def run_evaluate(real: Path, fake: Path, out: Path, workers: int) -> tuple[float, float]:
     """(seconds, peak memory in MB of the largest process) of the command, in a process of its own."""
     code = (
-        "import resource, sys, time; start = time.perf_counter(); from sarnb.__main__ import app; "
+        "import resource, sys, time; start = time.perf_counter(); from sarnb.cli import app; "
         "app(sys.argv[1:], standalone_mode=False); "
         "peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)); "
         "print(f'measured {time.perf_counter() - start} {peak / 1024}')"

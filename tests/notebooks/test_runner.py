@@ -89,7 +89,7 @@ def test_a_killed_run_stops_and_the_next_one_continues(folder):
     slow = f"import pathlib, time\nif not pathlib.Path({str(started)!r}).exists():\n    pathlib.Path({str(started)!r}).touch(); time.sleep(300)"
     _write(folder / "my notebooks", "01_two", slow, RECORD.format(name="01_two"))
     process = _start(folder)
-    for _ in range(600):
+    for _ in range(1800):
         if started.exists():
             break
         time.sleep(0.1)

@@ -10,7 +10,7 @@ from tiny import tiny_pipeline, tiny_set
 
 from sarnb import split_foundation
 from sarnb.errors import InputError
-from sarnb.fingerprint import foundation_digest
+from sarnb.graph import foundation_digest
 from sarnb.model.export import foundation_fingerprint, foundation_vae
 from sarnb.model.foundation import components, decode_latents, encode_posterior, fingerprint, load_foundation
 from sarnb.model.judge import foundation_tokenizer

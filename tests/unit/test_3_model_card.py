@@ -8,8 +8,8 @@ import pytest
 
 from sarnb import foundation_path
 from sarnb.errors import InputError
-from sarnb.fingerprint import foundation_digest
 from sarnb.foundation.card import foundation_card, write_measures
+from sarnb.graph import foundation_digest
 from sarnb.settings import repository
 
 AIMS = pd.DataFrame(

@@ -18,7 +18,7 @@ from tiny import tiny_pipeline, tiny_set
 from typer.testing import CliRunner
 
 import sarnb.profile
-from sarnb.__main__ import app
+from sarnb.cli import app
 from sarnb.data.files import write_set
 from sarnb.settings import repository
 

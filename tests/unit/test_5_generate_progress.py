@@ -13,7 +13,7 @@ from tiny import tiny_pipeline, tiny_set
 from typer.testing import CliRunner
 
 import sarnb.generate.progress as module
-from sarnb.__main__ import app
+from sarnb.cli import app
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
 from sarnb.generate.progress import progress_rows, read_progress, token_files
@@ -132,7 +132,7 @@ def test_the_command_follows_a_training_in_tensorboard(study, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     values = load_profile("smoke").replace(sampling_steps=2, sample_every=2)
-    monkeypatch.setattr("sarnb.commands.load_profile", lambda *_, **__: values)
+    monkeypatch.setattr("sarnb.cli.load_profile", lambda *_, **__: values)
     words = ["finetune", "--strategy", "te-lora-r4", "--data", str(study / "data"), "--foundation", str(study / "foundation")]
     words += ["--out", str(study / "model"), "--tracker"]
     with pytest.raises(InputError, match="unknown tracker 'paper'"):

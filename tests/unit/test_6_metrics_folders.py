@@ -15,7 +15,7 @@ from PIL import Image
 from tiny import tiny_tokenizer
 from typer.testing import CliRunner
 
-from sarnb.__main__ import app
+from sarnb.cli import app
 from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_set
 from sarnb.data.imagefolder import load, read_captions, read_folder

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from sarnb.node import KEEP_FREED_MEMORY
+from sarnb.notebook import KEEP_FREED_MEMORY
 from sarnb.settings import process_peak_mb, repository, reset_resident_peak, resident_peak_mb
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sarnb import fingerprint, run
+from sarnb import graph as graph_module
 from sarnb.errors import InputError
-from sarnb.fingerprint import code_digest, notebook_digest
-from sarnb.graph import closure, independent, plan, read_graph, select
-from sarnb.manifest import write_atomically
+from sarnb.graph import Options, closure, code_digest, independent, parse_params, plan, read_graph, resolve, run, select
+from sarnb.manifest import notebook_digest, write_atomically
 from sarnb.notebook import declared_parameters, injected_parameters
-from sarnb.run import Wishes, parse_params, settle
 from sarnb.settings import notebooks_folder
 
 VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
@@ -200,11 +198,11 @@ def test_the_code_digest_follows_imports_and_ignores_docstrings(tmp_path, monkey
         "other.py": "Y = 1\n",
     }.items():
         (package / name).write_text(text)
-    monkeypatch.setattr(fingerprint, "PACKAGE", package)
+    monkeypatch.setattr(graph_module, "PACKAGE", package)
     notebook = _notebook(tmp_path / "x.ipynb", code="%matplotlib inline\nfrom sarnb import a")
 
     def digest() -> str:
-        fingerprint._module.cache_clear()
+        graph_module._module.cache_clear()
         return code_digest(notebook)
 
     first = digest()
@@ -229,45 +227,45 @@ def test_parameter_words():
 
 
 def test_overrides_go_through_the_profile(folder):
-    profile, extra, results = settle(Wishes("smoke", seed=3, params=("LR_TOKEN=1",)))
+    profile, extra, results = resolve(Options("smoke", seed=3, params=("LR_TOKEN=1",)))
     assert profile.seed == 3 and extra == {"LR_TOKEN": 1.0} and results == folder / "results/smoke"
     with pytest.raises(InputError, match="train_steps is -1"):
-        settle(Wishes("smoke", params=("TRAIN_STEPS=-1",)))
+        resolve(Options("smoke", params=("TRAIN_STEPS=-1",)))
     with pytest.raises(InputError, match="--param RESULTS"):
-        settle(Wishes("smoke", params=("RESULTS=x",)))
+        resolve(Options("smoke", params=("RESULTS=x",)))
 
 
 def test_user_data_gets_its_own_results_folder(folder):
     (folder / "my sar").mkdir()
-    profile, _, results = settle(Wishes("smoke", data=str(folder / "my sar")))
+    profile, _, results = resolve(Options("smoke", data=str(folder / "my sar")))
     assert profile.data == str(folder / "my sar") and results == folder / "results/smoke-my sar"
     with pytest.raises(InputError, match="no such folder"):
-        settle(Wishes("smoke", data=str(folder / "none")))
+        resolve(Options("smoke", data=str(folder / "none")))
 
 
 def test_a_profile_without_its_images_asks_for_them(folder):
     with pytest.raises(InputError, match="profile paper: its images .sarlo80. have to be on this machine"):
-        settle(Wishes("paper"))
+        resolve(Options("paper"))
 
 
 def test_an_unknown_executor_names_its_package():
     with pytest.raises(InputError, match="snakemake-executor-plugin-moon-base, which is not installed"):
-        Wishes(executor="moon-base")
+        Options(executor="moon-base")
 
 
 def test_a_dry_run_and_bad_data_write_nothing(folder, capsys):
-    assert run.run(Wishes("smoke"), dry=True) == 0
+    assert run(Options("smoke"), dry=True) == 0
     assert "00_a: would run, it has no finished run" in capsys.readouterr().out
     (folder / "empty").mkdir()
     with pytest.raises(InputError):
-        run.run(Wishes("smoke", data=str(folder / "empty")))
+        run(Options("smoke", data=str(folder / "empty")))
     assert not (folder / "results").exists()
 
 
 def test_a_results_place_that_is_no_folder_is_bad_input(folder):
     (folder / "results").write_text("a file")
     with pytest.raises(InputError, match="cannot be written to"):
-        run.run(Wishes("smoke"))
+        run(Options("smoke"))
 
 
 def test_every_notebook_of_the_repository_is_in_the_graph(monkeypatch):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import sarnb.generate.strategies
 import sarnb.profile
-from sarnb.__main__ import app
+from sarnb.cli import app
 from sarnb.data.dataset import load_card, load_set
 from sarnb.errors import InputError
 from sarnb.generate.sample import generate, to_grey

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tiny import tiny_pipeline
 
-from sarnb.commands import finetune_command
+from sarnb.cli import finetune
 from sarnb.data.files import write_png, write_rows
 from sarnb.model.export import foundation_vae, load_vae
 from sarnb.model.foundation import fingerprint
@@ -19,7 +19,7 @@ def test_finetune_command_trains_the_decoder(tmp_path, capsys):
     for name, image in zip(names, np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8)):
         write_png(data / name, image)
     write_rows(data / "metadata.jsonl", [{"file_name": name, "text": "x"} for name in names])
-    finetune_command("vae-decoder", data.parent, tmp_path / "model", "smoke", str(foundation), steps=1, seed=3)
+    finetune("vae-decoder", data.parent, tmp_path / "model", "smoke", str(foundation), steps=1, seed=3, tracker=[], param=[])
     assert "vae-decoder, 1 steps" in capsys.readouterr().out
     before, after = foundation_vae(str(foundation)), load_vae(tmp_path / "model", str(foundation))
     assert fingerprint(before.encoder) == fingerprint(after.encoder) and fingerprint(before.decoder) != fingerprint(after.decoder)
