@@ -2,11 +2,15 @@
 
 Here stands the catalogue of the evaluation's measures: name, family, which direction is better, unit and meaning. How each is
 computed stands in ``amplitude``, ``texture``, ``semantic``, ``distribution`` and ``geometry``; ``evaluation`` puts them in one table.
+``image_stack`` checks the images that they are given.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from sarnb.errors import InputError
 
@@ -70,3 +74,34 @@ def find_metric(name: str) -> Metric:
     if name not in METRICS:
         raise InputError(f"metric {name!r} is unknown; use one of {', '.join(METRICS)}.")
     return METRICS[name]
+
+
+def image_stack(images: np.ndarray | Sequence[np.ndarray], name: str = "images", minimum: int = 1) -> np.ndarray:
+    """``images`` as one uint8 array [N, H, W]: what every measure asks, so that bad input ends in one clear sentence.
+
+    Parameters
+    ----------
+    images : 8-bit single-channel images, an array [N, H, W] or a list of equal arrays [H, W].
+    name : what the message calls the set.
+    minimum : least number of images the caller can work with.
+
+    Raises
+    ------
+    InputError
+        Sizes differ, values are not 8 bit, NaN or infinite, wrong number of axes, too few images.
+    """
+    if isinstance(images, (list, tuple)):
+        shapes = sorted({np.shape(image) for image in images})
+        if len(shapes) > 1:
+            raise InputError(f"{name}: images of different sizes {shapes[0]} and {shapes[1]}; cut them to one size first.")
+    stack = np.asarray(images)
+    if stack.size == 0 or len(stack) < minimum:
+        count = 0 if stack.size == 0 else len(stack)
+        raise InputError(f"{name}: {count} image(s), at least {minimum} needed; give more images.")
+    if stack.dtype != np.uint8:
+        if np.issubdtype(stack.dtype, np.floating) and not np.isfinite(stack).all():
+            raise InputError(f"{name}: values are NaN or infinite; mend or leave out those images.")
+        raise InputError(f"{name}: type {stack.dtype}, 8-bit (uint8) expected; normalise by A/(mu+3 sigma) first.")
+    if stack.ndim != 3:
+        raise InputError(f"{name}: shape {stack.shape}, [N, H, W] expected; average the three channels first.")
+    return stack

@@ -21,9 +21,8 @@ from scipy.stats import gamma, norm, rankdata
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import KEY_METRICS, METRICS
+from sarnb.metrics import KEY_METRICS, METRICS, image_stack
 from sarnb.metrics.amplitude import LEVELS
-from sarnb.metrics.checks import image_stack
 from sarnb.metrics.describe import RAYLEIGH_CV
 from sarnb.metrics.evaluation import evaluate, halves
 from sarnb.metrics.image_statistics import ImageStatistics, join, measure

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from sarnb.errors import InputError
-from sarnb.metrics.checks import image_stack
+from sarnb.metrics import image_stack
 
 LEVELS = 256
 EPSILON = 1e-6  # added to the probability of every bin before KL, then renormalised; keeps empty bins finite

@@ -10,8 +10,8 @@ from scipy.special import polygamma
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
+from sarnb.metrics import image_stack
 from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_looks, log_cumulants
-from sarnb.metrics.checks import image_stack
 from sarnb.metrics.fits import fit_histogram, goodness
 from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, cooccurrence, properties
 from sarnb.world.backscatter import COVERS

@@ -12,7 +12,30 @@ import numpy as np
 import pandas as pd
 
 from sarnb.errors import InputError
-from sarnb.metrics.checks import feature_matrix, same_width
+
+
+def feature_pair(
+    first: np.ndarray,
+    second: np.ndarray,
+    what: str,
+    least: tuple[int, int] = (2, 2),
+    names: tuple[str, str] = ("real", "generated"),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of feature vectors as finite float64 matrices [N, D] and [M, D], of at least ``least`` rows.
+
+    Raises ``InputError`` where one is no matrix, has too few rows, NaN or infinite values, or rows of another length;
+    ``what`` and ``names`` are how the message calls the measure and the sets.
+    """
+    pair = [np.asarray(features, dtype=np.float64) for features in (first, second)]
+    for matrix, minimum, name in zip(pair, least, names):
+        if matrix.ndim != 2 or len(matrix) < minimum:
+            raise InputError(f"{what}: {name} features {matrix.shape}, [N, D] with N of at least {minimum} expected; give more images.")
+        if not np.isfinite(matrix).all():
+            raise InputError(f"{what}: {name} features are NaN or infinite; check the images and the model that embedded them.")
+    lengths = [matrix.shape[1] for matrix in pair]
+    if lengths[0] != lengths[1]:
+        raise InputError(f"{what}: lengths {lengths[0]} and {lengths[1]} differ; describe both sets in the same way.")
+    return pair[0], pair[1]
 
 
 def weighted_moments(features: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, float]:
@@ -87,8 +110,7 @@ def frechet_distance(
     """
     if shrinkage not in ("auto", "none"):
         raise InputError(f"frechet distance: shrinkage {shrinkage!r}; use 'auto' or 'none'.")
-    real, fake = feature_matrix(real, "real features", 2), feature_matrix(fake, "generated features", 2)
-    same_width(real, fake, "frechet distance")
+    real, fake = feature_pair(real, fake, "frechet distance")
     mean_a, cov_a, n_a = weighted_moments(real, real_weights)
     mean_b, cov_b, n_b = weighted_moments(fake, fake_weights)
     if shrinkage == "auto" and min(n_a, n_b) < 2 * real.shape[1]:
@@ -125,8 +147,7 @@ def kid(real: np.ndarray, fake: np.ndarray) -> float:
 
     Binkowski, Sutherland, Arbel and Gretton, ICLR 2018, on all images at once (no random subsets). [N, D], [M, D].
     """
-    real, fake = feature_matrix(real, "real features", 2), feature_matrix(fake, "generated features", 2)
-    same_width(real, fake, "kernel distance")
+    real, fake = feature_pair(real, fake, "kernel distance")
     kernels = polynomial_kernel(real, real), polynomial_kernel(fake, fake), polynomial_kernel(real, fake)
     weights = np.full(len(real), 1.0 / len(real)), np.full(len(fake), 1.0 / len(fake))
     return float(weighted_kid(*kernels, *weights))
@@ -144,9 +165,7 @@ def manifold_hits(reference: np.ndarray, queries: np.ndarray, neighbours: int = 
     The manifold is the union of balls around reference points, each reaching to its k-th nearest other point.
     Kynkaanniemi et al., NeurIPS 2019, equation 1.
     """
-    reference = feature_matrix(reference, "reference features", neighbours + 1)
-    queries = feature_matrix(queries, "query features")
-    same_width(reference, queries, "precision and recall")
+    reference, queries = feature_pair(reference, queries, "precision and recall", (neighbours + 1, 1), ("reference", "query"))
     within = euclidean(reference, reference)
     np.fill_diagonal(within, 0.0)  # rounding must not count a point as its own neighbour
     radius = np.partition(within, neighbours, axis=1)[:, neighbours]
@@ -163,8 +182,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) ->
 
 def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Cosine similarity [M] to the most similar reference, and its index [M], for unit vectors [M, D], [N, D]."""
-    queries, references = feature_matrix(queries, "queries"), feature_matrix(references, "references")
-    same_width(queries, references, "nearest neighbour")
+    queries, references = feature_pair(queries, references, "nearest neighbour", (1, 1), ("query", "reference"))
     similarity = queries @ references.T
     index = similarity.argmax(1)
     return similarity[np.arange(len(queries)), index], index
@@ -201,8 +219,7 @@ def duplicated(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
     All rows are unit vectors; real [N, D], N of at least 2. The threshold is the largest similarity of two different real
     images: scenes of the world are as alike as that, so only what goes beyond needs the word duplicate.
     """
-    fake, real = feature_matrix(fake, "generated vectors", 2), feature_matrix(real, "real vectors", 2)
-    same_width(real, fake, "duplicates")
+    real, fake = feature_pair(real, fake, "duplicates")
     return _nearest_other(fake) > _nearest_other(real).max() + 1e-9
 
 

@@ -20,8 +20,8 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.sideview import shadow_marks, wall_marks
 from sarnb.data.twin import GROUND_SPACING_M, ground_radar
 from sarnb.errors import InputError
+from sarnb.metrics import image_stack
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
-from sarnb.metrics.checks import image_stack
 from sarnb.world.backscatter import CODE
 from sarnb.world.radar import Radar
 from sarnb.world.scene import Scene

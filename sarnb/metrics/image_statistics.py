@@ -9,8 +9,8 @@ import numpy as np
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
+from sarnb.metrics import image_stack
 from sarnb.metrics.amplitude import histogram, local_looks
-from sarnb.metrics.checks import image_stack
 from sarnb.metrics.distribution import thumbnails
 from sarnb.metrics.geometry import side_features
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts

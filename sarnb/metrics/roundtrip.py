@@ -16,8 +16,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from sarnb.errors import InputError
 from sarnb.generate.sample import to_grey
+from sarnb.metrics import image_stack
 from sarnb.metrics.amplitude import coefficient_of_variation, histogram, kl, local_looks, log_cumulant_distance, log_cumulants
-from sarnb.metrics.checks import image_stack
 from sarnb.metrics.describe import cover_statistics
 from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, glcm_descriptors, texture_distance
 from sarnb.world.backscatter import COVERS

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from sarnb.errors import InputError
-from sarnb.metrics.checks import image_stack
+from sarnb.metrics import image_stack
 
 GALLERY = 10  # captions a retrieval chooses from
 

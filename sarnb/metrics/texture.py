@@ -12,8 +12,8 @@ import numpy as np
 from scipy.special import xlogy
 
 from sarnb.errors import InputError
-from sarnb.metrics.checks import feature_matrix, image_stack, same_width
-from sarnb.metrics.distribution import frechet_distance
+from sarnb.metrics import image_stack
+from sarnb.metrics.distribution import feature_pair, frechet_distance
 
 LEVELS = 64
 DISTANCES = (1, 2, 4, 8)  # pixels
@@ -114,13 +114,11 @@ def texture_distance(real: np.ndarray, fake: np.ndarray) -> float:
     Each property is measured in standard deviations of the real set; the absolute differences of the two means are
     averaged over all P columns. 0 for equal textures; 1 = one real standard deviation apart on average.
     """
-    real, fake = feature_matrix(real, "real descriptors", 2), feature_matrix(fake, "generated descriptors")
-    same_width(real, fake, "texture descriptors")
+    real, fake = feature_pair(real, fake, "texture descriptors", (2, 1))
     return float(np.abs(standardise(fake, real).mean(0)).mean())
 
 
 def texture_frechet(real: np.ndarray, fake: np.ndarray) -> float:
     """Frechet distance of the standardised descriptor vectors [N, P], [M, P]; shrinkage as in `frechet_distance`."""
-    real, fake = feature_matrix(real, "real descriptors", 2), feature_matrix(fake, "generated descriptors", 2)
-    same_width(real, fake, "texture descriptors")
+    real, fake = feature_pair(real, fake, "texture descriptors")
     return frechet_distance(standardise(real, real), standardise(fake, real))
