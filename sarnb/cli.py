@@ -219,10 +219,10 @@ def evaluate(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; give at least 1")
     from sarnb.comparison import compare_folders
-    from sarnb.metrics.folders import Wish
+    from sarnb.metrics.folders import Options
 
-    wish = Wish(size, scale, sensor, not ignore_classes, resamples, seed, workers or min(cores(), 8))
-    compare_folders(real, fake, out, wish, captions, clip, train)
+    options = Options(size, scale, sensor, not ignore_classes, resamples, seed, workers or min(cores(), 8))
+    compare_folders(real, fake, out, options, captions, clip, train)
 
 
 def _say(line: str) -> None:

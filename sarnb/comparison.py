@@ -2,74 +2,71 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
-from sarnb.data.imagefolder import read_captions, read_folder
+import sarnb
+from sarnb.data.imagefolder import PlainFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
-from sarnb.metrics.folders import Comparison, Wish, compare, counted, floor_ratios, laws_of_both, markdown, setting_table, summary_table
-from sarnb.metrics.report import amplitude_curves, cumulant_points, texture_curves
+from sarnb.metrics import METRICS
+from sarnb.metrics.describe import law_table
+from sarnb.metrics.evaluation import REAL_VS_REAL
+from sarnb.metrics.fits import FAMILIES
+from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Comparison, Options, compare
+from sarnb.metrics.report import format_interval, protocol_table
 from sarnb.plots import set_theme
-from sarnb.plots.folders import floor_dots, two_rows
-from sarnb.plots.verdict import amplitude_histograms, cumulant_diagram, texture_lines
+from sarnb.plots.evaluation import amplitude_histograms, cumulant_diagram, interval_panels, mosaic, texture_lines
 from sarnb.results import figure_files
 
 TABLE, REPORT = "evaluation.csv", "evaluation.md"
+CLASS_METRICS = ["amplitude_kl", "amplitude_cv", "amplitude_enl", "texture_distance", "clip_accuracy"]
 
 
 def compare_folders(
     real: Path,
     fake: Path,
     out: Path,
-    wish: Wish = Wish(),
+    options: Options | None = None,
     captions: Path | None = None,
     clip: str = "",
     train: Path | None = None,
 ) -> Comparison:
     """Compare two folders, print the verdict, and write evaluation.csv, evaluation.md, other tables and figures into ``out``.
 
-    Args:
-        real, fake: folders of images. captions: metadata.jsonl that describes images of either. clip: SAR-CLIP, a folder.
-        train: training images of the generator, for the check of memorisation. wish: see `Wish`.
+    Parameters
+    ----------
+    real, fake : folders of images.
+    options : see ``Options``.
+    captions : metadata.jsonl that describes images of either.
+    clip : SAR-CLIP, a folder.
+    train : training images of the generator, for the check of memorisation.
 
-    Raises:
-        InputError: bad folders, images, captions or judge, or an ``out`` that cannot be written.
+    Raises
+    ------
+    InputError
+        Bad folders, images, captions or judge, or an ``out`` that cannot be written.
     """
     _check_out(out, (real, fake, *([train] if train else [])))
-    judge = None
+    options, judge = options or Options(), None
     if clip:
         from sarnb.model.judge import load_judge
 
-        judge = load_judge(clip)  # before hours of reading: a wrong path is told at once
+        judge = load_judge(clip)  # before hours of reading: a wrong path is reported at once
     rows = read_captions(captions, (fake, real)) if captions else None
-    sides = [read_folder(folder, rows, wish.workers) for folder in (real, fake)]
-    known = read_folder(train, None, wish.workers) if train else None
-    comparison = compare(*sides, wish, judge, known)
-    setting = setting_table(comparison, wish, *sides, clip)
-    _write(comparison, setting, out)
+    sides = [read_folder(folder, rows, options.workers) for folder in (real, fake)]
+    known = read_folder(train, None, options.workers) if train else None
+    comparison = compare(*sides, options, judge, known)
+    _write(comparison, setting_table(comparison, options, *sides, clip), out)
     print(text(comparison))
     print(f"\n{out / REPORT}: the same with protocol, laws, classes and figures; {out / TABLE}: all values")
     return comparison
-
-
-def text(comparison: Comparison) -> str:
-    """The verdict for a terminal: sizes, cautions, measures, and what could not be computed."""
-    summary = summary_table(comparison)
-    known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
-    parts = [
-        f"{counted(comparison)}; value [95 % interval over images]; floor: one half of the real images against the other.",
-        *(f"! {line}" for line in comparison.cautions),
-        "",
-        known[["measure", "value", "floor", "better", "unit"]].to_markdown(index=False, tablefmt="presto"),
-    ]
-    reasons: dict[str, list[str]] = {}
-    for _, row in gone.iterrows():
-        reasons.setdefault(row["reason"], []).append(row["measure"])
-    parts += [f"not computed: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    return "\n".join(parts)
 
 
 def _check_out(out: Path, sources: tuple[Path, ...]) -> None:
@@ -84,33 +81,186 @@ def _check_out(out: Path, sources: tuple[Path, ...]) -> None:
 
 
 def _write(comparison: Comparison, setting: pd.DataFrame, out: Path) -> None:
+    set_theme()
     figures = _figures(comparison)
     for name, (figure, _) in figures.items():
         for ending, content in figure_files(figure, name).items():
             write_atomically(out / "figures" / f"{name}.{ending}", content)
         plt.close(figure)
-    tables = {"left_out.csv": comparison.missing, "laws.csv": laws_of_both(comparison), "protocol.csv": setting, TABLE: comparison.table}
-    for name, table in tables.items():
-        write_atomically(out / name, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    write_atomically(out / REPORT, markdown(comparison, setting, {name: words for name, (_, words) in figures.items()}))
+    laws = laws_of_both(comparison)
+    for name, table in {"left_out": comparison.missing, "laws": laws, "protocol": setting, "evaluation": comparison.table}.items():
+        write_atomically(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_atomically(out / REPORT, markdown(comparison, laws, setting, {name: words for name, (_, words) in figures.items()}))
 
 
-def _figures(comparison: Comparison) -> dict[str, tuple]:
-    set_theme()
+# Figures.
+
+
+def _figures(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
+    """File name -> the figure, and one sentence on what it shows."""
     sets = {"real": [comparison.real], comparison.name: [comparison.fake]}
+    columns = max(len(images) for images in comparison.examples)
+    rows = [[*images, *[None] * (columns - len(images))] for images in comparison.examples]
+    fake = comparison.name if len(comparison.name) < 20 else "generated"
+    images = mosaic(rows, ["real", fake], [""] * columns)
     figures = {
-        "images": (two_rows(*comparison.examples, comparison.name), "Images drawn by the seed: real above, generated below."),
-        "amplitude": (
-            amplitude_histograms(amplitude_curves(sets)),
-            "Grey levels of the generated images (line) over those of the real ones (area).",
-        ),
-        "log_cumulants": (
-            cumulant_diagram(cumulant_points(sets)),
-            "Log-cumulants of both sets among the laws of speckle; small marks are classes.",
-        ),
-        "texture": (texture_lines(texture_curves(sets)), "Co-occurrence properties by distance and direction, real images in black."),
+        "images": (images, "Images drawn by the seed: real above, generated below."),
+        "amplitude": (amplitude_histograms(sets), "Grey levels of the generated images (line) over those of the real ones (area)."),
+        "log_cumulants": (cumulant_diagram(sets), "Log-cumulants of both sets among the laws of speckle; small marks are classes."),
+        "texture": (texture_lines(sets), "Co-occurrence properties by distance and direction, real images in black."),
     }
     ratios = floor_ratios(comparison)
     if len(ratios):
-        figures["floor"] = (floor_dots(ratios), "Each measure as a multiple of what two halves of the real images reach.")
+        floor = pd.DataFrame({"strategy": [REAL_VS_REAL], "ratio": 1.0})
+        panel = {"": pd.concat([ratios.rename(columns={"measure": "strategy"}), floor])}
+        dots = interval_panels(panel, "ratio", "multiple of the floor (lower is better)", dict.fromkeys(ratios["measure"], "C0"))
+        dots.axes[0].set_xscale("log")
+        dots.axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        figures["floor"] = (dots, "Each measure as a multiple of what two halves of the real images reach.")
     return figures
+
+
+# Tables and text.
+
+
+def summary_table(comparison: Comparison) -> pd.DataFrame:
+    """One row a measure over all images: measure, value with interval, floor, direction, unit; or why there is no value.
+
+    Columns: measure, family, value, floor (the same measure between two halves of the real images), better, unit, reason.
+    """
+    rows = _pooled(comparison.table)
+    cells = {(row["strategy"], row["metric"]): format_interval(row) for _, row in rows.iterrows()}
+    missing = comparison.missing
+    missing = missing[missing["split"].isin(("pooled", "all")) & missing["class"].isin(("all", "unlabelled"))]
+    reasons = dict(zip(zip(missing["strategy"], missing["metric"]), missing["reason"]))
+    lines = []
+    for name, metric in METRICS.items():
+        value, floor = (cells.get((strategy, name), "") for strategy in (comparison.name, REAL_VS_REAL))
+        reason = reasons.get((comparison.name, name)) or reasons.get((comparison.name, "all"), "not computed")
+        lines.append((name, metric.family, value, floor, metric.direction, metric.unit, "" if value else reason))
+    return pd.DataFrame(lines, columns=["measure", "family", "value", "floor", "better", "unit", "reason"])
+
+
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    return table[(table["split"] == "pooled") & (table["class"] == "all")]
+
+
+def floor_ratios(comparison: Comparison) -> pd.DataFrame:
+    """Measures that are better low as multiples of their floor, where both are above 0: measure, ratio, lo, hi."""
+    rows = _pooled(comparison.table).set_index(["strategy", "metric"])[["value", "lo", "hi"]]
+    both = [name for name in (comparison.name, REAL_VS_REAL) if name in rows.index.get_level_values(0)]
+    if len(both) < 2:
+        return pd.DataFrame(columns=["measure", "ratio", "lo", "hi"])
+    lower = [name for name, metric in METRICS.items() if metric.better == "lower"]
+    own, floor = (rows.loc[name].reindex(lower) for name in both)
+    above = (own["value"] > 0) & (floor["value"] > 0)
+    ratios = own[above].div(floor.loc[above, "value"], axis=0)
+    return ratios.rename(columns={"value": "ratio"}).rename_axis("measure").reset_index()
+
+
+def values_by_class(comparison: Comparison) -> pd.DataFrame:
+    """Some measures by class, a row a class, cells "value [lo, hi]"; empty without classes."""
+    table = comparison.table
+    own = table[(table["strategy"] == comparison.name) & (table["class"] != "all") & table["metric"].isin(CLASS_METRICS)]
+    cells = own.assign(cell=[format_interval(row) for _, row in own.iterrows()])
+    wide = cells.pivot(index="class", columns="metric", values="cell")
+    shown = [name for name in CLASS_METRICS if name in wide.columns]
+    return wide.reindex(columns=shown).fillna("").reset_index().rename_axis(columns=None)
+
+
+def sizes_table(comparison: Comparison) -> pd.DataFrame:
+    """Images of each class on both sides: columns class, real, generated; the last row is all."""
+    counts = [Counter(part.labels) for part in (comparison.real, comparison.fake)]
+    rows = [(label or "unlabelled", counts[0][label], counts[1][label]) for label in sorted({*counts[0], *counts[1]})]
+    return pd.DataFrame([*rows, ("all", len(comparison.real), len(comparison.fake))], columns=["class", "real", "generated"])
+
+
+def laws_of_both(comparison: Comparison) -> pd.DataFrame:
+    """Laws fitted to the amplitudes of each side, the best first: sample, law, parameters, ks; "none" for a constant side."""
+    parts = []
+    for name, part in (("real", comparison.real), (comparison.name, comparison.fake)):
+        try:
+            parts.append(law_table({name: part.histograms.sum(0)}, FAMILIES))
+        except InputError as error:
+            parts.append(pd.DataFrame([(name, "none", str(error), np.nan)], columns=["sample", "law", "parameters", "ks"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def setting_table(comparison: Comparison, options: Options, real: PlainFolder, fake: PlainFolder, judge: str) -> pd.DataFrame:
+    """What was compared, and how, down to the definitions of the measures: item, value."""
+    scales = []
+    for (side, sensor, storage), scale in comparison.scales.items():
+        numbers = "" if scale is None else f"A / {scale.scale:.6g}, mu {scale.mu:.6g}, sigma {scale.sigma:.6g}"
+        scales.append(f"{side} {storage} ({sensor}): {numbers}" if numbers else f"{side} {storage}: as stored")
+    rows = [
+        ("real", _contents(real)),
+        ("generated", _contents(fake)),
+        ("compared", f"{counted(comparison)}{', the middle of each' if options.size else ''}"),
+        ("sensor", options.sensor or "all"),
+        ("amplitude scales", "; ".join(sorted(set(scales)))),
+        ("classes", "each counts the same; only those on both sides" if any(comparison.real.labels) else "not told apart"),
+        ("floor", "one random half of the real images against the other, class by class"),
+        ("intervals left out", f"fewer than {LEAST_FOR_INTERVAL} images on a side"),
+        ("judge", judge or "none"),
+        ("seed", str(options.seed)),
+        ("version", f"sarnb {sarnb.__version__}"),
+    ]
+    return pd.concat([pd.DataFrame(rows, columns=["item", "value"]), protocol_table(options.resamples)], ignore_index=True)
+
+
+def _contents(folder: PlainFolder) -> str:
+    storages, sensors = Counter(one.storage for one in folder.facts), Counter(folder.sensors())
+    kinds = ", ".join(f"{count} {name}" for name, count in sorted(storages.items()))
+    known = ", ".join(f"{name} {count}" for name, count in sorted(sensors.items()))
+    return f"{folder.source.resolve().name}: {len(folder)} images ({kinds}; sensor {known})"
+
+
+def counted(comparison: Comparison) -> str:
+    """How many images of what size are compared."""
+    height, width = comparison.real.size
+    return f"{len(comparison.real)} real and {len(comparison.fake)} generated images of {height} x {width} px"
+
+
+def text(comparison: Comparison) -> str:
+    """The verdict for a terminal: sizes, cautions, measures, and what could not be computed."""
+    summary = summary_table(comparison)
+    known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
+    parts = [
+        f"{counted(comparison)}; value [95 % interval over images]; floor: one half of the real images against the other.",
+        *(f"! {line}" for line in comparison.cautions),
+        "",
+        known[["measure", "value", "floor", "better", "unit"]].to_markdown(index=False, tablefmt="presto"),
+    ]
+    for reason, part in gone.groupby("reason", sort=False):
+        parts.append(f"not computed: {', '.join(part['measure'])}: {reason}")
+    return "\n".join(parts)
+
+
+def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, figures: dict[str, str]) -> str:
+    """The whole report. ``figures``: file name -> one sentence on what it shows."""
+    summary, classes = summary_table(comparison), values_by_class(comparison)
+    known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
+    parts = [
+        f"# {comparison.name} against real radar images",
+        "## Read this first" if comparison.cautions else "",
+        "\n".join(f"- {line}" for line in comparison.cautions),
+        "## Measures",
+        "Value with its 95 % interval; the floor is the same measure between two halves of the real images, so a set cannot "
+        "be expected to do better.",
+        known.drop(columns="reason").to_markdown(index=False),
+        "## Not computed" if len(gone) else "",
+        "\n".join(f"- {row['measure']}: {row['reason']}" for _, row in gone.iterrows()),
+        "## By class" if len(classes) else "",
+        classes.to_markdown(index=False) if len(classes) else "",
+        "## Amplitude laws",
+        "Kolmogorov-Smirnov distance `ks` of the histogram to each fitted law, the best first.",
+        laws.round(4).to_markdown(index=False),
+        "## Figures",
+        "\n\n".join(f"![{words}](figures/{name}.png)\n{words}" for name, words in figures.items()),
+        "## Images",
+        sizes_table(comparison).to_markdown(index=False),
+        "## Protocol",
+        setting.to_markdown(index=False),
+        "Measures: " + "; ".join(f"`{name}`: {metric.meaning}" for name, metric in METRICS.items()) + ".",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

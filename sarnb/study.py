@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,8 @@ import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
 from sarnb.generate.sample import generate
 from sarnb.generate.strategies import SamplingConfig, StrategyRun, train_and_sample
-from sarnb.generate.trained import cost_table, timing_table
+from sarnb.generate.trained import SampleRun, cost_table, find_runs, timing_table, usable_runs
+from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.model.token import TOKEN
@@ -26,7 +27,7 @@ from sarnb.notebook import declared_parameters
 from sarnb.plots import set_theme
 from sarnb.results import Record, open_record
 from sarnb.settings import notebooks_folder
-from sarnb.train.finetune import FinetuneConfig, PriorSet
+from sarnb.train.finetune import FinetuneConfig, PriorSet, training_key
 from sarnb.train.training import RateChoice, tune_rates
 from sarnb.train.vae import VaeConfig
 
@@ -155,6 +156,25 @@ class Study:
                 if run.model is not None:
                     self.artefact(run.model, f"trained model: {name}, seed {seed}")
                 self.artefact(run.samples.root, f"evaluation images: {name}, seed {seed}")
+        return runs
+
+    def sample_runs(self, test: ImageSet) -> list[SampleRun]:
+        """What the strategies drew with this notebook's sampler settings for the classes of ``test``, by the models that are there.
+
+        Prints what is left out, and why. Raises InputError where nothing is left; see ``find_runs``.
+        """
+        values = self.values
+        wanted = {"per_class": values.generate_per_class, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
+        foundation, data = foundation_fingerprint(load_foundation(values.foundation)), training_key(self.images("train"))
+        trained = {"foundation": foundation, "data": data, "steps": values.train_steps}
+        seeds = partial(seeds_of, seeds=values.train_seeds, repeated=values.seeded_strategies)
+        found = find_runs(self.folder, test, wanted, trained, seeds)
+        runs = usable_runs(found)
+        names = dict.fromkeys(run.strategy for run in runs)
+        print(f"{len(runs)} sets of samples by {len(names)} strategies: {', '.join(names)}")
+        for run in found:
+            if run.problem:
+                print(f"left out: {run.strategy}, seed {run.seed}: {run.problem}")
         return runs
 
     def before_and_after(self, test: ImageSet, runs: Sequence[StrategyRun]) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:

@@ -17,7 +17,7 @@ from sarnb.errors import InputError
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of the verdict. `better` is "lower", "higher" or "match" (as near as possible to real images)."""
+    """One column of the verdict. ``better`` is "lower", "higher" or "match" (as near as possible to real images)."""
 
     name: str
     family: str
@@ -28,6 +28,11 @@ class Metric:
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher", "match"):
             raise InputError(f"metric {self.name}: better {self.better!r}; use 'lower', 'higher' or 'match'.")
+
+    @property
+    def direction(self) -> str:
+        """``better`` in words."""
+        return "as near to real as possible" if self.better == "match" else f"{self.better} is better"
 
 
 METRICS: dict[str, Metric] = {
@@ -70,7 +75,7 @@ HEADLINE = ("amplitude_kl", "amplitude_cv", "texture_distance")
 
 
 def find_metric(name: str) -> Metric:
-    """The metric called `name`; InputError when there is none."""
+    """The metric called ``name``; InputError when there is none."""
     if name not in METRICS:
         raise InputError(f"metric {name!r} is unknown; use one of {', '.join(METRICS)}.")
     return METRICS[name]

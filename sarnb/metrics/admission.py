@@ -4,14 +4,13 @@ Protocol. The real images are cut into two random halves, class by class. One st
 it as it is (strength 0: the floor) and after each corruption; this is done for several cuts. The error of a measure is its
 value (lower is better), its negative (higher is better), or its distance from the value of the reference (match). A measure
 passes a corruption if its error, averaged over the cuts, never falls as the strength rises (a share may reach its end), and
-if the worst floor of all cuts lies below the best error of all cuts at every strength. What `CLAIMS` says of a measure has to
+if the worst floor of all cuts lies below the best error of all cuts at every strength. What ``CLAIMS`` says of a measure has to
 pass; the rest is shown, not claimed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,11 +27,9 @@ from sarnb.metrics.evaluation import evaluate, halves
 from sarnb.metrics.image_statistics import ImageStatistics, join, measure
 from sarnb.metrics.semantic import Judge, embed_texts
 
-# Which corruptions each measure claims to see; `sarnb.metrics.admission` holds the claims against real images.
-
-BLUR, GAUSSIAN, LOOKS, GAMMA = "blur", "gaussian speckle", "more looks", "gamma"
+BLUR, GAUSSIAN, MULTILOOK, GAMMA = "blur", "gaussian speckle", "more looks", "gamma"
 FLIPPED, SWAPPED, DUPLICATES, COPIES = "flipped side", "swapped class", "duplicates", "training copies"
-PIXELS = (BLUR, GAUSSIAN, LOOKS, GAMMA)
+PIXELS = (BLUR, GAUSSIAN, MULTILOOK, GAMMA)
 
 BY_CLASS = ("amplitude_kl by class", "texture_distance by class")
 """Means over the classes' own values: pooled figures cannot see that classes were exchanged."""
@@ -44,34 +41,34 @@ CLAIMS: dict[str, tuple[str, ...]] = {
     "amplitude_wasserstein": PIXELS,
     "amplitude_ks": PIXELS,
     "log_cumulant_distance": PIXELS,
-    "amplitude_cv": (BLUR, LOOKS, GAMMA),  # the Gaussian law has the coefficient of variation of the right one
+    "amplitude_cv": (BLUR, MULTILOOK, GAMMA),  # the Gaussian law has the coefficient of variation of the right one
     "amplitude_enl": PIXELS,
     "amplitude_kappa2": PIXELS,
-    "amplitude_kappa3": (GAUSSIAN, LOOKS, GAMMA),  # blur takes the left tail at once, and more blur then changes little
+    "amplitude_kappa3": (GAUSSIAN, MULTILOOK, GAMMA),  # blur takes the left tail at once, and more blur then changes little
     "texture_distance": PIXELS,
     # the differences of neighbours: an exponent that lifts the shadows lowers the lights, and the two nearly cancel
-    "texture_contrast": (BLUR, GAUSSIAN, LOOKS),
+    "texture_contrast": (BLUR, GAUSSIAN, MULTILOOK),
     "texture_dissimilarity": PIXELS,
     # how often levels meet, whatever their distance: a law of speckle of the same spread looks the same
-    "texture_homogeneity": (BLUR, LOOKS, GAMMA),
-    "texture_energy": (BLUR, LOOKS, GAMMA),
-    "texture_correlation": (BLUR, LOOKS),  # unchanged by a law or curve that keeps the order of brightness, or nearly so
-    "texture_entropy": (BLUR, LOOKS, GAMMA),
+    "texture_homogeneity": (BLUR, MULTILOOK, GAMMA),
+    "texture_energy": (BLUR, MULTILOOK, GAMMA),
+    "texture_correlation": (BLUR, MULTILOOK),  # unchanged by a law or curve that keeps the order of brightness, or nearly so
+    "texture_entropy": (BLUR, MULTILOOK, GAMMA),
     "texture_frechet": PIXELS,
     "clip_cosine": (SWAPPED,),
     "clip_accuracy": (SWAPPED,),
     "clip_retrieval_r1": (SWAPPED,),
     # half a pixel of blur moves the features less than two sets of eight images a class differ
-    "clip_frechet_distance": (LOOKS, GAMMA),
-    "clip_kid": (LOOKS, GAMMA),
-    "clip_precision": (LOOKS,),  # an exponent brings images together, and so nearer to some real one
+    "clip_frechet_distance": (MULTILOOK, GAMMA),
+    "clip_kid": (MULTILOOK, GAMMA),
+    "clip_precision": (MULTILOOK,),  # an exponent brings images together, and so nearer to some real one
     "clip_recall": (DUPLICATES,),
     "memorised_fraction": (COPIES,),
     "duplicate_fraction": (DUPLICATES,),
     "look_accuracy": (FLIPPED,),
     "amplitude_kl by class": (*PIXELS, SWAPPED),
     # half of the way to the Gaussian law moves the texture less than two sets of eight images a class differ
-    "texture_distance by class": (BLUR, LOOKS, GAMMA, SWAPPED),
+    "texture_distance by class": (BLUR, MULTILOOK, GAMMA, SWAPPED),
 }
 
 
@@ -115,11 +112,11 @@ def gaussian_law(probability: np.ndarray) -> np.ndarray:
     return norm.ppf(probability, 1.0, RAYLEIGH_CV)
 
 
-def look_law(looks: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Quantiles of the amplitude of ``looks`` looks over a flat scene (Nakagami), of mean 1; one look is Rayleigh."""
+def multilook_law(enl: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Quantiles of the amplitude of ``enl`` looks over a flat scene (Nakagami), of mean 1; one look is Rayleigh."""
 
     def quantile(probability: np.ndarray) -> np.ndarray:
-        amplitude = np.sqrt(gamma.ppf(probability, looks))
+        amplitude = np.sqrt(gamma.ppf(probability, enl))
         return amplitude / amplitude.mean()
 
     return quantile
@@ -205,7 +202,9 @@ CORRUPTIONS: dict[str, Corruption] = {
             "share of the way from the image's own law",
             _pixels(lambda images, share: exchange_speckle(images, gaussian_law, share)),
         ),
-        Corruption(LOOKS, (2.0, 4.0), "looks instead of one", _pixels(lambda images, looks: exchange_speckle(images, look_law(looks)))),
+        Corruption(
+            MULTILOOK, (2.0, 4.0), "looks instead of one", _pixels(lambda images, enl: exchange_speckle(images, multilook_law(enl)))
+        ),
         Corruption(GAMMA, (0.9, 0.8, 0.6), "exponent of the amplitude", _pixels(change_gamma)),
         Corruption(FLIPPED, (0.25, 0.5, 1.0), "share of the images", flip),
         Corruption(SWAPPED, (0.25, 0.5, 1.0), "share of the images", swap_classes),
@@ -213,13 +212,6 @@ CORRUPTIONS: dict[str, Corruption] = {
     )
 }
 """By name; the strengths are in the order in which a measure that sees the corruption must rise."""
-
-
-def find_corruption(name: str) -> Corruption:
-    """The corruption called ``name``; InputError when there is none."""
-    if name not in CORRUPTIONS:
-        raise InputError(f"corruption {name!r} is unknown; use one of {', '.join(CORRUPTIONS)}.")
-    return CORRUPTIONS[name]
 
 
 def _of_class(images: ImageSet, label: str) -> np.ndarray:
@@ -253,31 +245,39 @@ def admission_table(
     images: ImageSet,
     judge: Judge | None = None,
     train: ImageSet | None = None,
-    corruptions: Iterable[Corruption] = tuple(CORRUPTIONS.values()),
+    corruptions: Sequence[Corruption] = (),
     cuts: int = 3,
     seed: int = 0,
     per_class: int | None = None,
 ) -> pd.DataFrame:
     """Every measure at every strength of every corruption.
 
-    Args:
-        images: real images, uint8 [N, H, W] with labels; two or more a class for measures by class.
-        judge: SAR-CLIP; without it its measures are left out. train: training images, for the check of memorisation.
-        corruptions: what to try. cuts: number of random halvings. seed: of the halves and of what a corruption draws.
-        per_class: use so many images of a class at most, the first ones; None: all.
+    Parameters
+    ----------
+    images : real images, uint8 [N, H, W] with labels; two or more a class for measures by class.
+    judge : SAR-CLIP; without it its measures are left out.
+    train : training images, for the check of memorisation.
+    corruptions : what to try; all of ``CORRUPTIONS`` by default, and with ``train`` copies of training images.
+    cuts, seed : number of random halvings; seed of the halves and of what a corruption draws.
+    per_class : use so many images of a class at most, the first ones; None: all.
 
-    Returns:
-        columns COLUMNS, one row a metric, corruption and strength (0 = undamaged): mean ``value`` and mean ``error`` over
-        the cuts, the ``best`` and ``worst`` error among them, and ``n``, the images in the half that is damaged. A corruption
-        that the images do not admit, such as swapped classes where there is one class, has no rows.
+    Returns
+    -------
+    Columns ``COLUMNS``, one row a measure, corruption and strength (0: undamaged): mean ``value`` and mean ``error`` over the
+    cuts, the ``best`` and ``worst`` error among them, and ``n``, the images in the half that is damaged. A corruption that the
+    images do not admit, such as swapped classes where there is one class, has no rows but that of strength 0.
 
-    Raises:
-        InputError: fewer than one cut, or no class with two images.
+    Raises
+    ------
+    InputError
+        Fewer than one cut, or no class with two images.
     """
+    corruptions = corruptions or (*CORRUPTIONS.values(), *([training_copies(train)] if train is not None else []))
     if cuts < 1:
         raise InputError(f"admission: {cuts} cuts; give at least 1.")
     if per_class is not None:
-        images = images.subset(_first_of_class(images.labels, per_class))
+        places = pd.Series(images.labels, dtype=object).groupby(list(images.labels)).cumcount()
+        images = images.subset(np.flatnonzero(places < per_class))
     rows: list[tuple] = []
     for cut in range(cuts):
         first, second = halves(images.labels, seed + cut)
@@ -296,12 +296,13 @@ def admission_table(
 
 
 def admission_verdicts(table: pd.DataFrame) -> pd.DataFrame:
-    """Does each measure see each corruption, and does it claim to?
+    """Does each measure see each corruption, and does it claim to? From a table of ``admission_table``.
 
-    Returns:
-        rows (metric, corruption, claimed, monotone, above floor, reach, verdict, n) from a table of `admission_table`.
-        ``reach``: the error at the greatest strength less the floor, over the same of the corruption that the measure sees
-        most clearly (1 at most). ``verdict``: PASSES or FAILS what is claimed, SEES or BLIND where nothing is.
+    Returns
+    -------
+    Rows (metric, corruption, claimed, monotone, above floor, reach, verdict, n). ``reach``: the error at the greatest strength
+    less the floor, over the same of the corruption that the measure sees most clearly (1 at most). ``verdict``: PASSES or FAILS
+    what is claimed, SEES or BLIND where nothing is.
     """
     rows = []
     for metric, own in table.groupby("metric", sort=False):
@@ -312,34 +313,12 @@ def admission_verdicts(table: pd.DataFrame) -> pd.DataFrame:
             errors, floor = part["error"].to_numpy(), part["worst"].iloc[0]
             monotone = bool((np.diff(errors) >= 0).all())
             above = bool((part["best"].iloc[1:] > floor).all())
-            claimed = kind in CLAIMS[metric]
-            seen = monotone and above
+            claimed, seen = kind in CLAIMS[metric], monotone and above
             verdict = (PASSES if seen else FAILS) if claimed else (SEES if seen else BLIND)
             reach = gains[kind] / most if most > 0 else 0.0
             rows.append((metric, kind, claimed, monotone, above, reach, verdict, part["n"].iloc[0]))
     columns = ["metric", "corruption", "claimed", "monotone", "above floor", "reach", "verdict", "n"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def admission_sentences(verdicts: pd.DataFrame) -> list[str]:
-    """What the verdicts say: how many claims hold, which do not and how, and which measures could not be put to the test."""
-    claimed = verdicts[verdicts["claimed"]]
-    held = claimed[claimed["verdict"] == PASSES]
-    lines = [f"{len(held)} of {len(claimed)} claims hold, of {claimed['metric'].nunique()} measures."]
-    for _, row in claimed[claimed["verdict"] == FAILS].iterrows():
-        found = (("its errors are not in order", row["monotone"]), ("a floor reaches them", row["above floor"]))
-        faults = [word for word, fine in found if not fine]
-        lines.append(f"{row['metric']} does not see {row['corruption']} as it claims: {' and '.join(faults)}.")
-    if len(held) < len(claimed) and verdicts["n"].min() < FEW:
-        lines.append(
-            f"Only {verdicts['n'].min()} images were damaged: two halves of so few real ones differ as much as light damage "
-            "does, so that a failure says more of this set than of the measure."
-        )
-    tried = set(verdicts["corruption"])
-    untested = [name for name in dict.fromkeys(verdicts["metric"]) if not tried & set(CLAIMS[name])]
-    if untested:
-        lines.append(f"No corruption was tried that {' or '.join(untested)} claims to see.")
-    return lines
 
 
 def failed_claims(verdicts: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS) -> dict[str, list[str]]:
@@ -350,28 +329,23 @@ def failed_claims(verdicts: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS) 
 
 
 def trust_sentences(verdicts: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS) -> list[str]:
-    """Which of the key measures failed their admission, and that the average rank goes without them."""
-    failed = failed_claims(verdicts, metrics)
-    if not failed:
-        return [f"No claim failed of the key measures {', '.join(metrics)}: all of them are ranked."]
+    """Which of the key measures failed their admission, that the average rank goes without them, and what speaks for caution."""
+    failed, lines = failed_claims(verdicts, metrics), []
     words = "; ".join(f"{name} (does not see {', '.join(kinds)} as it claims)" for name, kinds in failed.items())
-    kept = [name for name in metrics if name not in failed]
-    if not kept:
-        return [f"Every key measure failed a claim: {words}. They are ranked all the same, and that rank carries no weight."]
-    return [
-        f"Read with care in the tables, and left out of the average rank: {words}.",
-        f"Ranked, as far as they can be computed: {', '.join(kept)}.",
-    ]
-
-
-def _first_of_class(labels: tuple[str, ...], count: int) -> list[int]:
-    taken: Counter = Counter()
-    chosen = []
-    for index, label in enumerate(labels):
-        taken[label] += 1
-        if taken[label] <= count:
-            chosen.append(index)
-    return chosen
+    ranked = [name for name in metrics if name not in failed]
+    if not failed:
+        lines = [f"No claim failed of the key measures {', '.join(metrics)}: all of them are ranked."]
+    elif not ranked:
+        lines = [f"Every key measure failed a claim: {words}. They are ranked all the same, and that rank carries no weight."]
+    else:
+        lines = [f"Read with care in the tables, and left out of the average rank: {words}."]
+        lines.append(f"Ranked, as far as they can be computed: {', '.join(ranked)}.")
+    if failed and verdicts["n"].min() < FEW:
+        lines.append(
+            f"Only {verdicts['n'].min()} images were damaged: two halves of so few real ones differ as much as light damage "
+            "does, so that a failure says more of this set than of the measure."
+        )
+    return lines
 
 
 @dataclass(frozen=True)
@@ -385,44 +359,35 @@ class _Bench:
     known: dict[bytes, ImageStatistics]
 
     def values(self, images: ImageSet) -> dict[str, float]:
-        """Measure -> value of a set beside the reference."""
+        """Measure -> value of a set against the reference."""
         keys = [image.tobytes() for image in images.images]
         fresh = [keys.index(key) for key in dict.fromkeys(keys) if key not in self.known]
         if fresh:
             measured = measure(images.subset(fresh), self.judge, minimum=1)
             self.known.update((keys[index], measured.subset([place])) for place, index in enumerate(fresh))
-        whole = join(self.known[key] for key in keys)
         sides = tuple(row.get("look") if row.get("look") in ("left", "right") else None for row in images.rows)
         groups = tuple(row.get("group") or "seen" for row in images.rows)
-        fake = replace(
-            whole, labels=images.labels, groups=groups, captions=images.captions, looks=sides, caption_features=self.caption_features
-        )
+        described = {"labels": images.labels, "groups": groups, "captions": images.captions, "looks": sides}
+        fake = replace(join(self.known[key] for key in keys), **described, caption_features=self.caption_features)
         return _values(self.reference, fake, self.judge, self.train)
 
 
 def _damaged(kind: Corruption, images: ImageSet, bench: _Bench, seed: int) -> list[tuple[float, dict[str, float]]]:
     """(strength, values) for every strength; nothing where the images do not admit the corruption."""
-    found = []
-    for strength in kind.strengths:
-        try:
-            damaged = kind.apply(images, strength, np.random.default_rng(seed))
-        except InputError:
-            return []
-        found.append((strength, bench.values(damaged)))
-    return found
+    try:
+        damaged = [(strength, kind.apply(images, strength, np.random.default_rng(seed))) for strength in kind.strengths]
+    except InputError:
+        return []
+    return [(strength, bench.values(part)) for strength, part in damaged]
 
 
 def _values(real: ImageStatistics, fake: ImageStatistics, judge: Judge | None, train: ImageSet | None) -> dict[str, float]:
     """Measure -> value over all classes; "NAME by class": the mean over the classes' own values."""
     table = evaluate("", 0, real, fake, judge, 0, 0, train)
     pooled = table[(table["split"] == "pooled") & (table["class"] == "all")].set_index("metric")["value"]
-    single = table[(table["class"] != "all")]
-    values = {name: float(pooled[name]) for name in METRICS if name in pooled.index}
-    for name in BY_CLASS:
-        own = single.loc[single["metric"] == name.removesuffix(" by class"), "value"]
-        if len(own):
-            values[name] = float(own.mean())
-    return values
+    by_class = table[table["class"] != "all"].groupby("metric")["value"].mean()
+    single = {name: float(by_class[own]) for name in BY_CLASS if (own := name.removesuffix(" by class")) in by_class.index}
+    return {name: float(pooled[name]) for name in METRICS if name in pooled.index} | single
 
 
 def _error(name: str, value: float, reference: dict[str, float]) -> float:

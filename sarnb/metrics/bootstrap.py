@@ -20,13 +20,20 @@ def stratified_weights(strata: Sequence[str], resamples: int, seed: int | Sequen
     Images are redrawn inside their stratum (their class), because the number of images a class has is chosen by the
     protocol and is not random. Equal shares keep a set with many cities comparable to one with few.
 
-    Args:
-        strata: stratum name of each image, length N.
-        resamples: number B of resamples, 0 or more.
-        seed: the same seed gives the same weights.
+    Parameters
+    ----------
+    strata : stratum of each image, length N.
+    resamples : number B of resamples, 0 or more.
+    seed : the same seed gives the same weights.
 
-    Returns:
-        base [N] and resampled [B, N]; each row sums to 1.
+    Returns
+    -------
+    base [N] and resampled [B, N]; each row sums to 1.
+
+    Raises
+    ------
+    InputError
+        No images, or fewer than 0 resamples.
     """
     if len(strata) == 0:
         raise InputError("bootstrap: no images; give at least one.")
@@ -46,7 +53,7 @@ def stratified_weights(strata: Sequence[str], resamples: int, seed: int | Sequen
 
 
 def percentile_interval(samples: np.ndarray, value: float, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval (lo, hi) of bootstrap `samples` [B], widened where needed to contain `value`.
+    """Percentile interval (lo, hi) of bootstrap ``samples`` [B], widened where needed to contain ``value``.
 
     A distance between two samples is biased upwards, and a resample (with repeated images) more so; the value of the
     images as given may therefore lie below the lower percentile. Widening says so instead of shifting the interval.
@@ -65,18 +72,20 @@ def interval(
 ) -> tuple[float, float, float]:
     """Value and percentile interval of any statistic, by really resampling rows.
 
-    Args:
-        statistic: function of the arrays that returns one number.
-        arrays: arrays whose first axis is images; each is resampled independently of the others.
-        resamples: number of resamples. seed: the same seed gives the same interval. level: coverage.
+    Parameters
+    ----------
+    statistic : function of the arrays that returns one number.
+    arrays : arrays whose first axis is images; each is resampled independently of the others.
+    resamples, seed : number of resamples; the same seed gives the same interval.
+    level : coverage.
 
-    Returns:
-        (value, lo, hi) in the unit of the statistic.
+    Returns
+    -------
+    (value, lo, hi) in the unit of the statistic.
 
-    Example:
-        >>> value, lo, hi = interval(np.mean, [np.arange(10.0)], resamples=200, seed=0)
-        >>> value, lo < 4.5 < hi
-        (4.5, True)
+    >>> value, lo, hi = interval(np.mean, [np.arange(10.0)], resamples=200, seed=0)
+    >>> value, lo < 4.5 < hi
+    (4.5, True)
     """
     if any(len(array) == 0 for array in arrays):
         raise InputError("bootstrap: an array without images; give at least one image.")
@@ -89,10 +98,9 @@ def interval(
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over images of `values` [N] under `weights` [..., N]; NaN values are left out and the rest reweighted.
+    """Mean over images of ``values`` [N] under ``weights`` [..., N], NaN values left out and the rest reweighted.
 
-    Returns:
-        array [...]; NaN where no image of positive weight has a value.
+    [...]; NaN where no image of positive weight has a value.
     """
     known = np.isfinite(values)
     mass = weights @ known.astype(np.float64)

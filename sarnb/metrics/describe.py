@@ -11,7 +11,7 @@ from scipy.special import polygamma
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
-from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_looks, log_cumulants
+from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_enl, log_cumulants
 from sarnb.metrics.fits import fit_histogram, goodness
 from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, cooccurrence, properties
 from sarnb.world.backscatter import COVERS
@@ -31,7 +31,7 @@ def image_statistics(images: np.ndarray) -> pd.DataFrame:
         {
             "mean": share @ (np.arange(LEVELS) / (LEVELS - 1)),
             "cv": coefficient_of_variation(counts),
-            "enl": local_looks(images, WINDOW),
+            "enl": local_enl(images, WINDOW),
             "saturated": share[:, -1],
             "zero": share[:, 0],
         }
@@ -86,7 +86,7 @@ def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW
 
     Returns:
         columns cover, windows, level (median of the window means, 0 to 255), cv and enl (medians over windows); as for
-        `local_looks`, windows darker than 4 levels or with more than 5 % saturated pixels are left out.
+        `local_enl`, windows darker than 4 levels or with more than 5 % saturated pixels are left out.
     """
     values, codes = _one_cover_windows(images, masks, window)
     rows = []

@@ -1,15 +1,14 @@
 """The evaluation table: every measure, per split and class, with 95 % bootstrap intervals over images.
 
-Protocol. Splits are pooled, seen, unseen and composition, each with a row group "all"; every class has its own row group
-in the split it belongs to (not again in pooled). Only classes that both sides have are compared, and in "all" each class
-counts the same on both sides. Images are redrawn inside their class;
-intervals are percentiles, widened where needed to contain the value. `n` is the number of generated images.
-What cannot be computed is not in the table: `left_out(table)` says what and why.
+Protocol. Splits are pooled, seen, unseen and composition, each with a row group "all"; every class has its own row group in the
+split it belongs to (not again in pooled). Only classes that both sides have are compared, and in "all" each class counts the
+same on both sides. Images are redrawn inside their class; intervals are percentiles, widened where needed to contain the
+value. ``n`` is the number of generated images. What cannot be computed is not in the table: ``left_out(table)`` says what and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +34,7 @@ Outcome = dict[str, tuple[float, np.ndarray] | str]  # metric -> (value, bootstr
 
 @dataclass(frozen=True)
 class _Cell:
-    """One row group of the table: the images of one split and class, with their bootstrap weights."""
+    """One row group of the table: the images of one split and class, with their bootstrap weights (given [N], redrawn [B, N])."""
 
     split: str
     label: str
@@ -57,33 +56,36 @@ def evaluate(
 ) -> pd.DataFrame:
     """Compare generated with held-out real images.
 
-    Args:
-        strategy, seed: name and training seed written in the rows.
-        real, fake: image sets of one size, or what `measure` returned for them (saves time with many strategies).
-        judge: SAR-CLIP for the measures of meaning and distribution; None leaves them out.
-        resamples, bootstrap_seed: bootstrap resamples, and their seed.
-        train: the training images, for the memorisation check (measured or not).
+    Parameters
+    ----------
+    strategy, seed : name and training seed written in the rows.
+    real, fake : image sets of one size, or what ``measure`` returned for them, which saves time with many strategies.
+    judge : SAR-CLIP for the measures of meaning and distribution; None leaves them out.
+    resamples, bootstrap_seed : bootstrap resamples, and their seed.
+    train : the training images, for the check of memorisation.
 
-    Returns:
-        long table with columns COLUMNS; units and directions are in `sarnb.metrics.METRICS`.
+    Returns
+    -------
+    Long table with columns ``COLUMNS``; units and directions are in ``sarnb.metrics.METRICS``.
 
-    Raises:
-        InputError: fewer than two images, different sizes, no class in common.
+    Raises
+    ------
+    InputError
+        Fewer than two images, different sizes, or no class in common.
     """
-    real = real if isinstance(real, ImageStatistics) else measure(real, judge, "real images")
-    fake = fake if isinstance(fake, ImageStatistics) else measure(fake, judge, "generated images")
+    real, fake = measure(real, judge, "real images"), measure(fake, judge, "generated images")
     rows, reasons = [], []
     for split, label, count, outcome in outcomes(real, fake, judge, resamples, bootstrap_seed, train, reasons):
         for metric, result in outcome.items():
             if isinstance(result, str):
-                reasons.append((strategy, seed, split, label, metric, result))
+                reasons.append((split, label, metric, result))
             elif not np.isfinite(result[0]):
-                reasons.append((strategy, seed, split, label, metric, "the images have no value for it"))
+                reasons.append((split, label, metric, "the images have no value for it"))
             else:
-                value, samples = float(result[0]), np.asarray(result[1])
-                rows.append((strategy, seed, split, label, metric, value, *percentile_interval(samples, value), count))
+                value = float(result[0])
+                rows.append((strategy, seed, split, label, metric, value, *percentile_interval(result[1], value), count))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table.attrs["left_out"] = [(strategy, seed, *reason) if len(reason) == 4 else reason for reason in reasons]
+    table.attrs["left_out"] = [(strategy, seed, *reason) for reason in reasons]
     return table
 
 
@@ -100,8 +102,8 @@ def outcomes(
 ) -> Iterator[tuple[str, str, int, Outcome]]:
     """Every measure of every row group of the table, with its bootstrap samples: (split, class, generated images, outcome).
 
-    The same `bootstrap_seed` redraws the same images of two sets with equal labels, so samples of two strategies are paired.
-    `reasons` collects why row groups are missing; `classes` False leaves single classes out. Raises InputError as `evaluate`.
+    The same ``bootstrap_seed`` redraws the same images of two sets with equal labels, so samples of two strategies are paired.
+    ``reasons`` collects why row groups are missing; ``classes`` False leaves single classes out. Raises InputError as ``evaluate``.
     """
     if real.size != fake.size:
         raise InputError(f"real images are {real.size} and generated ones {fake.size} px; cut both to one size.")
@@ -116,11 +118,11 @@ def outcomes(
 
 
 def left_out(table: pd.DataFrame) -> pd.DataFrame:
-    """What `evaluate` or `anchors` could not compute: strategy, seed, split, class, metric ("all" = every one), reason."""
+    """What ``evaluate`` or ``anchors`` could not compute: strategy, seed, split, class, metric ("all": every one), reason."""
     return pd.DataFrame(table.attrs.get("left_out", []), columns=["strategy", "seed", "split", "class", "metric", "reason"])
 
 
-def combine(tables: list[pd.DataFrame]) -> pd.DataFrame:
+def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Put tables of several strategies below each other, keeping what each left out."""
     if not tables:
         raise InputError("evaluation: no tables to combine; evaluate at least one strategy.")
@@ -130,32 +132,27 @@ def combine(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def anchors(
-    real: ImageSet,
-    judge: semantic.Judge | None = None,
-    resamples: int = 200,
-    seed: int = 0,
-    train: ImageSet | None = None,
+    real: ImageSet, judge: semantic.Judge | None = None, resamples: int = 200, seed: int = 0, train: ImageSet | None = None
 ) -> pd.DataFrame:
-    """Floor and ceiling rows of the table, from held-out real images alone.
+    """Floor and ceiling rows of the table, from held-out real images alone, as of training seed 0.
 
     "real vs real": one random half of each class against the other (half the images, so the floor is a little high).
     "optical as grey": the optical twin, mean of three channels, against real SAR; left out where there is no twin.
-    Written with training seed 0.
     """
-    first, second = halves(real.labels, seed)
-    if not len(second):
+    parts = [real.subset(half) for half in halves(real.labels, seed)]
+    if not len(parts[1]):
         raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")
-    tables = [evaluate(REAL_VS_REAL, 0, real.subset(first), real.subset(second), judge, resamples, seed, train)]
+    tables = [evaluate(REAL_VS_REAL, 0, *parts, judge, resamples, seed, train)]
     optical = real.optical()
     if optical is None:
         tables[0].attrs["left_out"].append((OPTICAL_AS_GREY, 0, "all", "all", "all", "the data have no optical images"))
     else:
-        grey = np.rint(optical.mean(axis=3)).astype(np.uint8)
-        tables.append(evaluate(OPTICAL_AS_GREY, 0, real, replace(real, images=grey), judge, resamples, seed, train))
+        grey = replace(real, images=np.rint(optical.mean(axis=3)).astype(np.uint8))
+        tables.append(evaluate(OPTICAL_AS_GREY, 0, real, grey, judge, resamples, seed, train))
     return combine(tables)
 
 
-def halves(labels: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def halves(labels: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of two random halves of a set, class by class; the first gets the odd one. Deterministic by seed."""
     rng = np.random.default_rng(seed)
     names = np.asarray(labels, dtype=object)
@@ -169,7 +166,7 @@ def halves(labels: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cells(real: ImageStatistics, fake: ImageStatistics, resamples: int, seed: int, reasons: list) -> Iterator[_Cell]:
-    """All cells with at least two images a side; reasons for the others are appended to `reasons`."""
+    """All cells with at least two images a side; reasons for the others are appended to ``reasons``."""
     names = [np.asarray(part.labels, dtype=object) for part in (real, fake)]
     groups = [np.asarray(part.groups, dtype=object) for part in (real, fake)]
     shared = set(names[0]) & set(names[1])
@@ -187,11 +184,11 @@ def _cells(real: ImageStatistics, fake: ImageStatistics, resamples: int, seed: i
                     reasons.append((split, label, "all", f"{len(sides[0])} real and {len(sides[1])} generated images, 2 of each needed"))
                 continue
             weights = [stratified_weights(list(name[side]), resamples, (seed, k)) for k, (name, side) in enumerate(zip(names, sides))]
-            yield _Cell(split, label, sides[0], sides[1], weights[0], weights[1])
+            yield _Cell(split, label, *sides, *weights)
 
 
 def _both(statistic, cell: _Cell) -> tuple[float, np.ndarray]:
-    """A statistic of (real weights, fake weights) at the given images and at every resample."""
+    """A statistic of (real weights [B, N], fake weights [B, M]) for the images as given, and for every resample."""
     value = statistic(cell.real_weights[0][None], cell.fake_weights[0][None])[0]
     resampled = statistic(cell.real_weights[1], cell.fake_weights[1]) if len(cell.real_weights[1]) else np.empty(0)
     return value, resampled
@@ -225,19 +222,15 @@ def _texture(real: np.ndarray, fake: np.ndarray, cell: _Cell) -> Outcome:
     outcome: Outcome = {"texture_distance": (value.mean(), samples.mean(-1))}
     for column, name in enumerate(texture.PROPERTIES):
         outcome[f"texture_{name}"] = (value[column], samples[:, column])
-    outcome["texture_frechet"] = _frechet(real, fake, cell)
-    return outcome
+    return outcome | {"texture_frechet": _frechet(real, fake, cell)}
 
 
 def _frechet(real: np.ndarray, fake: np.ndarray, cell: _Cell) -> tuple[float, np.ndarray] | str:
     if min(len(real), len(fake)) < FRECHET_MINIMUM:
         return f"{len(real)} real and {len(fake)} generated images, {FRECHET_MINIMUM} of each needed"
-    few = replace(
-        cell,
-        real_weights=(cell.real_weights[0], cell.real_weights[1][:FRECHET_RESAMPLES]),
-        fake_weights=(cell.fake_weights[0], cell.fake_weights[1][:FRECHET_RESAMPLES]),
-    )
-    return _both(lambda w, v: np.array([distribution.frechet_distance(real, fake, a, b) for a, b in zip(w, v)]), few)
+    few = [(given, redrawn[:FRECHET_RESAMPLES]) for given, redrawn in (cell.real_weights, cell.fake_weights)]
+    cell = replace(cell, real_weights=few[0], fake_weights=few[1])
+    return _both(lambda w, v: np.array([distribution.frechet_distance(real, fake, a, b) for a, b in zip(w, v)]), cell)
 
 
 def _distribution(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> Outcome:
@@ -272,9 +265,8 @@ def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
 def image_scores(
     real: ImageStatistics, fake: ImageStatistics, judge: semantic.Judge | None, train: ImageSet | ImageStatistics | None
 ) -> dict[str, np.ndarray | str]:
-    """One score per generated image, or the reason why there is none."""
-    scores: dict[str, np.ndarray | str] = {}
-    scores["look_accuracy"] = _look_scores(real, fake)
+    """One score per generated image [N], NaN where it has none, or the reason why none has one."""
+    scores: dict[str, np.ndarray | str] = {"look_accuracy": _look_scores(real, fake)}
     scores["duplicate_fraction"] = distribution.duplicated(fake.thumbnails, real.thumbnails).astype(float)
     if train is None:
         scores["memorised_fraction"] = "no training images were given"
@@ -287,16 +279,10 @@ def image_scores(
     labels = sorted({label for label in real.labels + fake.labels if label})
     if not labels:
         return scores | dict.fromkeys(meaning, "the images have no class labels")
-    prompts = semantic.embed_texts(judge, [default_caption(label) for label in labels])
-    truth = np.array([labels.index(label) if label else -1 for label in fake.labels])
-    known_label = truth >= 0
-    scores["clip_cosine"] = np.where(known_label, (fake.features * prompts[truth]).sum(1), np.nan)
-    # a class competes with classes, a composition with compositions: "river" is not wrong for "river+forest"
     mixed = {label for part in (real, fake) for label, group in zip(part.labels, part.groups) if group == COMPOSITION}
-    kind = np.array([label in mixed for label in labels])
-    candidates = kind[None] == kind[truth][:, None]
-    guessed = semantic.zero_shot(fake.features, prompts, candidates)
-    scores["clip_accuracy"] = np.where(known_label, (guessed == truth).astype(float), np.nan)
+    readings = class_readings(fake, judge, labels, mixed)
+    scores["clip_cosine"] = readings["cosine"].to_numpy()
+    scores["clip_accuracy"] = np.where(readings["class"] != "", readings["called"] == readings["class"], np.nan)
     try:
         scores["clip_retrieval_r1"] = semantic.retrieval_r1(fake.features, fake.caption_features, fake.captions)
     except InputError as error:
@@ -304,8 +290,24 @@ def image_scores(
     return scores
 
 
+def class_readings(
+    images: ImageStatistics, judge: semantic.Judge, labels: Sequence[str], compositions: Collection[str] = ()
+) -> pd.DataFrame:
+    """What the judge calls each image: columns class, cosine (with the prompt of its class, NaN without one), called.
+
+    ``labels`` are the classes to choose from. A class competes with classes, a composition with compositions: "river" is not
+    wrong for "river+forest".
+    """
+    prompts = semantic.embed_texts(judge, [default_caption(label) for label in labels])
+    truth = np.array([labels.index(label) if label else -1 for label in images.labels])
+    kind = np.array([label in compositions for label in labels])
+    called = semantic.zero_shot(images.features, prompts, kind[None] == kind[truth][:, None])
+    own = np.where(truth >= 0, (images.features * prompts[truth]).sum(1), np.nan)
+    return pd.DataFrame({"class": images.labels, "cosine": own, "called": [labels[index] for index in called]})
+
+
 def _look_scores(real: ImageStatistics, fake: ImageStatistics) -> np.ndarray | str:
-    """Whether each generated image shows the side asked for, by a reader calibrated on the real images."""
+    """Whether each generated image shows the requested side, by a reader calibrated on the real images."""
     if not any(fake.looks):
         return "no look side was asked for"
     try:

@@ -17,7 +17,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from sarnb.errors import InputError
 from sarnb.generate.sample import to_grey
 from sarnb.metrics import image_stack
-from sarnb.metrics.amplitude import coefficient_of_variation, histogram, kl, local_looks, log_cumulant_distance, log_cumulants
+from sarnb.metrics.amplitude import coefficient_of_variation, histogram, kl, local_enl, log_cumulant_distance, log_cumulants
 from sarnb.metrics.describe import cover_statistics
 from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, glcm_descriptors, texture_distance
 from sarnb.world.backscatter import COVERS
@@ -278,7 +278,7 @@ def homogeneous_looks(images: np.ndarray, masks: np.ndarray | None, window: int 
     The medians of the covers, weighted by their windows; without masks the median over windows, then over images.
     """
     if masks is None:
-        return float(np.nanmedian(local_looks(images, window)))
+        return float(np.nanmedian(local_enl(images, window)))
     table = cover_statistics(images, masks, window, least=1)
     return float(np.average(table["enl"], weights=table["windows"])) if len(table) else float("nan")
 

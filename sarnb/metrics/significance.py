@@ -1,8 +1,8 @@
-"""One place for each strategy: its average rank over the key measures, and how sure that place is.
+"""Are two strategies different, and who is first? Paired exchange tests, average ranks, and what one thing more changes.
 
-Ranks put measures of different units on one footing (Friedman 1937; Demšar 2006) and say nothing of how large a lead is. The
-images are redrawn as in the evaluation table, the same ones for every strategy and measure, all ranks are taken anew, and
-the interval is that of the average rank.
+Image i of two strategies was drawn for the same prompt from the same noise, so tests and intervals are of pairs. The bootstrap
+redraws the same images for every strategy and measure. Friedman 1937 and Demšar, JMLR 7 (2006), for average ranks, which put
+measures of different units on one footing and say nothing of how large a lead is.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import HEADLINE, KEY_METRICS, amplitude, find_metric, texture
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights
-from sarnb.metrics.evaluation import SPLITS, image_scores, outcomes
+from sarnb.metrics.evaluation import SPLITS, Outcome, image_scores, outcomes
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 from sarnb.metrics.semantic import Judge
 
-# Paired tests between strategies: image i of both was drawn for the same prompt from the same noise.
-
 TESTED = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_cosine", "look_accuracy")
 ALPHA = 0.05  # on the corrected p
+UNDECIDED = "not told apart"
 _CHUNK = 500  # exchanges computed at once
 
-Runs = Mapping[str, Mapping[int, ImageStatistics]]  # strategy -> training seed -> its images
+Runs = Mapping[str, Mapping[int, ImageStatistics]]  # strategy -> training seed -> its images, in the same order of prompts
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -52,25 +51,30 @@ def exchange_test(
     permutations: int,
     seed: int,
 ) -> tuple[float, float]:
-    """Difference statistic(first) - statistic(second) and its two-sided p by exchanging pairs.
+    """Difference T = statistic(first) - statistic(second) and its two-sided p by exchanging pairs.
 
-    Args:
-        first, second: what one measure needs of each image [N, F], row i of both is a pair; or [S, N, F] of S training seeds,
-            whose mean statistic is tested, pair i exchanged in all of them at once. weights: of the pairs [N], sum 1.
-        statistic: weighted means of the rows [B, F] -> value [B].
+    p = (1 + #{|T*| >= |T|}) / (1 + R), T* after each pair was exchanged by the toss of a coin, R times (Good 2005).
+
+    Parameters
+    ----------
+    first, second : what one measure needs of each image [N, F], row i of both is a pair; or [S, N, F] of S training seeds,
+        whose mean statistic is tested, pair i exchanged in all of them at once.
+    weights : of the pairs [N], sum 1.
+    statistic : weighted means of the rows [B, F] -> value [B].
+    permutations, seed : number R of exchanges, and their seed.
     """
     sides = list(zip(first, second)) if first.ndim == 3 else [(first, second)]
     totals = [weights @ a + weights @ b for a, b in sides]
-    mine = [(weights @ a)[None] for a, _ in sides]
+    given = [(weights @ a)[None] for a, _ in sides]
     gaps = [(b - a) * weights[:, None] for a, b in sides]
 
     def difference(means: list[np.ndarray]) -> np.ndarray:
         return np.mean([statistic(part) - statistic(total - part) for part, total in zip(means, totals)], axis=0)
 
-    seen, rng, as_large = float(difference(mine)[0]), np.random.default_rng(seed), 1
+    seen, rng, as_large = float(difference(given)[0]), np.random.default_rng(seed), 1
     for start in range(0, permutations, _CHUNK):
         exchanged = rng.random((min(_CHUNK, permutations - start), len(weights))) < 0.5
-        differences = difference([part + exchanged @ gap for part, gap in zip(mine, gaps)])
+        differences = difference([part + exchanged @ gap for part, gap in zip(given, gaps)])
         as_large += int((np.abs(differences) >= abs(seen) * (1 - 1e-9)).sum())
     return seen, as_large / (permutations + 1)
 
@@ -86,17 +90,24 @@ def paired_tests(
 ) -> pd.DataFrame:
     """Every two strategies on every measure, Holm-corrected over the pairs of strategies of a measure.
 
-    Args:
-        real: held-out real images. runs: strategy -> training seed -> measured images, in the same order of prompts.
-        judge: SAR-CLIP; None leaves its measures out. split: pooled, seen, unseen or composition. metrics: some of TESTED.
+    Parameters
+    ----------
+    real : held-out real images.
+    runs : strategy -> training seed -> statistics of what was drawn.
+    judge : SAR-CLIP; None leaves its measures out.
+    split : pooled, seen, unseen or composition.
+    metrics : some of ``TESTED``.
 
-    Returns:
-        columns metric, split, first, second, seeds (training seeds that both have), n (prompts, the pairs exchanged),
-        difference (first minus second, of the means over these seeds), p, p_holm, better (the better one, or "not told
-        apart"). Classes count the same. Empty with one strategy.
+    Returns
+    -------
+    Columns metric, split, first, second, seeds (training seeds that both have), n (prompts, the pairs exchanged), difference
+    (first minus second, of the means over these seeds), p, p_holm, better (the better one, or "not told apart"). Classes count
+    the same. Empty with one strategy.
 
-    Raises:
-        InputError: images of two strategies, or of two training seeds, that were drawn for different classes or sides.
+    Raises
+    ------
+    InputError
+        Images of two strategies, or of two training seeds, that were drawn for different classes or sides.
     """
     prepared = {name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()}
     rows = []
@@ -106,7 +117,7 @@ def paired_tests(
         corrected = holm(np.array([test["p"] for test in tests]))
         for test, p in zip(tests, corrected):
             towards = test["difference"] > 0 if find_metric(metric).better == "higher" else test["difference"] < 0
-            better = (test["first"] if towards else test["second"]) if p < ALPHA else "not told apart"
+            better = (test["first"] if towards else test["second"]) if p < ALPHA else UNDECIDED
             rows.append({**test, "p_holm": p, "better": better})
     return pd.DataFrame(rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"])
 
@@ -132,52 +143,163 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: ImageStatist
     chosen = [i for i, (label, group) in enumerate(zip(part.labels, part.groups)) if label in real.labels and split in ("pooled", group)]
     if not chosen:
         return None
-    labels = [part.labels[i] for i in chosen]
     sides = [np.stack([prepared[name][k][metric][chosen] for k in seeds]) for name in (first, second)]
-    weights = stratified_weights(labels, 0, 0)[0]
-    difference, p = exchange_test(*sides, weights, measure_of(metric, real, sorted(set(labels))), permutations, seed)
-    return {
-        "metric": metric,
-        "split": split,
-        "first": first,
-        "second": second,
-        "seeds": len(seeds),
-        "n": len(labels),
-        "difference": difference,
-        "p": p,
-    }
+    weights, statistic = weighted_measure(metric, real, [part.labels[i] for i in chosen])
+    difference, p = exchange_test(*sides, weights, statistic, permutations, seed)
+    names = {"metric": metric, "split": split, "first": first, "second": second}
+    return {**names, "seeds": len(seeds), "n": len(chosen), "difference": difference, "p": p}
 
 
-def measure_of(metric: str, real: ImageStatistics, labels: Sequence[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """The measure as a function of weighted means [B, F], against the real images of these classes."""
-    inside = np.isin(np.asarray(real.labels, dtype=object), labels)
+def weighted_measure(metric: str, real: ImageStatistics, labels: Sequence[str]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Weights [N] of images of these ``labels``, and the measure of weighted means [B, F] against real images of their classes."""
+    own = stratified_weights(labels, 0, 0)[0]
+    inside = np.isin(np.asarray(real.labels, dtype=object), sorted(set(labels)))
     weights = stratified_weights([label for label, used in zip(real.labels, inside) if used], 0, 0)[0]
     if metric == "amplitude_kl":
         shares = weights @ amplitude.probabilities(real.histograms[inside])
-        return lambda means: amplitude.kl(shares[None], np.maximum(means, 0.0))
+        return own, lambda means: amplitude.kl(shares[None], np.maximum(means, 0.0))
     if metric == "texture_distance":
         centre = weights @ texture.standardise(real.descriptors, real.descriptors)[inside]
-        return lambda means: texture.property_distances(centre[None], means).mean(-1)
-    return lambda means: means[:, 0]
+        return own, lambda means: texture.property_distances(centre[None], means).mean(-1)
+    return own, lambda means: means[:, 0]
 
 
 def pair_sentences(tests: pd.DataFrame) -> list[str]:
     """One sentence a measure and split: which strategies are better than which others, after correction, over which seeds."""
     lines = []
     for (split, metric), part in tests.groupby(["split", "metric"], sort=False):
-        told = part[part["better"] != "not told apart"]
-        wins = {
-            name: [other for row in told.itertuples() if row.better == name for other in (row.first, row.second) if other != name]
-            for name in dict.fromkeys(told["better"])
-        }
-        words = "; ".join(f"{name} is better than {', '.join(others)}" for name, others in wins.items()) or "no pair is told apart"
+        decided = part[part["better"] != UNDECIDED]
+        others = decided["second"].where(decided["better"] == decided["first"], decided["first"])
+        wins = others.groupby(decided["better"], sort=False).agg(", ".join)
+        words = "; ".join(f"{name} is better than {beaten}" for name, beaten in wins.items()) or "no pair is told apart"
         few, most = part["seeds"].min(), part["seeds"].max()
         seeds = f"{few} to {most}" if few < most else f"{few}"
         lines.append(
-            f"{metric} ({split}): {len(told)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction "
+            f"{metric} ({split}): {len(decided)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction "
             f"(common training seeds of a pair: {seeds}). {words}."
         )
     return lines
+
+
+def decoder_table(
+    real: ImageStatistics,
+    frozen: Mapping[str, ImageStatistics],
+    adapted: Mapping[str, ImageStatistics],
+    judge: Judge | None,
+    metrics: Sequence[str] = TESTED,
+    permutations: int = 4999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What another decoder makes of the same latents, paired image by image.
+
+    Parameters
+    ----------
+    frozen, adapted : strategy -> images of the same latents in the same order, by either decoder.
+
+    Returns
+    -------
+    Columns strategy, metric, frozen, adapted, gain (positive: the adapted decoder is better), p, p_holm (corrected over the
+    strategies of a measure), verdict. Classes count the same, all groups pooled.
+    """
+    rows = []
+    for metric in metrics:
+        own = []
+        for name in frozen:
+            sides = [paired_rows(real, part, judge, (metric,)).get(metric) for part in (frozen[name], adapted[name])]
+            if any(side is None for side in sides):
+                continue
+            if frozen[name].labels != adapted[name].labels:
+                raise InputError(f"decoders: the images of {name} are of other classes or in another order; decode the same latents.")
+            inside = np.isin(np.asarray(frozen[name].labels, dtype=object), real.labels)
+            sides = [side[inside] for side in sides]
+            labels = [label for label, used in zip(frozen[name].labels, inside) if used]
+            weights, statistic = weighted_measure(metric, real, labels)
+            before, after = (float(statistic((weights @ side)[None])[0]) for side in sides)
+            _, p = exchange_test(*sides, weights, statistic, permutations, seed)
+            gain = (after - before) * (1 if find_metric(metric).better == "higher" else -1)
+            own.append((name, metric, before, after, gain, p))
+        corrected = holm(np.array([row[-1] for row in own]))
+        rows += [(*row, p, ("better" if row[4] > 0 else "worse") if p < ALPHA else UNDECIDED) for row, p in zip(own, corrected)]
+    return pd.DataFrame(rows, columns=["strategy", "metric", "frozen", "adapted", "gain", "p", "p_holm", "verdict"])
+
+
+def rank_table(
+    real: ImageStatistics,
+    runs: Runs,
+    judge: Judge | None,
+    split: str = "pooled",
+    metrics: Sequence[str] = KEY_METRICS,
+    resamples: int = 200,
+    seed: int = 0,
+    distrusted: Collection[str] = (),
+) -> pd.DataFrame:
+    """Average rank over the measures that every strategy has, with 95 % bootstrap intervals, best first.
+
+    Parameters
+    ----------
+    runs : strategy -> training seed -> statistics; a strategy's value is the mean over its training seeds.
+    resamples : at most; with a Fréchet distance among the measures as many as that one has, ``FRECHET_RESAMPLES``.
+    distrusted : measures that failed their admission. They are left out, unless no other measure is there.
+
+    Returns
+    -------
+    Columns strategy, average rank, lo, hi, first (share of the resamples in which it is the best), and a column of ranks a
+    measure.
+
+    Raises
+    ------
+    InputError
+        No measure that all strategies have, or one that has no better direction ("match").
+    """
+    if matching := [name for name in metrics if find_metric(name).better == "match"]:
+        raise InputError(f"average rank: {matching[0]} has no better direction; leave it out.")
+    found = {}
+    for name, several in runs.items():
+        pools = [outcomes(real, part, judge, resamples, seed, splits=(split,), classes=False) for part in several.values()]
+        found[name] = [_samples(next(pool, (split, "all", 0, {}))[-1], metrics) for pool in pools]
+    shared = [metric for metric in metrics if all(metric in part for several in found.values() for part in several)]
+    if not shared:
+        raise InputError(f"average rank: no measure on {split} that every strategy has; draw more images.")
+    shared = [metric for metric in shared if metric not in distrusted] or shared
+    length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
+    # [1 + resamples, strategies, measures]; the first entry is the images as given
+    means = [np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T for several in found.values()]
+    values = np.stack(means, axis=1)
+    higher = np.array([find_metric(metric).better == "higher" for metric in shared])
+    averages = average_ranks(values, higher)
+    best = (averages[1:] == averages[1:].min(axis=1, keepdims=True)).mean(0) if length > 1 else np.full(len(found), np.nan)
+    table = pd.DataFrame({"strategy": list(found), "average rank": averages[0]})
+    table[["lo", "hi"]] = [percentile_interval(averages[1:, place], averages[0, place]) for place in range(len(found))]
+    table["first"] = best
+    table[shared] = rankdata(np.where(higher, -values[0], values[0]), axis=0)
+    return table.sort_values("average rank", kind="stable", ignore_index=True)
+
+
+def average_ranks(values: np.ndarray, higher: np.ndarray) -> np.ndarray:
+    """Average rank of each strategy, 1 = best; equal values share their rank.
+
+    ``values`` [..., S, M] of S strategies on M measures; ``higher`` bool [M], whether more is better. Returns [..., S].
+    """
+    return rankdata(np.where(higher, -values, values), axis=-2).mean(-1)
+
+
+def _samples(outcome: Outcome, metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """measure -> [1 + resamples]: its value, then its bootstrap samples; measures without a value are left out."""
+    known = {name: outcome[name] for name in metrics if not isinstance(outcome.get(name, ""), str)}
+    return {name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)}
+
+
+def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> list[str]:
+    """Who is first, over which measures, and whose interval reaches its own, from ``rank_table``."""
+    best, others = table.iloc[0], table.iloc[1:]
+    near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
+    measures = list(table.columns[5:])
+    interval = f"{best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}]"
+    text = f"Best average rank over {', '.join(measures)}: {best['strategy']}, {interval} of {len(table)}"
+    text += f"; its interval reaches those of {', '.join(near)}." if near else "; no other interval reaches it." if len(others) else "."
+    if failed := [name for name in measures if name in distrusted]:
+        text += f" {', '.join(failed)} failed in admission and nothing else can be ranked, so this rank carries no weight."
+    return [text]
 
 
 # What one thing more does to a strategy: each measure with it and without it, and a paired interval of the change.
@@ -296,10 +418,9 @@ def _asked(images: ImageSet) -> list[tuple]:
 def _values(real: ImageStatistics, fake: ImageStatistics, metrics: Sequence[str], resamples: int, seed: int) -> _Distances:
     """Each measure over whole splits, and its bootstrap samples."""
     return {
-        (split, name): np.concatenate([[float(outcome[name][0])], outcome[name][1]])
+        (split, name): samples
         for split, _, _, outcome in outcomes(real, fake, None, resamples, seed, classes=False)
-        for name in metrics
-        if not isinstance(outcome.get(name, ""), str)
+        for name, samples in _samples(outcome, metrics).items()
     }
 
 
@@ -308,88 +429,3 @@ def _distances(own: _Distances, values: _Distances) -> _Distances:
     return {
         key: np.abs(value - own[key]) if find_metric(key[1]).better == "match" else value for key, value in values.items() if key in own
     }
-
-
-def average_ranks(values: np.ndarray, higher: np.ndarray) -> np.ndarray:
-    """Average rank of each strategy, 1 = best; equal values share their rank.
-
-    Args:
-        values: [..., S, M] of S strategies on M measures. higher: bool [M], whether more is better.
-
-    Returns:
-        [..., S].
-    """
-    return rankdata(np.where(higher, -values, values), axis=-2).mean(-1)
-
-
-def rank_table(
-    real: ImageStatistics,
-    runs: Mapping[str, Mapping[int, ImageStatistics]],
-    judge: Judge | None,
-    split: str = "pooled",
-    metrics: Sequence[str] = KEY_METRICS,
-    resamples: int = 200,
-    seed: int = 0,
-    distrusted: Collection[str] = (),
-) -> pd.DataFrame:
-    """Average rank over the measures that every strategy has, with 95 % bootstrap intervals, best first.
-
-    Args:
-        runs: strategy -> training seed -> measured images; a strategy's value is the mean over its training seeds.
-        resamples: at most; with a Fréchet distance among the measures as many as that one has, FRECHET_RESAMPLES.
-        distrusted: measures that failed their admission. They are left out, unless no other measure is there.
-
-    Returns:
-        columns strategy, average rank, lo, hi, first (share of the resamples in which it is the best), and a column of ranks
-        a measure.
-
-    Raises:
-        InputError: no measure that all strategies have, or one that has no better direction ("match").
-    """
-    if matching := [name for name in metrics if find_metric(name).better == "match"]:
-        raise InputError(f"average rank: {matching[0]} has no better direction; leave it out.")
-    found = {
-        name: [_samples(real, part, judge, split, metrics, resamples, seed) for part in several.values()] for name, several in runs.items()
-    }
-    shared = [metric for metric in metrics if all(metric in part for several in found.values() for part in several)]
-    if not shared:
-        raise InputError(f"average rank: no measure on {split} that every strategy has; draw more images.")
-    shared = [metric for metric in shared if metric not in distrusted] or shared
-    length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
-    # [1 + resamples, strategies, measures]; the first entry is the images as given
-    values = np.stack(
-        [np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T for several in found.values()],
-        axis=1,
-    )
-    higher = np.array([find_metric(metric).better == "higher" for metric in shared])
-    means = average_ranks(values, higher)
-    single = rankdata(np.where(higher, -values[0], values[0]), axis=0)
-    best = (means[1:] == means[1:].min(axis=1, keepdims=True)).mean(0) if length > 1 else np.full(len(found), np.nan)
-    rows = []
-    for place, name in enumerate(found):
-        lo, hi = percentile_interval(means[1:, place], means[0, place])
-        rows.append((name, means[0, place], lo, hi, best[place], *single[place]))
-    table = pd.DataFrame(rows, columns=["strategy", "average rank", "lo", "hi", "first", *shared])
-    return table.sort_values("average rank", kind="stable", ignore_index=True)
-
-
-def _samples(
-    real: ImageStatistics, fake: ImageStatistics, judge: Judge | None, split: str, metrics: Sequence[str], resamples: int, seed: int
-) -> dict[str, np.ndarray]:
-    """measure -> [1 + resamples]: its value, then its bootstrap samples."""
-    for _, _, _, outcome in outcomes(real, fake, judge, resamples, seed, splits=(split,), classes=False):
-        known = {name: outcome[name] for name in metrics if not isinstance(outcome.get(name, ""), str)}
-        return {name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)}
-    return {}
-
-
-def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> list[str]:
-    """Who is first, over which measures, and whose interval reaches its own, from `rank_table`."""
-    best, others = table.iloc[0], table.iloc[1:]
-    near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
-    measures = ", ".join(table.columns[5:])
-    text = f"Best average rank over {measures}: {best['strategy']}, {best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}] of {len(table)}"
-    text += f"; its interval reaches those of {', '.join(near)}." if near else "; no other interval reaches it." if len(others) else "."
-    if failed := [name for name in table.columns[5:] if name in distrusted]:
-        text += f" {', '.join(failed)} failed in admission and nothing else can be ranked, so this rank carries no weight."
-    return [text]

@@ -48,8 +48,8 @@ def all_amplitude_measures(real: np.ndarray, fake: np.ndarray) -> list[np.ndarra
         amplitude.kolmogorov_smirnov,
         amplitude.log_cumulant_distance,
     )
-    single = (amplitude.coefficient_of_variation, amplitude.equivalent_number_of_looks, amplitude.log_cumulants)
-    return [f(p.sum(0), q.sum(0)) for f in pairs] + [f(counts) for f in single for counts in (p, q)] + [amplitude.local_looks(fake)]
+    single = (amplitude.coefficient_of_variation, amplitude.log_cumulants)
+    return [f(p.sum(0), q.sum(0)) for f in pairs] + [f(counts) for f in single for counts in (p, q)] + [amplitude.local_enl(fake)]
 
 
 def test_all_amplitude_measures(benchmark, seconds):

@@ -32,6 +32,7 @@ READS = {  # attribute of a study, or method: the settings behind it, by the fie
     "choose_rates": {"finetune", "foundation", "lr_factors", "tune_steps"},
     "train_and_sample": {"finetune", "sampling", "foundation", "train_seeds", "seeded_strategies", "sample_every"},
     "before_and_after": {"foundation", "sampling"},
+    "sample_runs": {"sampling", "foundation", "train_steps", "train_seeds", "seeded_strategies"},
 }
 QUICK = load_profile("quick").parameters("results/quick")
 

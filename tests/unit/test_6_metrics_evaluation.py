@@ -14,7 +14,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, amplitude, distribution, geometry, semantic, texture
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, combine, evaluate, halves, left_out
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, class_readings, combine, evaluate, halves, left_out
 from sarnb.metrics.image_statistics import join, measure
 
 CLASSES = {"city": ("seen", 60.0), "forest": ("seen", 30.0), "airport": ("unseen", 15.0)}
@@ -96,7 +96,7 @@ def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, si
     expected["log_cumulant_distance"] = amplitude.log_cumulant_distance(*counts)
     expected["amplitude_cv"] = amplitude.coefficient_of_variation(counts[1])
     expected["amplitude_kappa2"], expected["amplitude_kappa3"] = amplitude.log_cumulants(counts[1])[1:]
-    expected["amplitude_enl"] = amplitude.local_looks(fake.images[sides[1]]).mean()
+    expected["amplitude_enl"] = amplitude.local_enl(fake.images[sides[1]]).mean()
 
     whole = [texture.glcm_descriptors(part.images) for part in (real, fake)]
     standard = [((rows - whole[0].mean(0)) / whole[0].std(0))[side] for rows, side in zip(whole, sides)]
@@ -255,3 +255,17 @@ def test_all_black_images_leave_out_ratios_only() -> None:
     assert "amplitude_kl" in set(table["metric"])
     assert {"amplitude_cv", "amplitude_enl"}.isdisjoint(table["metric"])
     assert {"amplitude_cv", "amplitude_enl"} <= set(left_out(table)["metric"])
+
+
+def test_a_class_competes_with_classes_and_a_composition_with_compositions() -> None:
+    class Fixed:
+        def embed_texts(self, texts: list[str]) -> torch.Tensor:
+            return torch.tensor([["city" in text, "forest" in text] for text in texts], dtype=torch.float32)
+
+    angles = np.deg2rad([40, 80, 10])  # from the axis of the city; that of city and forest lies at 45
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    part = replace(measure(speckle_set(1)), features=features, labels=("city", "city+forest", ""))
+    table = class_readings(part, Fixed(), ["city", "forest", "city+forest"], compositions={"city+forest"})
+    assert table["class"].tolist() == ["city", "city+forest", ""] and table["called"].tolist()[:2] == ["city", "city+forest"]
+    assert table["cosine"].tolist() == pytest.approx([np.cos(angles[0]), np.cos(np.deg2rad(35)), np.nan], nan_ok=True)
+    assert class_readings(part, Fixed(), ["city", "forest", "city+forest"])["called"].tolist() == ["city+forest", "forest", "city"]

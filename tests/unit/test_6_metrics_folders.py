@@ -16,17 +16,17 @@ from tiny import tiny_tokenizer
 from typer.testing import CliRunner
 
 from sarnb.cli import app
-from sarnb.comparison import compare_folders
+from sarnb.comparison import compare_folders, sizes_table
 from sarnb.data.dataset import load_set
 from sarnb.data.imagefolder import load, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
-from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Wish, compare, sizes_table
+from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Options, compare
 from sarnb.metrics.image_statistics import measure
 from sarnb.model.judge import build_judge, load_judge
 
-QUICK = Wish(resamples=20)
+QUICK = Options(resamples=20)
 
 
 def speckle(count: int, seed: int = 0, scale: float = 40.0, size: int = 48) -> np.ndarray:
@@ -81,17 +81,17 @@ def test_8_bit_folders_give_what_evaluate_gives(tmp_path: Path) -> None:
         (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     table = compare(*map(read_folder, folders), QUICK).table
     expected = evaluate("fake", 0, *(measure(load_set(folder)) for folder in folders), None, 20, 0)
-    ours = table[table["strategy"] == "fake"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(ours.drop(columns=["lo", "hi"]), expected.drop(columns=["lo", "hi"]))
-    large = ours["class"] == "all"
-    assert ours.loc[large, "lo"].equals(expected.loc[large, "lo"]) and ours.loc[~large, "lo"].isna().all()
+    own = table[table["strategy"] == "fake"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own.drop(columns=["lo", "hi"]), expected.drop(columns=["lo", "hi"]))
+    large = own["class"] == "all"
+    assert own.loc[large, "lo"].equals(expected.loc[large, "lo"]) and own.loc[~large, "lo"].isna().all()
 
 
 def test_chunks_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders = [write(tmp_path / name, speckle(11, seed)) for seed, name in enumerate(("real", "fake"))]
     first = compare(*map(read_folder, folders), QUICK).table
     monkeypatch.setattr("sarnb.metrics.folders.CHUNK", 2)
-    second = compare(*(read_folder(folder, workers=2) for folder in folders), Wish(resamples=20, workers=2)).table
+    second = compare(*(read_folder(folder, workers=2) for folder in folders), Options(resamples=20, workers=2)).table
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -170,7 +170,7 @@ def test_different_normalisations_are_noticed_and_own_scales_mend_them(tmp_path:
     images = speckle(40)
     real, fake = write(tmp_path / "real", images[:20]), write(tmp_path / "fake", images[20:] / 2.5)
     sides = read_folder(real), read_folder(fake)
-    plain, own = compare(*sides, QUICK), compare(*sides, Wish(resamples=20, scale="own"))
+    plain, own = compare(*sides, QUICK), compare(*sides, Options(resamples=20, scale="own"))
     assert any(line.startswith("Normalisations differ") for line in plain.cautions)
     assert not any(line.startswith("Normalisations differ") for line in own.cautions)
     kl = [pooled(one.table, "fake")["amplitude_kl"] for one in (plain, own)]
@@ -179,7 +179,7 @@ def test_different_normalisations_are_noticed_and_own_scales_mend_them(tmp_path:
 
 def test_scaled_8_bit_values_fill_their_levels(tmp_path: Path) -> None:
     folder = read_folder(write(tmp_path / "a", speckle(4) / 5))
-    scale = compare(folder, folder, Wish(resamples=0, scale="own")).scales["real", "unstated", "8-bit"]
+    scale = compare(folder, folder, Options(resamples=0, scale="own")).scales["real", "unstated", "8-bit"]
     counts = np.bincount(load(folder.images[0], scale, (48, 48)).ravel(), minlength=256)[:200]
     assert scale.scale < 60 and (counts[10:120] == 0).mean() < 0.2, "256 levels out of 50: without noise four of five are empty"
 
@@ -191,12 +191,12 @@ def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
         lines = [f"{name}.png,{'A' if k % 2 else second}" for k, name in enumerate(names)]
         (folder / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
     sides = read_folder(real), read_folder(fake)
-    told = compare(*sides, QUICK).cautions
-    assert any("different sensors, real: A 10, B 10; generated: A 10, C 10" in line and "--sensor (A)" in line for line in told)
-    one = compare(*sides, Wish(resamples=20, sensor="A"))
+    lines = compare(*sides, QUICK).cautions
+    assert any("different sensors, real: A 10, B 10; generated: A 10, C 10" in line and "--sensor (A)" in line for line in lines)
+    one = compare(*sides, Options(resamples=20, sensor="A"))
     assert len(one.real) == 10 and not any("sensors" in line for line in one.cautions)
     with pytest.raises(InputError, match="no image of the sensor 'D'; it has A, B"):
-        compare(*sides, Wish(sensor="D"))
+        compare(*sides, Options(sensor="D"))
 
 
 def test_classes_of_one_side_are_named_and_left_out(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_classes_of_one_side_are_named_and_left_out(tmp_path: Path) -> None:
         InputError, match="no class in common: .*; give labels by --captions, or compare without classes by --ignore-classes"
     ):
         compare(read_folder(real), read_folder(other), QUICK)
-    assert len(compare(read_folder(real), read_folder(other), Wish(resamples=0, by_class=False)).fake) == 4
+    assert len(compare(read_folder(real), read_folder(other), Options(resamples=0, by_class=False)).fake) == 4
 
 
 def test_captions_describe_images_and_name_those_that_are_missing(tmp_path: Path) -> None:
@@ -256,10 +256,10 @@ def test_all_zero_and_saturated_images_are_told(tmp_path: Path) -> None:
     images = np.rint(speckle(12, 1)).astype(np.uint8)
     images[:2], images[2:, :20] = 0, 255
     real, fake = write(tmp_path / "real", speckle(12)), write(tmp_path / "fake", images)
-    told = compare(read_folder(real), read_folder(fake), QUICK).cautions
-    assert any("2 of 12 generated images have one value only" in line for line in told)
-    assert any("of the generated pixels are zero" in line for line in told) and any(
-        "of the generated pixels are saturated" in line for line in told
+    lines = compare(read_folder(real), read_folder(fake), QUICK).cautions
+    assert any("2 of 12 generated images have one value only" in line for line in lines)
+    assert any("of the generated pixels are zero" in line for line in lines) and any(
+        "of the generated pixels are saturated" in line for line in lines
     )
     with pytest.raises(InputError, match="every image has one value only"):
         read_folder(write(tmp_path / "black", np.zeros((3, 48, 48))))
@@ -297,12 +297,12 @@ def test_bad_options(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lies in the folder of images"):
         compare_folders(real, real, real / "out")
     with pytest.raises(InputError, match="smaller than the 64 px to compare"):
-        compare(read_folder(real), read_folder(real), Wish(size=64))
+        compare(read_folder(real), read_folder(real), Options(size=64))
     with pytest.raises(InputError, match="no readable dual encoder"):
         compare_folders(real, real, tmp_path / "out", clip=str(tmp_path / "judge"))
     for wrong in ({"scale": "both"}, {"size": 8}, {"resamples": -1}):
         with pytest.raises(InputError):
-            Wish(**wrong)
+            Options(**wrong)
     assert not (tmp_path / "out").exists()
 
 
@@ -322,9 +322,9 @@ def test_real_cities_are_nearer_to_cities_than_to_water_and_another_sensor_is_na
         kept = own if half is None else own[half::2]
         return folder.where([k in kept for k in range(len(folder))])
 
-    wish, first = Wish(size=128, resamples=0), of(city, "Sentinel-1", 0)
+    options, first = Options(size=128, resamples=0), of(city, "Sentinel-1", 0)
     others = {"city": of(city, "Sentinel-1", 1), "water": of(water, "Sentinel-1"), "RADARSAT": of(city, "RADARSAT")}
-    found = {name: compare(first, other, wish) for name, other in others.items()}
+    found = {name: compare(first, other, options) for name, other in others.items()}
     kl = {name: pooled(one.table, one.name)["amplitude_kl"] for name, one in found.items()}
     assert kl["city"] < kl["water"]
     warned = {name: any("hold different sensors" in line for line in one.cautions) for name, one in found.items()}

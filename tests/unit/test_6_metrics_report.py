@@ -1,10 +1,9 @@
-"""Legend, protocol, and the evaluation rearranged by split."""
+"""The evaluation rearranged, put into words and made ready to draw, says what its numbers say."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,22 +11,107 @@ import pytest
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import HEADLINE, METRICS
+from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, texture
 from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, evaluate
+from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import (
-    gap_sentences,
+    amplitude_shares,
+    anchored_scores,
+    class_means,
+    cumulant_points,
     headline_measures,
     lead_sentences,
-    left_out_sentences,
-    metric_legend,
+    over_seeds,
+    pareto_table,
     protocol_table,
-    sample_sizes,
+    rank,
     seed_table,
-    split_table,
+    sentences,
+    shared_labels,
     splits_of,
-    training_sentences,
+    texture_curves,
     verdict_table,
 )
+
+
+def table(*rows: tuple) -> pd.DataFrame:
+    """Rows (strategy, seed, metric, value, lo, hi) as an evaluation table of the pooled split."""
+    return pd.DataFrame([(s, k, "pooled", "all", m, v, lo, hi, 8) for s, k, m, v, lo, hi in rows], columns=list(COLUMNS))
+
+
+EVALUATION = table(
+    ("real vs real", 0, "amplitude_kl", 0.01, 0.005, 0.02),
+    ("hybrid", 0, "amplitude_kl", 0.10, 0.08, 0.12),
+    ("hybrid", 1, "amplitude_kl", 0.14, 0.11, 0.16),
+    ("unet-full", 0, "amplitude_kl", 0.15, 0.13, 0.19),
+    ("token", 0, "amplitude_kl", 0.90, 0.80, 1.00),
+    ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9),
+    ("hybrid", 0, "amplitude_cv", 0.5, 0.45, 0.55),
+    ("token", 0, "amplitude_cv", 0.9, 0.85, 0.95),
+)
+
+
+def test_seeds_are_joined() -> None:
+    joined = over_seeds(EVALUATION).set_index(["strategy", "metric"]).loc[("hybrid", "amplitude_kl")]
+    assert (joined["value"], joined["lo"], joined["hi"], joined["n"], joined["seeds"]) == pytest.approx((0.12, 0.08, 0.16, 16, 2))
+
+
+def test_verdict_table_puts_anchors_last() -> None:
+    wide = verdict_table(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
+    assert list(wide.columns) == ["split", "strategy", "seeds", "amplitude_kl", "amplitude_cv"]
+    assert wide["seeds"].tolist() == [2, 1, 1, ""]
+    assert wide["strategy"].tolist() == ["hybrid", "unet-full", "token", "real vs real"]
+    assert wide.loc[0, "amplitude_kl"] == "0.12 [0.08, 0.16]"
+    assert wide.loc[1, "amplitude_cv"] == ""
+
+
+def test_rank_follows_the_direction_of_the_metric() -> None:
+    assert rank(EVALUATION, "amplitude_kl")["strategy"].tolist() == ["hybrid", "unet-full", "token"]
+    assert rank(EVALUATION, "amplitude_cv")["strategy"].tolist() == ["token", "hybrid"]  # 0.9 is nearer to 0.8 than 0.5
+    accuracy = table(("a", 0, "clip_accuracy", 0.2, 0.1, 0.3), ("b", 0, "clip_accuracy", 0.9, 0.8, 1.0))
+    assert rank(accuracy, "clip_accuracy")["strategy"].tolist() == ["b", "a"]
+
+
+def test_sentences_name_best_overlap_and_floor() -> None:
+    kl, cv, recall = sentences(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
+    assert kl == (
+        "Amplitude KL (pooled) is lowest for hybrid: 0.12 [0.08, 0.16], an interval that overlaps that of unet-full, "
+        "so these are not told apart (real vs real 0.01)."
+    )
+    assert "nearest to real images for token" in cv and "overlaps no other strategy's" in cv
+    assert recall == "SAR-CLIP recall could not be computed for any strategy on pooled."
+
+
+def test_equal_distances_on_either_side_of_real_are_not_told_apart() -> None:
+    rows = table(
+        ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9),
+        ("a", 0, "amplitude_cv", 0.6, 0.55, 0.65),
+        ("b", 0, "amplitude_cv", 1.01, 0.96, 1.06),
+    )
+    assert "a distance whose interval overlaps that of b" in sentences(rows, ["amplitude_cv"])[0]
+
+
+def test_ties_are_shared() -> None:
+    tied = table(("a", 0, "clip_accuracy", 0.5, 0.4, 0.6), ("b", 0, "clip_accuracy", 0.5, 0.4, 0.6))
+    assert "highest for a and b" in sentences(tied, ["clip_accuracy"])[0]
+
+
+def test_without_intervals_nothing_is_settled() -> None:
+    bare = table(("a", 0, "amplitude_kl", 0.5, None, None), ("b", 0, "amplitude_kl", 0.6, None, None))
+    assert "without intervals the order is not settled" in sentences(bare, ["amplitude_kl"])[0]
+
+
+def test_bad_input() -> None:
+    assert set(KEY_METRICS) <= set(METRICS)
+    with pytest.raises(InputError, match="unknown"):
+        verdict_table(EVALUATION, ["fid"])
+    with pytest.raises(InputError, match="nothing for split"):
+        verdict_table(EVALUATION, splits=["unseen"])
+    with pytest.raises(InputError, match="no column"):
+        over_seeds(pd.DataFrame({"a": [1]}))
+    with pytest.raises(InputError, match="real vs real"):
+        rank(EVALUATION[EVALUATION["strategy"] != "real vs real"], "amplitude_cv")
+
 
 ROWS = [
     ("hybrid", 0, "seen", "all", "clip_accuracy", 0.9, 0.8, 0.95, 16),
@@ -42,11 +126,6 @@ ROWS = [
 TABLE = pd.DataFrame(ROWS, columns=list(COLUMNS))
 
 
-def test_the_legend_explains_every_measure():
-    legend = metric_legend()
-    assert legend["metric"].tolist() == list(METRICS) and not legend.isna().any().any()
-
-
 def test_the_protocol_names_the_numbers_that_belong_to_the_definitions():
     values = protocol_table(500).set_index("item")["value"]
     assert "256" in values["amplitude histogram"] and "1e-06" in values["smoothing of KL and reverse KL"]
@@ -56,42 +135,8 @@ def test_the_protocol_names_the_numbers_that_belong_to_the_definitions():
     assert protocol_table(20).set_index("item")["value"]["resamples of Fréchet distances"] == "20"
 
 
-def test_sample_sizes_count_groups_and_classes():
-    part = SimpleNamespace(labels=("a", "a", "b", "c"), groups=("seen", "seen", "unseen", "unseen"))
-    assert sample_sizes({"real": part}).iloc[0].tolist() == ["real", 2, 2, 0, 1, 2]
-
-
 def test_splits_are_those_of_strategies_not_of_anchors():
     assert splits_of(TABLE) == ["seen", "unseen"]
-
-
-def test_values_by_split_join_seeds_and_put_anchors_last():
-    table = split_table(TABLE, "clip_accuracy")
-    assert table.columns.tolist() == ["strategy", "seen", "unseen", "composition"]
-    assert table["strategy"].tolist() == ["hybrid", "scratch", REAL_VS_REAL]
-    assert table.iloc[0].tolist() == ["hybrid", "0.8 [0.6, 0.95]", "0.3 [0.2, 0.4]", ""]
-    with pytest.raises(InputError, match="unknown"):
-        split_table(TABLE, "beauty")
-    with pytest.raises(InputError, match="no values"):
-        split_table(TABLE, "look_accuracy")
-
-
-def test_gap_sentences_say_whether_the_change_is_settled():
-    lines = gap_sentences(TABLE, "clip_accuracy")
-    assert len(lines) == 2 and "a change of -0.500; the intervals do not overlap" in lines[0]
-    assert "a change of -0.100; the intervals overlap" in lines[1]
-    assert gap_sentences(TABLE[TABLE["split"] == "seen"], "clip_accuracy") == []
-
-
-def test_left_out_sentences_speak_of_whole_splits_only():
-    table = TABLE.copy()
-    table.attrs["left_out"] = [
-        ("hybrid", 0, "seen", "all", "clip_kid", "too few images."),
-        ("scratch", 0, "seen", "all", "clip_kid", "no judge"),
-        ("hybrid", 0, "seen", "city", "clip_kid", "too few images"),
-        (OPTICAL_AS_GREY, 0, "all", "all", "all", "no twins"),
-    ]
-    assert left_out_sentences(table) == ["clip_kid (seen) is missing for 2 of 4 sets: too few images."]
 
 
 def test_trainings_by_hand():
@@ -101,9 +146,6 @@ def test_trainings_by_hand():
     row = table.set_index(["strategy", "split"]).loc[("hybrid", "seen")]
     assert row[["seeds", "mean", "sd", "min", "max"]].tolist() == pytest.approx([2, 0.8, (2 * 0.1**2) ** 0.5, 0.7, 0.9])
     assert pd.isna(table.set_index(["strategy", "split"]).loc[("scratch", "seen"), "sd"])
-    once, several = training_sentences(table)
-    assert once.startswith("One training at most: scratch;") and several.startswith("Several trainings: hybrid (2);")
-    assert len(training_sentences(table[table["strategy"] == "scratch"])) == 1
 
 
 def leads(**values):
@@ -121,7 +163,7 @@ def test_a_lead_is_held_against_the_spread_of_its_own_trainings():
     assert leads(hybrid=[0.25]) == [] and leads(token=[0.25]) == []
 
 
-def speckle(count: int, seed: int) -> ImageSet:
+def rayleigh_set(count: int, seed: int) -> ImageSet:
     """Single-look Rayleigh amplitude, 32 px, two classes."""
     rng = np.random.default_rng(seed)
     images = np.minimum(255, 60 * rng.rayleigh(size=(count, 32, 32))).astype(np.uint8)
@@ -131,7 +173,7 @@ def speckle(count: int, seed: int) -> ImageSet:
 
 
 def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
-    test, good = speckle(12, 0), speckle(12, 1)
+    test, good = rayleigh_set(12, 0), rayleigh_set(12, 1)
     smooth = replace(good, images=(128 + (good.images.astype(float) - 128) / 8).astype(np.uint8))
     table = headline_measures(test, {("good", 0): good, ("smooth", 0): smooth}, resamples=20)
     assert set(table["metric"]) == set(HEADLINE) and set(table["class"]) == {"all"} and REAL_VS_REAL in set(table["strategy"])
@@ -146,3 +188,102 @@ def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
         assert values["good", metric] < values["smooth", metric]
     wide = verdict_table(table, HEADLINE, splits_of(table))
     assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REAL_VS_REAL]
+
+
+def image_set(counts: dict[str, int], scale: float = 60.0, seed: int = 0) -> ImageSet:
+    """Single-look speckle images, of twice the amplitude for each further class."""
+    rng, images, labels = np.random.default_rng(seed), [], []
+    for index, (label, count) in enumerate(counts.items()):
+        amplitude = scale * 2.0**index * np.sqrt(rng.exponential(size=(count, 64, 64)))
+        images.append(np.clip(np.rint(amplitude), 0, 255).astype(np.uint8))
+        labels += [label] * count
+    rows = tuple({"label": label, "group": "seen"} for label in labels)
+    texts = tuple(f"a radar image of {label}" for label in labels)
+    return ImageSet(Path("x"), tuple(map(str, range(len(labels)))), np.concatenate(images), texts, tuple(labels), rows)
+
+
+REAL = measure(image_set({"a": 6, "b": 2}, 20.0))
+DRAWN = measure(image_set({"b": 2, "c": 2}, 20.0, seed=1))
+
+
+def test_only_shared_classes_are_used_and_each_counts_the_same():
+    assert shared_labels([REAL, DRAWN]) == ("b",)
+    with pytest.raises(InputError, match="no class in common"):
+        shared_labels([REAL, measure(image_set({"z": 2}))])
+    values = np.array([1.0, 1, 1, 1, 1, 1, 5, 7])
+    assert class_means(values, REAL.labels, ("b", "a")).tolist() == [6.0, 1.0]
+
+
+def test_amplitude_shares_sum_to_one_and_match_the_pixels():
+    shares = amplitude_shares({"real": [REAL], "own": [DRAWN, DRAWN]})
+    assert [share.sum() for share in shares.values()] == pytest.approx([1.0, 1.0])
+    b = image_set({"b": 2, "c": 2}, 20.0, seed=1).images[:2]
+    assert shares["own"] == pytest.approx(np.bincount(b.ravel(), minlength=256) / b.size)
+
+
+def test_texture_curves_are_the_mean_descriptors():
+    curves = texture_curves({"real": [REAL], "same": [REAL, REAL]})
+    assert len(curves) == 2 * len(texture.descriptor_names())
+    row = curves.query("strategy == 'same' and property == 'entropy' and direction == 'azimuth' and distance == 4")
+    column = texture.descriptor_names().index("entropy azimuth 4")
+    by_class = [REAL.descriptors[:6, column].mean(), REAL.descriptors[6:, column].mean()]
+    assert row["value"].tolist() == pytest.approx([np.mean(by_class)])
+
+
+def test_log_cumulants_of_flat_speckle_are_those_of_theory():
+    points = cumulant_points({"real": [measure(image_set({"a": 16}))]}).set_index("class")
+    assert points.loc["a", "kappa2"] == pytest.approx(np.pi**2 / 24, rel=0.05)
+    assert points.loc["a", "kappa3"] == pytest.approx(-0.3005, rel=0.15)
+    mixed = cumulant_points({"real": [REAL]}).set_index("class")
+    assert mixed.loc["all", "kappa2"] > mixed.loc[["a", "b"], "kappa2"].max(), "two levels of brightness spread ln A"
+
+
+def test_training_seeds_are_averaged():
+    dark, bright = (replace(DRAWN, histograms=np.eye(256, dtype=int)[[level] * 4]) for level in (10, 30))
+    share = amplitude_shares({"own": [dark, bright]})["own"]
+    assert np.flatnonzero(share).tolist() == [10, 30] and share[[10, 30]].tolist() == [0.5, 0.5]
+
+
+def wide_evaluation(**values):
+    """An evaluation table: metric -> {strategy: value}, intervals of plus and minus a tenth."""
+    rows = [
+        (name, 0, "pooled", "all", metric, value, value - 0.1, value + 0.1, 8)
+        for metric, several in values.items()
+        for name, value in several.items()
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_scores_lie_between_ceiling_and_floor():
+    table = wide_evaluation(
+        amplitude_kl={"a": 0.5, "b": 1.25, REAL_VS_REAL: 0.0, OPTICAL_AS_GREY: 1.0},
+        clip_accuracy={"a": 0.3, "b": 0.9, REAL_VS_REAL: 0.9},
+    )
+    scores = anchored_scores(table, ("amplitude_kl", "clip_accuracy", "clip_recall")).set_index(["metric", "strategy"])
+    assert scores.loc[("amplitude_kl", "a"), ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
+    assert scores.loc[("amplitude_kl", "b"), "score"] == pytest.approx(-0.25)
+    assert scores.loc[("clip_accuracy",), "score"].tolist() == pytest.approx([0.0, 1.0])  # the worst is the bottom without a ceiling
+    with pytest.raises(InputError, match="amplitude_cv"):
+        anchored_scores(table, ("amplitude_kl", "amplitude_cv"))
+
+
+def test_the_front_is_what_nobody_beats():
+    table = wide_evaluation(clip_accuracy={"cheap": 0.5, "good": 0.9, "dear": 0.9, "poor": 0.4, "unknown": 1.0, REAL_VS_REAL: 1.0})
+    costs = pd.DataFrame({"strategy": ["cheap", "good", "good", "dear", "poor", "unknown"], "seconds": [1.0, 4, 6, 9, 2, np.nan]})
+    front = pareto_table(table, costs, ["clip_accuracy"], "seconds").set_index("strategy")
+    assert front["dominated by"].to_dict() == {"cheap": "", "poor": "cheap", "good": "", "dear": "good"}
+    assert front["cost"].tolist() == [1, 2, 5, 9]
+
+
+def test_several_trainings_count_by_their_mean_and_span():
+    single = wide_evaluation(amplitude_kl={"a": 0.5, "b": 0.75, REAL_VS_REAL: 0.0, OPTICAL_AS_GREY: 1.0})
+    low, high = (single[single["strategy"] == "a"].assign(seed=k, value=v, lo=v - 0.1, hi=v + 0.1) for k, v in ((0, 0.25), (1, 0.75)))
+    several = pd.concat([low, high, single[single["strategy"] != "a"]], ignore_index=True)
+    one, two = (anchored_scores(table, ("amplitude_kl",)).set_index("strategy") for table in (single, several))
+    assert one.loc["a", ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
+    assert two.loc["a", ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.15, 0.85])
+    assert two.loc["b", ["score", "lo", "hi"]].tolist() == one.loc["b", ["score", "lo", "hi"]].tolist()
+    costs = pd.DataFrame({"strategy": ["a", "a", "b"], "seconds": [1.0, 3.0, 2.0]})  # two trainings of a: 2 s on average
+    fronts = [pareto_table(table, costs, ["amplitude_kl"], "seconds").set_index("strategy") for table in (single, several)]
+    pd.testing.assert_frame_equal(*fronts)
+    assert fronts[1].loc["a", ["value", "cost"]].tolist() == [0.5, 2.0] and fronts[1].loc["b", "dominated by"] == "a"

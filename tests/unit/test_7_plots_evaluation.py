@@ -15,18 +15,21 @@ from PIL import Image
 from tiny import tiny_set
 
 from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.image_statistics import measure
+from sarnb.metrics.report import amplitude_shares, pareto_table, texture_curves
 from sarnb.plots import set_theme
-from sarnb.plots.verdict import (
+from sarnb.plots.evaluation import (
+    LINES,
     _laws,
     amplitude_histograms,
     colours,
+    cost_axis,
     cumulant_diagram,
-    label_cost_axis,
+    interval_panels,
     marks,
     mosaic,
     quality_against_cost,
     sample_grid,
-    split_bars,
     texture_lines,
 )
 
@@ -44,23 +47,6 @@ def _theme():
 def drawn(figure):
     figure.canvas.draw()
     return figure.axes
-
-
-TABLE = pd.DataFrame(
-    [
-        (name, seed, split, "all", metric, value, value * 0.9, value * 1.1, 8)
-        for name, seed, value in (
-            ("zero-shot", 0, 0.9),
-            ("hybrid", 0, 0.2),
-            ("hybrid", 1, 0.4),
-            (REAL_VS_REAL, 0, 0.1),
-            (OPTICAL_AS_GREY, 0, 2.0),
-        )
-        for split in ("pooled", "seen", "unseen")
-        for metric in ("amplitude_kl", "clip_accuracy")
-    ],
-    columns=list(COLUMNS),
-)
 
 
 def test_the_long_heads_of_a_mosaic_do_not_touch_their_neighbours():
@@ -109,7 +95,7 @@ def test_the_numbers_of_a_cost_axis_do_not_touch(dearest):
     figure = Figure(figsize=(3.6, 2.4), layout="constrained")
     axis = figure.subplots()
     axis.semilogx([1, dearest], [0, 1], "o")
-    label_cost_axis(axis, "trainable parameters", "")
+    cost_axis(axis, "trainable parameters")
     figure.canvas.draw()
     low, high = axis.get_xlim()
     shown = [label for value, label in zip(axis.get_xticks(), axis.get_xticklabels()) if low <= value <= high]
@@ -117,36 +103,32 @@ def test_the_numbers_of_a_cost_axis_do_not_touch(dearest):
     assert len(boxes) > 2 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
 
 
-def test_histograms_have_a_panel_a_strategy():
-    levels = np.arange(256) / 255
-    share = np.exp(-5 * levels) / np.exp(-5 * levels).sum()
-    curves = pd.concat([pd.DataFrame({"strategy": name, "amplitude": levels, "share": share}) for name in ("real", "a", "b", "c", "d")])
-    axes = drawn(amplitude_histograms(curves))
+@pytest.fixture(scope="module")
+def sets():
+    """Speckle of three levels of brightness, two classes."""
+    parts = {}
+    for seed, name in enumerate(("real", "a", "b", "c", "d")):
+        images = np.random.default_rng(seed).rayleigh(30.0 + 10 * seed, (8, 32, 32)).clip(0, 255).astype(np.uint8)
+        parts[name] = [measure(replace(tiny_set(8), images=images))]
+    return parts
+
+
+def test_histograms_have_a_panel_a_strategy(sets):
+    axes = drawn(amplitude_histograms(sets))
     assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d", "", ""]
-    assert axes[0].lines[0].get_ydata() == pytest.approx(share) and axes[0].get_yscale() == "log"
+    assert axes[0].lines[0].get_ydata() == pytest.approx(amplitude_shares(sets)["a"]) and axes[0].get_yscale() == "log"
 
 
-def test_textures_have_a_panel_a_property_and_direction():
-    rows = [
-        (name, what, way, step, step * (1 + index))
-        for index, name in enumerate(("real", "hybrid"))
-        for what in ("contrast", "entropy")
-        for way in ("range", "azimuth")
-        for step in (1, 2, 4)
-    ]
-    axes = drawn(texture_lines(pd.DataFrame(rows, columns=["strategy", "property", "direction", "distance", "value"])))
-    assert len(axes) == 4 and [axis.get_title() for axis in axes[:2]] == ["contrast", "entropy"]
-    assert axes[0].lines[1].get_xydata().tolist() == [[1, 2], [2, 4], [4, 8]]
+def test_textures_have_a_panel_a_property_and_direction(sets):
+    axes = drawn(texture_lines(sets))
+    assert len(axes) == 12 and [axis.get_title() for axis in axes[:2]] == ["contrast", "dissimilarity"]
+    curves = texture_curves(sets).query("strategy == 'b' and property == 'contrast' and direction == 'azimuth'")
+    assert axes[6].lines[2].get_xydata() == pytest.approx(curves[["distance", "value"]].to_numpy())
 
 
-def test_bars_of_splits_carry_anchors_and_a_guess():
-    axes = drawn(split_bars(TABLE, "clip_accuracy", ["seen", "unseen"], {"seen": 0.25}))
-    assert [patch.get_width() for patch in axes[0].patches] == pytest.approx([0.9, 0.3])
-    lines = {line.get_label(): line.get_xdata()[0] for line in axes[0].lines if len(set(line.get_xdata())) == 1}
-    assert {REAL_VS_REAL: 0.1, OPTICAL_AS_GREY: 2.0, "a guess": 0.25}.items() <= lines.items()
-    assert "a guess" not in {line.get_label() for line in axes[1].lines}
-    without = TABLE[~TABLE["strategy"].isin((REAL_VS_REAL, OPTICAL_AS_GREY))]
-    assert drawn(split_bars(without, "clip_accuracy", ["seen"]))
+def test_the_cumulant_diagram_draws_every_set(sets):
+    axis = drawn(cumulant_diagram(sets))[0]
+    assert {"real", "a", "b", "c", "d"} <= set(axis.get_legend_handles_labels()[1]) and len(axis.collections) == 10
 
 
 def test_the_laws_meet_at_single_look_speckle():
@@ -158,21 +140,33 @@ def test_the_laws_meet_at_single_look_speckle():
     assert np.interp(0.4112, second[::-1], third[::-1]) == pytest.approx(-0.3005, abs=5e-3)
 
 
-def test_the_cumulant_diagram_draws_every_set():
-    points = pd.DataFrame(
-        [("real", "all", 1.0, -0.5), ("real", "city", 1.2, -0.4), ("hybrid", "all", 0.5, 0.1)],
-        columns=["strategy", "class", "kappa2", "kappa3"],
+def test_intervals_are_drawn_in_the_order_of_the_first_table_with_anchors_as_lines():
+    table = pd.DataFrame({"strategy": ["good", "bad"], "average rank": [1.2, 1.8], "lo": [1.0, 1.5], "hi": [1.5, 2.0]})
+    axis = drawn(interval_panels({"pooled": table, "unseen": table.iloc[::-1]}, "average rank", "rank"))[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["good", "bad"] and axis.yaxis_inverted()
+    assert [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"] == [1.2, 1.8]
+    values = pd.DataFrame({"strategy": ["a", "a guess", REAL_VS_REAL], "value": [0.5, 0.25, 0.9], "lo": np.nan, "hi": np.nan})
+    axes = drawn(interval_panels({"seen": values, "unseen": values[:1]}, "value", "accuracy"))
+    lines = {line.get_label(): line.get_xdata()[0] for line in axes[0].lines if line.get_label() in LINES}
+    assert lines == {"a guess": 0.25, REAL_VS_REAL: 0.9}
+    assert not LINES.keys() & {line.get_label() for line in axes[1].lines}
+
+
+def test_quality_against_cost_averages_seeds_and_fills_the_front():
+    values = (
+        ("zero-shot", 0, 0.9),
+        ("hybrid", 0, 0.2),
+        ("hybrid", 1, 0.4),
+        ("poor", 0, 0.8),
+        (REAL_VS_REAL, 0, 0.1),
+        (OPTICAL_AS_GREY, 0, 2.0),
     )
-    axis = drawn(cumulant_diagram(points))[0]
-    assert [-0.5, 1.0] in [offset.tolist() for mark in axis.collections for offset in mark.get_offsets()]
-
-
-def test_quality_against_cost_averages_seeds_and_marks_what_is_free():
-    costs = pd.DataFrame({"strategy": ["zero-shot", "hybrid", "hybrid"], "trainable parameters": [0, 100, 300]})
-    axis = drawn(quality_against_cost(TABLE, costs, ["amplitude_kl"], ["trainable parameters"]))[0]
-    labels = axis.get_legend_handles_labels()[1]
-    assert {"zero-shot (costs nothing)", "hybrid", REAL_VS_REAL, OPTICAL_AS_GREY} == set(labels)
-    mark = next(box for box in axis.containers if box.get_label() == "hybrid").lines[0]
-    assert mark.get_xydata().tolist() == [[200, pytest.approx(0.3)]]
-    unknown = costs.assign(**{"trainable parameters": np.nan})
-    assert drawn(quality_against_cost(TABLE, unknown, ["amplitude_kl", "clip_accuracy"], ["trainable parameters"]))
+    rows = [(name, seed, "pooled", "all", "amplitude_kl", v, v * 0.9, v * 1.1, 8) for name, seed, v in values]
+    evaluation = pd.DataFrame(rows, columns=list(COLUMNS))
+    costs = pd.DataFrame({"strategy": ["zero-shot", "hybrid", "hybrid", "poor"], "cost": [0, 100, 300, 400]})
+    fronts = pareto_table(evaluation, costs, ["amplitude_kl"], "cost")
+    axis = drawn(quality_against_cost(fronts, evaluation))[0]
+    points = {box.get_label(): box.lines[0] for box in axis.containers}
+    assert points["hybrid"].get_xydata().tolist() == [[200, pytest.approx(0.3)]] and points["zero-shot"].get_xdata()[0] == 100
+    assert points["poor"].get_markerfacecolor() == "white" != points["hybrid"].get_markerfacecolor()
+    assert {REAL_VS_REAL, OPTICAL_AS_GREY} <= set(axis.get_legend_handles_labels()[1])

@@ -1,0 +1,258 @@
+"""Figures of the evaluation, for its notebook and for the comparison of two folders of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from scipy.special import polygamma
+
+from sarnb.data.dataset import ImageSet
+from sarnb.metrics import find_metric
+from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.report import Sets, amplitude_shares, cumulant_points, over_seeds, texture_curves
+from sarnb.plots import MARKERS, broken_label
+
+REAL, GUESS, FREE = "real", "a guess", "free"
+LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
+LINES = {REAL_VS_REAL: ("black", "-"), OPTICAL_AS_GREY: ("crimson", "--"), GUESS: ("0.5", ":")}
+
+
+def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float] | str]:
+    """One colour a strategy, the same in every figure that gets the same names in any order; real images are black."""
+    drawn = _strategies(names)
+    palette = seaborn.color_palette("colorblind")
+    palette = palette[:6] + palette[7:]  # its pink is too pale
+    if len(drawn) > len(palette):  # neighbours on the colour wheel differ in lightness, too
+        light, dark = (seaborn.husl_palette(len(drawn), l=lightness) for lightness in (0.68, 0.45))
+        palette = [pair[index % 2] for index, pair in enumerate(zip(light, dark))]
+    return dict(zip(drawn, palette)) | {REAL: "black"}
+
+
+def marks(names: Sequence[str]) -> dict[str, str]:
+    """One mark a strategy, as ``colours``; real images are dots."""
+    return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(_strategies(names))} | {REAL: "o"}
+
+
+def _strategies(names: Sequence[str]) -> list[str]:
+    return sorted({*names} - {REAL, *LINES})
+
+
+def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequence[str]) -> Figure:
+    """The first image of each class by each strategy, a row a class, next to a real one of the same side.
+
+    Parameters
+    ----------
+    real : held-out real images.
+    samples : strategy -> images of the same size.
+    labels : the classes to show; where a set lacks one, its place stays empty.
+    """
+    rows = []
+    for label in labels:
+        drawn = [_first(part, label) for part in samples.values()]
+        look = next((row.get("look") for _, row in filter(None, drawn)), None)
+        held_out = _first(real, label, look) or _first(real, label)
+        rows.append([found[0] if found else None for found in (held_out, *drawn)])
+    return mosaic(rows, list(labels), [REAL, *samples])
+
+
+def _first(images: ImageSet, label: str, look: str | None = None) -> tuple[np.ndarray, dict] | None:
+    for index, row in enumerate(images.rows):
+        if images.labels[index] == label and (look is None or row.get("look") == look):
+            return images.images[index], row
+    return None
+
+
+def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str], column_labels: Sequence[str]) -> Figure:
+    """Grey images of one size in rows and columns, on the fixed scale 0 to 255; small ones keep every pixel when saved.
+
+    Parameters
+    ----------
+    rows : equally long rows of uint8 [H, W]; None leaves a place white.
+    row_labels, column_labels : one text each, at the left and on top.
+    """
+    height, width = next(image.shape for row in rows for image in row if image is not None)
+    gap = max(2, width // 32)
+    sheet = np.full((len(rows) * (height + gap) - gap, len(column_labels) * (width + gap) - gap), 255, np.uint8)
+    for r, c in np.ndindex(len(rows), len(column_labels)):
+        if rows[r][c] is not None:
+            sheet[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = rows[r][c]
+    dots = plt.rcParams["savefig.dpi"]
+    scale = min(1.0, LARGEST_CELL / width) / (plt.rcParams["figure.dpi"] if dots == "figure" else dots)
+    heads = [broken_label(label, int(13 * width * scale)) for label in column_labels]
+    figure = plt.figure(figsize=(sheet.shape[1] * scale, sheet.shape[0] * scale))
+    figure.set_layout_engine("none")
+    axis = figure.add_axes((0, 0, 1, 1))  # one image pixel is one pixel of the file: resampled speckle is no speckle
+    axis.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="auto", aspect="auto")
+    axis.set_xticks(np.arange(len(heads)) * (width + gap) + width / 2, heads, fontsize=9)
+    axis.set_yticks(np.arange(len(rows)) * (height + gap) + height / 2, row_labels, fontsize=9)
+    axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def amplitude_histograms(sets: Sets, columns: int = 3) -> Figure:
+    """One panel a strategy: its grey levels as a line over those of the real images, logarithmic, so that tails show.
+
+    ``sets`` : name -> statistics of its trainings, with the real images as "real".
+    """
+    shares = amplitude_shares(sets)
+    names = [name for name in shares if name != REAL]
+    levels, tint = np.arange(256) / 255, colours(names)
+    columns, rows = min(columns, len(names)), -(-len(names) // min(columns, len(names)))
+    size = (3.4 * columns, 2.2 * rows + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axis, name in zip(axes.flat, names):
+        axis.fill_between(levels, shares[REAL], color="0.8", step="mid", label=REAL, linewidth=0)
+        axis.plot(levels, shares[name], color=tint[name], linewidth=1.3, label=name, drawstyle="steps-mid")
+        axis.set_yscale("log")
+        axis.set_title(name, fontsize=9)
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis in axes.flat[max(0, len(names) - columns) : len(names)]:  # the lowest panel of each column
+        axis.tick_params(labelbottom=True)
+    drawn = np.concatenate([share[share > 0] for share in shares.values()])
+    axes[0, 0].set_ylim(max(drawn.min(), 1e-6) * 0.7, drawn.max() * 1.5)
+    figure.supxlabel("amplitude / (μ + 3σ)", fontsize=9)
+    figure.supylabel("share of pixels", fontsize=9)
+    return figure
+
+
+def texture_lines(sets: Sets) -> Figure:
+    """Co-occurrence properties over distance, a column a property, a row a direction; real images in black."""
+    curves = texture_curves(sets)
+    tint, shape = colours(list(sets)), marks(list(sets))
+    what, ways = list(curves["property"].unique()), list(curves["direction"].unique())
+    size = (2.1 * len(what), 2.2 * len(ways) + 0.8)
+    figure, axes = plt.subplots(len(ways), len(what), figsize=size, sharex=True, sharey="col", squeeze=False)
+    for (way, name), part in curves.groupby(["direction", "property"], sort=False):
+        r, c = ways.index(way), what.index(name)
+        for strategy, own in part.groupby("strategy", sort=False):
+            thick = {"linewidth": 2.4, "zorder": 5} if strategy == REAL else {"linewidth": 1.2, "marker": shape[strategy]}
+            axes[r, c].plot(own["distance"], own["value"], color=tint[strategy], markersize=3.5, label=strategy, **thick)
+        axes[r, c].set_xscale("log", base=2)
+        axes[r, c].set_xticks(own["distance"], own["distance"].astype(str))
+        axes[r, c].set_title(name if r == 0 else "", fontsize=9)
+        axes[r, c].set_ylabel(way if c == 0 else "")
+    figure.supxlabel("distance [px]", fontsize=9)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(sets)), fontsize=8)
+    return figure
+
+
+def cumulant_diagram(sets: Sets) -> Figure:
+    """Log-cumulant diagram: a small mark a class and a large one for all, with the laws of speckle as curves."""
+    points = cumulant_points(sets)
+    tint, shape = colours(list(sets)), marks(list(sets))
+    figure, axis = plt.subplots(figsize=(7.2, 4.6))
+    for label, (third, second, style) in _laws().items():
+        axis.plot(third, second, style, color="0.55", linewidth=1.1, label=label)
+    axis.plot(polygamma(2, 1) / 8, polygamma(1, 1) / 4, "k+", markersize=12, markeredgewidth=2, label="single-look speckle, flat scene")
+    for name, part in points.groupby("strategy", sort=False):
+        single, whole = part[part["class"] != "all"], part[part["class"] == "all"]
+        style = {"color": [tint[name]], "marker": shape[name]}
+        axis.scatter(single["kappa3"], single["kappa2"], s=14, alpha=0.4, linewidths=0, **style)
+        axis.scatter(whole["kappa3"], whole["kappa2"], s=90, edgecolors="white", label=name, zorder=5, **style)
+    left, right = 1.15 * max(points["kappa3"].abs().max(), 0.6), 1.15 * max(points["kappa3"].max(), 0.3)
+    axis.set(xlim=(-left, right), ylim=(0, 1.1 * max(points["kappa2"].max(), 0.6)), xlabel="κ₃ of ln A", ylabel="κ₂ of ln A")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _laws() -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
+    """κ3 and κ2 of amplitude under the classical laws, by name, with a line style (Nicolas 2002)."""
+    order = np.geomspace(0.25, 200, 300)
+    speckle2, speckle3, second, third = polygamma(1, 1), polygamma(2, 1), polygamma(1, order), polygamma(2, order)
+    return {
+        "speckle of 0.25 to 200 looks": (third / 8, second / 4, "-"),
+        "single look × gamma texture (K)": ((speckle3 + third) / 8, (speckle2 + second) / 4, "--"),
+        "single look × inverse gamma texture (G0)": ((speckle3 - third) / 8, (speckle2 + second) / 4, "-."),
+        "log-normal": (np.zeros_like(order), np.linspace(0, 4, len(order)), ":"),
+    }
+
+
+def interval_panels(panels: Mapping[str, pd.DataFrame], column: str, label: str, tint: Mapping[str, str] | None = None) -> Figure:
+    """Values with their 95 % intervals, a panel a table and a row a strategy; anchors and a guess are vertical lines.
+
+    Parameters
+    ----------
+    panels : title -> table with the columns strategy, ``column``, lo and hi (NaN without an interval); strategies that are named
+        as ``LINES`` become lines. The first table orders the rows, from above.
+    column, label : what is drawn, and its name on the common axis.
+    tint : strategy -> colour; that of ``colours`` by default.
+    """
+    names = [name for table in panels.values() for name in table["strategy"] if name not in LINES]
+    names = list(dict.fromkeys(names))
+    tint, places = tint or colours(names), {name: place for place, name in enumerate(names)}
+    size = (2.2 + 2.9 * len(panels), 0.3 * len(names) + 1.5)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, (title, table) in zip(axes[0], panels.items()):
+        for name, value, lo, hi in table[["strategy", column, "lo", "hi"]].itertuples(index=False):
+            if name in LINES:
+                axis.axvline(value, color=LINES[name][0], linestyle=LINES[name][1], linewidth=1.2, label=name)
+                continue
+            style = {"fmt": "o", "color": tint[name], "markersize": 5, "capsize": 3, "elinewidth": 1.3}
+            axis.errorbar([value], [places[name]], xerr=np.nan_to_num([[value - lo], [hi - value]]).clip(0), **style)
+        axis.set_title(title, fontsize=9)
+        axis.grid(axis="x", linewidth=0.4)
+    axes[0, 0].set_yticks(range(len(names)), names, fontsize=8)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel(label, fontsize=9)
+    _one_legend(figure, axes, "outside upper center", ncols=4)
+    return figure
+
+
+def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figure:
+    """Quality with 95 % intervals over cost, a row a measure: the front as a step line, hollow marks where another dominates.
+
+    Parameters
+    ----------
+    fronts : of ``pareto_table``, for one or more measures; what costs nothing stands at the left edge.
+    evaluation : the table that it was made from, for the intervals and the anchors.
+    """
+    joined = over_seeds(evaluation)
+    whole = joined[(joined["split"] == "pooled") & (joined["class"] == "all")].set_index(["metric", "strategy"])
+    metrics, cost = list(fronts["metric"].unique()), fronts["cost of"].iloc[0]
+    tint, shape = colours(list(fronts["strategy"])), marks(list(fronts["strategy"]))
+    figure, axes = plt.subplots(len(metrics), 1, figsize=(6.4, 2.4 * len(metrics) + 0.6), squeeze=False, sharex=True)
+    for axis, metric in zip(axes[:, 0], metrics):
+        part, known = fronts[fronts["metric"] == metric], whole.loc[metric]
+        paid = part.loc[part["cost"] > 0, "cost"]
+        free = 0.5 * paid.min() if len(paid) else 1.0
+        prices, front = part["cost"].where(part["cost"] > 0, free), part["dominated by"] == ""
+        for name, price, value, best in zip(part["strategy"], prices, part["value"], front):
+            ends = np.nan_to_num([[value - known.loc[name, "lo"]], [known.loc[name, "hi"] - value]]).clip(0)
+            style = {"color": tint[name], "markerfacecolor": tint[name] if best else "white", "markersize": 7}
+            axis.errorbar([price], [value], yerr=ends, fmt=shape[name], capsize=3, elinewidth=1.2, label=name, **style)
+        axis.step(prices[front], part.loc[front, "value"], where="post", color="0.4", linewidth=1, zorder=0)
+        for anchor in (name for name in ANCHORS if name in known.index):
+            axis.axhline(known.loc[anchor, "value"], color=LINES[anchor][0], linestyle=LINES[anchor][1], linewidth=1.2, label=anchor)
+        if (part["cost"] == 0).any():
+            axis.axvline(1.25 * free, color="0.8", linewidth=1)
+            axis.annotate(FREE, (free, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
+        axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)", fontsize=8)
+    cost_axis(axes[-1, 0], cost)
+    _one_legend(figure, axes, "outside right upper")
+    return figure
+
+
+def cost_axis(axis: Axes, label: str) -> None:
+    """Make the x axis logarithmic, with plain numbers that do not touch."""
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 2000 * low else (1,)))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xlabel(label)
+
+
+def _one_legend(figure: Figure, axes: np.ndarray, place: str, **options) -> None:
+    """Every label of all axes once, outside of them; nothing where there is none."""
+    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc=place, fontsize=8, **options)
