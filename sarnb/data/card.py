@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import yaml
 
 HUB_LICENCES = {"Apache-2.0": "apache-2.0"}  # names the hub knows; others become "unknown"
@@ -148,3 +149,30 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 def _bullets(facts: list[str]) -> str:
     return "".join(f"- {fact}\n" for fact in facts)
+
+
+def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
+    """The facts of a data set's card as (fact, value) rows of text; nested facts are written ``outer: inner``."""
+    left_out = ("fingerprint", "complete", "counts", "radar", "labels", "groups")  # in other tables, or for machines
+    rows = []
+    for key, value in card.items():
+        if key in left_out or value is None or value == {} or value == []:
+            continue
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            rows += [(f"{name}: {inner}", _text(part)) for inner, part in value.items()]
+        elif key == "notes":
+            rows += [("note", _text(part)) for part in value]
+        else:
+            rows.append((name, _text(value)))
+    return pd.DataFrame(rows, columns=["fact", "value"])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    return ", ".join(_text(part) for part in value) if isinstance(value, (list, tuple)) else str(value)

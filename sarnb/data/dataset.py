@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
-from sarnb.data.files import CARD, METADATA, content_key, height_metres, read_numbered
+from sarnb.data.files import CARD, METADATA, SPLITS, content_key, height_metres, read_numbered
 from sarnb.errors import InputError
 
 TRUTH = ("optical", "mask", "satellite", "height")  # columns NAME_file_name of the twin's rows, restored as NAME
@@ -215,3 +217,37 @@ def missing_groups(images: ImageSet) -> str:
 
 def _group(row: dict) -> str:
     return row.get("group") or "seen"
+
+
+def read_metadata(data_dir: Path) -> pd.DataFrame:
+    """The metadata rows of all splits that are there, one row an image, with the columns ``split`` and ``captions``.
+
+    Raises InputError if there is no split, or its metadata is damaged.
+    """
+    data_dir = Path(data_dir)
+    rows: list[dict[str, Any]] = []
+    for split in SPLITS:
+        path = data_dir / split / METADATA
+        if path.is_file():
+            rows += [{"split": split, **row} for _, row in read_numbered(path)]
+    if not rows:
+        raise InputError(f"{data_dir}: holds no split with a {METADATA}; make the data set first (notebook 01)")
+    for row in rows:
+        row["captions"] = row.get("captions") or [row.get("text") or ""]
+    return pd.DataFrame(rows)
+
+
+def some_per_label(images: ImageSet, count: int, seed: int = 0) -> ImageSet:
+    """At most ``count`` images of every label, drawn by ``seed``, in the set's order: bounds the cost of statistics.
+
+    Drawn, not the first ones: the files of a user often come sensor by sensor.
+    """
+    if count < 1:
+        raise InputError(f"some_per_label: count is {count}; give at least 1")
+    labels = np.array(images.labels)
+    chosen: list[int] = []
+    for label in dict.fromkeys(images.labels):
+        own = np.flatnonzero(labels == label)
+        rng = np.random.default_rng([seed, zlib.crc32(label.encode())])
+        chosen += [int(index) for index in rng.permutation(own)[:count]]
+    return images.subset(sorted(chosen))

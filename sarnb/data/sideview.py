@@ -7,7 +7,6 @@ simulator, so that flat ground stays where it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ import pandas as pd
 from sarnb.data.amplitude import Normalisation
 from sarnb.errors import InputError
 from sarnb.world.backscatter import CODE
-from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
+from sarnb.world.radar import Radar, amplitude, simulate
 from sarnb.world.scene import Scene
 
 LEAST_HEIGHT = 5.0  # m: lower steps are left out, they are a pixel or two
@@ -174,49 +173,3 @@ def _heights_above_rays(z: np.ndarray, cot: float, spacing: float) -> np.ndarray
 def _to_image(position: np.ndarray, columns: int, radar: Radar) -> np.ndarray:
     """Columns counted from near range -> columns of the image."""
     return columns - position if radar.look == "right" else position
-
-
-def sensor_views(scene: Scene, names: Sequence[str] = tuple(PRESETS), seed: int = 0) -> dict[str, np.ndarray]:
-    """The same scene by several presets, each on its own grid and scaled by its own A / (mu + 3 sigma): uint8 [rows, cols].
-
-    Raises InputError for an unknown preset, or where the scene gives a sensor too few cells.
-    """
-    unknown = [name for name in names if name not in PRESETS]
-    if unknown:
-        raise InputError(f"unknown sensor {unknown[0]!r}; choose of {', '.join(PRESETS)}")
-    images = {name: amplitude(simulate(scene, PRESETS[name], seed)) for name in names}
-    return {name: Normalisation.fit([image]).apply(image) for name, image in images.items()}
-
-
-def sensor_table(views: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """What the presets are, one row each, for the images of ``sensor_views``."""
-    rows = []
-    for name, image in views.items():
-        radar = PRESETS[name]
-        pairs = (" x ".join(f"{value:g}" for value in pair) for pair in (radar.resolution_m, radar.spacing_m))
-        rows.append(
-            (
-                name,
-                radar.band,
-                radar.incidence_deg,
-                radar.geometry,
-                *pairs,
-                radar.looks,
-                radar.nesz_db,
-                f"{image.shape[0]} x {image.shape[1]}",
-            )
-        )
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "sensor",
-            "band",
-            "incidence, deg",
-            "columns are range on",
-            "resolution range x azimuth, m",
-            "spacing, m",
-            "looks",
-            "noise floor, dB",
-            "image, px",
-        ],
-    )

@@ -8,7 +8,7 @@ import math
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.optical import default_sun, render_optical
 from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
-from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN, make_scene, parts_of
+from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN, Scene, make_scene, parts_of
 from sarnb.world.speckle import broadening
 
 # Which scenes a set holds: their kinds, and seeds that never meet between two sets.
@@ -508,3 +508,17 @@ def _statistics(parts: Iterable[tuple[int, float, float, float]]) -> dict[str, f
     """Averages over the images of a split, merged in the order of its chunks: mean level in [0, 1], CV, clipped share."""
     count, *sums = (sum(values) for values in zip(*parts))
     return dict(zip(("mean", "cv", "clipped"), (total / count for total in sums)))
+
+
+def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar]:
+    """The scene and the radar of a twin image, from its metadata row: what the 8-bit file no longer shows.
+
+    ``simulate(scene, radar, speckle_seed(row["seed"], row["sensor"]))`` gives the image again, complex and with its layover and shadow.
+    Raises InputError if the row is not of the twin world.
+    """
+    wanted = ("label", "seed", "sensor", "look", "incidence")
+    missing = [name for name in wanted if row.get(name) is None]
+    if missing:
+        raise InputError(f"image {row.get('file_name', '?')}: its row has no {missing[0]!r}; only twin images can be drawn again")
+    radar = replace(ground_radar(row["sensor"]), look=row["look"], incidence_deg=float(row["incidence"]))
+    return make_scene(row["label"], int(row["seed"]), size=size, spacing=radar.spacing_m[0]), radar

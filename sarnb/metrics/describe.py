@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import polygamma
 
-from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
 from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_enl, log_cumulants
 from sarnb.metrics.fits import fit_histogram, goodness
-from sarnb.metrics.texture import DIRECTIONS, DISTANCES, PROPERTIES, cooccurrence, properties
+from sarnb.metrics.texture import DIRECTIONS, PROPERTIES, cooccurrence, properties
 from sarnb.world.backscatter import COVERS
 
 RAYLEIGH_CV = float(np.sqrt(4.0 / np.pi - 1.0))
@@ -36,28 +35,6 @@ def image_statistics(images: np.ndarray) -> pd.DataFrame:
             "zero": share[:, 0],
         }
     )
-
-
-def class_histograms(images: ImageSet) -> dict[str, np.ndarray]:
-    """Label -> counts int64 [256] over all its images, labels in the order of their first appearance."""
-    counts, labels = histogram(images.images), np.array(images.labels)
-    return {label: counts[labels == label].sum(0) for label in dict.fromkeys(images.labels)}
-
-
-def class_statistics(images: ImageSet) -> pd.DataFrame:
-    """One row a class: its group, number of images, and the mean over images of the statistics of one image.
-
-    Columns: class, group, n, mean, cv, enl, saturated, zero, kappa2, kappa3 (log-cumulants of the amplitude). NaN, as
-    the ENL of an image without a usable window, is left out of the mean.
-    """
-    table = image_statistics(images.images)
-    table[["kappa2", "kappa3"]] = log_cumulants(histogram(images.images))[:, 1:]
-    table.insert(0, "class", images.labels)
-    table.insert(1, "group", [row.get("group") or "seen" for row in images.rows])
-    grouped = table.groupby(["class", "group"], sort=False)
-    means = grouped.mean()
-    means.insert(0, "n", grouped.size())
-    return means.reset_index()
 
 
 def law_table(samples: Mapping[str, np.ndarray], families: Sequence[str]) -> pd.DataFrame:
@@ -136,27 +113,6 @@ def _cut(stack: np.ndarray, window: int) -> np.ndarray:
         raise InputError(f"images: {stack.shape[1]}x{stack.shape[2]} px, smaller than the {window} px window; give larger images.")
     cut = stack[:, : rows * window, : cols * window].reshape(count, rows, window, cols, window)
     return cut.swapaxes(2, 3).reshape(count * rows * cols, window * window)
-
-
-def direction_table(descriptors: np.ndarray, labels: Sequence[str], groups: Sequence[str], distance: int = 1) -> pd.DataFrame:
-    """Texture along range beside texture along azimuth, class by class.
-
-    Args:
-        descriptors: from `glcm_descriptors` [N, 48]. labels, groups: of each image. distance: one of DISTANCES, px.
-
-    Returns:
-        rows (class, group, property, range, azimuth), means over the images of the class.
-    """
-    if distance not in DISTANCES:
-        raise InputError(f"texture: distance {distance} px was not measured; use one of {DISTANCES}.")
-    shape = (len(DIRECTIONS), len(DISTANCES), len(PROPERTIES))
-    chosen = np.asarray(descriptors).reshape(-1, *shape)[:, :, DISTANCES.index(distance)]
-    names, rows = np.array(labels), []
-    for label in dict.fromkeys(labels):
-        along = dict(zip(DIRECTIONS, chosen[names == label].mean(0)))
-        group = groups[list(labels).index(label)]
-        rows += [(label, group, name, along["range"][k], along["azimuth"][k]) for k, name in enumerate(PROPERTIES)]
-    return pd.DataFrame(rows, columns=["class", "group", "property", "range", "azimuth"])
 
 
 def flat_looks(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> np.ndarray:

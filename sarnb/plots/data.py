@@ -1,4 +1,4 @@
-"""Figures of notebook 01: what the radar images look like, and their statistics."""
+"""Figures of radar images that several notebooks share: sheets, histograms with their laws, masks, side views."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sarnb.metrics.describe import RAYLEIGH_CLIPPED, RAYLEIGH_CV, law_log_cumulants
+from sarnb.data.sideview import SideView
+from sarnb.metrics.describe import law_log_cumulants
 from sarnb.metrics.fits import fit_histogram
 from sarnb.plots import image_grid
 
-LAYOVER, SHADOW = (230, 120, 0), (0, 130, 230)  # orange and blue, told apart by colour-blind readers
+MASK_COLOURS = {"layover": (0.902, 0.471, 0.0), "shadow": (0.0, 0.51, 0.902)}
+"""Orange and blue, told apart by colour-blind readers."""
+FOOT = (0.0, 0.62, 0.45)  # green of the colour-blind palette
 GROUP_COLOURS = {"seen": "C0", "unseen": "C1", "composition": "C2"}
 LAW_STYLES = {
     "rayleigh": ("Rayleigh", "C0", "-"),
@@ -25,86 +27,35 @@ LAW_STYLES = {
     "weibull": ("Weibull", "C2", ":"),
     "lognormal": ("log-normal", "C4", ":"),
 }
+PANEL = 0.6  # height of the upper panel of a side view over its width, which is that of the images
 
 
 def modality_sheet(labels: Sequence[str], rows: Mapping[str, Sequence[np.ndarray]], columns: int = 6) -> Figure:
     """Several pictures of each label below each other, labels side by side and wrapped into bands.
 
-    Args:
-        labels: one name a column. rows: row name ("optical", "radar") -> one picture a label, uint8 [H, W] or [H, W, 3].
-        columns: labels a band.
+    Parameters
+    ----------
+    labels : one name a column.
+    rows : row name ("optical", "radar") -> one picture a label, uint8 [H, W] or [H, W, 3].
+    columns : labels a band.
     """
     bands = [slice(start, start + columns) for start in range(0, len(labels), columns)]
-    pictures = [list(images[band]) for band in bands for images in rows.values()]
-    figure = image_grid(pictures, row_labels=list(rows) * len(bands))
+    figure = image_grid([list(images[band]) for band in bands for images in rows.values()], row_labels=list(rows) * len(bands))
     width = min(columns, len(labels))
-    for place, (axis, label) in enumerate(zip(_band_tops(figure, width, len(rows)), labels)):
-        axis.set_title(label, fontsize=8, loc="center", pad=3 if place < width else 5)
-    return figure
-
-
-def _band_tops(figure: Figure, width: int, height: int) -> list[Axes]:
-    """The axes that carry a label: the first row of every band, of a grid of ``width`` columns and ``height`` rows a band."""
-    return [axis for place, axis in enumerate(figure.axes) if (place // width) % height == 0]
-
-
-def caption_lengths_figure(captions: pd.DataFrame, shares: pd.DataFrame) -> Figure:
-    """How long the captions are, and what they tell: number of words by caption length, and the share that names each thing.
-
-    Args:
-        captions: from ``caption_lengths``, columns length and words. shares: from ``caption_table``, columns "names ...".
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.4))
-    lengths = list(shares["length"])
-    colours = dict(zip(lengths, seaborn.color_palette(n_colors=len(lengths))))
-    bins = np.arange(captions["words"].min(), captions["words"].max() + 2) - 0.5
-    seaborn.histplot(captions, x="words", hue="length", hue_order=lengths, palette=colours, bins=bins, element="step", ax=axes[0])
-    axes[0].set(xlabel="words of a caption", ylabel="captions")
-    named = [name for name in shares.columns if name.startswith("names ")]
-    tidy = shares.melt("length", named, "names", "share")
-    tidy["names"], tidy["share"] = tidy["names"].str.removeprefix("names "), 100 * tidy["share"]
-    seaborn.barplot(tidy, x="names", y="share", hue="length", hue_order=lengths, palette=colours, ax=axes[1], legend=False)
-    axes[1].set(xlabel="what the caption names", ylabel="captions [%]", ylim=(0, 105))
+    tops = [axis for place, axis in enumerate(figure.axes) if (place // width) % len(rows) == 0]
+    for axis, label in zip(tops, labels):
+        axis.set_title(label, fontsize=8, pad=4)
     return figure
 
 
 def paint(image: np.ndarray, layover: np.ndarray, shadow: np.ndarray, strength: float = 0.55) -> np.ndarray:
     """Grey uint8 [H, W] with layover in orange and shadow in blue: uint8 [H, W, 3]; where both hold, their mean."""
     colour = np.repeat(image[..., None].astype(np.float64), 3, axis=-1)
-    weight = layover.astype(float) + shadow.astype(float)
-    mixed = layover[..., None] * np.array(LAYOVER, float) + shadow[..., None] * np.array(SHADOW, float)
-    marked = weight > 0
-    colour[marked] = (1 - strength) * colour[marked] + strength * mixed[marked] / weight[marked, None]
+    masks = np.stack([layover, shadow], axis=-1).astype(float)
+    mixed = 255 * masks @ np.array(list(MASK_COLOURS.values())) / np.maximum(masks.sum(-1, keepdims=True), 1)
+    marked = masks.any(-1)
+    colour[marked] = (1 - strength) * colour[marked] + strength * mixed[marked]
     return np.rint(colour).astype(np.uint8)
-
-
-def scene_anatomy(optical: np.ndarray, height: np.ndarray, views: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figure:
-    """One scene as photograph, as height map, and as radar image from each side with its layover and shadow drawn in.
-
-    Args:
-        optical: uint8 [H, W, 3]. height: surface height [H, W] in metres.
-        views: look ("left", "right") -> (image uint8 [H, W], layover bool [H, W], shadow bool [H, W]).
-    """
-    rows = max(2, len(views))
-    figure, axes = plt.subplots(rows, 3, figsize=(9.0, 3.0 * rows), squeeze=False)
-    for axis in axes.ravel():
-        axis.set(xticks=[], yticks=[])
-        seaborn.despine(ax=axis, left=True, bottom=True)
-    axes[0, 0].imshow(optical)
-    axes[0, 0].set_title("optical")
-    relief = axes[1, 0].imshow(height - np.min(height), cmap="viridis")
-    axes[1, 0].set_title("height above the lowest cell")
-    figure.colorbar(relief, ax=axes[1, 0], label="m", shrink=0.8)
-    for row, (look, (image, layover, shadow)) in zip(axes, views.items()):
-        row[1].imshow(image, vmin=0, vmax=255)
-        row[1].set_title(f"radar, illuminated from the {look}")
-        ends = ("near", "far") if look == "left" else ("far", "near")
-        row[1].set_xlabel(f"{ends[0]} range  {'→' if look == 'left' else '←'}  {ends[1]} range")
-        row[2].imshow(paint(image, layover, shadow))
-        row[2].set_title("the same, with masks")
-    legend = [Patch(color=np.array(LAYOVER) / 255, label="layover"), Patch(color=np.array(SHADOW) / 255, label="shadow")]
-    axes[0, 2].legend(handles=legend, loc="lower right", fontsize=8, framealpha=0.9)
-    return figure
 
 
 def amplitude_laws(samples: Mapping[str, np.ndarray], families: Sequence[str] = ("rayleigh", "gamma", "k")) -> Figure:
@@ -130,120 +81,115 @@ def amplitude_laws(samples: Mapping[str, np.ndarray], families: Sequence[str] = 
     return figure
 
 
-def spread_by_class(statistics: pd.DataFrame) -> Figure:
-    """Coefficient of variation and local number of looks, one box a class; lines: single-look speckle on flat ground.
+def law_lines(axis: Axes, laws: Sequence[str], points: pd.DataFrame) -> None:
+    """Lines of the product laws in the plane of the third and second log-cumulant, and the star where they meet.
 
-    ``statistics``: one row an image with the columns class, cv and enl.
+    Parameters
+    ----------
+    axis : where to draw; its limits become those of the points and the star.
+    laws : of "speckle" (any number of looks), "k" and "g0" (one look with gamma or inverse-gamma texture).
+    points : columns kappa2 and kappa3 of what will be drawn there.
     """
-    labels = list(dict.fromkeys(statistics["class"]))
-    figure, axes = plt.subplots(1, 2, figsize=(8.5, 0.9 + 0.27 * len(labels)), sharey=True)
-    for axis, column, line, name in (
-        (axes[0], "cv", RAYLEIGH_CV, "coefficient of variation of the image"),
-        (axes[1], "enl", 1.0, "equivalent looks in 8 px windows"),
-    ):
-        seaborn.boxplot(statistics, x=column, y="class", order=labels, ax=axis, color="0.85", fliersize=2, linewidth=0.8)
-        axis.axvline(line, color="C3", lw=1, ls="--")
-        values = statistics[column].dropna().to_numpy()
-        low, high = min(line, values.min(initial=line)), max(line, values.max(initial=line))
-        pad = 0.05 * (high - low) + 0.02
-        axis.set(xlabel=name, ylabel="", xlim=(low - pad, high + pad))
-    return figure
-
-
-def log_cumulant_diagram(points: pd.DataFrame) -> Figure:
-    """Classes in the plane of the third and second log-cumulant, with the lines of the product laws.
-
-    ``points``: columns class, group, kappa2, kappa3. Lines: speckle of any number of looks, and single-look speckle under
-    gamma (K law) or inverse-gamma (G0 law) texture; they meet in single-look speckle on flat ground.
-    """
-    figure, axis = plt.subplots(figsize=(8.0, 4.8))
     looks, orders = np.geomspace(0.6, 50, 200), np.geomspace(0.5, 200, 200)
-    for law, order, style, name in (
-        ("speckle", looks, "0.4", "speckle, looks from 0.6 up"),
-        ("k", orders, "C3", "K: one look, gamma texture"),
-        ("g0", orders, "C4", "G0: one look, inverse-gamma texture"),
-    ):
-        line = law_log_cumulants(law, order)
-        axis.plot(line[:, 1], line[:, 0], color=style, lw=1.2, label=name)
-    flat = law_log_cumulants("speckle", np.array(1.0))
-    axis.plot(flat[1], flat[0], "k*", ms=12, label="single look, flat ground")
-    for group, own in points.groupby("group", sort=False):
-        axis.scatter(own["kappa3"], own["kappa2"], s=28, color=GROUP_COLOURS.get(group, "C5"), label=group, zorder=3)
-    for _, row in points.iterrows():
-        axis.annotate(row["class"], (row["kappa3"], row["kappa2"]), fontsize=7, xytext=(4, 2), textcoords="offset points")
-    x, y = [*points["kappa3"], flat[1]], [*points["kappa2"], flat[0]]
+    styles = {
+        "speckle": (looks, "0.4", "speckle, looks from 0.6 up"),
+        "k": (orders, "C3", "K: one look, gamma texture"),
+        "g0": (orders, "C4", "G0: one look, inverse-gamma texture"),
+    }
+    for law in laws:
+        order, colour, name = styles[law]
+        kappa2, kappa3 = law_log_cumulants(law, order).T
+        axis.plot(kappa3, kappa2, color=colour, lw=1.2, label=name)
+    kappa2, kappa3 = law_log_cumulants("speckle", np.array(1.0))
+    axis.plot(kappa3, kappa2, "k*", ms=12, label="single look, flat ground")
+    x, y = np.append(points["kappa3"], kappa3), np.append(points["kappa2"], kappa2)
     pad_x, pad_y = 0.2 * (np.ptp(x) + 0.3), 0.15 * (np.ptp(y) + 0.2)
-    axis.set(xlim=(min(x) - pad_x, max(x) + 1.5 * pad_x), ylim=(max(0, min(y) - pad_y), max(y) + pad_y))
+    axis.set(xlim=(x.min() - pad_x, x.max() + pad_x), ylim=(max(0, y.min() - pad_y), y.max() + pad_y))
     axis.set(xlabel="third log-cumulant κ₃", ylabel="second log-cumulant κ₂")
-    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return figure
 
 
-def texture_directions(table: pd.DataFrame, named: int = 3) -> Figure:
-    """GLCM property along range against along azimuth, one panel a property and one point a class.
+def side_views(views: Mapping[str, SideView]) -> Figure:
+    """One column a view, lit from the left: the range line with its rays, the radar image with the predicted marks, and the masks.
 
-    ``table``: from ``direction_table``. On the diagonal both directions agree; the ``named`` classes farthest from it
-    carry their names.
+    All three rows share the axis of ground range, in metres. Green: feet of walls, where the double bounce arrives; orange:
+    where the tops of the walls arrive; blue: where shadows end. The line cuts the image at the white ticks.
     """
-    names = list(dict.fromkeys(table["property"]))
-    figure, axes = plt.subplots(2, int(np.ceil(len(names) / 2)), figsize=(9.5, 6.0), squeeze=False)
-    for axis, name in zip(axes.ravel(), names):
-        own = table[table["property"] == name].reset_index(drop=True)
-        for group, part in own.groupby("group", sort=False):
-            axis.scatter(part["range"], part["azimuth"], s=22, color=GROUP_COLOURS.get(group, "C5"), label=group, zorder=3)
-        axis.axline((own["range"].mean(),) * 2, slope=1, color="0.6", lw=1)
-        gap = (own["range"] - own["azimuth"]).abs()
-        for index in gap.nlargest(named).index:
-            place = own.loc[index]
-            axis.annotate(place["class"], (place["range"], place["azimuth"]), fontsize=7, xytext=(4, 2), textcoords="offset points")
-        axis.set(title=name, xlabel="along range", ylabel="along azimuth")
-    for axis in axes.ravel()[len(names) :]:
-        axis.remove()
-    axes[0, 0].legend(fontsize=7)
-    return figure
-
-
-def clipping(shares: pd.Series, ratios: np.ndarray | None = None) -> Figure:
-    """What A / (mu + 3 sigma) cuts off.
-
-    Args:
-        shares: class -> share of its pixels at level 255.
-        ratios: unclipped A / (mu + 3 sigma) of some images, any shape; without it the left panel is left out.
-    """
-    panels = 2 if ratios is not None else 1
-    figure, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 1.2 + 0.24 * len(shares)), squeeze=False)
-    if ratios is not None:
-        axis, values = axes[0, 0], np.ravel(ratios)
-        top = max(1.5, float(np.quantile(values, 0.9999)))
-        density, edges = np.histogram(values, np.linspace(0, top, 120))
-        density = density / (len(values) * np.diff(edges))
-        axis.stairs(density, edges, color="0.75", fill=True)
-        axis.stairs(np.where(edges[:-1] >= 1, density, 0), edges, color="C3", fill=True)
-        axis.axvline(1, color="C3", lw=1, ls="--")
-        axis.set(yscale="log", xlim=(0, top), xlabel="A / (μ + 3σ) before clipping", ylabel="density, logarithmic")
-    axis = axes[0, -1]
-    axis.barh(np.arange(len(shares)), 100 * shares.to_numpy(), color="C0")
-    axis.axvline(100 * RAYLEIGH_CLIPPED, color="C3", lw=1, ls="--", label=f"Rayleigh: {100 * RAYLEIGH_CLIPPED:.2f} %")
-    axis.set(yticks=np.arange(len(shares)), yticklabels=list(shares.index), xlabel="pixels at the highest level [%]")
-    axis.invert_yaxis()
-    axis.legend(fontsize=8)
-    return figure
-
-
-def look_evidence(table: pd.DataFrame) -> Figure:
-    """Evidence for the illumination side, one point an image, coloured by its true side.
-
-    ``table``: columns class, look ("left", "right") and score (above 0: the image looks lit from the left).
-    """
-    labels = list(dict.fromkeys(table["class"]))
-    figure, axis = plt.subplots(figsize=(6.4, 0.9 + 0.3 * len(labels)))
-    state = np.random.get_state()
-    np.random.seed(0)  # seaborn draws the jitter from numpy's global generator; the figure should be the same in every run
-    seaborn.stripplot(
-        table, x="score", y="class", hue="look", hue_order=["left", "right"], order=labels, ax=axis, size=4, alpha=0.7, jitter=0.25
+    figure, axes = plt.subplots(
+        3, len(views), figsize=(4.4 * len(views), 9.6), squeeze=False, sharex="col", gridspec_kw={"height_ratios": (PANEL, 1, 1)}
     )
-    np.random.set_state(state)
-    axis.axvline(0, color="0.5", lw=1)
-    axis.set(xlabel="evidence for illumination from the left", ylabel="")
-    axis.legend(title="true side", fontsize=8)
+    for column, (name, view) in zip(axes.T, views.items()):
+        _range_panel(column[0], view)
+        column[0].set_title(f"{name}, incidence {view.incidence_deg:.0f}°")
+        rows, cols = view.image.shape
+        extent = (0, cols * view.spacing, rows * view.spacing, 0)
+        for axis, picture in ((column[1], view.image), (column[2], paint(view.image, view.layover, view.shadow))):
+            axis.imshow(picture, vmin=0, vmax=255, extent=extent)
+            axis.set(ylabel="azimuth [m]")
+        _marks(column[1], view)
+        at = (view.row + 0.5) * view.spacing
+        for end in (0, cols * view.spacing):
+            column[1].plot([end], [at], "w>" if end == 0 else "w<", ms=7, mec="k", clip_on=False)
+        column[2].set(xlabel="ground range [m], near range at the left", xlim=(0, cols * view.spacing))
+    axes[1, 0].legend(
+        handles=[
+            Patch(color=FOOT, label="foot of a wall: double bounce"),
+            Patch(color=MASK_COLOURS["layover"], label="top of a wall"),
+            Patch(color=MASK_COLOURS["shadow"], label="end of a shadow"),
+        ],
+        fontsize=7,
+        loc="lower left",
+        title="predicted",
+        title_fontsize=7,
+    )
+    axes[2, 0].legend(
+        handles=[Patch(color=MASK_COLOURS["layover"], label="layover"), Patch(color=MASK_COLOURS["shadow"], label="shadow")],
+        fontsize=7,
+        loc="lower left",
+        title="simulated",
+        title_fontsize=7,
+    )
     return figure
+
+
+def _marks(axis: Axes, view: SideView) -> None:
+    for column, table, colour in (
+        ("layover", view.walls, MASK_COLOURS["layover"]),
+        ("end", view.shadows, MASK_COLOURS["shadow"]),
+        ("foot", view.walls, FOOT),
+    ):
+        axis.plot(table[column] * view.spacing, (table["row"] + 0.5) * view.spacing, "s", color=colour, ms=2.4, mew=0)
+
+
+def _range_panel(axis: Axes, view: SideView) -> None:
+    """Heights along the line, shadowed ground, and for each wall its wave front and the last ray over the shadow."""
+    line, cot = view.line, 1 / np.tan(np.deg2rad(view.incidence_deg))
+    floor = min(0.0, float(line.height.min()))
+    edges = np.concatenate([line.ground - view.spacing / 2, [line.ground[-1] + view.spacing / 2]])
+    axis.stairs(line.height, edges, baseline=floor - 10, fill=True, color="0.8")
+    axis.stairs(line.height, edges, baseline=None, color="0.3", lw=1)
+    axis.stairs(np.where(line.dark, line.height, np.nan), edges, baseline=None, color=MASK_COLOURS["shadow"], lw=3)
+    axis.set_box_aspect(PANEL)
+    walls, shadows = (table[table["row"] == view.row] for table in (view.walls, view.shadows))
+    for _, wall in walls.iterrows():
+        edge, foot, top = (wall[name] * view.spacing for name in ("edge", "foot", "layover"))
+        axis.plot([top, foot], [0, 0], color=MASK_COLOURS["layover"], lw=3, solid_capstyle="butt")
+        axis.plot([top, edge], [0, (edge - top) / cot], color=MASK_COLOURS["layover"], lw=0.9, ls="--")  # a wave front: points of one range
+        axis.plot([edge], [(edge - foot) / cot], "o", color=FOOT, ms=5, zorder=4)
+    for end in shadows["end"] * view.spacing:
+        ray = np.array([end - 1.3 * line.height.max() / cot, end])  # the last ray over the roof
+        axis.plot(ray, (end - ray) * cot, color=MASK_COLOURS["shadow"], lw=0.9, ls="--")
+    if len(walls) == len(shadows) == 1:
+        wall, shadow = walls.iloc[0], shadows.iloc[0]
+        middle = 0.5 * (wall["foot"] + wall["layover"]) * view.spacing
+        axis.text(middle, -1, f"h / tan θ\n{wall['height'] * cot:.0f} m", color=MASK_COLOURS["layover"], fontsize=8, ha="center", va="top")
+        axis.text(
+            shadow["end"] * view.spacing - shadow["length"] / 2,
+            -1,
+            f"h tan θ\n{shadow['length']:.0f} m",
+            color=MASK_COLOURS["shadow"],
+            fontsize=8,
+            ha="center",
+            va="top",
+        )
+    axis.set(ylabel="height [m]", ylim=(floor - 10, 1.3 * line.height.max() + 2))
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.3 * line.height.max()])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarnb.data.sideview import block_scene, range_line, sensor_table, sensor_views, shadow_marks, side_view, wall_marks
+from sarnb.data.sideview import block_scene, range_line, shadow_marks, side_view, wall_marks
 from sarnb.errors import InputError
 from sarnb.world.backscatter import CODE
 from sarnb.world.radar import PRESETS, simulate
@@ -104,15 +104,3 @@ def test_side_view_takes_the_row_of_the_highest_wall() -> None:
 def test_a_block_has_to_fit() -> None:
     with pytest.raises(InputError, match="half as long"):
         block_scene(depth=60)
-
-
-def test_sensors_keep_their_grids() -> None:
-    scene = make_scene("harbour", 1, size=96)
-    views = sensor_views(scene)
-    assert views["airborne-x"].shape == (96, 96) and views["sentinel-1"].shape == (19, 19)
-    rows, cols = views["umbra"].shape
-    assert rows == 240 and cols == int(240 * np.sin(np.radians(45.0)))
-    table = sensor_table(views).set_index("sensor")
-    assert table.loc["umbra", "image, px"] == f"{rows} x {cols}" and table.loc["sentinel-1", "looks"] == 5
-    with pytest.raises(InputError, match="unknown sensor 'ers'"):
-        sensor_views(scene, ("ers",))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import describe
 from sarnb.metrics.texture import glcm_descriptors
@@ -18,11 +15,6 @@ def rayleigh(count: int = 4, side: int = 64, level: float = 60.0, seed: int = 0)
     """Single-look amplitude of a flat scene as uint8 [N, side, side], mean about ``level``."""
     sample = np.random.default_rng(seed).rayleigh(level / np.sqrt(np.pi / 2), (count, side, side))
     return np.clip(np.rint(sample), 0, 255).astype(np.uint8)
-
-
-def image_set(images: np.ndarray, labels: tuple[str, ...]) -> ImageSet:
-    rows = tuple({"label": label, "group": "unseen" if label == "b" else "seen"} for label in labels)
-    return ImageSet(Path("."), tuple(map(str, range(len(labels)))), images, labels, labels, rows)
 
 
 def test_constants_of_the_rayleigh_law() -> None:
@@ -44,17 +36,6 @@ def test_shares_at_the_end_levels_are_exact() -> None:
     image[0, 0, :4], image[0, 1, :2] = 255, 0
     table = describe.image_statistics(image)
     assert (table["saturated"][0], table["zero"][0]) == (4 / 256, 2 / 256)
-
-
-def test_class_tables_keep_classes_apart() -> None:
-    images = np.concatenate([np.full((2, 16, 16), 10, np.uint8), rayleigh(1, 16)])
-    images[:2, 0, 0] = 11
-    data = image_set(images, ("a", "a", "b"))
-    counts = describe.class_histograms(data)
-    assert list(counts) == ["a", "b"] and counts["a"][10] == 2 * 255 and counts["a"].sum() == 512 and counts["b"].sum() == 256
-    table = describe.class_statistics(data).set_index("class")
-    assert table["n"].tolist() == [2, 1] and table["group"].tolist() == ["seen", "unseen"]
-    assert table.loc["a", "mean"] == pytest.approx((255 * 10 + 11) / 256 / 255)
 
 
 def test_law_table_ranks_the_true_law_above_the_others() -> None:
@@ -93,15 +74,6 @@ def test_flat_sample_leaves_out_windows_of_another_level() -> None:
 def test_masks_must_match() -> None:
     with pytest.raises(InputError, match="one mask an image"):
         describe.cover_statistics(rayleigh(2), np.zeros((1, 64, 64), np.uint8))
-
-
-def test_direction_table_finds_the_axis_of_stripes() -> None:
-    stripes = np.tile(np.array([40, 40, 200, 200], np.uint8), (1, 32, 8))  # varies along columns, which is range
-    table = describe.direction_table(glcm_descriptors(stripes), ["a"], ["seen"], distance=2).set_index("property")
-    assert table.loc["contrast", "range"] == 40**2  # (200 >> 2) - (40 >> 2)
-    assert table.loc["contrast", "azimuth"] == 0
-    with pytest.raises(InputError, match="distance 3"):
-        describe.direction_table(glcm_descriptors(stripes), ["a"], ["seen"], distance=3)
 
 
 @pytest.mark.parametrize("law", ["speckle", "k", "g0"])
