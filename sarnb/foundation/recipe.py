@@ -45,7 +45,7 @@ from sarnb.train.machine import plain_attention
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae_losses import PerceptualFeatures
 from sarnb.world.captions import LENGTHS, caption
-from sarnb.world.hard_negatives import contrary_table
+from sarnb.world.hard_negatives import hard_negative_table
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
@@ -53,7 +53,7 @@ Captions = list[tuple[str, ...]]
 STAGES = ("linear", "vae", "decoder", "text", "unet")  # their curves, in order
 CYCLES = (  # what has one value a cycle, the steps first
     ("vae_steps", "vae_rates", "vae_crops"),
-    ("text_steps", "text_rates", "text_contrary", "text_separation"),
+    ("text_steps", "text_rates", "text_negatives", "text_separation"),
     ("unet_steps", "unet_high_noise"),
 )
 
@@ -82,7 +82,7 @@ class FoundationRecipe:
     vocabulary: int = 1_400  # tokens
     text_steps: tuple[int, ...] = (350, 260)  # contrastive, of both text towers and the image tower; cycles
     text_rates: tuple[float, ...] = (1e-3, 5e-4)
-    text_contrary: tuple[int, ...] = (0, 2)  # captions wrong in one fact (count, relation) that each image meets
+    text_negatives: tuple[int, ...] = (0, 2)  # captions wrong in one fact (count, relation) that each image meets
     text_separation: tuple[float, ...] = (0.0, 1.0)  # weight of what parts them from the true one; else "west" is nearly "east"
     text_batch: int = 64
     unet_steps: tuple[int, ...] = (2_000, 11_000)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
@@ -211,10 +211,10 @@ def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions,
     words = [caption for several in captions for caption in several] + sar_captions
     tokenizer = train_tokenizer(words, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
     encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
-    table = contrary_table(caption for several in captions for caption in several) if any(recipe.text_contrary) else {}
-    radar_table = contrary_table(sar_captions) if any(recipe.text_separation) else {}
-    cycles = zip(recipe.text_steps, recipe.text_rates, recipe.text_contrary, recipe.text_separation, strict=True)
-    for cycle, (steps, rate, contrary, separation) in enumerate(cycles, start=1):
+    table = hard_negative_table(caption for several in captions for caption in several) if any(recipe.text_negatives) else {}
+    radar_table = hard_negative_table(sar_captions) if any(recipe.text_separation) else {}
+    cycles = zip(recipe.text_steps, recipe.text_rates, recipe.text_negatives, recipe.text_separation, strict=True)
+    for cycle, (steps, rate, negatives, separation) in enumerate(cycles, start=1):
         loop = _loop(recipe, steps, rate, warmup_steps=min(30, steps), ema_decay=0.99, checkpoint_every=50)
         train_clip(
             encoder,
@@ -224,8 +224,8 @@ def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions,
             out / f"text-{cycle}",
             batch_size=recipe.text_batch,
             label=f"text towers, cycle {cycle}",
-            negatives=table if contrary else None,
-            negatives_per_image=max(1, contrary),
+            negatives=table if negatives else None,
+            negatives_per_image=max(1, negatives),
             separation=separation,
             text_only=radar_table if separation else None,
         )

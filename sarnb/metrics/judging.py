@@ -22,7 +22,7 @@ from sarnb.generate.sample import evaluation_text
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
 from sarnb.metrics.image_statistics import COMPOSITION
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
-from sarnb.world.hard_negatives import FACTS, contrary
+from sarnb.world.hard_negatives import FACTS, hard_negative
 
 ACCURACY = "class accuracy"
 SIDES = ("left", "right")
@@ -127,7 +127,7 @@ def hard_negative_scores(judge: Judge, data: ImageSet, features: np.ndarray, see
         raise InputError(f"hard negatives: {len(features)} feature vectors for {len(data)} images; embed the same images.")
     pairs = pd.DataFrame(
         [
-            (HARD_NEGATIVES[fact], index, text, contrary(text, fact, seed))
+            (HARD_NEGATIVES[fact], index, text, hard_negative(text, fact, seed))
             for fact in FACTS
             for index, several in enumerate(data.all_captions())
             for text in several

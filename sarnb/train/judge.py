@@ -28,7 +28,7 @@ from sarnb.train.cache import content_key
 from sarnb.train.loop import MicroBatch, batch_ids, train_loop
 from sarnb.train.machine import peak_memory_mb, plain_attention, reset_peak_memory
 from sarnb.train.state import LoopConfig
-from sarnb.world.hard_negatives import contrary_table, mirror_table
+from sarnb.world.hard_negatives import hard_negative_table, mirror_table
 
 MARGIN = 0.7  # distance of unit vectors beyond which a caption and a wrong one need no parting; this project's choice
 SEPARATION = 2.0  # weight of the parting in the judge's training; this project's choice
@@ -143,7 +143,7 @@ def train_clip(
     images : uint8 [N, H, W] or [N, H, W, 3].
     captions : one or more of each image.
     out, label, identity : see ``train_loop``.
-    negatives : caption → captions that are wrong of whatever it describes, as ``contrary_table`` makes them; each image of a
+    negatives : caption → captions that are wrong of whatever it describes, as ``hard_negative_table`` makes them; each image of a
         step meets ``negatives_per_image`` of those of its caption.
     separation : weight of ``separation_loss``, which parts the texts themselves.
     mirrors : caption → caption of the mirrored picture, as ``mirror_table`` makes them. Half of the batch are then mirror
@@ -269,7 +269,7 @@ def train_judge(
         )
     batch = min(batch_size, len(data))
     mirrors = mirror_table(sorted(different)) if negatives else {}
-    wrong = contrary_table(sorted(different | set(mirrors.values())), seed=config.seed) if negatives else {}
+    wrong = hard_negative_table(sorted(different | set(mirrors.values())), seed=config.seed) if negatives else {}
     judge = start_judge(start, foundation, config.seed)
     words = judge.tokens(sorted(different)).tolist()
     settings = json.dumps([start, captions, words, asdict(config), batch, negatives, wrong, mirrors, SEPARATION])

@@ -1,9 +1,9 @@
 """Captions that are wrong in one fact: another side, another count, another direction or arrangement.
 
-A caption and its contrary share every other word, so that a contrastive loss which meets both must learn the fact itself and
-not the class alone (hard negative captions; Yuksekgonul et al., ICLR 2023). The contrary is made from the words, not from
-the scene: whatever image the caption is true of, the contrary is false of it. It works for any caption that uses the
-grammar of ``sarnb.world.captions``; a caption that tells none of the facts has no contrary.
+A caption and its hard negative share every other word, so that a contrastive loss which meets both must learn the fact itself and
+not the class alone (hard negative captions; Yuksekgonul et al., ICLR 2023). The hard negative is made from the words, not from
+the scene: whatever image the caption is true of, the hard negative is false of it. It works for any caption that uses the
+grammar of ``sarnb.world.captions``; a caption that tells none of the facts has none.
 """
 
 from __future__ import annotations
@@ -98,32 +98,32 @@ _MAKERS: dict[str, Callable[[str, np.random.Generator], str]] = {
     "relation": _wrong_relation,
 }
 FACTS: tuple[str, ...] = tuple(_MAKERS)
-"""What a contrary may be wrong in."""
+"""What a hard negative is wrong in."""
 
 
-def contrary(text: str, fact: str, seed: int = 0) -> str | None:
+def hard_negative(text: str, fact: str, seed: int = 0) -> str | None:
     """The caption with one fact wrong; None where it does not tell the fact.
 
     Deterministic in its arguments. Raises ``InputError`` for an unknown fact.
 
-    >>> contrary("a radar image of a city, illuminated from the left", "side")
+    >>> hard_negative("a radar image of a city, illuminated from the left", "side")
     'a radar image of a city, illuminated from the right'
     """
     if fact not in _MAKERS:
-        raise InputError(f"contrary of {fact!r} is unknown; use one of {', '.join(FACTS)}")
+        raise InputError(f"a hard negative of {fact!r} is unknown; use one of {', '.join(FACTS)}")
     wrong = _MAKERS[fact](text, np.random.default_rng((seed, FACTS.index(fact), *text.encode())))
     return None if wrong == text else wrong
 
 
-def contrary_captions(text: str, draws: int = 2, seed: int = 0) -> tuple[str, ...]:
+def hard_negatives(text: str, draws: int = 2, seed: int = 0) -> tuple[str, ...]:
     """Wrong captions of whatever ``text`` describes: of each fact that it tells up to ``draws`` different ones."""
-    wrong = [contrary(text, fact, seed + draw) for fact in FACTS for draw in range(draws)]
+    wrong = [hard_negative(text, fact, seed + draw) for fact in FACTS for draw in range(draws)]
     return tuple(dict.fromkeys(caption for caption in wrong if caption is not None))
 
 
-def contrary_table(captions: Iterable[str], draws: int = 2, seed: int = 0) -> dict[str, tuple[str, ...]]:
-    """``contrary_captions`` of every different caption, in order: what ``train_clip`` takes as ``negatives``."""
-    return {text: contrary_captions(text, draws, seed) for text in dict.fromkeys(captions)}
+def hard_negative_table(captions: Iterable[str], draws: int = 2, seed: int = 0) -> dict[str, tuple[str, ...]]:
+    """``hard_negatives`` of every different caption, in order: what ``train_clip`` takes as ``negatives``."""
+    return {text: hard_negatives(text, draws, seed) for text in dict.fromkeys(captions)}
 
 
 def mirrored_caption(text: str) -> str | None:

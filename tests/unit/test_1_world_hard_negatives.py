@@ -12,9 +12,9 @@ from sarnb.world.captions import LENGTHS, MODALITIES, caption
 from sarnb.world.hard_negatives import (
     FACTS,
     OBJECTS,
-    contrary,
-    contrary_captions,
-    contrary_table,
+    hard_negative,
+    hard_negative_table,
+    hard_negatives,
     mirror_table,
     mirrored_caption,
 )
@@ -46,11 +46,11 @@ def counts_told(text):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_a_contrary_is_false_of_the_scene_in_its_one_fact(modality):
+def test_a_hard_negative_is_false_of_the_scene_in_its_one_fact(modality):
     seen = dict.fromkeys(FACTS, 0)
     for scene, text in scene_captions(modality):
         for fact in FACTS:
-            wrong = contrary(text, fact, seed=1)
+            wrong = hard_negative(text, fact, seed=1)
             if wrong is None:
                 continue
             seen[fact] += 1
@@ -69,8 +69,8 @@ def test_a_contrary_is_false_of_the_scene_in_its_one_fact(modality):
 
 def test_shadows_turn_with_the_radar():
     text = "a radar image of a city, viewed from the left with shadows to the right"
-    assert contrary(text, "side") == "a radar image of a city, viewed from the right with shadows to the left"
-    assert contrary(contrary(text, "side"), "side") == text
+    assert hard_negative(text, "side") == "a radar image of a city, viewed from the right with shadows to the left"
+    assert hard_negative(hard_negative(text, "side"), "side") == text
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_shadows_turn_with_the_radar():
     ],
 )
 def test_the_alternatives_of_a_fact(text, allowed):
-    assert {wrong for seed in range(60) for wrong in contrary_captions(text, 1, seed)} == allowed
+    assert {wrong for seed in range(60) for wrong in hard_negatives(text, 1, seed)} == allowed
 
 
 def test_every_counted_object_of_the_world_is_known():
@@ -97,15 +97,15 @@ def test_every_counted_object_of_the_world_is_known():
 
 def test_the_table_holds_each_caption_once_and_nothing_for_a_bare_one():
     bare, told = "a radar image of a forest", "a radar image of a harbour with two piers, illuminated from the right"
-    table = contrary_table([bare, told, bare], draws=3)
+    table = hard_negative_table([bare, told, bare], draws=3)
     assert list(table) == [bare, told] and table[bare] == ()
     assert told not in table[told] and len(set(table[told])) == len(table[told]) >= 2
-    assert contrary_table([told], draws=3)[told] == table[told]
+    assert hard_negative_table([told], draws=3)[told] == table[told]
 
 
 def test_an_unknown_fact_is_refused():
     with pytest.raises(InputError, match="season"):
-        contrary("a city", "season")
+        hard_negative("a city", "season")
 
 
 def test_a_mirrored_picture_has_its_own_caption():
