@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,6 +17,7 @@ from sarnb.metrics.report import over_seeds
 from sarnb.plots import image_grid
 
 _ANCHOR_LINES = {REAL_VS_REAL: "--", OPTICAL_AS_GREY: ":"}
+_GOALS = {"lower": "lower is better", "higher": "higher is better", "match": "nearer to the dashed line is better"}
 _GAP = 0.2  # between two groups, in widths of an image
 
 
@@ -89,67 +89,38 @@ def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[s
     """Each strategy's value with its 95 % interval, one panel a measure, one colour a split, anchors as lines.
 
     ``table``: evaluation table with the rows of class "all". The dashed line is real images against real ones, the dotted
-    one optical images as grey, each in the colour of its split.
+    one optical images as grey, each in the colour of its split. Distances, whose floor and ceiling are orders of magnitude
+    apart, have a logarithmic scale.
     """
     joined = over_seeds(table[table["class"] == "all"])
     names = [name for name in dict.fromkeys(joined["strategy"]) if name not in _ANCHOR_LINES]
     height = 1.8 + 0.15 * len(names) * len(splits)
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), height), squeeze=False, sharey=True)
     for axis, metric in zip(axes[0], metrics):
-        part = joined[joined["metric"] == metric]
+        part, about = joined[joined["metric"] == metric], find_metric(metric)
         for place, split in enumerate(splits):
             rows = part[part["split"] == split].set_index("strategy")
-            shift = (place - (len(splits) - 1) / 2) * 0.2
             known = [name for name in names if name in rows.index]
-            _dots(axis, rows.loc[known], [names.index(name) + shift for name in known], f"C{place}", split)
-            for anchor, style in _ANCHOR_LINES.items():
+            shown, shift = rows.loc[known], (place - (len(splits) - 1) / 2) * 0.2
+            spread = np.stack([shown["value"] - shown["lo"], shown["hi"] - shown["value"]]).astype(float)
+            spread = np.nan_to_num(spread).clip(min=0)  # none where there is no interval
+            places, style = [names.index(name) + shift for name in known], {"markersize": 5, "capsize": 2, "lw": 1}
+            axis.errorbar(shown["value"], places, xerr=spread, fmt="o", color=f"C{place}", label=split, **style)
+            for anchor, line in _ANCHOR_LINES.items():
                 if anchor in rows.index:
-                    axis.axvline(rows.loc[anchor, "value"], color=f"C{place}", linestyle=style, lw=1, zorder=0)
-        _name_axis(axis, metric)
-        axis.set(xscale=_scale(part, metric), yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-    _split_legend(figure, axes[0][0], [anchor for anchor in _ANCHOR_LINES if anchor in set(joined["strategy"])])
-    return figure
-
-
-def quality_against_parameters(table: pd.DataFrame, parameters: Mapping[str, int], metrics: Sequence[str], splits: Sequence[str]) -> Figure:
-    """Measures against the number of trained parameters, one panel a measure, one line a split.
-
-    ``table``: evaluation table; ``parameters``: strategy → number that trains; strategies without one are left out.
-    """
-    joined = over_seeds(table[table["class"] == "all"])
-    order = sorted(parameters, key=parameters.get)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), 3.2), squeeze=False)
-    for axis, metric in zip(axes[0], metrics):
-        for place, split in enumerate(splits):
-            rows = joined[(joined["metric"] == metric) & (joined["split"] == split)].set_index("strategy")
-            known = [name for name in order if name in rows.index]
-            values = rows.loc[known]
-            axis.errorbar(
-                [parameters[name] for name in known],
-                values["value"],
-                yerr=_spread(values),
-                color=f"C{place}",
-                marker="o",
-                markersize=4,
-                capsize=2,
-                lw=1.2,
-                label=split,
-            )
-            if REAL_VS_REAL in rows.index:
-                axis.axhline(rows.loc[REAL_VS_REAL, "value"], color=f"C{place}", linestyle="--", lw=1, zorder=0)
-        shown = joined[(joined["metric"] == metric) & joined["strategy"].isin([*order, REAL_VS_REAL])]
+                    axis.axvline(rows.loc[anchor, "value"], color=f"C{place}", linestyle=line, lw=1, zorder=0)
         axis.set(
-            xscale="log",
-            yscale=_scale(shown, metric),
-            title=_title(metric),
-            xlabel="trained parameters",
-            ylabel=f"[{find_metric(metric).unit}]",
+            title=metric.replace("_", " ").replace("kl", "KL").replace("cv", "CV"),
+            xlabel=f"[{about.unit}], {_GOALS[about.better]}",
+            xscale="log" if about.better == "lower" and (part["lo"] > 0).all() else "linear",
+            yticks=range(len(names)),
+            yticklabels=names,
+            ylim=(len(names) - 0.5, -0.5),
         )
-        axis.set_xticks(
-            [parameters[name] for name in order], [f"{name}: {parameters[name]:,}" for name in order], rotation=20, ha="right", fontsize=8
-        )
-        axis.xaxis.minorticks_off()
-    _split_legend(figure, axes[0][0], [REAL_VS_REAL] if REAL_VS_REAL in set(joined["strategy"]) else [])
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    anchors = [anchor for anchor in _ANCHOR_LINES if anchor in set(joined["strategy"])]
+    handles += [Line2D([], [], color="0.3", linestyle=_ANCHOR_LINES[anchor], lw=1) for anchor in anchors]
+    figure.legend(handles, [*labels, *anchors], loc="outside lower right", ncols=len(handles), fontsize=8, frameon=False)
     return figure
 
 
@@ -175,34 +146,3 @@ def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("cosine")
     return figure
-
-
-def _dots(axis: Axes, rows: pd.DataFrame, places: Sequence[float], color: str, label: str) -> None:
-    axis.errorbar(rows["value"], places, xerr=_spread(rows), fmt="o", markersize=5, capsize=2, lw=1, color=color, label=label)
-
-
-def _split_legend(figure: Figure, axis: Axes, anchors: Sequence[str]) -> None:
-    """One legend below all panels: the splits by colour, the anchors by line."""
-    handles, labels = axis.get_legend_handles_labels()
-    handles += [Line2D([], [], color="0.3", linestyle=_ANCHOR_LINES[anchor], lw=1) for anchor in anchors]
-    figure.legend(handles, [*labels, *anchors], loc="outside lower right", ncols=len(handles), fontsize=8, frameon=False)
-
-
-def _scale(rows: pd.DataFrame, metric: str) -> str:
-    """Logarithmic for distances, whose floor and ceiling are orders of magnitude apart."""
-    return "log" if find_metric(metric).better == "lower" and (rows["lo"] > 0).all() else "linear"
-
-
-def _spread(rows: pd.DataFrame) -> np.ndarray:
-    """Distances [2, n] from the value down to lo and up to hi; none where there is no interval."""
-    return np.nan_to_num(np.stack([rows["value"] - rows["lo"], rows["hi"] - rows["value"]]).astype(float)).clip(min=0)
-
-
-def _name_axis(axis: Axes, metric: str) -> None:
-    about = find_metric(metric)
-    goal = {"lower": "lower is better", "higher": "higher is better", "match": "nearer to the dashed line is better"}
-    axis.set(title=_title(metric), xlabel=f"[{about.unit}], {goal[about.better]}")
-
-
-def _title(metric: str) -> str:
-    return metric.replace("_", " ").replace("kl", "KL").replace("cv", "CV")

@@ -28,11 +28,11 @@ from sarnb.model.foundation import components, encode_prompts, normalise_latents
 from sarnb.model.strategy import Strategy, parameter_counts, prepare, trainable_parameters
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
+from sarnb.train.checkpoint import sharding
 from sarnb.train.diffusion import drop_captions, noise_prediction_loss
 from sarnb.train.held_out import held_out_loss
 from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
-from sarnb.train.shards import sharding
 from sarnb.train.state import LoopConfig
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.

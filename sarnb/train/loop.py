@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sarnb.errors import DivergedError, InputError
-from sarnb.train.checkpoint import save_checkpoint
+from sarnb.train.checkpoint import gathered, local, save_checkpoint
 from sarnb.train.machine import autocast
-from sarnb.train.shards import gathered, local
 from sarnb.train.state import LoopConfig, TrainState, rate_factor, start_training
 
 HISTORY = "history.csv"
@@ -317,14 +316,6 @@ def last(history: pd.DataFrame, column: str = "held_out") -> float:
     """The last value of a column, NaN if there is none."""
     known = history[column].dropna() if column in history else pd.Series(dtype=float)
     return float(known.iloc[-1]) if len(known) else float("nan")
-
-
-def first_step_below(history: pd.DataFrame, level: float, column: str = "held_out") -> int | None:
-    """The first step at which ``column`` was measured at or below ``level``; None if it never was."""
-    if column not in history:
-        return None
-    reached = history.loc[history[column] <= level, "step"]
-    return int(reached.iloc[0]) if len(reached) else None
 
 
 # Which images a step sees, with which noise, and how processes and micro-batches share them out.

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import forget_fingerprints
-from sarnb.train.checkpoint import load_checkpoint
-from sarnb.train.shards import shard, sharding
+from sarnb.train.checkpoint import load_checkpoint, shard, sharding
 
 # How long and how fast the training loop trains: its configuration, and the learning rate's course over the steps.
 

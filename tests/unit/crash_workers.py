@@ -28,7 +28,7 @@ from sarnb.model.strategy import find_strategy
 from sarnb.train.cache import tensor_store
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import processes
-from sarnb.train.shards import whole
+from sarnb.train.checkpoint import whole
 
 CONFIG = FinetuneConfig(
     steps=12,

@@ -12,7 +12,7 @@ from torch import nn
 
 from sarnb.errors import DivergedError, InputError
 from sarnb.train import checkpoint
-from sarnb.train.loop import WHOLE, MicroBatch, batch_ids, ema_decay_at, step_generator, train_loop
+from sarnb.train.loop import WHOLE, MicroBatch, batch_ids, ema_decay_at, last, step_generator, train_loop
 from sarnb.train.state import LoopConfig, rate_factor
 
 
@@ -280,3 +280,9 @@ def test_eight_bit_moments_need_their_package_and_hardware(tmp_path):
     network, loss = regression()
     with pytest.raises(InputError, match='adamw8bit.*choose "adamw"'):
         train_loop({"net": network}, loss, config(optimizer="adamw8bit"), tmp_path)
+
+
+def test_last_value_of_a_history():
+    history = pd.DataFrame({"step": [0, 5, 10, 15], "loss": [None, 0.9, 0.8, 0.7], "held_out": [1.0, None, 0.6, 0.4]})
+    assert last(history) == 0.4 and last(history.iloc[:2]) == 1.0 and last(history, "loss") == 0.7
+    assert np.isnan(last(history.drop(columns="held_out")))

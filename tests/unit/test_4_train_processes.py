@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import sarnb.profile
 from sarnb.errors import InputError
 from sarnb.train.checkpoint import NAME
-from sarnb.train.shards import sharding
+from sarnb.train.checkpoint import sharding
 
 SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
 

@@ -15,7 +15,6 @@ from sarnb.plots.training import (
     component_bars,
     measure_dots,
     neighbour_bars,
-    quality_against_parameters,
     training_curves,
 )
 
@@ -79,12 +78,6 @@ def test_measure_dots_show_the_mean_over_seeds_and_the_anchor():
     assert points[:, 0] == pytest.approx([0.3, 0.8]) and [text.get_text() for text in kl.get_yticklabels()] == ["unet-full", "scratch"]
     assert kl.get_xscale() == "log" and cv.get_xscale() == "linear" and "dashed" in cv.get_xlabel()
     assert any(np.allclose(line.get_xdata(), 0.01) for line in kl.lines)
-
-
-def test_quality_against_parameters_orders_by_parameters():
-    axis = drawn(quality_against_parameters(TABLE, {"unet-full": 1000, "scratch": 10, "absent": 5}, ("amplitude_kl",), ["seen"]))[0]
-    assert axis.containers[0].lines[0].get_xydata() == pytest.approx(np.array([[10, 0.8], [1000, 0.3]]))
-    assert axis.get_xscale() == "log"
 
 
 def test_neighbour_bars_draw_words_as_they_are():
