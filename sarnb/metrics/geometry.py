@@ -3,7 +3,7 @@
 A raised object is bright on the side that faces the radar (layover, double bounce) and casts a shadow away from it.
 Going away from the radar along range one meets bright, then dark; "left" means near range is column 0. A closed canopy
 shows the reverse at short distance (the shadow of one crown ends at the bright face of the next), so one fixed rule cannot
-serve all classes: `fit_look_reader` learns from real images of known side how much each distance and contrast counts.
+serve all classes: ``fit_look_reader`` learns from real images of known side how much each distance and contrast counts.
 Every feature changes sign when the image is mirrored, so neither side can be preferred. Method: this project's own.
 """
 
@@ -42,8 +42,10 @@ def side_features(images: np.ndarray) -> np.ndarray:
     d = max(-z - u, 0). With C(l) = sum of b(r, c) d(r, c + l), a feature is (C(l) - C(-l)) / (C(l) + C(-l)); positive =
     dark lies to the right of bright. Columns: smoothing, t, u, lag. A constant image gives zeros.
 
-    Raises:
-        InputError: images of fewer than 32 columns.
+    Raises
+    ------
+    InputError
+        Images of fewer than 32 columns.
     """
     stack = image_stack(images)
     if stack.shape[2] < 32:
@@ -69,7 +71,7 @@ def _asymmetries(image: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LookReader:
-    """Linear reader of the look side: weights [108] for `side_features`; score above 0 = left."""
+    """Linear reader of the look side: weights [108] for ``side_features``; score above 0 = left."""
 
     weights: np.ndarray
 
@@ -81,12 +83,16 @@ class LookReader:
 def fit_look_reader(features: np.ndarray, looks: Sequence[str | None], ridge: float = RIDGE) -> LookReader:
     """Calibrate a reader on real images of known side, by ridge regression on +1 (left) and -1 (right).
 
-    Args:
-        features: `side_features` of real images [N, 108]. looks: their sides; None where unknown.
-        ridge: penalty, for features scaled to unit mean square.
+    Parameters
+    ----------
+    features : ``side_features`` of real images [N, 108].
+    looks : their sides; None where unknown.
+    ridge : penalty, for features scaled to unit mean square.
 
-    Raises:
-        InputError: fewer than 8 images of known side.
+    Raises
+    ------
+    InputError
+        Fewer than 8 images of known side.
     """
     sides = _signs(looks)
     known = np.isfinite(sides)
@@ -110,7 +116,7 @@ def look_side(images: np.ndarray, reader: LookReader | None = None) -> np.ndarra
 
 
 def look_correct(scores: np.ndarray, looks: Sequence[str | None]) -> np.ndarray:
-    """1 where the side read back equals the one asked for, 0 where not, NaN where none was asked for: float [N].
+    """1 where the side read back equals the requested one, 0 where not, NaN where none was requested: float [N].
 
     A score of exactly 0 (no evidence) counts one half, as a guess would.
     """
@@ -221,12 +227,16 @@ def change_point(profile: np.ndarray) -> float:
 def truth_scores(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M) -> pd.DataFrame:
     """One row an image: class, walls and shadows (range lines used), and the scores; NaN where the scene does not give any.
 
-    Args:
-        images: images with scene truth (heights and masks), whose rows tell `look` and `incidence` (degrees).
-        sensor: the radar preset of the data set. spacing: metres a pixel.
+    Parameters
+    ----------
+    images : images with scene truth (heights and masks), whose rows have ``look`` and ``incidence`` (degrees).
+    sensor : the radar preset of the data set.
+    spacing : metres a pixel.
 
-    Raises:
-        InputError: no scene truth, or a row without look or incidence.
+    Raises
+    ------
+    InputError
+        No scene truth, or a row without look or incidence.
     """
     heights, covers = images.heights(), images.masks()
     if heights is None or covers is None:
@@ -236,7 +246,7 @@ def truth_scores(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_
     rows = []
     for image, height, cover, row, label in zip(images.images, heights, covers, images.rows, images.labels):
         if row.get("look") not in ("left", "right") or not row.get("incidence"):
-            raise InputError(f"{images.root}: {row.get('file_name')} tells no look or incidence; make the data set again")
+            raise InputError(f"{images.root}: {row.get('file_name')} has no look or incidence; make the data set again")
         scene = known_scene(height, cover, spacing)
         radar = replace(ground_radar(sensor), look=row["look"], incidence_deg=float(row["incidence"]))
         evidence = layover_evidence(image, scene, radar)
@@ -266,9 +276,9 @@ def truth_table(scores: pd.DataFrame, resamples: int = 200, seed: int = 0) -> pd
 
 
 def truth_anchors(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
-    """The scores of real images, of the same with their side told wrong, and of the optical twin as grey, below each other.
+    """The scores of real images, of the same with the wrong side in their rows, and of the optical twin as grey, below each other.
 
-    Columns images, then those of `truth_table`. The first is what can be reached at most, the others what blindness gives.
+    Columns images, then those of ``truth_table``. The first is what can be reached at most, the others what blindness gives.
     """
     turned = {"left": "right", "right": "left"}
     mirrored = tuple({**row, "look": turned.get(row.get("look"))} for row in images.rows)
