@@ -12,28 +12,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from sarnb.data.dataset import ImageSet
 from sarnb.model.foundation import freeze
 
-MERGES = [
-    "i m",
-    "im a",
-    "ima g",
-    "imag e</w>",
-    "r a",
-    "ra d",
-    "rad a",
-    "rada r</w>",
-    "o f</w>",
-    "c i",
-    "ci t",
-    "cit y</w>",
-    "f o",
-    "fo r",
-    "for e",
-    "fore s",
-    "fores t</w>",
-    "S A",
-    "s a",
-    "sa r</w>",
-]
+MERGES = (
+    "i m|im a|ima g|imag e</w>|r a|ra d|rad a|rada r</w>|o f</w>|c i|ci t|cit y</w>|f o|fo r|for e|fore s|fores t</w>|S A|s a|sa r</w>"
+).split("|")
 
 
 def tiny_tokenizer(pad_token: str) -> CLIPTokenizer:
@@ -42,12 +23,8 @@ def tiny_tokenizer(pad_token: str) -> CLIPTokenizer:
     words = letters + [letter + "</w>" for letter in letters] + ["".join(merge.split()) for merge in MERGES]
     words += ["!", "<|startoftext|>", "<|endoftext|>"]
     vocab = {word: index for index, word in enumerate(dict.fromkeys(words))}
-    return CLIPTokenizer(
-        vocab=vocab,
-        merges=[tuple(merge.split()) for merge in MERGES],
-        model_max_length=16,
-        pad_token=pad_token,
-    )
+    merges = [tuple(merge.split()) for merge in MERGES]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=16, pad_token=pad_token)
 
 
 def tiny_pipeline(seed: int = 0) -> StableDiffusionXLPipeline:
