@@ -17,8 +17,8 @@ import torch
 import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
 from sarnb.generate.sample import generate
-from sarnb.generate.strategies import SamplingConfig, StrategyRun, train_and_sample
-from sarnb.generate.trained import SampleRun, cost_table, find_runs, timing_table, usable_runs
+from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
+from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
 from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import find_strategy, seeds_of
@@ -131,7 +131,7 @@ class Study:
             print(f"{name}: {choices[name].remark}")
         return choices
 
-    def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyRun]:
+    def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyResult]:
         """Train every strategy with each of its seeds, draw its evaluation images, and record both as artefacts.
 
         Strategies among ``SEEDED_STRATEGIES`` have every seed of ``TRAIN_SEEDS``, others the first. What is finished already
@@ -158,7 +158,7 @@ class Study:
                 self.artefact(run.samples.root, f"evaluation images: {name}, seed {seed}")
         return runs
 
-    def sample_runs(self, test: ImageSet) -> list[SampleRun]:
+    def sample_runs(self, test: ImageSet) -> list[DrawnSamples]:
         """What the strategies drew with this notebook's sampler settings for the classes of ``test``, by the models that are there.
 
         Prints what is left out, and why. Raises InputError where nothing is left; see ``find_runs``.
@@ -177,7 +177,9 @@ class Study:
                 print(f"left out: {run.strategy}, seed {run.seed}: {run.problem}")
         return runs
 
-    def before_and_after(self, test: ImageSet, runs: Sequence[StrategyRun]) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:
+    def before_and_after(
+        self, test: ImageSet, runs: Sequence[StrategyResult]
+    ) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:
         """Rows of a comparison: a real image of each class, the untrained foundation's, and those of each strategy.
 
         The drawn images of a column start from one noise. The foundation, which does not know the learned word, is asked for

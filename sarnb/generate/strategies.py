@@ -42,7 +42,7 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class StrategyRun:
+class StrategyResult:
     """What one strategy gave: trained model, training history (empty if nothing trains), cost, and its samples."""
 
     strategy: Strategy
@@ -63,7 +63,7 @@ def train_and_sample(
     sampling: SamplingConfig | None = None,
     seed: int | None = None,
     sample_every: int = 0,
-) -> StrategyRun:
+) -> StrategyResult:
     """Fine-tune by ``strategy`` on ``data_dir``, save, and draw every label of its test split.
 
     Folders: ``out_models/<strategy>/seed<k>``, ``out_samples/<strategy>/seed<k>``, and ``out_models/cache``, which all
@@ -82,7 +82,7 @@ def train_and_sample(
         cache = Path(out_models) / "cache"
         history, cost = train_strategy(strategy, foundation, Path(data_dir), model, config, cache, sampling, sample_every)
     samples, drawn = sample(strategy, foundation, Path(data_dir), model, Path(out_samples) / name, sampling)
-    return StrategyRun(strategy, config.seed, model, samples, history, cost | drawn)
+    return StrategyResult(strategy, config.seed, model, samples, history, cost | drawn)
 
 
 def train_strategy(

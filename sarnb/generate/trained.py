@@ -15,7 +15,7 @@ import pandas as pd
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, content_key
 from sarnb.errors import InputError
-from sarnb.generate.strategies import SAMPLING, SamplingConfig, StrategyRun, evaluation_rows
+from sarnb.generate.strategies import SAMPLING, SamplingConfig, StrategyResult, evaluation_rows
 from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
 
@@ -23,11 +23,11 @@ PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was
 
 
 @dataclass(frozen=True)
-class SampleRun:
+class DrawnSamples:
     """One samples folder, ``samples/<strategy>/seed<k>``.
 
     ``images``: what was drawn; None if it cannot be read. ``sampling``: the settings it was drawn with. ``cost``: training
-    and drawing joined, as ``StrategyRun.cost``. ``problem``: why it must not be compared with the others; empty if it may.
+    and drawing joined, as ``StrategyResult.cost``. ``problem``: why it must not be compared with the others; empty if it may.
     """
 
     strategy: str
@@ -45,15 +45,16 @@ def find_runs(
     wanted: Mapping[str, Any] | None = None,
     trained: Mapping[str, Any] | None = None,
     seeds: Callable[[str], Sequence[int]] | None = None,
-) -> list[SampleRun]:
+) -> list[DrawnSamples]:
     """Every finished samples folder of a results folder, the foundation's own first, then by strategy, rank and seed.
 
-    Args:
-        test: the real images, whose classes and sides were to be drawn.
-        wanted: sampler settings (fields of ``SamplingConfig``) that all must share.
-        trained: what all trainings must share: "foundation" (``foundation_fingerprint``), which the untouched foundation's
-            images must come from too, "data" (``training_key``), and fields of ``FinetuneConfig`` such as "steps".
-        seeds: the training seeds that a strategy of this name should have.
+    Parameters
+    ----------
+    test : the real images, whose classes and sides were to be drawn.
+    wanted : sampler settings (fields of ``SamplingConfig``) that all must share.
+    trained : what all trainings must share: "foundation" (``foundation_fingerprint``), which the untouched foundation's
+        images must come from too, "data" (``ImageSet.digest``), and fields of ``FinetuneConfig`` such as "steps".
+    seeds : the training seeds that a strategy of this name should have.
 
     A folder that was drawn by other settings, for other classes, by a model that was trained otherwise or again since, or with
     a seed that is not among those, has a ``problem``. Where the model was deleted, its training is not asked for.
@@ -63,7 +64,7 @@ def find_runs(
     return sorted(runs, key=lambda run: (strategy_order(run.strategy), run.seed))
 
 
-def usable_runs(runs: Sequence[SampleRun]) -> list[SampleRun]:
+def usable_runs(runs: Sequence[DrawnSamples]) -> list[DrawnSamples]:
     """The runs without a problem. Raises InputError where none is left, with the first problem if there is one."""
     usable = [run for run in runs if not run.problem]
     if not usable:
@@ -79,7 +80,7 @@ def strategy_order(name: str) -> tuple[int, int, str]:
     return (families.index(family) if family in families else len(families), rank, name)
 
 
-def cost_table(runs: Sequence[SampleRun | StrategyRun]) -> pd.DataFrame:
+def cost_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
     """What each run cost and no clock tells, a row each: the same in every run. NaN where the model is no longer there.
 
     Columns: strategy, seed, trainable parameters, images seen, checkpoint [MB] (10^6 bytes of the trained weights), caches.
@@ -92,7 +93,7 @@ def cost_table(runs: Sequence[SampleRun | StrategyRun]) -> pd.DataFrame:
     return _costs(runs, numbers).assign(caches=[", ".join(run.cost.get("caches", [])) or "none" for run in runs])
 
 
-def timing_table(runs: Sequence[SampleRun | StrategyRun]) -> pd.DataFrame:
+def timing_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
     """What each run took of this machine, a row each: another run gives other numbers. NaN where nothing trained.
 
     Columns: strategy, seed, training [s], training [images/s], peak memory [MB] (10^6 bytes), drawing [images/s].
@@ -106,7 +107,7 @@ def timing_table(runs: Sequence[SampleRun | StrategyRun]) -> pd.DataFrame:
     return _costs(runs, numbers)
 
 
-def _costs(runs: Sequence[SampleRun | StrategyRun], numbers: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
+def _costs(runs: Sequence[DrawnSamples | StrategyResult], numbers: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
     """Columns strategy, seed and those of ``numbers``: name -> (entry of a run's cost, factor)."""
     rows = [
         {"strategy": getattr(run.strategy, "name", run.strategy), "seed": run.seed}
@@ -131,7 +132,7 @@ def _read(
     wanted: dict[str, Any],
     trained: dict[str, Any],
     seeds: Callable[[str], Sequence[int]] | None,
-) -> SampleRun:
+) -> DrawnSamples:
     name, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     record = results / "models" / name / folder.name / RECORD
     try:
@@ -141,7 +142,7 @@ def _read(
         model = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
         strategy = Strategy(**model["strategy"]) if model else STRATEGIES.get(name) or Strategy(name)
     except (InputError, OSError, ValueError, KeyError, TypeError) as error:
-        return SampleRun(name, seed, folder, problem=f"its files cannot be read ({error}); run its notebook again")
+        return DrawnSamples(name, seed, folder, problem=f"its files cannot be read ({error}); run its notebook again")
     cost = {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0} if name == "zero-shot" else {}
     cost = cost | model.get("cost", {}) | stamp.get("cost", {})
     problem = _problem(images, test, strategy, sampling, wanted) or _other_seed(name, seed, seeds)
@@ -150,7 +151,7 @@ def _read(
         problem = _other_training(model or ({"foundation": model_key} if name == "zero-shot" else {}), trained)
     if not problem and model and model_key != content_key(record.read_bytes()):
         problem = "drawn by an earlier model than the one that is there; run its notebook again"
-    return SampleRun(name, seed, folder, images, asdict(sampling), cost, problem)
+    return DrawnSamples(name, seed, folder, images, asdict(sampling), cost, problem)
 
 
 def _problem(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: SamplingConfig, wanted: dict[str, Any]) -> str:
@@ -160,8 +161,8 @@ def _problem(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: Sam
             return f"drawn with {name} {getattr(sampling, name)}, not {value}; run its notebook again"
     if images.images.shape[1:] != test.images.shape[1:]:
         return f"drawn at {images.images.shape[1]} px, the test images have {test.images.shape[1]} px; run its notebook again"
-    asked = evaluation_rows(test, strategy, sampling)
-    if [{name: row.get(name) for name in PROMPT} for row in images.rows] != [{name: row[name] for name in PROMPT} for row in asked]:
+    requested = evaluation_rows(test, strategy, sampling)
+    if [{name: row.get(name) for name in PROMPT} for row in images.rows] != [{name: row[name] for name in PROMPT} for row in requested]:
         return "drawn for other classes, sides or seeds than the test images ask for; run its notebook again"
     return ""
 
@@ -181,3 +182,6 @@ def _other_training(record: dict[str, Any], trained: dict[str, Any]) -> str:
         if name in held and held[name] != value:
             return f"trained with {name} {held[name]}, not {value}; run its notebook again"
     return ""
+
+
+SampleRun = DrawnSamples  # goes when no notebook uses it

@@ -60,18 +60,16 @@ def image_grid(
 ) -> Figure:
     """Images in rows and columns, labelled at the left and on top.
 
-    Args:
-        images: rows of images, each uint8 [H, W] (drawn grey on the fixed scale 0 to 255, so that brightness can be
-            compared) or uint8 [H, W, 3]; None leaves the place empty. An array [R, C, H, W] or [R, C, H, W, 3] will do.
-        row_labels: one text a row, or none.
-        column_labels: one text a column, or none.
-        cell: side of one image in the figure [inch].
+    Parameters
+    ----------
+    images : rows of images, each uint8 [H, W] (drawn grey on the fixed scale 0 to 255, so that brightness can be
+        compared) or uint8 [H, W, 3]; None leaves the place empty. An array [R, C, H, W] or [R, C, H, W, 3] will do.
+    row_labels, column_labels : one text a row or a column, or none.
+    cell : side of one image in the figure [inch].
 
-    Returns:
-        The figure, not saved and not shown.
-
-    Raises:
-        ValueError: no image, or labels that do not match the rows or columns.
+    Raises
+    ------
+    ValueError : no image, or labels that do not match the rows or columns.
     """
     rows, columns = len(images), max((len(row) for row in images), default=0)
     if not rows or not columns:
