@@ -261,7 +261,7 @@ def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: P
     config = VaeConfig.of(values, seed)
     results = results_root() / values.name
     data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
-    history, _ = train_vae(plan, foundation or values.foundation, data, out, config)
+    _, history, _ = train_vae(plan, foundation or values.foundation, data, out, config)
     _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
 
 

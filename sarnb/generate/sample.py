@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
 from tqdm import tqdm
 
-from sarnb.data.files import replace_folder, saving, write_set
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.files import content_key, kept, replace_folder, saving, write_set
 from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
-from sarnb.model.foundation import decode_latents
+from sarnb.model.foundation import decode_latents, fingerprint
 from sarnb.model.token import with_token
 from sarnb.train.machine import autocast
 from sarnb.world.captions import prompt as world_prompt
@@ -57,7 +58,7 @@ def draw(
     """Images of ``prompts``, uint8 [N, H, W, 3], image i from its own noise of ``seeds[i]``, and their final latents.
 
     The latents are as the UNet sees them, float16 [N, C, h, w]: another decoder of the same latents can draw them anew
-    (``sarnb.generate.decode``). ``size`` is the side in px (the UNet's own if None). The same call with another
+    (``redraw``). ``size`` is the side in px (the UNet's own if None). The same call with another
     ``batch_size`` gives the same images within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents
     and decoder stay float32.
 
@@ -183,6 +184,56 @@ def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Pat
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+# The same samples by another decoder. What the UNet learned is in the latents; grain and amplitude are the decoder's too. Two
+# strategies that differ little can look alike under a decoder that cannot carry speckle, so final latents lie next to the
+# images, and each set of samples is also judged as a better decoder draws it.
+
+LATENTS = "latents.npz"
+STAMP = "decoding.json"
+
+
+def write_latents(folder: Path, latents: np.ndarray) -> None:
+    """Put final latents float16 [N, C, h, w], one a row of the folder's metadata, next to the images."""
+    with saving(folder):
+        temporary = Path(folder) / f".{LATENTS}.tmp.npz"
+        np.savez(temporary, latents=np.asarray(latents, np.float16))
+        os.replace(temporary, Path(folder) / LATENTS)
+
+
+def read_latents(folder: Path) -> np.ndarray:
+    """The final latents of a samples folder, float16 [N, C, h, w]. Raises ``InputError`` if they are missing or damaged."""
+    path = Path(folder) / LATENTS
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["latents"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path}: no final latents can be read ({type(error).__name__}); draw the samples again") from error
+
+
+def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path, batch_size: int = 16) -> ImageSet:
+    """Samples with the images that another decoder makes of their final latents, written into the folder ``out``.
+
+    What is there already, of the same latents and weights, is read back. Raises ``InputError`` where the latents are
+    missing, of another number than the images, or of other channels than the decoder's.
+    """
+    latents, out = read_latents(samples.root), Path(out)
+    if len(latents) != len(samples):
+        raise InputError(f"{samples.root}: {len(latents)} latents for {len(samples)} images; draw the samples again")
+    if latents.shape[1] != vae.config.latent_channels:
+        raise InputError(
+            f"{samples.root}: latents of {latents.shape[1]} channels, the decoder takes {vae.config.latent_channels}; give one "
+            "of the same foundation"
+        )
+    key = {"latents": content_key(latents), "decoder": fingerprint(vae)}
+
+    def make() -> dict:
+        images = to_grey(decode_latents(vae, torch.from_numpy(latents.astype(np.float32)), batch_size))
+        write_samples(out, images, [{name: value for name, value in row.items() if name != "file_name"} for row in samples.rows])
+        return {}
+
+    return kept(out, key, make, lambda note: load_set(out), STAMP)
 
 
 def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: int, size: int | None) -> None:

@@ -13,10 +13,9 @@ from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, content_key, kept
-from sarnb.generate.decode import read_latents, write_latents
 from sarnb.generate.prior import prior_set
 from sarnb.generate.progress import TOKEN_POINTS, progress_rows, watch_samples, watch_token
-from sarnb.generate.sample import draw, evaluation_prompts, to_grey, write_samples
+from sarnb.generate.sample import draw, evaluation_prompts, read_latents, to_grey, write_latents, write_samples
 from sarnb.model.export import RECORD, foundation_fingerprint, load_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy

@@ -1,4 +1,4 @@
-"""Distances between sets of feature vectors: Frechet, kernel, precision and recall, nearest neighbour.
+"""Distances between sets of vectors: Frechet, kernel, precision and recall, nearest neighbour, and the move of latents.
 
 The features are the judge's (SAR-CLIP) unless said otherwise, so none of these numbers is a FID or comparable to one.
 Functions that take weights let a bootstrap reuse the features; weights [N] sum to 1, default equal.
@@ -6,10 +6,7 @@ Functions that take weights let a bootstrap reuse the features; weights [N] sum 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-import pandas as pd
 
 from sarnb.errors import InputError
 
@@ -100,13 +97,16 @@ def frechet_distance(
 ) -> float:
     """Squared Frechet distance between Gaussians fitted to features [N, D] and [M, D].
 
-    Args:
-        shrinkage: "none", or "auto": when either set has fewer than 2 D effective samples, both covariances are shrunk
-            towards their mean variance by the larger of their two OAS intensities (the same for both, so that unequal
-            sizes alone make no distance).
+    Parameters
+    ----------
+    real_weights, fake_weights : [N] and [M], each sums to 1; equal if None.
+    shrinkage : "none", or "auto": when either set has fewer than 2 D effective samples, both covariances are shrunk towards
+        their mean variance by the larger of their two OAS intensities (the same for both, so that unequal sizes alone make
+        no distance).
 
-    Raises:
-        InputError: fewer than two images, different D, NaN, unknown shrinkage.
+    Raises
+    ------
+    InputError : fewer than two images, different D, NaN, unknown shrinkage.
     """
     if shrinkage not in ("auto", "none"):
         raise InputError(f"frechet distance: shrinkage {shrinkage!r}; use 'auto' or 'none'.")
@@ -137,20 +137,13 @@ def mean_offdiagonal(kernel: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def weighted_kid(
     real_kernel: np.ndarray, fake_kernel: np.ndarray, cross_kernel: np.ndarray, real_weights: np.ndarray, fake_weights: np.ndarray
 ) -> np.ndarray:
-    """Squared maximum mean discrepancy from kernels [N,N], [M,M], [N,M] and weights [..., N], [..., M] -> [...]."""
+    """Unbiased squared maximum mean discrepancy from kernels [N, N], [M, M], [N, M] and weights [..., N], [..., M] -> [...].
+
+    With the cubic polynomial kernel it is the kernel distance of Binkowski, Sutherland, Arbel and Gretton, ICLR 2018, on all
+    images at once (no random subsets); it may be slightly negative.
+    """
     cross = ((real_weights @ cross_kernel) * fake_weights).sum(-1)
     return mean_offdiagonal(real_kernel, real_weights) + mean_offdiagonal(fake_kernel, fake_weights) - 2.0 * cross
-
-
-def kid(real: np.ndarray, fake: np.ndarray) -> float:
-    """Kernel distance: unbiased squared MMD with the cubic polynomial kernel; may be slightly negative.
-
-    Binkowski, Sutherland, Arbel and Gretton, ICLR 2018, on all images at once (no random subsets). [N, D], [M, D].
-    """
-    real, fake = feature_pair(real, fake, "kernel distance")
-    kernels = polynomial_kernel(real, real), polynomial_kernel(fake, fake), polynomial_kernel(real, fake)
-    weights = np.full(len(real), 1.0 / len(real)), np.full(len(fake), 1.0 / len(fake))
-    return float(weighted_kid(*kernels, *weights))
 
 
 def euclidean(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -229,41 +222,25 @@ def _nearest_other(vectors: np.ndarray) -> np.ndarray:
     return similarity.max(1)
 
 
-# How an autoencoder's latents are distributed, and how far tuning its encoder moves them.
-
-
-def latent_vectors(latents: np.ndarray) -> np.ndarray:
-    """Latents [N, C, h, w] → one vector a place, float64 [N·h·w, C]."""
-    if np.ndim(latents) != 4:
-        raise InputError(f"latents: shape {np.shape(latents)}, [N, C, h, w] expected")
-    return np.moveaxis(np.asarray(latents, np.float64), 1, -1).reshape(-1, latents.shape[1])
-
-
-def channel_table(sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Mean and standard deviation of each channel: name → latents [N, C, h, w] gives rows (set, channel, mean, std)."""
-    rows = []
-    for name, latents in sets.items():
-        vectors = latent_vectors(latents)
-        rows += [(name, channel, own.mean(), own.std()) for channel, own in enumerate(vectors.T)]
-    return pd.DataFrame(rows, columns=["set", "channel", "mean", "std"])
-
-
-def unit_scaling(latents: np.ndarray) -> float:
-    """The factor that gives all latents together unit variance, 1/σ (Rombach et al. 2022): SDXL's ``scaling_factor``."""
-    return float(1 / np.std(latent_vectors(latents)))
-
-
 def latent_shift(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
-    """How far the latents of the same images moved, [N, C, h, w] each, in the units of ``before``.
+    """How far an autoencoder's latents of the same images moved, [N, C, h, w] each, in the units of ``before``.
 
-    mean_shift: length of the difference of mean vectors over the root mean variance of a channel. covariance_change: Frobenius
-    norm of the difference of covariances over that of ``before``. frechet: squared Fréchet distance of Gaussians fitted to the
-    vectors of single places (Dowson & Landau 1982), a channel, over the mean variance: 0 is unmoved, 1 is a mean shift
-    of one standard deviation in every channel. rms: root mean square move of a latent, over the same deviation.
+    Returns
+    -------
+    mean_shift : length of the difference of mean vectors over the root mean variance of a channel.
+    covariance_change : Frobenius norm of the difference of covariances over that of ``before``.
+    frechet : squared Fréchet distance of Gaussians fitted to the vectors of single places (Dowson & Landau 1982), a channel,
+        over the mean variance: 0 is unmoved, 1 is a mean shift of one standard deviation in every channel.
+    rms : root mean square move of a latent, over the same deviation.
+
+    Raises
+    ------
+    InputError : the shapes differ.
     """
-    first, second = latent_vectors(before), latent_vectors(after)
-    if first.shape != second.shape:
+    if np.shape(before) != np.shape(after):
         raise InputError(f"latent shift: {np.shape(before)} before and {np.shape(after)} after; encode the same images")
+    # One vector a place: [N·h·w, C].
+    first, second = (np.moveaxis(np.asarray(own, np.float64), 1, -1).reshape(-1, own.shape[1]) for own in (before, after))
     (mean_a, cov_a, _), (mean_b, cov_b, _) = weighted_moments(first), weighted_moments(second)
     variance = float(np.trace(cov_a) / len(cov_a))
     return {

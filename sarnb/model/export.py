@@ -28,6 +28,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sarnb import foundation_path, split_foundation
 from sarnb.cards import model_card
+from sarnb.data.files import replace_folder, write_json
 from sarnb.errors import InputError
 from sarnb.model.foundation import components, fingerprint, load_foundation, read_autoencoder
 from sarnb.model.strategy import ENCODERS, Strategy
@@ -275,9 +276,7 @@ def trained_card(strategy: Strategy, record: dict) -> str:
     )
 
 
-# Trained autoencoders on disk: load one of ours, and write one as a folder that plain diffusers loads.
-
-FOLDER = "vae"  # below a model's folder, as in a diffusers pipeline
+# Trained autoencoders on disk: load one, and write one as a folder that plain diffusers loads.
 
 
 def load_vae(folder: Path, foundation: str = "embedded") -> AutoencoderKL:
@@ -291,53 +290,39 @@ def load_vae(folder: Path, foundation: str = "embedded") -> AutoencoderKL:
     if strategy.vae == "frozen":
         raise InputError(f"{folder}: {strategy.name} trained no autoencoder; give the folder of a VAE strategy")
     if strategy.vae.startswith("lora") and (folder / VAE_LORA_FILE).exists():
-        return _frozen(apply_lora(foundation_vae(foundation), folder / VAE_LORA_FILE))
-    return _frozen(_read(folder / FOLDER))
+        vae = apply_lora(foundation_vae(foundation), folder / VAE_LORA_FILE)
+    else:
+        vae = read_autoencoder(str(folder), pipeline=True)
+    return vae.eval().requires_grad_(False)
 
 
 def foundation_vae(foundation: str = "embedded") -> AutoencoderKL:
-    """The autoencoder alone of a foundation: "embedded", a local diffusers folder, a single file or a hub id; float32.
+    """The autoencoder alone of a foundation: "embedded", a local diffusers folder, a single file or a hub id; frozen, float32.
 
     Of ``FOUNDATION+vae=VAE`` it is the VAE named behind the foundation.
     """
     base, other = split_foundation(foundation)
-    if other:
-        return _frozen(read_autoencoder(other))
-    path = foundation_path() if base == "embedded" else Path(base)
-    if path.suffix in (".safetensors", ".ckpt"):
-        return _frozen(read_autoencoder(base))
-    return _frozen(_read(str(path) if path.exists() else base, subfolder=FOLDER))
+    source = other or str(foundation_path() if base == "embedded" else base)
+    return read_autoencoder(source, pipeline=not other).eval().requires_grad_(False)
 
 
-def write_vae(vae: AutoencoderKL, record: dict, folder: Path) -> Path:
+def write_vae(vae: AutoencoderKL, trained: Path, folder: Path, **about: object) -> Path:
     """Write a plain autoencoder into ``folder/vae``, with record and model card: what any diffusers user can load.
 
-    ``AutoencoderKL.from_pretrained(folder, subfolder="vae")`` and ``load_vae(folder)`` read it. Raises ``InputError`` on a
-    full disk.
+    ``AutoencoderKL.from_pretrained(folder, subfolder="vae")`` and ``load_vae(folder)`` read it. Its record is that of the
+    model in ``trained``, with what ``about`` adds. Raises ``InputError`` on a full disk.
     """
-    folder, staging = Path(folder), Path(folder) / f"{FOLDER}.tmp"
+    folder, record = Path(folder), read_record(trained) | about | {"merged": True}
+    staging = folder.with_name(f".{folder.name}{STAGING}")
     try:
         shutil.rmtree(staging, ignore_errors=True)
-        (folder / RECORD).unlink(missing_ok=True)
-        vae.save_pretrained(staging, safe_serialization=True)
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        os.replace(staging, folder / FOLDER)
-        record = record | {"merged": True}
-        (folder / CARD).write_text(trained_card(Strategy(**record["strategy"]), record), encoding="utf-8")
-        files = {f"{FOLDER}/{path.name}": path.stat().st_size for path in sorted((folder / FOLDER).iterdir())}
-        (folder / RECORD).write_text(json.dumps(record | {"files": files}, indent=2) + "\n", encoding="utf-8")
+        vae.save_pretrained(staging / "vae", safe_serialization=True)
+        (staging / CARD).write_text(trained_card(Strategy(**record["strategy"]), record), encoding="utf-8")
+        record["files"] = {f"vae/{path.name}": path.stat().st_size for path in sorted((staging / "vae").iterdir())}
+        write_json(staging / RECORD, record)
+        replace_folder(staging, folder)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the autoencoder could not be saved ({error}); free some disk space and run again") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
     return folder
-
-
-def _read(source: Path | str, **where: str) -> AutoencoderKL:
-    try:
-        return AutoencoderKL.from_pretrained(source, low_cpu_mem_usage=False, **where).float()
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{source}: no autoencoder can be loaded ({reason}); train it again, or give another folder") from error
-
-
-def _frozen(vae: AutoencoderKL) -> AutoencoderKL:
-    return vae.eval().requires_grad_(False)

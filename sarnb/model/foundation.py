@@ -90,8 +90,10 @@ def single_file_configuration(path: Path) -> dict[str, str]:
     return {"config": SDXL, "subfolder": "vae"}
 
 
-def read_autoencoder(source: str, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
+def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: bool = False) -> AutoencoderKL:
     """The autoencoder of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
+
+    ``pipeline``: the hub id is that of a whole pipeline.
 
     A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``. Raises ``InputError`` where nothing is there or the weights are damaged.
     """
@@ -99,7 +101,7 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32) -> Autoenc
     try:
         if path.suffix in SINGLE:
             return AutoencoderKL.from_single_file(path, **single_file_configuration(path)).to(dtype)
-        below = {"subfolder": "vae"} if (path / "vae").is_dir() else {}
+        below = {"subfolder": "vae"} if pipeline or (path / "vae").is_dir() else {}
         return AutoencoderKL.from_pretrained(source, torch_dtype=dtype, **below)
     except (OSError, KeyError, SafetensorError, SingleFileComponentError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

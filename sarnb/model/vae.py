@@ -1,4 +1,4 @@
-"""The autoencoder's adapters: what of it trains, LoRA on its convolutions, and LoRA multiplied into plain weights.
+"""The autoencoder: its round trip, what of it trains, LoRA on its convolutions, and how near it comes to fp16's limit.
 
 LoRA of a convolution (Hu et al. 2021, arXiv 2106.09685) is a thin convolution A, [r, in, k, k], and a 1x1 convolution
 B, [out, r, 1, 1]: together they add B·A, read as [out, in·k·k], to the flattened kernel.
@@ -6,7 +6,9 @@ B, [out, r, 1, 1]: together they add B·A, read as [out, in·k·k], to the flatt
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,52 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import fingerprint, to_pixels
+from sarnb.model.foundation import fingerprint, to_images, to_pixels
 
 LORA_FILE = "vae_lora.safetensors"
 PARTS = {"encoder": ("encoder", "quant_conv"), "decoder": ("decoder", "post_quant_conv")}
 DOWN, UP = ".lora.down.weight", ".lora.up.weight"
+
+
+def downsampling(vae: AutoencoderKL) -> int:
+    """Pixels a latent cell, along each axis."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16, tile: int = 0) -> np.ndarray:
+    """Images after encoding to the posterior mean and decoding: uint8 [N, H, W] or [N, H, W, 3] → uint8 [N, H, W, 3].
+
+    Grey goes into all three channels. On the graphics card where there is one; the autoencoder stays there. ``tile`` > 0
+    encodes and decodes in blended tiles of that many px, as diffusers does: memory then grows with the tile and not with
+    the image. Raises ``InputError`` for sides or tiles that the autoencoder cannot divide.
+    """
+    factor = downsampling(vae)
+    sides = (("image height", images.shape[1], factor), ("image width", images.shape[2], factor), ("tile", tile, 4 * factor))
+    for what, side, unit in sides:  # tiles overlap by a quarter, which has to hold whole latent cells too
+        if side % unit:
+            raise InputError(f"round trip: {what} is {side} px, the autoencoder needs multiples of {unit}; crop or pad")
+    vae.to("cuda" if torch.cuda.is_available() else "cpu")
+    pieces = []
+    with _tiled(vae, tile, factor):
+        for start in range(0, len(images), batch_size):
+            pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
+            pieces.append(to_images(vae.decode(vae.encode(pixels).latent_dist.mean).sample))
+    return np.concatenate(pieces)
+
+
+@contextlib.contextmanager
+def _tiled(vae: AutoencoderKL, tile: int, factor: int) -> Iterator[None]:
+    """Tiling of the given size inside the block, and the autoencoder's own settings after it."""
+    names = ("use_tiling", "tile_sample_min_size", "tile_latent_min_size")
+    own = {name: getattr(vae, name) for name in names}
+    if tile:
+        vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size = True, tile, tile // factor
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(vae, name, value)
 
 
 def adaptable_layers(vae: AutoencoderKL, parts: tuple[str, ...] = ("encoder", "decoder")) -> dict[str, nn.Module]:
@@ -123,8 +166,6 @@ def apply_lora(vae: AutoencoderKL, path: Path, strength: float = 1.0) -> Autoenc
     return vae
 
 
-# Half precision: how near an autoencoder's activations come to what 16 bits hold, and an exact way to bring them down.
-
 LARGEST_HALF = 65504.0  # of IEEE 754 binary16
 
 
@@ -135,21 +176,16 @@ def activation_peaks(vae: AutoencoderKL, images: np.ndarray) -> pd.DataFrame:
     ``share``: of what fp16 holds; 1 and more overflow to infinity.
     """
     peaks: dict[str, float] = {}
+    names = {module: name for name, module in vae.named_modules() if name}
 
-    def keep(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
-            if isinstance(output, torch.Tensor):
-                peaks[name] = max(peaks.get(name, 0.0), float(output.abs().max()))
+    def keep(module: nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor):
+            peaks[names[module]] = max(peaks.get(names[module], 0.0), float(output.abs().max()))
 
-        return hook
-
-    hooks = [module.register_forward_hook(keep(name)) for name, module in vae.named_modules() if name]
-    try:
-        for image in images:
-            vae.decode(vae.encode(to_pixels(image[None]).to(vae.device, vae.dtype)).latent_dist.mean)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with contextlib.ExitStack() as hooks:
+        for module in names:
+            hooks.callback(module.register_forward_hook(keep).remove)
+        reconstruct(vae, images, batch_size=1)
     table = pd.DataFrame({"layer": peaks.keys(), "peak": peaks.values()})
     table["share"] = table["peak"] / LARGEST_HALF
     return table.sort_values("peak", ascending=False, ignore_index=True)

@@ -261,7 +261,9 @@ def finetune(
     for name, part in modules.items():
         setattr(pipe, name, part)  # FSDP gives other objects back
     caches = [name for name in strategy.caches if name == "latents" or texts is not None]
-    return FinetuneResult(history, _cost(pipe, groups, history, config, caches), record)
+    cost = training_cost([parameter for group in groups for parameter in group["params"]], history, config, caches)
+    cost["trainable_by_component"] = {name: counts["trainable"] for name, counts in parameter_counts(pipe).items()}
+    return FinetuneResult(history, cost, record)
 
 
 def parameter_groups(pipe: StableDiffusionXLPipeline, strategy: Strategy, config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -385,19 +387,17 @@ def _text_cache(pipe, strategy: Strategy, captions, config: FinetuneConfig, cach
     return cache_text(pipe, flat, cache)
 
 
-def _cost(pipe, groups: list[dict[str, Any]], history: pd.DataFrame, config: FinetuneConfig, caches) -> dict:
+def training_cost(trained: Sequence[nn.Parameter], history: pd.DataFrame, config: Any, caches: Sequence[str]) -> dict:
     """What the training took; the seconds are those of steps, without loading, validation and saving."""
-    trained = [parameter for group in groups for parameter in group["params"]]
-    seconds = float(history["seconds"].sum())
+    seconds, seen = float(history["seconds"].sum()), config.steps * config.batch_size
     return {
         "trainable_parameters": sum(p.numel() for p in trained),
-        "trainable_by_component": {name: counts["trainable"] for name, counts in parameter_counts(pipe).items()},
-        "images_seen": config.steps * config.batch_size,
+        "images_seen": seen,
         "seconds": seconds,
-        "images_per_second": config.steps * config.batch_size / seconds,
+        "images_per_second": seen / seconds,
         "peak_memory_mb": peak_memory_mb(),
         "checkpoint_bytes": sum(p.numel() * p.element_size() for p in trained),
         "caches": list(caches),
         "precision": resolve_precision(config.precision),
-        "device": str(pipe.unet.device),
+        "device": str(processes().device),
     }

@@ -18,7 +18,7 @@ from sarnb.model.export import RECORD, foundation_fingerprint, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy
 from sarnb.train.checkpoint import NAME as CHECKPOINT
-from sarnb.train.finetune import FinetuneConfig, PriorSet, finetune, training_record
+from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, finetune, training_record
 from sarnb.train.loop import HISTORY, Watcher
 from sarnb.train.machine import processes
 from sarnb.train.state import FOLDER as TRACKERS
@@ -140,15 +140,35 @@ def train(
     pictures = prior(pipe)
     wanted = training_record(pipe, strategy, data, config, pictures)
 
+    beside = (GRIDS, TOKEN_PATH, TRACKERS)
+
+    def tune(training: Path) -> FinetuneResult:
+        return finetune(pipe, strategy, data, config, training, val, cache, pictures, trackers, watchers(pipe, training))
+
+    return keep_trained(pipe, strategy, out, wanted, tune, beside)
+
+
+def keep_trained(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    out: Path,
+    record: dict,
+    tune: Callable[[Path], FinetuneResult],
+    beside: Sequence[str] = (),
+) -> tuple[pd.DataFrame, dict]:
+    """History and cost of the finished training in ``out``, if it is one of the same ``record``; else ``tune`` trains and it is saved.
+
+    ``tune`` gets the folder of the training that is under way; of the names ``beside`` what it leaves there is kept as well.
+    """
+
     def make() -> None:
         # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
-        training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
-        result = finetune(pipe, strategy, data, config, training, val, cache, pictures, trackers, watchers(pipe, training))
+        training = out / f"{TRAINING}{content_key(json.dumps(record, sort_keys=True))}"
+        result = tune(training)
         if processes().is_main_process:
-            beside = {name: training / name for name in (HISTORY, GRIDS, TOKEN_PATH, TRACKERS)}
-            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, beside)
+            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, {name: training / name for name in (HISTORY, *beside)})
             for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
                 shutil.rmtree(folder)
         processes().wait_for_everyone()
 
-    return kept(out, wanted, make, lambda record: (pd.read_csv(out / HISTORY), record["cost"]), RECORD, alone=False)
+    return kept(out, record, make, lambda found: (pd.read_csv(out / HISTORY), found["cost"]), RECORD, alone=False)

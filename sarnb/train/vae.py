@@ -1,11 +1,9 @@
-"""The held-out loss of a fine-tuning of the autoencoder: whole images, no noise, nothing random."""
+"""Fine-tuning of the autoencoder on radar images: grey in three channels, losses by recipe, the loop of all strategies."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,16 +17,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sarnb.data.dataset import load_card, load_set
-from sarnb.data.files import CARD, METADATA
+from sarnb.data.files import CARD, METADATA, content_key
 from sarnb.errors import DivergedError, InputError
-from sarnb.model.export import read_record, save_trained
+from sarnb.model.export import load_vae
 from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
 from sarnb.model.strategy import Strategy, prepare, seeded
-from sarnb.train.cache import content_key
-from sarnb.train.finetune import FinetuneResult
+from sarnb.model.vae import downsampling
+from sarnb.train.finetune import FinetuneResult, training_cost
 from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
-from sarnb.train.machine import autocast, peak_memory_mb, processes, reset_peak_memory, resolve_precision
+from sarnb.train.machine import autocast, processes, reset_peak_memory
 from sarnb.train.state import LoopConfig
+from sarnb.train.training import keep_trained
 from sarnb.train.vae_losses import (
     NETWORKS,
     PERIODOGRAM_SIDE,
@@ -44,216 +43,7 @@ from sarnb.train.vae_losses import (
 )
 from sarnb.world.speckle import with_reflectors
 
-# Fine-tuning of the autoencoder on radar images: grey in three channels, losses by recipe, the engine of all strategies.
-
 CROPS, POSTERIOR, REFLECTORS, DISCRIMINATOR = 41, 42, 43, 5  # streams of random numbers
-HISTORY, TRAINING = "history.csv", ".training-"
-
-
-class RoundTrip(nn.Module):
-    """Encoder, one draw of the posterior, decoder; and what went into the decoder's last convolution."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-        self.hook = vae.decoder.conv_out.register_forward_pre_hook(self._keep)
-
-    def _keep(self, module: nn.Module, arguments: tuple[Tensor]) -> None:
-        self.last = arguments[0]
-
-    def release(self) -> None:
-        """Leave the autoencoder as it was found."""
-        self.hook.remove()
-        self.last = None
-
-    def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pixels [N, 3, H, W], noise [N, C, h, w] → decoded pixels, posterior mean and log-variance, last inputs."""
-        posterior = self.vae.encode(pixels).latent_dist
-        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        return decoded, posterior.mean, posterior.logvar, self.last
-
-
-def finetune_vae(
-    pipe: StableDiffusionXLPipeline,
-    strategy: Strategy,
-    images: np.ndarray,
-    config: VaeConfig,
-    out: Path,
-    val: np.ndarray | None = None,
-) -> FinetuneResult:
-    """Fine-tune ``pipe.vae`` in place by ``strategy`` on grey uint8 images [N, H, W]; resumes from ``out``.
-
-    The held-out loss (column ``held_out``) is the recipe without discriminator and KL on whole validation images, each
-    encoded to its posterior mean; it compares trainings of one recipe only.
-
-    Raises ``InputError`` for a strategy that trains no autoencoder, what ``check_images`` refuses, a missing extra, and a
-    checkpoint of another run; ``DivergedError`` with the step for a loss that is not finite and for a discriminator that
-    has won: the last checkpoint then stands.
-    """
-    if strategy.vae == "frozen":
-        raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
-    recipe = parse_recipe(config.losses, config.adversarial_start)
-    val = None if val is None else val[: config.held_out_images]
-    check_images(pipe.vae, images, config.crop, recipe, val)
-    features = {name: NETWORKS[name]() for name in NETWORKS if name in recipe.weights}
-    record = _record(pipe, strategy, images, config)
-    reset_peak_memory()
-    trained = prepare(pipe, strategy, config.seed)["vae"]
-    pipe.vae.train()  # no dropout in it; diffusers checkpoints activations in this mode only
-    if config.gradient_checkpointing:
-        pipe.vae.enable_gradient_checkpointing()
-    modules, groups = {"vae": RoundTrip(pipe.vae)}, [{"params": trained, "lr": config.rate(strategy)}]
-    if recipe.adversarial:
-        with seeded(config.seed, DISCRIMINATOR):
-            modules["discriminator"] = PatchDiscriminator()
-        groups.append({"params": list(modules["discriminator"].parameters()), "lr": config.lr_discriminator})
-    history = train_loop(
-        modules,
-        training_loss(modules, images, recipe, features, config, strategy, out),
-        config.loop(),
-        out,
-        identity=_identity(record),
-        batch_size=config.batch_size,
-        groups=groups,
-        validate=None if val is None else lambda: held_out_loss(pipe.vae, val, recipe, features, config),
-        label=strategy.name,
-    )
-    modules["vae"].release()
-    pipe.vae.disable_gradient_checkpointing()
-    pipe.vae.eval().requires_grad_(False)
-    return FinetuneResult(history, _cost(pipe, trained, history, config, strategy), record)
-
-
-def training_loss(
-    raw: Mapping[str, nn.Module],
-    images: np.ndarray,
-    recipe: LossRecipe,
-    features: Mapping[str, nn.Module],
-    config: VaeConfig,
-    strategy: Strategy,
-    out: Path,
-):
-    """The loss of a step, (prepared modules, step, micro-batch) → dict of scalars: one backward pass trains both networks.
-
-    The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached.
-    The generator's term weighs what the recipe says times the ratio of gradients at the last layer.
-    """
-    vae = raw["vae"].vae
-    latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
-    last = vae.decoder.conv_out
-    watch = CollapseWatch(config.collapse_level, config.collapse_patience)
-
-    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
-        crops = micro.of(step_crops(images, config, step))
-        pixels = to_pixels(crops).to(vae.device)
-        noise = micro.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
-        decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
-        parts = reconstruction_terms(recipe.weights, pixels, decoded, beside(vae, features))
-        total = sum(recipe.weights[name] * value for name, value in parts.items())
-        if "kl" in recipe.weights:
-            parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
-        parts["loss"] = total + recipe.weights.get("kl", 0.0) * parts.get("kl", 0.0)
-        if recipe.adversarial:
-            parts |= {name: total.new_zeros(()) for name in ("discriminator", "adaptive")}
-            if step >= recipe.adversarial_start * config.steps:
-                generator = -_frozen_scores(raw["discriminator"], decoded).mean()
-                norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
-                parts["adaptive"] = adaptive_weight(*norms)
-                scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
-                parts["discriminator"] = hinge_discriminator_loss(*scores)
-                parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator + parts["discriminator"]
-                if watch.collapsed(float(parts["discriminator"].detach())):
-                    raise DivergedError(
-                        f"{strategy.name}: the discriminator has won, its loss stayed below {config.collapse_level} for "
-                        f"{config.collapse_patience} steps up to step {step}; lower lr_discriminator or leave 'adversarial' out "
-                        f"and run again, the last good checkpoint stands in {out}"
-                    )
-        return parts
-
-    return loss
-
-
-def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
-    """The crops of ``step``, uint8 [batch, crop, crop]; never turned or mirrored, as shadows would turn round with them.
-
-    The first ``point_share`` of them carry corner reflectors, which scenes hold too rarely to teach the radar's response.
-    """
-    chosen = images[batch_ids(len(images), config.batch_size, config.seed, step)]
-    crops = random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
-    if marked := round(config.point_share * len(crops)):
-        rng = np.random.default_rng((config.seed, REFLECTORS, step))
-        crops = np.concatenate([with_reflectors(crops[:marked], config.point_ratios, rng, window=config.point_window), crops[marked:]])
-    return crops
-
-
-def train_vae(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig) -> tuple[pd.DataFrame, dict]:
-    """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished; (history, cost).
-
-    Corner reflectors get the response of the data's radar; where the data's card names none, no crop carries any.
-    """
-    config = of_radar(config, load_card(data_dir) if (data_dir / CARD).exists() else {})
-    images = load_set(data_dir / "train").images
-    val = load_set(data_dir / "val").images if (data_dir / "val" / METADATA).exists() else None
-    pipe = load_foundation(foundation)
-    wanted = json.loads(json.dumps(_record(pipe, strategy, images, config)))
-    try:
-        found = read_record(out)
-        if {name: found.get(name) for name in wanted} == wanted:
-            return pd.read_csv(out / HISTORY), found["cost"]
-    except (InputError, FileNotFoundError):
-        pass  # not there, or not whole: it is trained
-    training = out / f"{TRAINING}{content_key(json.dumps(wanted, sort_keys=True))}"
-    result = finetune_vae(pipe, strategy, images, config, training, val)
-    if processes().is_main_process:
-        save_trained(pipe, strategy, out, result.record | {"cost": result.cost})
-        os.replace(training / HISTORY, out / HISTORY)
-        for folder in out.glob(f"{TRAINING}*"):
-            shutil.rmtree(folder)
-    processes().wait_for_everyone()
-    return result.history, result.cost
-
-
-def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:
-    detached = {name: value.detach() for name, value in discriminator.named_parameters()}
-    return functional_call(discriminator, detached, (decoded,)).float()
-
-
-def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndarray, config: VaeConfig) -> dict:
-    """What identifies a training: of the foundation only its autoencoder, for the other networks have no part in it."""
-    return {
-        "strategy": asdict(strategy),
-        "vae": fingerprint(pipe.vae),
-        "data": content_key(images),
-        "config": asdict(config),
-        "terms": dict(parse_recipe(config.losses).weights),
-    }
-
-
-def _identity(record: dict) -> str:
-    """The record in a line that a person can read in an error message."""
-    settings = content_key(json.dumps([record["strategy"], record["config"], record["terms"]], sort_keys=True))
-    name = record["strategy"]["name"]
-    return f"strategy {name}, autoencoder {record['vae'][:16]}, data {record['data']}, settings {settings}"
-
-
-def _cost(pipe, trained: list[nn.Parameter], history: pd.DataFrame, config: VaeConfig, strategy: Strategy) -> dict:
-    """What the training took; the seconds are those of steps, without loading, validation and saving."""
-    seconds, seen = float(history["seconds"].sum()), config.steps * config.batch_size
-    return {
-        "trainable_parameters": sum(p.numel() for p in trained),
-        "vae_parameters": sum(p.numel() for name, p in pipe.vae.named_parameters() if ".lora_" not in name),
-        "images_seen": seen,
-        "seconds": seconds,
-        "images_per_second": seen / seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "checkpoint_bytes": sum(p.numel() * p.element_size() for p in trained),
-        "caches": list(strategy.caches),
-        "precision": resolve_precision(config.precision),
-        "device": str(pipe.vae.device),
-    }
-
-
-# How to fine-tune the autoencoder: a dataclass, validated when made, that a profile can fill.
 
 
 @dataclass(frozen=True)
@@ -318,90 +108,248 @@ class VaeConfig:
         names = {field.name for field in dataclasses.fields(LoopConfig)}
         return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
 
-
-def of_radar(config: VaeConfig, card: Mapping[str, Any]) -> VaeConfig:
-    """The configuration with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""
-    radar = card.get("radar")
-    if not radar:
-        return replace(config, point_share=0.0)
-    ratios = tuple(size / step for size, step in zip(radar["resolution_m"], radar["spacing_m"]))
-    return replace(config, point_ratios=ratios, point_window=radar.get("window", config.point_window))
-
-
-# What a fine-tuning of the autoencoder asks of its images, so that bad input ends in one clear sentence.
+    def of_radar(self, card: Mapping[str, Any]) -> VaeConfig:
+        """The same with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""
+        radar = card.get("radar")
+        if not radar:
+            return replace(self, point_share=0.0)
+        ratios = tuple(size / step for size, step in zip(radar["resolution_m"], radar["spacing_m"]))
+        return replace(self, point_ratios=ratios, point_window=radar.get("window", self.point_window))
 
 
-def downsampling(vae: AutoencoderKL) -> int:
-    """Pixels a latent cell, along each axis."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
+class RoundTrip(nn.Module):
+    """Encoder, one draw of the posterior, decoder; and what went into the decoder's last convolution."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.hook = vae.decoder.conv_out.register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, arguments: tuple[Tensor]) -> None:
+        self.last = arguments[0]
+
+    def release(self) -> None:
+        """Leave the autoencoder as it was found."""
+        self.hook.remove()
+        self.last = None
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pixels [N, 3, H, W], noise [N, C, h, w] → decoded pixels, posterior mean and log-variance, last inputs."""
+        posterior = self.vae.encode(pixels).latent_dist
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        return decoded, posterior.mean, posterior.logvar, self.last
+
+
+def finetune_vae(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    images: np.ndarray,
+    config: VaeConfig,
+    out: Path,
+    val: np.ndarray | None = None,
+) -> FinetuneResult:
+    """Fine-tune ``pipe.vae`` in place by ``strategy`` on grey uint8 images [N, H, W]; resumes from ``out``.
+
+    The held-out loss (column ``held_out``) is the recipe without discriminator and KL on whole validation images, each
+    encoded to its posterior mean; it compares trainings of one recipe only.
+
+    Raises
+    ------
+    InputError : a strategy that trains no autoencoder, what ``check_images`` refuses, a missing extra, and a checkpoint of
+        another run.
+    DivergedError : a loss that is not finite, or a discriminator that has won; the last checkpoint then stands.
+    """
+    if strategy.vae == "frozen":
+        raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
+    recipe = parse_recipe(config.losses, config.adversarial_start)
+    val = None if val is None else val[: config.held_out_images]
+    check_images(pipe.vae, images, config.crop, recipe, val)
+    features = {name: NETWORKS[name]().to(processes().device) for name in NETWORKS if name in recipe.weights}
+    record = _record(pipe, strategy, images, config)
+    reset_peak_memory()
+    trained = prepare(pipe, strategy, config.seed)["vae"]
+    pipe.vae.train()  # no dropout in it; diffusers checkpoints activations in this mode only
+    if config.gradient_checkpointing:
+        pipe.vae.enable_gradient_checkpointing()
+    modules, groups = {"vae": RoundTrip(pipe.vae)}, [{"params": trained, "lr": config.rate(strategy)}]
+    if recipe.adversarial:
+        with seeded(config.seed, DISCRIMINATOR):
+            modules["discriminator"] = PatchDiscriminator()
+        groups.append({"params": list(modules["discriminator"].parameters()), "lr": config.lr_discriminator})
+    history = train_loop(
+        modules,
+        training_loss(modules, images, recipe, features, config, strategy, out),
+        config.loop(),
+        out,
+        identity=_identity(record),
+        batch_size=config.batch_size,
+        groups=groups,
+        validate=None if val is None else lambda: held_out_reconstruction(pipe.vae, val, recipe, features, config),
+        label=strategy.name,
+    )
+    modules["vae"].release()
+    pipe.vae.disable_gradient_checkpointing()
+    pipe.vae.eval().requires_grad_(False)
+    cost = training_cost(trained, history, config, strategy.caches)
+    cost["vae_parameters"] = sum(p.numel() for name, p in pipe.vae.named_parameters() if ".lora_" not in name)
+    return FinetuneResult(history, cost, record)
+
+
+def training_loss(
+    raw: Mapping[str, nn.Module],
+    images: np.ndarray,
+    recipe: LossRecipe,
+    features: Mapping[str, nn.Module],
+    config: VaeConfig,
+    strategy: Strategy,
+    out: Path,
+):
+    """The loss of a step, (prepared modules, step, micro-batch) → dict of scalars: one backward pass trains both networks.
+
+    The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached.
+    The generator's term weighs what the recipe says times the ratio of gradients at the last layer.
+    """
+    vae = raw["vae"].vae
+    latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
+    last = vae.decoder.conv_out
+    watch = CollapseWatch(config.collapse_level, config.collapse_patience)
+
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
+        crops = micro.of(step_crops(images, config, step))
+        pixels = to_pixels(crops).to(vae.device)
+        noise = micro.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
+        decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
+        parts = reconstruction_terms(recipe.weights, pixels, decoded, features)
+        total = sum(recipe.weights[name] * value for name, value in parts.items())
+        if "kl" in recipe.weights:
+            parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
+        parts["loss"] = total + recipe.weights.get("kl", 0.0) * parts.get("kl", 0.0)
+        if recipe.adversarial:
+            parts |= {name: total.new_zeros(()) for name in ("discriminator", "adaptive")}
+            if step >= recipe.adversarial_start * config.steps:
+                generator = -_frozen_scores(raw["discriminator"], decoded).mean()
+                norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
+                parts["adaptive"] = adaptive_weight(*norms)
+                scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
+                parts["discriminator"] = hinge_discriminator_loss(*scores)
+                parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator + parts["discriminator"]
+                if watch.collapsed(float(parts["discriminator"].detach())):
+                    raise DivergedError(
+                        f"{strategy.name}: the discriminator has won, its loss stayed below {config.collapse_level} for "
+                        f"{config.collapse_patience} steps up to step {step}; lower lr_discriminator or leave 'adversarial' out "
+                        f"and run again, the last good checkpoint stands in {out}"
+                    )
+        return parts
+
+    return loss
+
+
+def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
+    """The crops of ``step``, uint8 [batch, crop, crop]; never turned or mirrored, as shadows would turn round with them.
+
+    The first ``point_share`` of them carry corner reflectors, which scenes hold too rarely to teach the radar's response.
+    """
+    chosen = images[batch_ids(len(images), config.batch_size, config.seed, step)]
+    crops = random_crops(chosen, config.crop, np.random.default_rng((config.seed, CROPS, step)))
+    if marked := round(config.point_share * len(crops)):
+        rng = np.random.default_rng((config.seed, REFLECTORS, step))
+        crops = np.concatenate([with_reflectors(crops[:marked], config.point_ratios, rng, window=config.point_window), crops[marked:]])
+    return crops
+
+
+def train_vae(
+    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig
+) -> tuple[AutoencoderKL, pd.DataFrame, dict]:
+    """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished.
+
+    Corner reflectors get the response of the data's radar; where the data's card names none, no crop carries any.
+
+    Returns
+    -------
+    vae : the trained autoencoder, as ``load_vae`` reads it.
+    history, cost : see ``FinetuneResult``.
+    """
+    config = config.of_radar(load_card(data_dir) if (data_dir / CARD).exists() else {})
+    images = load_set(data_dir / "train").images
+    val = load_set(data_dir / "val").images if (data_dir / "val" / METADATA).exists() else None
+    pipe = load_foundation(foundation)
+    history, cost = keep_trained(
+        pipe,
+        strategy,
+        out,
+        _record(pipe, strategy, images, config),
+        lambda training: finetune_vae(pipe, strategy, images, config, training, val),
+    )
+    return load_vae(out, foundation), history, cost
+
+
+def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:
+    detached = {name: value.detach() for name, value in discriminator.named_parameters()}
+    return functional_call(discriminator, detached, (decoded,)).float()
+
+
+def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndarray, config: VaeConfig) -> dict:
+    """What identifies a training: of the foundation only its autoencoder, for the other networks have no part in it."""
+    return {
+        "strategy": asdict(strategy),
+        "vae": fingerprint(pipe.vae),
+        "data": content_key(images),
+        "config": asdict(config),
+        "terms": dict(parse_recipe(config.losses).weights),
+    }
+
+
+def _identity(record: dict) -> str:
+    """The record in a line that a person can read in an error message."""
+    settings = content_key(json.dumps([record["strategy"], record["config"], record["terms"]], sort_keys=True))
+    name = record["strategy"]["name"]
+    return f"strategy {name}, autoencoder {record['vae'][:16]}, data {record['data']}, settings {settings}"
 
 
 def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: LossRecipe, val: np.ndarray | None = None) -> None:
     """Refuse what cannot be trained on: images [N, H, W], crops of ``crop`` px, whole validation images ``val`` [N, H, W].
 
-    Raises ``InputError`` for another type or shape, a crop or a validation image that the autoencoder cannot divide, a crop
-    larger than the images, and sides that a term of ``recipe`` cannot compare.
+    Raises
+    ------
+    InputError : another type or shape, a crop larger than the images, and sides of crops or of validation images that the
+        autoencoder cannot divide or that a term of ``recipe`` cannot compare.
     """
+    for name, stack in (("images", images), ("validation images", val)):
+        if stack is not None and (stack.dtype != np.uint8 or stack.ndim != 3 or not len(stack)):
+            about = f"autoencoder training: {name} are {stack.dtype} {stack.shape}"
+            raise InputError(f"{about}; give grey uint8 [N, H, W], one or more")
+    if crop > min(images.shape[1:]):
+        sides = f"{images.shape[2]} x {images.shape[1]} px"
+        raise InputError(f"autoencoder training: crops of {crop} px from images of {sides}; the crop must fit in the images")
     factor = downsampling(vae)
-    _check_stack(images, "images")
-    if crop % factor or crop > min(images.shape[1:]):
-        raise InputError(
-            f"autoencoder training: crops of {crop} px from images of {images.shape[2]} x {images.shape[1]} px; the crop must "
-            f"be a multiple of {factor} px and fit in the images"
-        )
-    if "periodogram" in recipe.weights and crop < PERIODOGRAM_SIDE:
-        raise InputError(
-            f"autoencoder training: crops of {crop} px are smaller than the windows of the loss term periodogram; give crops "
-            f"of {PERIODOGRAM_SIDE} px or more, or leave the term out"
-        )
-    if val is not None:
-        _check_validation(val, factor, recipe)
-
-
-def _check_validation(val: np.ndarray, factor: int, recipe: LossRecipe) -> None:
-    """Validation images are seen whole, so their own sides must suit the autoencoder and the terms."""
-    _check_stack(val, "validation images")
-    height, width = val.shape[1:]
-    about = f"autoencoder training: validation images of {width} x {height} px"
-    if height % factor or width % factor:
-        raise InputError(f"{about}; they are coded whole, so cut both sides to multiples of {factor} px")
-    if "spectrum" in recipe.weights and height != width:
-        raise InputError(f"{about}: the loss term spectrum compares square pictures; cut them square or leave the term out")
-    if "periodogram" in recipe.weights and min(height, width) < PERIODOGRAM_SIDE:
-        raise InputError(f"{about}: the loss term periodogram needs sides of {PERIODOGRAM_SIDE} px or more; leave it out here")
-
-
-def _check_stack(images: np.ndarray, name: str) -> None:
-    if images.dtype != np.uint8 or images.ndim != 3 or not len(images):
-        about = f"autoencoder training: {name} are {images.dtype} {images.shape}"
-        raise InputError(f"{about}; give grey uint8 [N, H, W], one or more")
-
-
-def beside(vae: AutoencoderKL, features: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The feature networks on the device to which the loop has moved the autoencoder."""
-    return {name: network.to(vae.device) for name, network in features.items()}
-
-
-def held_out_batch(config: VaeConfig, height: int, width: int) -> int:
-    """How many whole images have no more pixels than the crops of a training step, one at least."""
-    return max(1, config.batch_size * config.crop**2 // (height * width))
+    for name, sides in (("crops", (crop, crop)), ("validation images, seen whole,", None if val is None else val.shape[1:])):
+        if sides is None:
+            continue
+        about = f"autoencoder training: {name} of {sides[1]} x {sides[0]} px"
+        if sides[0] % factor or sides[1] % factor:
+            raise InputError(f"{about}; cut both sides to multiples of {factor} px")
+        if "spectrum" in recipe.weights and sides[0] != sides[1]:
+            raise InputError(f"{about}: the loss term spectrum compares square pictures; cut them square or leave the term out")
+        if "periodogram" in recipe.weights and min(sides) < PERIODOGRAM_SIDE:
+            raise InputError(f"{about}: the loss term periodogram needs sides of {PERIODOGRAM_SIDE} px or more; leave it out here")
 
 
 @torch.no_grad()
-def held_out_loss(
+def held_out_reconstruction(
     vae: AutoencoderKL, images: np.ndarray, recipe: LossRecipe, features: Mapping[str, nn.Module], config: VaeConfig
 ) -> float:
     """The recipe's terms that compare pictures, on whole images uint8 [N, H, W] and posterior means; mean over images.
 
-    In batches of ``held_out_batch`` images, so what fits into memory in training fits here. The lattice's term is one of a
-    whole batch and not of an image: chance leaves more of it in smaller batches, so it compares runs of one crop and batch.
+    In batches that have no more pixels than the crops of a training step, so what fits into memory in training fits here. The
+    lattice's term is one of a whole batch and not of an image: chance leaves more of it in smaller batches, so it compares
+    runs of one crop and batch.
     """
-    total, batch = 0.0, held_out_batch(config, *images.shape[1:])
+    total, batch = 0.0, max(1, config.batch_size * config.crop**2 // images[0].size)
     for start in range(0, len(images), batch):
         pixels = to_pixels(images[start : start + batch]).to(vae.device)
         with autocast(config.precision):
             decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample
-            parts = reconstruction_terms(recipe.weights, pixels, decoded, beside(vae, features))
+            parts = reconstruction_terms(recipe.weights, pixels, decoded, features)
         total += len(pixels) * float(sum(recipe.weights[name] * value for name, value in parts.items()))
     return total / len(images)
 

@@ -129,56 +129,54 @@ def _blocks(grey: Tensor, block: int) -> Tensor:
     return grey.unfold(1, block, block).unfold(2, block, block).reshape(-1, block * block)
 
 
-def radial_power(pixels: Tensor) -> Tensor:
-    """Power spectrum of the amplitude, averaged over rings of one frequency step: [N, 3, H, W] → [N, R], square pictures.
+def radial_power(grey: Tensor) -> Tensor:
+    """Power spectrum of amplitudes, averaged over rings of one frequency step: [N, S, S] → [N, S/2], in the precision given.
 
     Without the mean, under a Hann window, scaled so that white noise of variance v has the power v in every ring. Ring r
     holds the frequencies of r + 1 cycles a picture, rounded, up to the Nyquist frequency.
     """
-    grey = amplitude(pixels)
-    size = grey.shape[-1]
-    line = torch.hann_window(size, periodic=False, device=grey.device)
+    size, like = grey.shape[-1], {"dtype": grey.dtype, "device": grey.device}
+    line = torch.hann_window(size, periodic=False, **like)
     window = line[:, None] * line[None, :]
     power = torch.fft.rfft2((grey - grey.mean(dim=(1, 2), keepdim=True)) * window).abs().pow(2) / window.pow(2).sum()
     rows, columns = torch.fft.fftfreq(size, 1 / size), torch.fft.rfftfreq(size, 1 / size)
     ring = torch.hypot(rows[:, None], columns[None, :]).round().long().to(grey.device)
     inner = (columns > 0) & (columns < size / 2)  # half of the plane is stored: these columns stand for their mirror too
-    share = torch.where(inner, 2.0, 1.0).to(grey.device).expand_as(ring)
+    share = torch.where(inner, 2.0, 1.0).to(**like).expand_as(ring)
     rings = size // 2
     keep = (ring >= 1) & (ring <= rings)
     index, weight = ring[keep] - 1, share[keep]
-    count = torch.zeros(rings, device=grey.device).index_add(0, index, weight)
-    return torch.zeros(len(grey), rings, device=grey.device).index_add(1, index, power[:, keep] * weight) / count
+    count = torch.zeros(rings, **like).index_add(0, index, weight)
+    return torch.zeros(len(grey), rings, **like).index_add(1, index, power[:, keep] * weight) / count
 
 
-def spectrum_distance(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean absolute difference of the radially averaged power spectra in dB, over rings and pictures; [N, 3, H, W]."""
-    a, b = (torch.log10(radial_power(pixels) + SMALLEST_POWER) for pixels in (real, decoded))
-    return 10 * (a - b).abs().mean()
-
-
-def periodogram(pixels: Tensor, side: int = PERIODOGRAM_SIDE) -> Tensor:
-    """Power spectrum of the amplitude in two dimensions by Welch's method: [N, 3, H, W] → [N, side, side/2 + 1].
+def periodogram(grey: Tensor, side: int = PERIODOGRAM_SIDE) -> Tensor:
+    """Power spectrum of amplitudes in two dimensions by Welch's method: [N, H, W] → [N, side, side/2 + 1], in the precision given.
 
     Mean over windows of ``side`` px that overlap by half, each without its mean and under a Hann window; white noise of
     variance v has the power v at every frequency (Welch 1967). Rings cannot tell a grating from noise of its frequency, and
     leave out the corners of the plane, a fifth of it, beyond the Nyquist frequency of the axes; this sees both.
     """
-    grey = amplitude(pixels)
-    line = torch.hann_window(side, periodic=False, device=grey.device)
+    line = torch.hann_window(side, periodic=False, dtype=grey.dtype, device=grey.device)
     window = line[:, None] * line[None, :]
     parts = grey.unfold(1, side, side // 2).unfold(2, side, side // 2)
     parts = (parts - parts.mean(dim=(-2, -1), keepdim=True)) * window
     return torch.fft.rfft2(parts).abs().pow(2).mean(dim=(1, 2)) / window.pow(2).sum()
 
 
-def periodogram_distance(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean absolute difference of the two-dimensional power spectra in dB, over frequencies and pictures; [N, 3, H, W]."""
-    a, b = (torch.log10(periodogram(pixels) + WINDOW_POWER) for pixels in (real, decoded))
+def spectrum_distance(real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean absolute difference of the radially averaged power spectra in dB, over rings and pictures; [N, 3, H, W]."""
+    a, b = (torch.log10(radial_power(amplitude(pixels)) + SMALLEST_POWER) for pixels in (real, decoded))
     return 10 * (a - b).abs().mean()
 
 
-def lattice(pixels: Tensor, period: int = LATENT_CELL) -> Tensor:
+def periodogram_distance(real: Tensor, decoded: Tensor) -> Tensor:
+    """Mean absolute difference of the two-dimensional power spectra in dB, over frequencies and pictures; [N, 3, H, W]."""
+    a, b = (torch.log10(periodogram(amplitude(pixels)) + WINDOW_POWER) for pixels in (real, decoded))
+    return 10 * (a - b).abs().mean()
+
+
+def cell_pattern(pixels: Tensor, period: int = LATENT_CELL) -> Tensor:
     """The pattern that repeats every ``period`` px: mean of the amplitude over its local mean by place in the cell.
 
     [N, 3, H, W] → [period, period], all 1 for a picture that does not know where cells begin. The mean over a batch: each
@@ -194,8 +192,8 @@ def lattice(pixels: Tensor, period: int = LATENT_CELL) -> Tensor:
 
 
 def lattice_distance(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean absolute difference of ``lattice`` of both: what the decoder adds at the same places of every latent cell."""
-    return (lattice(real) - lattice(decoded)).abs().mean()
+    """Mean absolute difference of ``cell_pattern`` of both: what the decoder adds at the same places of every latent cell."""
+    return (cell_pattern(real) - cell_pattern(decoded)).abs().mean()
 
 
 def reconstruction_terms(names: Mapping[str, float], real: Tensor, decoded: Tensor, features: Mapping[str, nn.Module]) -> dict[str, Tensor]:

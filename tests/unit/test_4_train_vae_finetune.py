@@ -16,7 +16,6 @@ from tiny import tiny_pipeline, tiny_set
 
 from sarnb.data.files import write_png, write_rows
 from sarnb.errors import DivergedError, InputError
-from sarnb.generate.decode import reconstruct
 from sarnb.model.foundation import encode_posterior, fingerprint
 from sarnb.model.sdxl import sdxl_vae
 from sarnb.model.strategy import VAE_STRATEGIES, find_strategy

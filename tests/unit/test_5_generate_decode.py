@@ -9,8 +9,7 @@ from tiny import tiny_pipeline
 
 from sarnb.data.dataset import load_set
 from sarnb.errors import InputError
-from sarnb.generate.decode import LATENTS, read_latents, redraw, write_latents
-from sarnb.generate.sample import draw, generate, to_grey, write_samples
+from sarnb.generate.sample import LATENTS, draw, generate, read_latents, redraw, to_grey, write_latents, write_samples
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_another_decoder_draws_others_once(samples, tmp_path, monkeypatch):
     other = tiny_pipeline(seed=1).vae
     first = redraw(samples, other, tmp_path / "other")
     assert not np.array_equal(first.images, samples.images)
-    monkeypatch.setattr("sarnb.generate.decode.decode_latents", lambda *args: pytest.fail("decoded again"))
+    monkeypatch.setattr("sarnb.generate.sample.decode_latents", lambda *args: pytest.fail("decoded again"))
     assert np.array_equal(redraw(samples, other, tmp_path / "other").images, first.images)
 
 
