@@ -75,7 +75,7 @@ class Profile:
     vae_point_share: float = _value("share of the autoencoder's crops that carry corner reflectors", 0, 1)
     vae_losses: str = _value("loss terms of the autoencoder, joined by +")
     vae_ablation: tuple[str, ...] = _value("losses that are compared by short trainings of the decoder")
-    vae_full_ablation: tuple[str, ...] = _value("losses that are compared by short trainings of the whole autoencoder")
+    vae_full_ablation: str = _value("loss of short trainings of the whole autoencoder, without and with kl")
     vae_ablation_steps: int = _value("optimizer steps of each of these", 1)
     lr_vae_lora: float = _value("learning rate of the autoencoder's LoRA", 0, 1)
     lr_vae_full: float = _value("learning rate of the autoencoder's full weights", 0, 1)

@@ -209,7 +209,7 @@ def round_trip_table(real: np.ndarray, decoded: Mapping[str, np.ndarray], masks:
     even, odd = real[::2], real[1::2]
     halves = (None, None) if masks is None else (masks[::2], masks[1::2])
     floor = _unpaired(even, odd, *halves) | {"psnr_db": np.nan, "leak": 0.0, "lattice": lattice(real)}
-    floor["bias_db"] = _largest(sigma0_bias(even, odd, *halves)) if masks is not None else np.nan
+    floor["bias_db"] = sigma0_bias(even, odd, *halves)["bias_db"].abs().max() if masks is not None else np.nan
     return pd.DataFrame([*rows, {"variant": FLOOR, **floor}])[["variant", *MEASURES]]
 
 
@@ -236,7 +236,7 @@ def _paired(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray | None) -> 
         raise InputError(f"round trip: {real.shape} before and {grey.shape} after; decode the same images")
     with np.errstate(divide="ignore"):  # infinite where nothing changed
         psnr = float(np.mean([peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(real, grey)]))
-    bias = _largest(sigma0_bias(real, grey, masks, masks)) if masks is not None else np.nan
+    bias = sigma0_bias(real, grey, masks, masks)["bias_db"].abs().max() if masks is not None else np.nan
     leak = float(np.sqrt((colour_leak(decoded) ** 2).mean()))
     return _unpaired(real, grey, masks, masks) | {"psnr_db": psnr, "bias_db": bias, "leak": leak}
 
@@ -295,11 +295,6 @@ def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, decode
     before, after = (total[known] / count[known] for total, count in zip(sums, counts))
     table = pd.DataFrame({"cover": [COVERS[code] for code in known], "pixels": counts[0][known], "bias_db": 10 * np.log10(after / before)})
     return table.sort_values("pixels", ascending=False, ignore_index=True)
-
-
-def _largest(bias: pd.DataFrame) -> float:
-    """Of ``sigma0_bias``; NaN where no cover is large enough."""
-    return float(bias["bias_db"].abs().max())
 
 
 def homogeneous_enl(images: np.ndarray, masks: np.ndarray | None, window: int = 8) -> float:

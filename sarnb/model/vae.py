@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,26 +46,17 @@ def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16, ti
         if side % unit:
             raise InputError(f"round trip: {what} is {side} px, the autoencoder needs multiples of {unit}; crop or pad")
     vae.to("cuda" if torch.cuda.is_available() else "cpu")
-    pieces = []
-    with _tiled(vae, tile, factor):
-        for start in range(0, len(images), batch_size):
-            pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
-            pieces.append(to_images(vae.decode(vae.encode(pixels).latent_dist.mean).sample))
-    return np.concatenate(pieces)
-
-
-@contextlib.contextmanager
-def _tiled(vae: AutoencoderKL, tile: int, factor: int) -> Iterator[None]:
-    """Tiling of the given size inside the block, and the autoencoder's own settings after it."""
-    names = ("use_tiling", "tile_sample_min_size", "tile_latent_min_size")
-    own = {name: getattr(vae, name) for name in names}
+    own, pieces = {name: getattr(vae, name) for name in ("use_tiling", "tile_sample_min_size", "tile_latent_min_size")}, []
     if tile:
         vae.use_tiling, vae.tile_sample_min_size, vae.tile_latent_min_size = True, tile, tile // factor
     try:
-        yield
+        for start in range(0, len(images), batch_size):
+            pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
+            pieces.append(to_images(vae.decode(vae.encode(pixels).latent_dist.mean).sample))
     finally:
         for name, value in own.items():
             setattr(vae, name, value)
+    return np.concatenate(pieces)
 
 
 def adaptable_layers(vae: AutoencoderKL, parts: tuple[str, ...] = ("encoder", "decoder")) -> dict[str, nn.Module]:
@@ -109,9 +99,8 @@ def add_vae_lora(vae: AutoencoderKL, mode: str, rank: int, alpha: float) -> None
 
 def unfreeze(vae: AutoencoderKL, mode: str) -> None:
     """Let the weights of the "decoder" or of everything ("full") train."""
-    for part in PARTS["decoder"] if mode == "decoder" else ("encoder", "decoder", "quant_conv", "post_quant_conv"):
-        module = getattr(vae, part)
-        if module is not None:
+    for part in PARTS["decoder"] if mode == "decoder" else PARTS["encoder"] + PARTS["decoder"]:
+        if (module := getattr(vae, part)) is not None:
             module.requires_grad_(True)
 
 
@@ -129,7 +118,7 @@ def merge_adapters(vae: AutoencoderKL) -> AutoencoderKL:
 
 
 def read_lora(path: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
-    """Layer name → (A, B) of a LoRA file of ours, B with the factor alpha / rank in it, and the file's metadata.
+    """Layer name → (A, B) of a LoRA file, B with the factor alpha / rank in it, and the file's metadata.
 
     Raises ``InputError`` for a file that is missing, damaged, or holds anything else.
     """

@@ -31,7 +31,6 @@ from sarnb.train.training import keep_trained
 from sarnb.train.vae_losses import (
     NETWORKS,
     PERIODOGRAM_SIDE,
-    CollapseWatch,
     LossRecipe,
     PatchDiscriminator,
     adaptive_weight,
@@ -47,10 +46,10 @@ CROPS, POSTERIOR, REFLECTORS, DISCRIMINATOR = 41, 42, 43, 5  # streams of random
 
 
 @dataclass(frozen=True)
-class VaeConfig:
-    """How to fine-tune the autoencoder."""
+class VaeConfig(LoopConfig):
+    """How to fine-tune the autoencoder: what every training says of its loop, and what follows."""
 
-    steps: int  # optimiser steps
+    weight_decay: float = 0.0
     batch_size: int = 8  # crops a step
     crop: int = 64  # px, a multiple of the autoencoder's downsampling
     losses: str = "l1+l2+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
@@ -58,28 +57,16 @@ class VaeConfig:
     point_ratios: tuple[float, float] = (1.2, 1.2)  # resolution over spacing of the radar in range and azimuth, for these
     point_window: str = "taylor"  # spectral window of the radar, for these
     adversarial_start: float = 0.2  # share of the run after which the discriminator joins
-    seed: int = 0  # of everything random
-    lr_vae_lora: float = 2e-3
+    lr_vae_lora: float = 2e-3  # these rates take the place of learning_rate
     lr_vae_full: float = 5e-4  # full weights, of the decoder or of all
     lr_discriminator: float = 1e-3
-    warmup_steps: int = 0  # linear rise of all rates
-    schedule: str = "constant"  # or "cosine"
-    weight_decay: float = 0.0
-    ema_decay: float = 0.0  # moving average of the weights; 0 is none
-    max_grad_norm: float = 1.0
-    accumulate: int = 1  # micro-batches a step
-    gradient_checkpointing: bool = False  # activations are computed twice instead of stored
-    optimizer: str = "adamw"
     held_out_images: int = 16  # validation images of the held-out loss
     collapse_level: float = 0.02  # a discriminator's loss below it, ...
     collapse_patience: int = 40  # ... for so many steps on end, stops the run
-    checkpoint_every: int = 200
-    validate_every: int = 0
-    log_every: int = 10
-    precision: str = "auto"  # "auto", "fp32" or "bf16"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop", "held_out_images", "collapse_patience", "checkpoint_every", "log_every"):
+        super().__post_init__()
+        for name in ("batch_size", "crop", "held_out_images", "collapse_patience", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
         for name in ("lr_vae_lora", "lr_vae_full", "lr_discriminator"):
@@ -102,11 +89,6 @@ class VaeConfig:
     def rate(self, strategy: Strategy) -> float:
         """Peak learning rate of the autoencoder under ``strategy``."""
         return self.lr_vae_lora if strategy.vae.startswith("lora") else self.lr_vae_full
-
-    def loop(self) -> LoopConfig:
-        """The part that the training loop reads."""
-        names = {field.name for field in dataclasses.fields(LoopConfig)}
-        return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
 
     def of_radar(self, card: Mapping[str, Any]) -> VaeConfig:
         """The same with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""
@@ -179,7 +161,7 @@ def finetune_vae(
     history = train_loop(
         modules,
         training_loss(modules, images, recipe, features, config, strategy, out),
-        config.loop(),
+        config,
         out,
         identity=_identity(record),
         batch_size=config.batch_size,
@@ -212,9 +194,10 @@ def training_loss(
     vae = raw["vae"].vae
     latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
     last = vae.decoder.conv_out
-    watch = CollapseWatch(config.collapse_level, config.collapse_patience)
+    below = 0  # steps on end at which the discriminator told every picture from its original by a margin
 
     def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
+        nonlocal below
         crops = micro.of(step_crops(images, config, step))
         pixels = to_pixels(crops).to(vae.device)
         noise = micro.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
@@ -233,7 +216,8 @@ def training_loss(
                 scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
                 parts["discriminator"] = hinge_discriminator_loss(*scores)
                 parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator + parts["discriminator"]
-                if watch.collapsed(float(parts["discriminator"].detach())):
+                below = below + 1 if float(parts["discriminator"].detach()) < config.collapse_level else 0
+                if below >= config.collapse_patience:
                     raise DivergedError(
                         f"{strategy.name}: the discriminator has won, its loss stayed below {config.collapse_level} for "
                         f"{config.collapse_patience} steps up to step {step}; lower lr_discriminator or leave 'adversarial' out "

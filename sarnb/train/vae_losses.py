@@ -5,7 +5,6 @@ Pictures are [N, 3, H, W] in [-1, 1], which is linear in amplitude: -1 is amplit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from sarnb.errors import InputError
 
-# What a term weighs where a recipe names it; ours. Reconstruction terms bring the numbers of their order of size together.
+# What a term weighs where a recipe names it, this project's choice. Reconstruction terms bring the numbers of their order of size together.
 TERM_WEIGHTS: dict[str, float] = {
     "l1": 1.0,  # mean absolute difference
     "l2": 1.0,  # mean squared difference
@@ -97,8 +96,7 @@ def histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor
     In one dimension the distance is the mean gap of the sorted values (Peyré & Cuturi 2019, remark 2.30): no bins, and
     a gradient everywhere. real, decoded : [N, 3, H, W]; what is left beyond the last whole block is not seen.
     """
-    a, b = (_blocks(amplitude(pixels), min(block, *pixels.shape[2:])).sort(dim=1).values for pixels in (real, decoded))
-    return (a - b).abs().mean()
+    return _sorted_gap(amplitude(real), amplitude(decoded), block)
 
 
 def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
@@ -106,9 +104,7 @@ def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Te
 
     Below zero, where a decoder may go and a picture is cut, the logarithm goes on along its tangent: every value has a gradient.
     """
-    block = min(block, *real.shape[2:])
-    a, b = (_blocks(_tangent_log(amplitude(pixels)), block).sort(dim=1).values for pixels in (real, decoded))
-    return (a - b).abs().mean()
+    return _sorted_gap(_tangent_log(amplitude(real)), _tangent_log(amplitude(decoded)), block)
 
 
 def _tangent_log(values: Tensor) -> Tensor:
@@ -124,9 +120,12 @@ def colour_distance(decoded: Tensor) -> Tensor:
     return (decoded - decoded.mean(dim=1, keepdim=True)).abs().mean()
 
 
-def _blocks(grey: Tensor, block: int) -> Tensor:
-    """[N, H, W] → [blocks, block²]."""
-    return grey.unfold(1, block, block).unfold(2, block, block).reshape(-1, block * block)
+def _sorted_gap(first: Tensor, second: Tensor, block: int) -> Tensor:
+    """Mean gap of the sorted values of each block of [N, H, W]."""
+    block = min(block, *first.shape[1:])
+    cut = (own.unfold(1, block, block).unfold(2, block, block).reshape(-1, block * block) for own in (first, second))
+    a, b = (own.sort(dim=1).values for own in cut)
+    return (a - b).abs().mean()
 
 
 def radial_power(grey: Tensor) -> Tensor:
@@ -227,24 +226,9 @@ def adaptive_weight(reconstruction: Tensor, generator: Tensor) -> Tensor:
     return (reconstruction / (generator + 1e-4)).clamp(0, LARGEST_RATIO).detach()
 
 
-class CollapseWatch:
-    """Notices a discriminator that has won: its hinge loss stays below ``level`` for ``patience`` steps on end.
-
-    It then tells every picture from its original by a margin, and no longer how to mend it.
-    """
-
-    def __init__(self, level: float, patience: int) -> None:
-        self.level, self.patience, self.below = level, patience, 0
-
-    def collapsed(self, loss: float) -> bool:
-        """Take one step's discriminator loss; whether it is time to stop."""
-        self.below = self.below + 1 if math.isfinite(loss) and loss < self.level else 0
-        return self.below >= self.patience
-
-
 # Frozen networks whose features compare pictures: one trained on photographs, one on radar images. Both are extras.
 
-# MERLIN's normalisation of ln(value), and the TerraSAR-X number that amplitude 1, mu + 3 sigma, is taken to be (ours)
+# MERLIN's normalisation of ln(value) and, this project's choice, the TerraSAR-X number that stands for amplitude 1, mu + 3 sigma
 LOG_LARGEST, LOG_SMALLEST, FULL_SCALE = 10.089038980848645, -1.429329123112601, 1000.0
 HALF_LEVEL = 0.5 / 255  # of 8 bits: darker than this is not told apart
 
@@ -321,10 +305,10 @@ NETWORKS = {"perceptual": PerceptualFeatures, "despeckling": DespecklingFeatures
 
 
 def missing_extras(recipes: Sequence[str]) -> list[str]:
-    """One sentence for each network that the recipes (terms joined by "+") ask for and that cannot be loaded here."""
-    asked = {term.strip() for recipe in recipes for term in recipe.split("+")}
+    """One sentence for each network that the recipes (terms joined by "+") need and that cannot be loaded here."""
+    named = {term.strip() for recipe in recipes for term in recipe.split("+")}
     missing = []
-    for name in (name for name in NETWORKS if name in asked):
+    for name in (name for name in NETWORKS if name in named):
         try:
             NETWORKS[name]()
         except InputError as error:

@@ -23,12 +23,14 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 import sarnb.train.cache as cache
 import sarnb.train.checkpoint as checkpoint
 import sarnb.train.finetune as module
+import sarnb.train.vae as vae_module
 from sarnb.model.foundation import components, fingerprint
-from sarnb.model.strategy import find_strategy
+from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.train.cache import tensor_store
+from sarnb.train.checkpoint import whole
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import processes
-from sarnb.train.checkpoint import whole
+from sarnb.train.vae import VaeConfig
 
 CONFIG = FinetuneConfig(
     steps=12,
@@ -156,3 +158,20 @@ def all_weights(pipe) -> dict[str, torch.Tensor]:
     """State of all networks, by component and name."""
     parts = components(pipe).items()
     return {f"{part}.{name}": value.detach().clone().contiguous() for part, net in parts for name, value in net.state_dict().items()}
+
+
+def die_at(step: int, strategy: Strategy, config: VaeConfig, out: Path, threads: int) -> None:
+    """Fine-tune an autoencoder and end by SIGKILL, which nothing can catch, as ``step`` begins.
+
+    ``threads``: those of the run that it is compared with, for the order of sums depends on them.
+    """
+    torch.set_num_threads(threads)
+    crops = vae_module.step_crops
+
+    def fatal(images, config, now):
+        if now == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return crops(images, config, now)
+
+    vae_module.step_crops = fatal
+    vae_module.finetune_vae(tiny_pipeline(), strategy, tiny_set(8).images, config, out)

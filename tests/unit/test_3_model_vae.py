@@ -12,7 +12,7 @@ from tiny import tiny_pipeline, tiny_set
 from torch.nn import functional as F
 
 from sarnb.errors import InputError
-from sarnb.model.export import foundation_vae, load_trained, load_vae, save_trained, write_vae
+from sarnb.model.export import foundation_vae, load_trained, load_vae, read_record, save_trained, write_vae
 from sarnb.model.foundation import fingerprint, to_pixels
 from sarnb.model.sdxl import sdxl_vae
 from sarnb.model.strategy import VAE_MODES, VAE_STRATEGIES, Strategy, find_strategy, prepare
@@ -24,6 +24,7 @@ from sarnb.model.vae import (
     apply_lora,
     merge_adapters,
     read_lora,
+    reconstruct,
     scale_for_half,
 )
 
@@ -160,19 +161,20 @@ def test_a_pipeline_loads_its_trained_autoencoder(tmp_path):
 
 def test_a_written_autoencoder_is_plain_and_carries_its_record(tmp_path):
     strategy = find_strategy("vae-lora-decoder-r2")
-    pipe, _ = shaken(strategy)
+    pipe = saved(strategy, tmp_path / "trained")
     wanted = decoded(pipe.vae)
-    write_vae(merge_adapters(pipe.vae), {"strategy": {"name": strategy.name, "vae": strategy.vae}}, tmp_path)
-    card = (tmp_path / "README.md").read_text()
+    plain = write_vae(merge_adapters(pipe.vae), tmp_path / "trained", tmp_path / "plain", score=0.5)
+    card = (plain / "README.md").read_text()
     assert 'AutoencoderKL.from_pretrained(HERE + "/vae")' in card and "apply_lora" not in card
-    torch.testing.assert_close(decoded(load_vae(tmp_path)), wanted, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(decoded(AutoencoderKL.from_pretrained(tmp_path, subfolder="vae")), wanted, atol=1e-4, rtol=1e-4)
+    assert read_record(plain)["score"] == 0.5 and read_record(plain)["strategy"]["name"] == strategy.name
+    torch.testing.assert_close(decoded(load_vae(plain)), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(decoded(AutoencoderKL.from_pretrained(plain, subfolder="vae")), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_folders_without_an_autoencoder_are_refused(tmp_path):
     with pytest.raises(InputError, match="no finished model"):
         load_vae(tmp_path)
-    with pytest.raises(InputError, match="no autoencoder"):
+    with pytest.raises(InputError, match="autoencoder .* cannot be loaded"):
         foundation_vae(str(tmp_path))
 
 
@@ -207,3 +209,15 @@ def test_scaling_is_exact_with_attention_and_shortcuts():
     assert any(name.endswith("conv_shortcut") for name, _ in vae.decoder.named_modules())
     torch.testing.assert_close(decoded(scale_for_half(vae, 0.25)), decoded(vae), atol=1e-3, rtol=1e-3)
     assert np.isfinite(activation_peaks(vae, IMAGES[:1])["peak"]).all()
+
+
+def test_one_tile_is_the_whole_picture_and_tiling_is_off_again():
+    vae = tiny_pipeline().vae
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
+    whole, tiled = reconstruct(vae, images), reconstruct(vae, images, tile=32)
+    assert np.array_equal(whole, tiled) and vae.use_tiling is False
+    assert reconstruct(vae, images, tile=16).shape == whole.shape
+    with pytest.raises(InputError, match="multiples of 4"):
+        reconstruct(vae, images[:, :30])
+    with pytest.raises(InputError, match="tile"):
+        reconstruct(vae, images, tile=10)

@@ -10,20 +10,22 @@ import crash_workers
 import numpy as np
 import pytest
 import torch
-import vae_lives
 from safetensors import safe_open
 from tiny import tiny_pipeline, tiny_set
 
-from sarnb.data.files import write_png, write_rows
+from sarnb import cli
+from sarnb.data.files import write_set
 from sarnb.errors import DivergedError, InputError
+from sarnb.model.export import foundation_vae, load_vae
 from sarnb.model.foundation import encode_posterior, fingerprint
 from sarnb.model.sdxl import sdxl_vae
 from sarnb.model.strategy import VAE_STRATEGIES, find_strategy
+from sarnb.model.vae import reconstruct
 from sarnb.train import vae as vae_finetune
 from sarnb.train.cache import LatentCache, cache_latents
 from sarnb.train.checkpoint import NAME
 from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
-from sarnb.train.vae import VaeConfig, finetune_vae, held_out_batch, held_out_loss, of_radar, step_crops, train_vae
+from sarnb.train.vae import VaeConfig, finetune_vae, held_out_reconstruction, step_crops, train_vae
 from sarnb.train.vae_losses import parse_recipe
 
 IMAGES = tiny_set(8).images
@@ -65,12 +67,12 @@ def test_the_stated_share_of_the_crops_carries_reflectors_and_the_rest_stays_as_
 
 def test_reflectors_have_the_response_of_the_radar_of_the_data_and_none_is_there_where_it_is_unknown():
     card = {"radar": {"resolution_m": [3.0, 5.0], "spacing_m": [1.5, 2.0]}}
-    assert of_radar(CONFIG, card).point_ratios == (2.0, 2.5) and of_radar(CONFIG, card).point_window == "taylor"
+    assert CONFIG.of_radar(card).point_ratios == (2.0, 2.5) and CONFIG.of_radar(card).point_window == "taylor"
     card["radar"]["window"] = "rect"  # narrower, with higher side lobes
-    config = replace(of_radar(CONFIG, card), point_share=1.0, batch_size=2)
+    config = replace(CONFIG.of_radar(card), point_share=1.0, batch_size=2)
     assert config.point_window == "rect"
     assert (step_crops(IMAGES, config, 0) != step_crops(IMAGES, replace(config, point_window="taylor"), 0)).any()
-    assert of_radar(replace(CONFIG, point_share=0.5), {}).point_share == 0.0
+    assert replace(CONFIG, point_share=0.5).of_radar({}).point_share == 0.0
 
 
 def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path, strategy=LORA):
@@ -78,7 +80,7 @@ def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path
     whole = tiny_pipeline()
     finetune_vae(whole, strategy, IMAGES, config, tmp_path / "whole")
     process = crash_workers.PROCESSES.Process(
-        target=vae_lives.die_at, args=(3, strategy, config, tmp_path / "cut", torch.get_num_threads())
+        target=crash_workers.die_at, args=(3, strategy, config, tmp_path / "cut", torch.get_num_threads())
     )
     process.start()
     process.join()
@@ -115,31 +117,34 @@ def test_crops_are_grey_parts_and_depend_on_seed_and_step():
     assert all((windows == crop).all((-2, -1)).any() for crop in crops)
 
 
-def test_held_out_loss_of_a_perfect_autoencoder_is_zero():
+def test_held_out_loss_of_a_perfect_autoencoder_is_zero_and_large_images_go_one_by_one():
+    batches = []
+
     class Perfect(torch.nn.Module):
         device = torch.device("cpu")
 
         def encode(self, pixels):
+            batches.append(len(pixels))
             return type("Output", (), {"latent_dist": type("Posterior", (), {"mean": pixels})})
 
         def decode(self, latents):
             return type("Output", (), {"sample": latents})
 
-    assert held_out_loss(Perfect(), IMAGES, parse_recipe(VaeConfig.losses), {}, CONFIG) == pytest.approx(0, abs=1e-6)
+    for size, batch_size, expected in ((16, 4, [4, 4]), (64, 4, [1] * 8), (64, 32, [2] * 4)):  # of crops of 16 px
+        batches.clear()
+        images, config = np.resize(IMAGES, (8, size, size)), replace(CONFIG, batch_size=batch_size)
+        assert held_out_reconstruction(Perfect(), images, parse_recipe(VaeConfig.losses), {}, config) == pytest.approx(0, abs=1e-6)
+        assert batches == expected
 
 
 def test_held_out_loss_is_the_mean_over_images_whatever_the_batch():
     vae, recipe = tiny_pipeline().vae, parse_recipe("l1+spectrum")
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
-    alone = [held_out_loss(vae, images[i : i + 1], recipe, {}, CONFIG) for i in range(5)]
+    alone = [held_out_reconstruction(vae, images[i : i + 1], recipe, {}, CONFIG) for i in range(5)]
     for batch_size in (1, 8):  # of crops of 16 px: 1 and 2 whole images at a time
-        assert held_out_loss(vae, images, recipe, {}, replace(CONFIG, batch_size=batch_size)) == pytest.approx(np.mean(alone), rel=1e-4)
-
-
-def test_large_validation_images_go_one_by_one():
-    assert held_out_batch(replace(CONFIG, batch_size=8, crop=64), 128, 128) == 2
-    assert held_out_batch(replace(CONFIG, batch_size=16, crop=256), 1024, 1024) == 1
-    assert held_out_batch(replace(CONFIG, batch_size=2, crop=64), 256, 128) == 1
+        assert held_out_reconstruction(vae, images, recipe, {}, replace(CONFIG, batch_size=batch_size)) == pytest.approx(
+            np.mean(alone), rel=1e-4
+        )
 
 
 def test_a_discriminator_that_has_won_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
@@ -181,13 +186,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(
 @pytest.mark.parametrize(
     "images, changes, strategy, word",
     [
-        (IMAGES, {"crop": 18}, "vae-decoder", "multiple of 4"),
+        (IMAGES, {"crop": 10}, "vae-decoder", "multiples of 4 px"),
         (IMAGES, {"crop": 20}, "vae-decoder", "fit in the images"),
         (IMAGES[..., None], {}, "vae-decoder", "grey uint8"),
         (IMAGES[:0], {}, "vae-decoder", "one or more"),
         (IMAGES, {}, "vae-frozen", "trains no autoencoder"),
         (IMAGES, {}, "vae-lora-r64", "larger than every layer"),
-        (IMAGES, {"crop": 12, "losses": "l1+periodogram"}, "vae-decoder", "12 px are smaller than the windows .* periodogram"),
+        (IMAGES, {"crop": 12, "losses": "l1+periodogram"}, "vae-decoder", "12 x 12 px: .* periodogram needs sides of 16 px"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(images, changes, strategy, word, tmp_path):
@@ -247,14 +252,10 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path):
     assert torch.equal(cache_latents(other, IMAGES, tmp_path).mean, theirs)
 
 
-def data_folder(root):
+def data_folder(root, side=16):
     for split, count in (("train", 8), ("val", 4)):
-        folder = root / split
-        folder.mkdir(parents=True)
-        data = tiny_set(count)
-        for name, image in zip(data.ids, data.images):
-            write_png(folder / name, image)
-        write_rows(folder / "metadata.jsonl", [{"file_name": name, "text": "x"} for name in data.ids])
+        images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
+        write_set(root / split, images, [{"text": "x"}] * count)
     return root
 
 
@@ -268,10 +269,10 @@ def with_other_unet():
 def test_a_finished_training_is_read_back_and_another_one_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(vae_finetune, "load_foundation", lambda spec: tiny_pipeline())
     data, out = data_folder(tmp_path / "data"), tmp_path / "model"
-    history, cost = train_vae(DECODER, "embedded", data, out, CONFIG)
+    _, history, cost = train_vae(DECODER, "embedded", data, out, CONFIG)
     written = (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
-    again, cost_again = train_vae(DECODER, "embedded", data, out, CONFIG)
-    assert cost_again == cost and list(again["step"]) == list(history["step"])
+    vae, again, cost_again = train_vae(DECODER, "embedded", data, out, CONFIG)
+    assert cost_again == cost and list(again["step"]) == list(history["step"]) and fingerprint(vae) == fingerprint(load_vae(out))
     assert (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == written
     monkeypatch.setattr(vae_finetune, "load_foundation", lambda spec: with_other_unet())
     train_vae(DECODER, "embedded", data, out, CONFIG)  # the UNet has no part in it
@@ -295,13 +296,10 @@ def test_sdxls_autoencoder_trains_by_lora_on_crops_and_decodes_in_tiles(tmp_path
     assert reconstruct(pipe.vae, images[:1], tile=32).shape == (1, 40, 40, 3)
 
 
-def test_one_tile_is_the_whole_picture_and_tiling_is_off_again():
-    vae = tiny_pipeline().vae
-    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32), dtype=np.uint8)
-    whole, tiled = reconstruct(vae, images), reconstruct(vae, images, tile=32)
-    assert np.array_equal(whole, tiled) and vae.use_tiling is False
-    assert reconstruct(vae, images, tile=16).shape == whole.shape
-    with pytest.raises(InputError, match="multiples of 4"):
-        reconstruct(vae, images[:, :30])
-    with pytest.raises(InputError, match="tile"):
-        reconstruct(vae, images, tile=10)
+def test_the_command_line_trains_an_autoencoder_as_every_other_strategy(tmp_path, capsys):
+    foundation, data = tmp_path / "foundation", data_folder(tmp_path / "data", side=64)
+    tiny_pipeline().save_pretrained(foundation)
+    cli.finetune("vae-decoder", data, tmp_path / "model", "smoke", str(foundation), steps=1, seed=3, tracker=[], param=[])
+    assert "vae-decoder, 1 steps" in capsys.readouterr().out
+    before, after = foundation_vae(str(foundation)), load_vae(tmp_path / "model", str(foundation))
+    assert fingerprint(before.encoder) == fingerprint(after.encoder) and fingerprint(before.decoder) != fingerprint(after.decoder)

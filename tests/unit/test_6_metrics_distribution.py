@@ -66,12 +66,14 @@ def test_oas_intensity_limits() -> None:
     assert distribution.oas_intensity(np.diag([1.0, 2.0, 3.0]), 1e9) == pytest.approx(0, abs=1e-6)
 
 
+def kid(real: np.ndarray, fake: np.ndarray) -> float:
+    kernels = [distribution.polynomial_kernel(a, b) for a, b in ((real, real), (fake, fake), (real, fake))]
+    return float(distribution.weighted_kid(*kernels, *(np.full(len(own), 1 / len(own)) for own in (real, fake))))
+
+
 def test_kid_equals_torchmetrics() -> None:
     real, fake = gaussian(30, 8), gaussian(30, 8, 0.3, seed=1)
-    kernels = [distribution.polynomial_kernel(a, b) for a, b in ((real, real), (real, fake), (fake, fake))]
-    theirs = float(poly_mmd_unbiased(*kernels))
-    assert distribution.kid(real, fake) == pytest.approx(theirs, rel=1e-9)
-    assert distribution.kid(real, fake) == pytest.approx(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(fake))), rel=1e-6)
+    assert kid(real, fake) == pytest.approx(float(poly_mmd(torch.from_numpy(real), torch.from_numpy(fake))), rel=1e-6)
 
 
 def test_kid_of_integer_weights_is_that_of_repeats_without_pairs_of_one_image() -> None:
@@ -88,13 +90,8 @@ def test_kid_of_integer_weights_is_that_of_repeats_without_pairs_of_one_image() 
     assert ours == pytest.approx(others(kernels[0], drawn[0]) + others(kernels[1], drawn[1]) - 2 * crossed, rel=1e-12)
 
 
-def poly_mmd_unbiased(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> float:
-    n, m = len(xx), len(yy)
-    return (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1)) - 2 * xy.mean()
-
-
 def test_kid_is_unbiased_for_one_law() -> None:
-    values = [distribution.kid(gaussian(20, 4, seed=2 * k), gaussian(20, 4, seed=2 * k + 1)) for k in range(60)]
+    values = [kid(gaussian(20, 4, seed=2 * k), gaussian(20, 4, seed=2 * k + 1)) for k in range(60)]
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
     assert min(values) < 0
 
@@ -151,10 +148,23 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="at least 2"):
         distribution.frechet_distance(np.zeros((1, 3)), np.zeros((5, 3)))
     with pytest.raises(InputError, match="differ"):
-        distribution.kid(np.zeros((3, 3)), np.zeros((5, 4)))
+        distribution.frechet_distance(np.zeros((3, 3)), np.zeros((5, 4)))
     with pytest.raises(InputError, match="NaN"):
-        distribution.kid(np.full((3, 3), np.nan), np.zeros((5, 3)))
+        distribution.frechet_distance(np.full((3, 3), np.nan), np.zeros((5, 3)))
     with pytest.raises(InputError, match="at least 4"):
         distribution.precision_recall(np.zeros((3, 3)), np.zeros((9, 3)))
     with pytest.raises(InputError, match="shrinkage"):
         distribution.frechet_distance(np.eye(3), np.eye(3), shrinkage="some")
+
+
+def test_latents_that_all_move_by_one_deviation_have_the_frechet_distance_one() -> None:
+    before = np.random.default_rng(0).normal(3, 2, (16, 4, 8, 8))
+    moved = distribution.latent_shift(before, before + 2.0)
+    assert moved["frechet"] == pytest.approx(1, rel=0.1) and moved["rms"] == pytest.approx(1, rel=0.1)
+    assert moved["mean_shift"] == pytest.approx(2, rel=0.1) and moved["covariance_change"] == pytest.approx(0, abs=1e-9)
+    wider = distribution.latent_shift(before, 3 + 1.5 * (before - 3))
+    assert wider["covariance_change"] == pytest.approx(1.25, rel=0.01)
+    assert wider["frechet"] == pytest.approx(0.25, rel=0.1)  # (1.5 - 1)^2 in every channel
+    assert all(value == pytest.approx(0, abs=1e-9) for value in distribution.latent_shift(before, before).values())
+    with pytest.raises(InputError, match="same images"):
+        distribution.latent_shift(before, before[:2])
