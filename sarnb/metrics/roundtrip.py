@@ -118,26 +118,22 @@ def point_images(
     return np.stack(images)
 
 
-def point_power(images: np.ndarray) -> np.ndarray:
-    """Mean squared amplitude of ``point_images``, each moved so that its point lies in the middle: [size, size]."""
-    stack = image_stack(images).astype(np.float64)
-    places = point_places(len(stack), stack.shape[1])
-    moved = [np.roll(image, tuple(stack.shape[1] // 2 - place), axis=(0, 1)) for image, place in zip(stack, places)]
-    return np.square(moved).mean(0)
+def point_response(images: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
+    """Of ``point_images``, before or after a round trip: -3 dB widths, highest side lobes, peak over clutter.
 
-
-def point_response(power: np.ndarray) -> dict[str, float]:
-    """Of ``point_power``, before or after a round trip: -3 dB widths, highest side lobes, peak over clutter.
-
-    The clutter's mean power is taken off, and the cuts through the brightest pixel near the middle are read between pixels by
-    a cubic spline of the amplitude.
+    The power is averaged over the images, each moved so that its point lies in the middle, the clutter's mean power is taken
+    off, and the cuts through the brightest pixel near the middle are read between pixels by a cubic spline of the amplitude.
 
     Returns
     -------
     response : width_range, width_azimuth [px]; lobe_range, lobe_azimuth [dB below the peak]; contrast [dB, peak over
         clutter]. NaN where no point is left.
+    power : the mean power, clutter included, [size, size].
     """
-    size, middle = len(power), len(power) // 2
+    stack = image_stack(images).astype(np.float64)
+    size, middle = stack.shape[1], stack.shape[1] // 2
+    places = point_places(len(stack), size)
+    power = np.square([np.roll(image, tuple(middle - place), axis=(0, 1)) for image, place in zip(stack, places)]).mean(0)
     far = np.hypot(*np.mgrid[-middle : size - middle, -middle : size - middle]) > REACH
     clutter = power[far].mean()
     near = power[middle - 2 : middle + 3, middle - 2 : middle + 3]
@@ -145,7 +141,7 @@ def point_response(power: np.ndarray) -> dict[str, float]:
     found = {"contrast": float(10 * np.log10(power[row, column] / max(clutter, 1e-9)))}
     for name, cut, peak in (("range", power[row], column), ("azimuth", power[:, column], row)):
         found[f"width_{name}"], found[f"lobe_{name}"] = _cut(cut - clutter, peak)
-    return found
+    return found, power
 
 
 def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:

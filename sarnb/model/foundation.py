@@ -95,7 +95,8 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
 
     ``pipeline``: the hub id is that of a whole pipeline.
 
-    A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``. Raises ``InputError`` where nothing is there or the weights are damaged.
+    A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``. Raises
+    ``InputError`` where nothing is there or the weights are damaged.
     """
     path = Path(source)
     try:

@@ -159,11 +159,12 @@ LARGEST_HALF = 65504.0  # of IEEE 754 binary16
 
 
 @torch.no_grad()
-def activation_peaks(vae: AutoencoderKL, images: np.ndarray) -> pd.DataFrame:
+def activation_peaks(vae: AutoencoderKL, images: np.ndarray, factor: float = 1.0) -> pd.DataFrame:
     """Largest absolute output of every layer over a round trip of uint8 images; rows (layer, peak, share), largest first.
 
-    ``share``: of what fp16 holds; 1 and more overflow to infinity.
+    ``share``: of what fp16 holds; 1 and more overflow to infinity. ``factor``: of the residual stream, see ``scale_for_half``.
     """
+    vae = vae if factor == 1 else scale_for_half(vae, factor)
     peaks: dict[str, float] = {}
     names = {module: name for name, module in vae.named_modules() if name}
 

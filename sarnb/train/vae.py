@@ -60,6 +60,7 @@ class VaeConfig(LoopConfig):
     lr_vae_lora: float = 2e-3  # these rates take the place of learning_rate
     lr_vae_full: float = 5e-4  # full weights, of the decoder or of all
     lr_discriminator: float = 1e-3
+    gradient_checkpointing: bool = False  # activations are computed twice instead of stored
     held_out_images: int = 16  # validation images of the held-out loss
     collapse_level: float = 0.02  # a discriminator's loss below it, ...
     collapse_patience: int = 40  # ... for so many steps on end, stops the run

@@ -186,7 +186,7 @@ def test_half_precision_peaks_are_those_of_the_layers_and_shrink_with_the_stream
     table = activation_peaks(vae, IMAGES[:2])
     assert table["share"].iloc[0] > 1 and table["peak"].iloc[0] == table["share"].iloc[0] * LARGEST_HALF
     scaled = scale_for_half(vae, 1e-3)
-    after = activation_peaks(scaled, IMAGES[:2]).set_index("layer")["peak"]
+    after = activation_peaks(vae, IMAGES[:2], 1e-3).set_index("layer")["peak"]
     before = table.set_index("layer")["peak"]
     assert after["decoder.conv_in"] == pytest.approx(1e-3 * before["decoder.conv_in"], rel=1e-4)
     assert after.filter(like="decoder").max() < LARGEST_HALF

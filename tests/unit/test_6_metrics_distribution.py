@@ -45,7 +45,7 @@ def test_frechet_of_flat_gaussians() -> None:
 
 
 def test_frechet_of_integer_weights_is_that_of_repeats() -> None:
-    real, fake = gaussian(60, 3), gaussian(8, 3, seed=2)
+    fake = gaussian(8, 3, seed=2)
     times = np.array([0, 1, 2, 3, 0, 1, 1, 2])
     mean, covariance, _ = distribution.weighted_moments(fake, times / times.sum())
     repeated = np.repeat(fake, times, axis=0)
