@@ -1,0 +1,37 @@
+"""The package's rooms stand in one order, and nothing imports backwards."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from sarnb.settings import repository
+
+ROOMS = ("world", "data", "model", "train", "foundation", "generate", "metrics", "plots")
+BELOW = ("errors", "settings", "profile", "manifest", "cards", "")  # what every room may use
+PACKAGE = repository() / "sarnb"
+
+
+def imported(path) -> set[str]:
+    """First parts, below the package, of what a file imports from it; "" for the package itself."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sarnb":
+            names.add(node.module.partition(".")[2].split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_from_those_before_it(room):
+    allowed = {*ROOMS[: ROOMS.index(room) + 1], *BELOW}
+    assert not {path.name: over for path in (PACKAGE / room).glob("*.py") if (over := imported(path) - allowed)}
+
+
+def test_no_room_is_left_out():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {*ROOMS, "cards"}
+
+
+def test_how_the_foundation_was_made_is_imported_by_nothing_that_uses_it():
+    users = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "foundation"]
+    assert not [path.name for path in users if "foundation" in imported(path)]
