@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 import sarnb
-from sarnb.data.imagefolder import PlainFolder, read_captions, read_folder
+from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
 from sarnb.metrics import METRICS
@@ -186,7 +186,7 @@ def laws_of_both(comparison: Comparison) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def setting_table(comparison: Comparison, options: Options, real: PlainFolder, fake: PlainFolder, judge: str) -> pd.DataFrame:
+def setting_table(comparison: Comparison, options: Options, real: ImageFolder, fake: ImageFolder, judge: str) -> pd.DataFrame:
     """What was compared, and how, down to the definitions of the measures: item, value."""
     scales = []
     for (side, sensor, storage), scale in comparison.scales.items():
@@ -208,7 +208,7 @@ def setting_table(comparison: Comparison, options: Options, real: PlainFolder, f
     return pd.concat([pd.DataFrame(rows, columns=["item", "value"]), protocol_table(options.resamples)], ignore_index=True)
 
 
-def _contents(folder: PlainFolder) -> str:
+def _contents(folder: ImageFolder) -> str:
     storages, sensors = Counter(one.storage for one in folder.facts), Counter(folder.sensors())
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(storages.items()))
     known = ", ".join(f"{name} {count}" for name, count in sorted(sensors.items()))

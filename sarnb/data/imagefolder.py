@@ -1,6 +1,8 @@
-"""Any folder of radar images, labelled or not, of any storage: listed, surveyed and read one at a time as 8 bit.
+"""Any folder of radar images, labelled or not, of any storage: listed, surveyed and read one at a time.
 
-For the comparison of two folders. Nothing is copied, and no more than one image is in memory.
+One listing serves all who read a user's folder: the preparation of a data set (``prepare``), the comparison of two folders
+(``sarnb.metrics.folders``) and the reader of measured images (``measured``). Nothing is copied, and each worker holds one
+image at a time.
 """
 
 from __future__ import annotations
@@ -10,27 +12,29 @@ import hashlib
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sarnb.data.amplitude import Normalisation, moments
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, ordered_map, read_numbered
-from sarnb.data.images import SUFFIXES, read_image
+from sarnb.data.images import SUFFIXES, RadarImage, read_image
 from sarnb.errors import InputError
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
-# What lies in the user's folder: class folders, or an imagefolder with metadata.jsonl. No pixel is read here.
-
-INDEX = "index.csv"  # optional, beside the class folders: columns "file" (path inside the folder) and "sensor"
-
-
+INDEX = "index.csv"  # optional, next to the class folders: columns "file" (path inside the folder) and "sensor"
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
+UNSTATED = "unstated"  # the sensor of an image of which nothing says it
+Rows = Mapping[str, tuple[dict[str, Any], str]]  # file name -> (row of the metadata, file and line that it stands in)
+Found = TypeVar("Found")
+
+# What lies in the folder: class folders, or an imagefolder with metadata.jsonl. No pixel is read here.
 
 
 @dataclass(frozen=True)
@@ -54,35 +58,42 @@ class Listing:
     ignored: dict[str, int]
 
 
-def list_user_folder(source: Path) -> Listing:
-    """Find the images and labels of a folder.
+def list_images(source: Path, labelled: bool = True, captions: Rows | None = None) -> Listing:
+    """Find the images of a folder and what is known of each.
 
-    Class folders: every folder in ``source`` is a label, its images (at any depth) belong to it; other files, hidden
-    ones and ``__MACOSX`` are passed over. Imagefolder: ``source/metadata.jsonl`` with ``file_name``, ``text``
-    (optional) and ``label`` (or images in one folder a label); images it does not name are passed over.
+    With a ``metadata.jsonl`` in it the images that it names are taken, others are passed over. Without one every folder in
+    ``source`` is a label, and its images, at any depth, belong to it; hidden files and ``__MACOSX`` are passed over.
 
-    Raises InputError if the folder is missing, empty or holds one class, and for every fault of the metadata.
+    Parameters
+    ----------
+    source : the folder.
+    labelled : whether the classes matter, as in a data set: each image has a label, and there are two labels at least.
+        Otherwise images without a label are taken too, and an empty label or text counts as none.
+    captions : from ``read_captions``; its rows replace those of the folder's own metadata.
+
+    Raises
+    ------
+    InputError
+        The folder is missing or holds no image, or, if labelled, images of one class only; every fault of the metadata.
     """
     source = Path(source)
-    if not source.exists():
-        raise InputError(f"{source}: there is no such folder; correct the path given as data")
     if not source.is_dir():
-        raise InputError(f"{source}: is a file, not a folder; give a folder of class folders or with a {METADATA}")
-    files = files_below(source)
-    if not files:
-        raise InputError(f"{source}: is empty; put in one folder of images for each class, or images with a {METADATA}")
-    if (source / METADATA).exists():
-        form, images = "imagefolder", _from_metadata(source)
-    else:
-        _refuse_other_forms(source, files)
-        form, images = "class folders", _from_folders(source, files)
+        found = "is a file, not a folder" if source.exists() else "there is no such folder"
+        raise InputError(f"{source}: {found}; give a folder of {f'class folders, or with a {METADATA}' if labelled else 'radar images'}")
+    files, form = files_below(source), "imagefolder" if (source / METADATA).is_file() else "class folders"
+    rows = _own_rows(source, labelled) if form == "imagefolder" else _without_rows(source, files, labelled)
+    rows = {name: (captions or {}).get(name, own) for name, own in rows.items()}
+    images = tuple(_described(source, name, *rows[name], labelled) for name in sorted(rows))
     labels = sorted({image.label for image in images})
-    if len(labels) < 2:
-        found = f"holds images of one class only ('{labels[0]}')" if labels else "holds no image"
-        raise InputError(f"{source}: {found}; give at least two classes, as folders named after them holding {', '.join(SUFFIXES)} files")
+    forms = ", ".join(SUFFIXES)
+    if labelled and len(labels) < 2:
+        found = f"holds images of one class only ('{labels[0]}')" if labels else "holds no image" if files else "is empty"
+        raise InputError(f"{source}: {found}; give at least two classes, as folders named after them holding {forms} files")
+    if not images:
+        raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
     used = {image.path for image in images}
     ignored = Counter(path.suffix.lower() or "no suffix" for path in files if path not in used and path.name != METADATA)
-    return Listing(source, form, tuple(sorted(images, key=lambda image: image.name)), dict(sorted(ignored.items())))
+    return Listing(source, form, images, dict(sorted(ignored.items())))
 
 
 def files_below(source: Path) -> list[Path]:
@@ -99,26 +110,61 @@ def files_below(source: Path) -> list[Path]:
     return found
 
 
-def _refuse_other_forms(source: Path, files: list[Path]) -> None:
+def _own_rows(source: Path, labelled: bool) -> Rows:
+    """The rows of the folder's metadata, each of an image that is there."""
+    rows: dict[str, tuple[dict[str, Any], str]] = {}
+    first_line: dict[Path | str, int] = {}
+    for number, row in read_numbered(source / METADATA):
+        where = f"{source / METADATA} line {number}"
+        name = safe_name(row.get("file_name"), source, where)
+        file = (source / name).resolve() if labelled else name  # a link must not bring one image into two splits
+        if file in first_line:
+            raise InputError(f"{where}: '{name}' is named a second time (first in line {first_line[file]}); remove one of the rows")
+        first_line[file] = number
+        rows[name] = row, where
+    if not rows:
+        raise InputError(f"{source / METADATA}: has no rows; write one JSON object an image, or remove the file")
+    return rows
+
+
+def _without_rows(source: Path, files: list[Path], labelled: bool) -> Rows:
+    """The images of a folder without metadata, with empty rows; of labelled ones those in a class folder."""
     for path in files:
         if path.name == METADATA:
             raise InputError(f"{path}: lies below {source}; give {path.parent} as the data folder, or move {METADATA} to its top")
-        if path.parent == source and path.name in ("metadata.csv", "metadata.parquet"):
+        if labelled and path.parent == source and path.name in ("metadata.csv", "metadata.parquet"):
             raise InputError(f"{path}: this form of metadata is not read; write the same rows as {METADATA}")
+    names = [path.relative_to(source).as_posix() for path in files if path.suffix.lower() in SUFFIXES]
+    if labelled:
+        found, names = names, [name for name in names if "/" in name]
+        if found and not names:
+            raise InputError(f"{source}: its images lie in no class folder; put them into one folder a class, or add a {METADATA}")
+        for name in names:
+            if not name.isprintable():
+                raise InputError(f"{ascii(str(source / name))}: its name has characters that cannot be written as text; rename it")
+    return {name: ({}, str(source / name)) for name in names}
 
 
-def _from_folders(source: Path, files: list[Path]) -> list[UserImage]:
-    images = []
-    for path in files:
-        parts = path.relative_to(source).parts
-        if len(parts) < 2 or path.suffix.lower() not in SUFFIXES:
-            continue
-        if not "".join(parts).isprintable():
-            raise InputError(f"{ascii(str(path))}: its name has characters that cannot be written as text; rename it")
-        images.append(UserImage(path, "/".join(parts), parts[0], default_caption(parts[0])))
-    if not images and any(path.suffix.lower() in SUFFIXES for path in files):
-        raise InputError(f"{source}: its images lie in no class folder; put them into one folder a class, or add a {METADATA}")
-    return images
+def _described(source: Path, name: str, row: Mapping[str, Any], where: str, labelled: bool) -> UserImage:
+    """An image with the label, caption and facts of its row; what the row leaves out follows from the image's folder."""
+    label, text = row.get("label"), row.get("text")
+    if label is None or not (label or labelled):
+        label = name.split("/")[0] if "/" in name else ""
+        if labelled and not label:
+            raise InputError(f"{where}: has no 'label'; add the class name, or put the images into one folder a class")
+    elif not isinstance(label, str) or labelled and (not label.strip() or not label.isprintable() or "/" in label or "\\" in label):
+        raise InputError(f"{where}: 'label' is {label!r}; write the class name as plain text without / and \\")
+    else:
+        label = label.strip()
+    if "text" not in row or not (text or labelled):
+        text = default_caption(label) if label else ""
+    elif not isinstance(text, str) or labelled and not text.strip():
+        found = "empty" if isinstance(text, str) else repr(text)
+        raise InputError(f"{where}: the caption 'text' is {found}; write one, or leave 'text' out")
+    extra = scene_facts(row, where)
+    if row.get("group") is not None:
+        extra["group"] = row["group"]
+    return UserImage(source / name, name, label, " ".join(text.split()), extra)
 
 
 def default_caption(label: str) -> str:
@@ -136,23 +182,6 @@ def default_caption(label: str) -> str:
 def label_words(label: str) -> str:
     """A label in words: underscores and repeated blanks become one blank."""
     return " ".join(label.replace("_", " ").split())
-
-
-def _from_metadata(source: Path) -> list[UserImage]:
-    images, first_line = [], {}
-    for number, row in read_numbered(source / METADATA):
-        where = f"{source / METADATA} line {number}"
-        name = safe_name(row.get("file_name"), source, where)
-        path = source / name
-        real = path.resolve()
-        if real in first_line:
-            raise InputError(f"{where}: '{name}' is named a second time (first in line {first_line[real]}); remove one of the rows")
-        first_line[real] = number
-        label = _label(row, name, where)
-        images.append(UserImage(path, name, label, _text(row, label, where), scene_facts(row, where)))
-    if not images:
-        raise InputError(f"{source / METADATA}: has no rows; write one JSON object an image")
-    return images
 
 
 def safe_name(name: Any, source: Path, where: str) -> str:
@@ -175,29 +204,7 @@ def safe_name(name: Any, source: Path, where: str) -> str:
     return pure.as_posix()
 
 
-def _label(row: dict[str, Any], name: str, where: str) -> str:
-    label = row.get("label")
-    if label is None:
-        parts = PurePosixPath(name).parts
-        if len(parts) < 2:
-            raise InputError(f"{where}: has no 'label'; add the class name, or put the images into one folder a class")
-        return parts[0]
-    if not isinstance(label, str) or not label.strip() or not label.isprintable() or "/" in label or "\\" in label:
-        raise InputError(f"{where}: 'label' is {label!r}; write the class name as plain text without / and \\")
-    return label.strip()
-
-
-def _text(row: dict[str, Any], label: str, where: str) -> str:
-    if "text" not in row:
-        return default_caption(label)
-    text = row["text"]
-    if not isinstance(text, str) or not text.strip():
-        found = "empty" if isinstance(text, str) else repr(text)
-        raise InputError(f"{where}: the caption 'text' is {found}; write one, or leave 'text' out")
-    return " ".join(text.split())
-
-
-def scene_facts(row: dict[str, Any], where: str) -> dict[str, Any]:
+def scene_facts(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Those of EXTRA_COLUMNS that a row of the metadata gives. Raises InputError for a value that cannot be one."""
     extra = {name: row[name] for name in EXTRA_COLUMNS if row.get(name) is not None}
     if extra.get("look", "left") not in ("left", "right"):
@@ -212,7 +219,7 @@ def scene_facts(row: dict[str, Any], where: str) -> dict[str, Any]:
     return extra
 
 
-UNSTATED = "unstated"
+# What the pixels say: each image is read once, and all faults are found before anything is written.
 
 
 @dataclass(frozen=True)
@@ -226,10 +233,47 @@ class Facts:
     constant: bool
     digest: str
 
+    @classmethod
+    def of(cls, read: RadarImage) -> Facts:
+        """The facts of an image as read."""
+        amplitude = read.amplitude
+        head = repr((read.storage, amplitude.shape)).encode()
+        digest = hashlib.blake2b(head + amplitude.tobytes(), digest_size=16).hexdigest()
+        return cls(read.storage, amplitude.shape, moments(amplitude), bool(amplitude.min() == amplitude.max()), digest)
+
+
+def survey(images: Sequence[UserImage], check: Callable[[UserImage], Found], workers: int = 1, label: str = "") -> list[Found]:
+    """What ``check`` (of module level) finds of every image.
+
+    Raises
+    ------
+    InputError
+        ``check`` refuses an image: the first fault is explained, the names of others follow.
+    """
+    found, faults = [], []
+    for image, one in zip(images, ordered_map(partial(_attempt, check), images, workers, label)):
+        faults.append((image.name, one)) if isinstance(one, str) else found.append(one)
+    if faults:
+        others = [name for name, _ in faults[1:]]
+        more = f" ({len(others)} more faulty: {', '.join(others[:5])}{' …' if len(others) > 5 else ''})" if others else ""
+        raise InputError(faults[0][1] + more)
+    return found
+
+
+def _attempt(check: Callable[[UserImage], Found], image: UserImage) -> Found | str:
+    try:
+        return check(image)
+    except InputError as error:
+        return str(error)
+
+
+def _facts(image: UserImage) -> Facts:
+    return Facts.of(read_image(image.path, constant=True))
+
 
 @dataclass(frozen=True)
-class PlainFolder:
-    """Images of a folder, by name, with what is known of each and their facts; see `read_folder`."""
+class ImageFolder:
+    """Images of a folder, by name, with what is known of each and their facts; see ``read_folder``."""
 
     source: Path
     images: tuple[UserImage, ...]
@@ -238,7 +282,7 @@ class PlainFolder:
     def __len__(self) -> int:
         return len(self.images)
 
-    def where(self, keep: Sequence[bool]) -> PlainFolder:
+    def where(self, keep: Sequence[bool]) -> ImageFolder:
         """The images whose place in ``keep`` is true."""
         chosen = [index for index, kept in enumerate(keep) if kept]
         return replace(self, images=tuple(self.images[k] for k in chosen), facts=tuple(self.facts[k] for k in chosen))
@@ -248,45 +292,60 @@ class PlainFolder:
         return tuple(image.extra.get("sensor") or UNSTATED for image in self.images)
 
 
-def read_folder(source: Path, captions: Mapping[str, dict[str, Any]] | None = None, workers: int = 1) -> PlainFolder:
-    """Find and check the images of a folder.
+def read_folder(source: Path, captions: Rows | None = None, workers: int = 1) -> ImageFolder:
+    """Find and check the images of a folder, labelled or not.
 
-    With a metadata.jsonl in it the images that it names are taken, with their text, label, group, look and sensor; text and
-    label may be missing. Without one all images below are taken: one in a folder of its own has its name as label.
-    ``captions``: rows by file name from elsewhere, which say the same of the images that they name. The sensor may also come
-    from an index.csv (columns file, sensor) in the folder or in the one above.
+    The sensor of an image is that of its row, else that of an index.csv (columns file, sensor) in the folder or in the one
+    above.
 
-    Raises:
-        InputError: no folder, no image, an image that cannot be read as amplitude (the first is explained, others named).
+    Parameters
+    ----------
+    source : the folder, see ``list_images``.
+    captions : rows from elsewhere, from ``read_captions``.
+    workers : processes that read images.
+
+    Raises
+    ------
+    InputError
+        No folder, no image, an image that cannot be read as amplitude (the first is explained, others are named), or
+        none that varies.
     """
     source = Path(source)
-    if not source.is_dir():
-        found = "is a file" if source.exists() else "there is no such folder"
-        raise InputError(f"{source}: {found}; give a folder of radar images")
-    own = _rows(source / METADATA, source) if (source / METADATA).is_file() else {}
-    files = [] if own else files_below(source)
-    names = list(own) or [path.relative_to(source).as_posix() for path in files if path.suffix.lower() in SUFFIXES]
-    below = [path for path in files if path.name == METADATA]
-    if below:
-        raise InputError(f"{below[0]}: lies below {source}; give {below[0].parent}, so that its labels are read too")
-    if not names:
-        raise InputError(f"{source}: holds no image of a form read here ({', '.join(SUFFIXES)}); give a folder of such files")
-    sensors, given = _sensors(source), {**own, **(captions or {})}
-    images = tuple(_described(source, name, given.get(name, {}), sensors.get(name, "")) for name in sorted(names))
-    facts, faults = [], []
-    surveyed = ordered_map(_survey, [image.path for image in images], workers, f"reading {source.name}")
-    for image, found in zip(images, surveyed):
-        faults.append((image.name, found)) if isinstance(found, str) else facts.append(found)
-    if faults:
-        others = [name for name, _ in faults[1:]]
-        more = f" ({len(others)} more faulty: {', '.join(others[:5])}{' …' if len(others) > 5 else ''})" if others else ""
-        raise InputError(faults[0][1] + more)
+    images, sensors = list_images(source, labelled=False, captions=captions).images, _sensors(source)
+    named = [{"sensor": sensors[image.name]} if sensors.get(image.name) else {} for image in images]
+    images = tuple(replace(image, extra=sensor | image.extra) for image, sensor in zip(images, named))
+    facts = survey(images, _facts, workers, f"reading {source.name}")
     if all(one.constant for one in facts):
         raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); give images that vary")
-    return PlainFolder(source, images, tuple(facts))
+    return ImageFolder(source, images, tuple(facts))
 
 
-def read_captions(path: Path, folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def _sensors(source: Path) -> dict[str, str]:
+    """Sensor by file name, of the index in the folder or in the one above it."""
+    above = source.resolve().parent
+    outer = {} if (source / INDEX).is_file() or not (above / INDEX).is_file() else read_sensors(above)
+    prefix = source.resolve().name + "/"
+    found = {name.removeprefix(prefix): sensor for name, sensor in outer.items() if name.startswith(prefix)}
+    return found or read_sensors(source)
+
+
+def read_sensors(folder: Path) -> dict[str, str]:
+    """File name inside the folder -> sensor, of index.csv; empty without one. Raises InputError for a table without the columns."""
+    path = folder / INDEX
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            lacking = {"file", "sensor"} - set(table.fieldnames or ())
+            if lacking:
+                raise InputError(f"{path}: has no column {min(lacking)!r}; give the columns file and sensor, or remove the table")
+            return {row["file"]: (row["sensor"] or "").strip() for row in table}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is no UTF-8 table with commas ({error}); save it as such or remove it") from error
+
+
+def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
     """Rows of a metadata.jsonl that lies anywhere, by file name; each has to be the name of an image of one of the folders.
 
     Raises InputError for a file without rows, and names the first image that is not there.
@@ -294,7 +353,7 @@ def read_captions(path: Path, folders: Sequence[Path]) -> dict[str, dict[str, An
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give a {METADATA} with rows of file_name and text")
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, tuple[dict[str, Any], str]] = {}
     absent: list[tuple[int, str]] = []
     for number, row in read_numbered(path):
         where = f"{path} line {number}"
@@ -302,7 +361,8 @@ def read_captions(path: Path, folders: Sequence[Path]) -> dict[str, dict[str, An
         homes = [folder for folder in folders if isinstance(name, str) and (folder / name).is_file()]
         if homes:
             name = safe_name(name, homes[0], where)
-            rows[name] = {**row, **scene_facts(row, where)}
+            rows[name] = row, where
+            scene_facts(row, where)  # also where neither listing takes the image
         else:
             absent.append((number, str(name)))
     if absent:
@@ -351,7 +411,7 @@ def load_batch(chunk: Sequence[tuple[UserImage, Normalisation | None]], root: Pa
     )
 
 
-def common_size(folders: Sequence[PlainFolder], size: int | None) -> tuple[int, int]:
+def common_size(folders: Sequence[ImageFolder], size: int | None) -> tuple[int, int]:
     """(H, W) that is compared: ``size`` px from the middle of every image, or the one size that all images have.
 
     Raises InputError where sizes differ and none is asked for, or an image is smaller than that.
@@ -376,68 +436,3 @@ def common_size(folders: Sequence[PlainFolder], size: int | None) -> tuple[int, 
             "compare the middle of each"
         )
     return shapes[0]
-
-
-def _rows(path: Path, source: Path) -> dict[str, dict[str, Any]]:
-    """Rows of a folder's own metadata by file name; every file has to be there."""
-    rows: dict[str, dict[str, Any]] = {}
-    for number, row in read_numbered(path):
-        where = f"{path} line {number}"
-        name = safe_name(row.get("file_name"), source, where)
-        if name in rows:
-            raise InputError(f"{where}: '{name}' is named a second time; remove one of the rows")
-        rows[name] = {**row, **scene_facts(row, where)}
-    if not rows:
-        raise InputError(f"{path}: has no rows; write one JSON object an image, or remove the file")
-    return rows
-
-
-def _described(source: Path, name: str, row: Mapping[str, Any], sensor: str) -> UserImage:
-    parts = name.split("/")
-    label = row.get("label") or (parts[0] if len(parts) > 1 else "")
-    if not isinstance(label, str):
-        raise InputError(f"{source / name}: its 'label' is {label!r}; write the class name as text")
-    text = row.get("text") or (default_caption(label) if label else "")
-    if not isinstance(text, str):
-        raise InputError(f"{source / name}: its caption 'text' is {text!r}; write one line of text")
-    extra = {key: row[key] for key in ("look", "incidence", "sensor", "group") if row.get(key) is not None}
-    known = {"sensor": sensor, **extra} if sensor else extra
-    return UserImage(source / name, name, label.strip(), " ".join(text.split()), known)
-
-
-def _sensors(source: Path) -> dict[str, str]:
-    """Sensor by file name, of the index in the folder or in the one above it."""
-    above = source.resolve().parent
-    outer = {} if (source / INDEX).is_file() or not (above / INDEX).is_file() else read_sensors(above)
-    prefix = source.resolve().name + "/"
-    found = {name.removeprefix(prefix): sensor for name, sensor in outer.items() if name.startswith(prefix)}
-    return found or read_sensors(source)
-
-
-def _survey(path: Path) -> Facts | str:
-    """Facts of one image, or the sentence that says what is wrong with it."""
-    try:
-        read = read_image(path, constant=True)
-    except InputError as error:
-        return str(error)
-    amplitude = read.amplitude
-    head = repr((read.storage, amplitude.shape)).encode()
-    digest = hashlib.blake2b(head + amplitude.tobytes(), digest_size=16).hexdigest()
-    constant = bool(amplitude.min() == amplitude.max())
-    return Facts(read.storage, amplitude.shape, moments(amplitude), constant, digest)
-
-
-def read_sensors(folder: Path) -> dict[str, str]:
-    """File name inside the folder -> sensor, of index.csv; empty without one. Raises InputError for a table without the columns."""
-    path = folder / INDEX
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            table = csv.DictReader(file)
-            lacking = {"file", "sensor"} - set(table.fieldnames or ())
-            if lacking:
-                raise InputError(f"{path}: has no column {min(lacking)!r}; give the columns file and sensor, or remove the table")
-            return {row["file"]: (row["sensor"] or "").strip() for row in table}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is no UTF-8 table with commas ({error}); save it as such or remove it") from error

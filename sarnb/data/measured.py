@@ -21,7 +21,7 @@ from numpy._core.multiarray import _reconstruct
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet
-from sarnb.data.imagefolder import UserImage, list_user_folder, read_sensors
+from sarnb.data.imagefolder import UNSTATED, UserImage, list_images, read_sensors
 from sarnb.data.images import RadarImage, read_image
 from sarnb.data.prepare import patch_origins
 from sarnb.errors import InputError
@@ -137,17 +137,17 @@ def _covariance_amplitude(path: Path) -> np.ndarray:
 def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int = 4, seed: int = 0) -> RealSet:
     """Some images of every class and sensor of a folder, as tiles of ``size`` px.
 
-    The folder holds class folders or an imagefolder with metadata.jsonl, see `list_user_folder`; the sensor is that of
+    The folder holds class folders or an imagefolder with metadata.jsonl, see ``list_images``; the sensor is that of
     index.csv, of the metadata, or "unstated". Parameters: ``files`` of a class and sensor at most, drawn by ``seed``;
     ``tiles`` of a file at most. Images smaller than a tile are passed over and counted in a note. 8-bit images keep their
     values, whose scaling is unknown; others are scaled by A / (mu + 3 sigma) over what is read of their sensor.
     Raises InputError for a folder, an index or an image that cannot be read.
     """
-    listing = list_user_folder(folder)
+    listing = list_images(folder)
     sensors = read_sensors(folder)
     members: dict[tuple[str, str], list[UserImage]] = defaultdict(list)
     for image in listing.images:
-        members[sensors.get(image.name) or image.extra.get("sensor") or "unstated", image.label].append(image)
+        members[sensors.get(image.name) or image.extra.get("sensor") or UNSTATED, image.label].append(image)
     read: dict[tuple[str, str], list[tuple[str, RadarImage]]] = {}
     small = 0
     for key, images in sorted(members.items()):
@@ -179,7 +179,7 @@ def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGr
     """A data set's own images in the same form: one group a class and sensor, the middle ``size`` px of each image."""
     members: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, row in enumerate(images.rows):
-        members[row.get("sensor") or "unstated", images.labels[index]].append(index)
+        members[row.get("sensor") or UNSTATED, images.labels[index]].append(index)
     height, width = images.images.shape[1:]
     if min(height, width) < size:
         raise InputError(f"{images.root}: its images have {height} x {width} px, fewer than the {size} px that are compared")

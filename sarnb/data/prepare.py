@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sarnb.data.amplitude import Normalisation, moments
+from sarnb.data.amplitude import Normalisation
 from sarnb.data.card import data_card
 from sarnb.data.files import (
     CARD,
@@ -29,7 +29,7 @@ from sarnb.data.files import (
     write_rows,
     write_text,
 )
-from sarnb.data.imagefolder import EXTRA_COLUMNS, Listing, UserImage, list_user_folder
+from sarnb.data.imagefolder import EXTRA_COLUMNS, Facts, Listing, UserImage, list_images, survey
 from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
@@ -39,14 +39,11 @@ LEAST_IMAGES = 3  # a class: one each for train, val and test
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """An image that passed: how it is stored, its amplitude moments, and the origins (row, column) of its patches."""
+    """An image that passed: what its pixels say, and the origins (row, column) of its patches."""
 
     image: UserImage
-    storage: str
-    shape: tuple[int, int]
-    moments: tuple[int, float, float]
+    facts: Facts
     origins: tuple[tuple[int, int], ...]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -66,17 +63,8 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     """
     if size < 8 or tiles_per_image < 1:
         raise InputError(f"size {size} and tiles_per_image {tiles_per_image} make no patch; use at least 8 px and 1 patch")
-    listing = list_user_folder(source)
-    checked, faults = [], []
-    for image in listing.images:
-        try:
-            checked.append(_check_image(image, size, seed, tiles_per_image))
-        except InputError as error:
-            faults.append((image.name, str(error)))
-    if faults:
-        others = [name for name, _ in faults[1:]]
-        more = f" ({len(others)} more faulty: {', '.join(others[:5])}{' …' if len(others) > 5 else ''})" if others else ""
-        raise InputError(faults[0][1] + more)
+    listing = list_images(source)
+    checked = survey(listing.images, partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image))
     images, duplicates = _drop_duplicates(checked)
     for label, count in sorted(Counter(item.image.label for item in images).items()):
         if count < LEAST_IMAGES:
@@ -175,8 +163,7 @@ def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -
     origins = patch_origins(read.amplitude, size, tiles_per_image, rng)
     if not origins:
         raise InputError(f"{image.path}: is constant in every {size} px patch of its grid; crop it to what is imaged or remove it")
-    digest = hashlib.sha256(repr((read.storage, height, width)).encode() + read.amplitude.tobytes()).hexdigest()
-    return CheckedImage(image, read.storage, (height, width), moments(read.amplitude), origins, digest)
+    return CheckedImage(image, Facts.of(read), origins)
 
 
 def _drop_duplicates(checked: Sequence[CheckedImage]) -> tuple[tuple[CheckedImage, ...], tuple[str, ...]]:
@@ -184,7 +171,7 @@ def _drop_duplicates(checked: Sequence[CheckedImage]) -> tuple[tuple[CheckedImag
     first: dict[str, CheckedImage] = {}
     duplicates = []
     for item in checked:
-        same = first.setdefault(item.digest, item)
+        same = first.setdefault(item.facts.digest, item)
         if same.image.label != item.image.label:
             raise InputError(
                 f"{item.image.path}: has the same pixels as {same.image.name} but the label '{item.image.label}' "
@@ -198,9 +185,9 @@ def _drop_duplicates(checked: Sequence[CheckedImage]) -> tuple[tuple[CheckedImag
 def _fit_scales(images: Sequence[CheckedImage], train: Sequence[CheckedImage]) -> dict[str, Normalisation]:
     """One amplitude scale a storage other than 8 bits, over the training images (over all, where train has none)."""
     scales = {}
-    for storage in sorted({item.storage for item in images} - {"8-bit"}):
-        fitted = [item for item in train if item.storage == storage] or [item for item in images if item.storage == storage]
-        scales[storage] = Normalisation.from_moments(item.moments for item in fitted)
+    for storage in sorted({item.facts.storage for item in images} - {"8-bit"}):
+        fitted = [item for item in train if item.facts.storage == storage] or [item for item in images if item.facts.storage == storage]
+        scales[storage] = Normalisation.from_moments(item.facts.moments for item in fitted)
     return scales
 
 
@@ -239,7 +226,7 @@ def _write_split(
         for row, column in patches[item.image.name]:
             patch = amplitude[row : row + size, column : column + size]
             name = f"{len(rows):06d}.png"
-            write_png(folder / name, scales[item.storage].apply(patch) if item.storage in scales else patch)
+            write_png(folder / name, scales[item.facts.storage].apply(patch) if item.facts.storage in scales else patch)
             facts = {key: item.image.extra[key] if key in shared else None for key in EXTRA_COLUMNS}
             rows.append(
                 {
@@ -252,7 +239,7 @@ def _write_split(
                     "source": item.image.name,
                     "row": row,
                     "column": column,
-                    "storage": item.storage,
+                    "storage": item.facts.storage,
                 }
             )
     write_rows(folder / METADATA, rows)
@@ -269,7 +256,7 @@ def _card(
     tiles_per_image: int,
     tiles_per_class: int,
 ) -> dict[str, Any]:
-    storages = Counter(item.storage for item in folder.images)
+    storages = Counter(item.facts.storage for item in folder.images)
     only = next(iter(scales.values())) if len(scales) == 1 and len(storages) == 1 else None
     notes = [
         f"Patches of {size} x {size} px from a centred grid, never resized: at most {tiles_per_image} an image, "

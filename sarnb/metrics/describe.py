@@ -72,9 +72,9 @@ def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW
         if len(own) < least:
             continue
         intensity = own**2
-        looks = intensity.mean(1) ** 2 / np.maximum(intensity.var(1, ddof=1), 1e-12)
+        enl = intensity.mean(1) ** 2 / np.maximum(intensity.var(1, ddof=1), 1e-12)
         spread = own.std(1, ddof=1) / own.mean(1)
-        rows.append((COVERS[code], len(own), np.median(own.mean(1)), np.median(spread), np.median(looks)))
+        rows.append((COVERS[code], len(own), np.median(own.mean(1)), np.median(spread), np.median(enl)))
     table = pd.DataFrame(rows, columns=["cover", "windows", "level", "cv", "enl"])
     return table.sort_values("windows", ascending=False, ignore_index=True)
 
@@ -115,7 +115,7 @@ def _cut(stack: np.ndarray, window: int) -> np.ndarray:
     return cut.swapaxes(2, 3).reshape(count * rows * cols, window * window)
 
 
-def flat_looks(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> np.ndarray:
+def flat_enl(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> np.ndarray:
     """Equivalent number of looks in the flattest windows: uint8 [N, H, W] -> [N], the median over them.
 
     Flattest is where the mean intensities of the window's four quarters differ least; the ``share`` of the windows with the
@@ -125,8 +125,8 @@ def flat_looks(images: np.ndarray, window: int = WINDOW, share: float = 0.25) ->
     InputError for an odd window or one larger than the images.
     """
     if window % 2:
-        raise InputError(f"flat looks: the window has {window} px; give an even number, it is cut into quarters.")
-    looks = np.full(len(images), np.nan)
+        raise InputError(f"flat enl: the window has {window} px; give an even number, it is cut into quarters.")
+    enl = np.full(len(images), np.nan)
     for index, image in enumerate(image_stack(images)):
         values = _cut(image[None], window).astype(np.float64)
         intensity = values[(values.mean(1) >= 4.0) & ((values == LEVELS - 1).mean(1) <= 0.05)] ** 2
@@ -136,8 +136,8 @@ def flat_looks(images: np.ndarray, window: int = WINDOW, share: float = 0.25) ->
             continue
         quarters = intensity.reshape(-1, 2, window // 2, 2, window // 2).mean((2, 4)).reshape(-1, 4)
         flattest = np.argsort(quarters.std(1) / quarters.mean(1), kind="stable")[: max(1, int(share * len(quarters)))]
-        looks[index] = np.median(intensity[flattest].mean(1) ** 2 / variance[flattest])
-    return looks
+        enl[index] = np.median(intensity[flattest].mean(1) ** 2 / variance[flattest])
+    return enl
 
 
 def neighbour_correlation(images: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "cv": coefficient_of_variation(counts),
-            "enl": flat_looks(stack),
+            "enl": flat_enl(stack),
             "kappa2": cumulants[:, 1],
             "kappa3": cumulants[:, 2],
             **{f"lag 1 {way}": neighbours[:, place] for place, way in enumerate(DIRECTIONS)},

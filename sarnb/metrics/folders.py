@@ -16,7 +16,7 @@ import pandas as pd
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.files import ordered_map
-from sarnb.data.imagefolder import UNSTATED, PlainFolder, UserImage, common_size, load_batch, merged_scale
+from sarnb.data.imagefolder import UNSTATED, ImageFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
 from sarnb.metrics.amplitude import LEVELS
 from sarnb.metrics.evaluation import ANCHORS, FRECHET_MINIMUM, REAL_VS_REAL, combine, evaluate, halves, left_out
@@ -33,7 +33,7 @@ CUT_SHARE = 0.05  # of pixels at either end of the scale
 
 Scale = Normalisation | None
 Scales = Mapping[tuple[str, str, str], Scale]  # (side, sensor, storage) -> scale; None keeps 8-bit values
-Sides = Mapping[str, PlainFolder]  # "real", "generated" and, where given, "training"
+Sides = Mapping[str, ImageFolder]  # "real", "generated" and, where given, "training"
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Comparison:
 
 
 def compare(
-    real: PlainFolder,
-    fake: PlainFolder,
+    real: ImageFolder,
+    fake: ImageFolder,
     options: Options | None = None,
     judge: Judge | None = None,
-    train: PlainFolder | None = None,
+    train: ImageFolder | None = None,
 ) -> Comparison:
     """Compare two folders.
 
@@ -148,7 +148,7 @@ def fit_scales(sides: Sides, how: str) -> Scales:
     return scales
 
 
-def _of_sensor(folder: PlainFolder, sensor: str) -> PlainFolder:
+def _of_sensor(folder: ImageFolder, sensor: str) -> ImageFolder:
     if not sensor:
         return folder
     found = folder.where([name == sensor for name in folder.sensors()])
@@ -171,7 +171,7 @@ def _classes_usable(sides: Sides) -> bool:
     return True
 
 
-def _pairs(side: str, folder: PlainFolder, scales: Scales) -> list[tuple[UserImage, Scale]]:
+def _pairs(side: str, folder: ImageFolder, scales: Scales) -> list[tuple[UserImage, Scale]]:
     facts = zip(folder.images, folder.sensors(), folder.facts)
     return [(image, scales[side, sensor, one.storage]) for image, sensor, one in facts]
 
@@ -298,7 +298,7 @@ def _scaling(sides: Sides, scales: Scales) -> Iterator[str]:
         yield "8-bit images keep their values; how they were scaled, and whether they are amplitude, is not known."
 
 
-def _level(side: str, folder: PlainFolder, scales: Scales) -> float:
+def _level(side: str, folder: ImageFolder, scales: Scales) -> float:
     """mu + 3 sigma of a side in units of the full scale, before clipping."""
     parts = []
     for sensor, one in zip(folder.sensors(), folder.facts):

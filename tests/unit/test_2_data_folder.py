@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sarnb.data.dataset import load_card, load_set
-from sarnb.data.imagefolder import list_user_folder
+from sarnb.data.imagefolder import list_images
 from sarnb.data.prepare import check_user_folder, patch_origins, prepare_user_data
 from sarnb.errors import InputError
 
@@ -61,7 +61,7 @@ def test_class_folders_give_labels_and_captions_and_pass_over_the_rest(tmp_path:
     (source / "city" / ".hidden.png").write_bytes(b"broken")
     put(source / "__MACOSX" / "city" / "0.png", picture(9))
     put(source / "city" / "north" / "UPPER.PNG", picture(50))
-    listing = list_user_folder(source)
+    listing = list_images(source)
     assert listing.form == "class folders" and len(listing.images) == 11
     assert {image.label: image.text for image in listing.images} == {
         "city": "a radar image of a city",
@@ -77,7 +77,7 @@ def test_links_to_class_folders_are_followed_and_loops_end(tmp_path: Path) -> No
     for label in ("city", "water"):
         (subset / label).symlink_to(source / label, target_is_directory=True)
     (source / "city" / "loop").symlink_to(source / "city", target_is_directory=True)
-    assert [image.label for image in list_user_folder(subset).images] == ["city"] * 5 + ["water"] * 5
+    assert [image.label for image in list_images(subset).images] == ["city"] * 5 + ["water"] * 5
 
 
 def test_metadata_captions_labels_and_scene_facts_are_kept(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_labels_may_come_from_folders_beside_the_metadata(tmp_path: Path) -> Non
     source = class_folders(tmp_path, each=3)
     rows = [{"file_name": f"{label}/{index}.png", "text": "seen"} for label in ("city", "sea_ships") for index in range(3)]
     (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert {image.label for image in list_user_folder(source).images} == {"city", "sea_ships"}
+    assert {image.label for image in list_images(source).images} == {"city", "sea_ships"}
 
 
 def test_no_image_is_in_two_splits_and_every_class_is_in_all(tmp_path: Path) -> None:

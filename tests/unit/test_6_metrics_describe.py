@@ -113,20 +113,20 @@ def test_a_constant_image_has_no_correlation() -> None:
 
 
 @pytest.mark.parametrize("looks, bias", [(1, 1.12), (4, 1.07)])
-def test_flat_looks_counts_looks_beside_a_scene(looks: int, bias: float) -> None:
+def test_flat_enl_counts_looks_beside_a_scene(looks: int, bias: float) -> None:
     rng = np.random.default_rng(2)
     amplitude = 50 * np.sqrt(rng.gamma(looks, 1 / looks, (12, 128, 128)))
     amplitude[:, :, 64:] *= np.where(np.arange(64) % 8 < 4, 0.3, 1.6)  # half of the scene is stripes, two in each window
     images = np.clip(np.rint(amplitude), 0, 255).astype(np.uint8)
-    assert describe.flat_looks(images).mean() == pytest.approx(looks * bias, rel=0.05)
-    striped = describe.flat_looks(images[:, :, 64:]).mean()
+    assert describe.flat_enl(images).mean() == pytest.approx(looks * bias, rel=0.05)
+    striped = describe.flat_enl(images[:, :, 64:]).mean()
     assert striped < 0.8 * looks, "stripes are seen where there is nothing flat"
 
 
-def test_flat_looks_without_a_window() -> None:
-    assert np.isnan(describe.flat_looks(np.zeros((1, 16, 16), np.uint8)))
+def test_flat_enl_without_a_window() -> None:
+    assert np.isnan(describe.flat_enl(np.zeros((1, 16, 16), np.uint8)))
     with pytest.raises(InputError, match="even number"):
-        describe.flat_looks(rayleigh(1, 32), window=7)
+        describe.flat_enl(rayleigh(1, 32), window=7)
 
 
 def test_image_measures_agree_with_the_single_measures() -> None:
