@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import METADATA
 from sarnb.errors import InputError
 from sarnb.profile import Profile, load_profile
 from sarnb.settings import cores, results_root
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionXLPipeline
-
-    from sarnb.model.strategy import Strategy
 
 app = typer.Typer(
     add_completion=False,
@@ -31,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How should a text-to-image diffusion model be fine-tuned so that it draws radar images?",
 )
+FOUNDATION = typer.Option("", help="'embedded', a hub id or a folder, with +vae=… another autoencoder; default: the profile's")
 
 
 @app.command()
@@ -46,16 +42,17 @@ def run(
     snakemake: list[str] | None = typer.Argument(None, help="after --: further options of Snakemake"),
 ) -> None:
     """Bring the notebooks' results up to date (what ./run_all.sh calls)."""
-    from sarnb import graph
+    from sarnb.graph import Options
+    from sarnb.graph import run as run_all
 
-    options = graph.Options(profile, data, only, jobs, seed, tuple(param), executor, tuple(snakemake or ()))
-    raise typer.Exit(graph.run(options, dry_run))
+    options = Options(profile, data, only, jobs, seed, tuple(param), executor, tuple(snakemake or ()))
+    raise typer.Exit(run_all(options, dry_run))
 
 
 @app.command()
 def notebook(
     name: str = typer.Argument(help="name of the notebook, such as 05_unet_full"),
-    plan: Path = typer.Option(..., help="plan-….json that 'run' wrote into results/<profile>/.state"),
+    plan: Path = typer.Option(..., help="plan.json that 'run' wrote into results/<profile>/.state"),
 ) -> None:
     """Run one notebook of a plan (what the Snakefile calls)."""
     from sarnb.notebook import NotebookError, run_node
@@ -70,15 +67,15 @@ def notebook(
 @app.command()
 def verify(results: Path = typer.Argument(help="a results folder, such as results/quick")) -> None:
     """Find changed, missing and stale artefacts; exit code 1 if there are any."""
-    from sarnb.manifest import read_manifests
-    from sarnb.manifest import verify as problems_of
+    from sarnb import manifest
 
-    problems = problems_of(results.absolute())
+    problems = manifest.verify(results.absolute())
     for problem in problems:
         print(problem)
-    manifests = read_manifests(results.absolute())
-    count = sum(len(manifest.get("artefacts", [])) for manifest in manifests.values())
-    print(f"{results}: {count} artefacts of {len(manifests)} notebooks, {f'{len(problems)} problems' if problems else 'all as recorded'}")
+    manifests = manifest.read_manifests(results.absolute())
+    count = sum(len(found.get("artefacts", [])) for found in manifests.values())
+    outcome = f"{len(problems)} problems" if problems else "all as recorded"
+    print(f"{results}: {count} artefacts of {len(manifests)} notebooks, {outcome}")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -87,7 +84,8 @@ def dataset(
     source: str = typer.Argument(help="'twin' for the twin world, or a folder of your own radar images"),
     out: Path = typer.Option(..., help="folder to make"),
     n: int | None = typer.Option(
-        None, help="so many twin scenes of all classes and compositions, split 80/10/10; default: the study's splits of the profile"
+        None,
+        help="so many twin scenes of all classes and compositions, split 80/10/10; default: the study's splits of the profile",
     ),
     profile: str = typer.Option("quick", help="profile that gives what is not said here"),
     sensor: str = typer.Option("", help="radar preset: airborne-x, terrasar-x, sentinel-1, umbra; the same scenes through each"),
@@ -96,16 +94,17 @@ def dataset(
     workers: int | None = typer.Option(None, help="processes; the files are the same for any number"),
 ) -> None:
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
+    from sarnb.data.twin import build_twin, check_request, general_splits, study_splits
+
     values = load_profile(profile)
     size, seed = values.image_size if size is None else size, values.seed if seed is None else seed
     if source == "twin":
-        from sarnb.data.twin import build_twin, general_splits, study_splits
-
         if n is None:
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
         else:
             splits = general_splits(n)
-        card = build_twin(out, splits, sensor or values.sensor, size, seed, values.workers if workers is None else workers)
+        workers = values.workers if workers is None else workers
+        card = build_twin(out, splits, sensor or values.sensor, size, seed, workers)
     else:
         if not Path(source).exists():
             raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images")
@@ -113,11 +112,11 @@ def dataset(
             if given:
                 raise InputError(f"{option} is for the twin world and changes nothing about {source}; leave it out")
         from sarnb.data.prepare import prepare_user_data
-        from sarnb.data.twin import check_request
 
         check_request(size, seed)
         card = prepare_user_data(Path(source), out, size, seed)
-    print(f"{out}: {', '.join(f'{name} {number}' for name, number in card['totals'].items())} images; {out / 'README.md'} describes them")
+    totals = ", ".join(f"{name} {number}" for name, number in card["totals"].items())
+    print(f"{out}: {totals} images; {out / 'README.md'} describes them")
 
 
 @app.command()
@@ -126,7 +125,7 @@ def finetune(
     data: Path | None = typer.Option(None, help="data set that 'dataset' made; default: that of the notebooks"),
     out: Path | None = typer.Option(None, help="folder for the trained model; default: that of the notebooks"),
     profile: str = typer.Option("quick", help="profile that gives rates, steps and the foundation"),
-    foundation: str = typer.Option("", help="'embedded', a hub id or a folder, with +vae=… another autoencoder; default: the profile's"),
+    foundation: str = FOUNDATION,
     steps: int = typer.Option(0, help="optimizer steps; default: the profile's"),
     seed: int | None = typer.Option(None, help="training seed; default: the profile's first"),
     tracker: list[str] = typer.Option([], help="follow the training in 'tensorboard' (or another tracker of accelerate)"),
@@ -135,31 +134,65 @@ def finetune(
     """Fine-tune the foundation by one strategy.
 
     On many GPUs: 'accelerate launch --config_file sarnb/profiles/accelerate/ddp.yaml -m sarnb finetune …', or fsdp.yaml
-    beside it where one card cannot hold the model (with '--param OPTIMIZER=adamw', for 8-bit moments cannot be shared out).
+    next to it where one card cannot hold the model (with '--param OPTIMIZER=adamw', for 8-bit moments cannot be shared out).
     """
-    changes = _changes(param) | ({"train_steps": steps, "warmup_steps": 0} if steps else {})
-    values = load_profile(profile, **changes)
+    from sarnb.graph import parse_params
     from sarnb.model.strategy import find_strategy
-
-    plan = find_strategy(strategy)  # a wrong name is told before the images are read
-    if plan.vae != "frozen":
-        _finetune_vae(plan, data, out, values.replace(vae_steps=steps) if steps else values, foundation, seed)
-        return
-    from sarnb.generate.strategies import SamplingConfig, train_strategy
     from sarnb.train.finetune import FinetuneConfig
-    from sarnb.train.state import check_trackers
 
-    check_trackers(tracker)
-    config = FinetuneConfig.of(values, seed)
+    changes = {name.lower(): value for name, value in parse_params(param).items()}
+    known = _read_by_training()
+    for name in changes:
+        if name not in known:
+            names = ", ".join(known).upper()
+            raise InputError(f"--param {name.upper()}: no value of a profile that a training reads; known are {names}")
+    if steps:
+        changes |= {"train_steps": steps, "warmup_steps": 0}
+    values = load_profile(profile, **changes)
+    plan = find_strategy(strategy)  # a wrong name is reported before the images are read
+    foundation = foundation or values.foundation
     results = results_root() / values.name
-    data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
-    sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
-    if tracker:
-        _say(f"follow it with: tensorboard --logdir {out}" if "tensorboard" in tracker else f"tracked by {', '.join(tracker)}")
-    history, _ = train_strategy(
-        plan, foundation or values.foundation, data, out, config, out.parent / "cache", sampling, values.sample_every, tracker
-    )
-    _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
+    data = data or results / "data"
+    out = out or results / "models" / plan.name / f"seed{values.train_seeds[0] if seed is None else seed}"
+    if plan.vae != "frozen":
+        from sarnb.train.vae import VaeConfig, train_vae
+
+        if steps:
+            values = values.replace(vae_steps=steps)
+        vae_config = VaeConfig.of(values, seed)
+        count, (_, history, _) = vae_config.steps, train_vae(plan, foundation, data, out, vae_config)
+    else:
+        from sarnb.generate.strategies import SamplingConfig, train_strategy
+        from sarnb.train.state import check_trackers
+
+        check_trackers(tracker)
+        if tracker:
+            where = f"follow it with: tensorboard --logdir {out}"
+            _say(where if "tensorboard" in tracker else f"tracked by {', '.join(tracker)}")
+        config = FinetuneConfig.of(values, seed)
+        sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
+        cache, every = out.parent / "cache", values.sample_every
+        history, _ = train_strategy(plan, foundation, data, out, config, cache, sampling, every, tracker)
+        count = config.steps
+    _say(f"{out}: {plan.name}, {count} steps, last loss {history['loss'].iloc[-1]:.4g}")
+
+
+def _read_by_training() -> list[str]:
+    """The values of a profile that ``finetune`` reads."""
+    from sarnb.train.finetune import FinetuneConfig
+
+    of_unet = {field.name for field in dataclasses.fields(FinetuneConfig)} - {"seed"}
+    others = {"foundation", "sensor", "train_steps", "train_seeds", "sampling_steps", "guidance_scale", "sample_every"}
+    names = [field.name for field in dataclasses.fields(Profile)]
+    return [name for name in names if name in of_unet | others or name.startswith(("vae_", "lr_"))]
+
+
+def _say(line: str) -> None:
+    """Print, once where several processes train."""
+    from sarnb.train.machine import processes
+
+    if processes().is_main_process:
+        print(line)
 
 
 @app.command()
@@ -172,21 +205,42 @@ def generate(
     seed: int | None = typer.Option(None, help="noise of the first prompt's image, the others count on; default: 0"),
     data: Path | None = typer.Option(None, help="instead of prompts: data set whose test classes are drawn"),
     profile: str = typer.Option("quick", help="profile that gives sampler, guidance and number"),
-    foundation: str = typer.Option("", help="'embedded', a hub id or a folder, with +vae=… another autoencoder; default: the profile's"),
+    foundation: str = FOUNDATION,
     per_class: int = typer.Option(0, help="images per class; default: the profile's"),
 ) -> None:
     """Generate images: of your prompts ('--model DIR --prompt "…" --out DIR'), or a model's evaluation images ('DIR OUT --data …')."""
-    model, out = _once(model, model_option, "model"), _once(out, out_option, "out")
+    model, out = _once(model, model_option, "model"), Path(_once(out, out_option, "out"))
     if bool(prompt) == (data is not None):
         raise InputError("generate draws either prompts or the classes of a data set; give --prompt, once for each image, or --data")
-    if prompt:
-        if per_class:
-            raise InputError("--per-class belongs to --data; give --prompt once for each image instead")
-        _draw_prompts(model, prompt, seed or 0, Path(out), profile, foundation)
-        return
-    if seed is not None:
+    if prompt and per_class:
+        raise InputError("--per-class belongs to --data; give --prompt once for each image instead")
+    if data and seed is not None:
         raise InputError("--seed belongs to --prompt; the noise of evaluation images follows from their class and number")
-    _draw_classes(model, Path(out), data, profile, foundation, per_class)
+    values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
+    from sarnb.data.dataset import load_set
+    from sarnb.data.files import METADATA
+    from sarnb.generate import sample
+
+    if out.exists() and not (out / METADATA).is_file() and (not out.is_dir() or any(out.iterdir())):
+        # What is drawn takes the place of the whole folder.
+        raise InputError(f"{out}: holds other files than generated images (no {METADATA}); name another folder or an empty one")
+    test = load_set(data / "test") if data else None
+    pipe, token = _drawing_model(model, foundation or values.foundation)
+    if test is None:
+        start, size, classes = seed or 0, None, ""
+        rows = [{"text": text, "label": "", "group": "seen", "seed": start + i, "look": None} for i, text in enumerate(prompt)]
+    else:
+        groups = {row["label"]: row.get("group", "seen") for row in test.rows if row.get("label")}
+        looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
+        rows = sample.evaluation_prompts(list(groups), values.generate_per_class, token, looks, groups, values.sensor)
+        size, classes = test.images.shape[1], f" of {len(groups)} classes"
+    texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
+    sampler = values.sampling_steps, values.guidance_scale, values.batch_size
+    images = sample.generate(pipe, texts, seeds, *sampler, size)
+    sample.write_samples(out, sample.to_grey(images), rows)
+    print(f"{out}: {len(rows)} images{classes}")
+    if prompt and token and not any(token in text for text in prompt):
+        print(f'{model} has learned the word {token}, which no prompt holds; it draws radar best for "a {token} image of …"')
 
 
 def _once(argument: Any, option: Any, name: str) -> Any:
@@ -195,6 +249,18 @@ def _once(argument: Any, option: Any, name: str) -> Any:
         how = "twice; leave one of them out" if argument else f"not at all; give --{name}"
         raise InputError(f"generate was given {name.upper()} {how}")
     return argument or option
+
+
+def _drawing_model(model: str, spec: str) -> tuple[StableDiffusionXLPipeline, str | None]:
+    """The pipeline of a trained model's folder, or of the foundation for "zero-shot"; its learned word, if it has one."""
+    from sarnb.model.export import load_trained, read_record
+    from sarnb.model.foundation import load_foundation
+    from sarnb.model.token import TOKEN
+
+    if model == "zero-shot":
+        return load_foundation(spec), None
+    token = TOKEN if read_record(Path(model))["strategy"]["token"] else None
+    return load_trained(spec, Path(model), fuse=True), token
 
 
 @app.command()
@@ -225,112 +291,8 @@ def evaluate(
     compare_folders(real, fake, out, options, captions, clip, train)
 
 
-def _say(line: str) -> None:
-    """Print, once where several processes train."""
-    from sarnb.train.machine import processes
-
-    if processes().is_main_process:
-        print(line)
-
-
-def _trained_by() -> list[str]:
-    """The values of a profile that ``finetune`` reads."""
-    from sarnb.train.finetune import FinetuneConfig
-
-    of_unet = {field.name for field in dataclasses.fields(FinetuneConfig)} - {"seed"}
-    others = {"foundation", "sensor", "train_steps", "train_seeds", "sampling_steps", "guidance_scale", "sample_every"}
-    names = [field.name for field in dataclasses.fields(Profile)]
-    return [name for name in names if name in of_unet | others or name.startswith(("vae_", "lr_"))]
-
-
-def _changes(params: Sequence[str]) -> dict[str, Any]:
-    """Profile keys and values of NAME=value words. Raises InputError for a word of another form and an unknown name."""
-    from sarnb.graph import parse_params
-
-    changes = {name.lower(): value for name, value in parse_params(params).items()}
-    for name in changes:
-        if name not in (known := _trained_by()):
-            raise InputError(f"--param {name.upper()}: no value of a profile that a training reads; known are {', '.join(known).upper()}")
-    return changes
-
-
-def _finetune_vae(plan: Strategy, data: Path | None, out: Path | None, values: Profile, foundation: str, seed: int | None) -> None:
-    """The same for a strategy that trains the autoencoder."""
-    from sarnb.train.vae import VaeConfig, train_vae
-
-    config = VaeConfig.of(values, seed)
-    results = results_root() / values.name
-    data, out = data or results / "data", out or results / "models" / plan.name / f"seed{config.seed}"
-    _, history, _ = train_vae(plan, foundation or values.foundation, data, out, config)
-    _say(f"{out}: {plan.name}, {config.steps} steps, last loss {history['loss'].iloc[-1]:.4g}")
-
-
-def _draw_prompts(model: str, prompts: Sequence[str], seed: int, out: Path, profile: str, foundation: str) -> None:
-    """Draws ``prompts`` as they stand with a trained model, or with the foundation itself, into ``out``.
-
-    Prompt i starts from the noise of ``seed`` + i. ``out`` gets grey PNGs and metadata.jsonl with text and seed of each.
-    """
-    values = load_profile(profile)
-    _check_samples(out)
-    from sarnb.generate.sample import generate, to_grey, write_samples
-
-    pipe, token = _drawing_model(model, foundation or values.foundation)
-    rows = [{"text": text, "label": "", "group": "seen", "seed": seed + i, "look": None} for i, text in enumerate(prompts)]
-    images = generate(pipe, list(prompts), [row["seed"] for row in rows], values.sampling_steps, values.guidance_scale, values.batch_size)
-    write_samples(out, to_grey(images), rows)
-    print(f"{out}: {len(rows)} images")
-    if token and not any(token in text for text in prompts):
-        print(f'{model} has learned the word {token}, which no prompt holds; it draws radar best for "a {token} image of …"')
-
-
-def _check_samples(out: Path) -> None:
-    """Refuses a folder of other files: what is drawn takes the place of the whole folder."""
-    if Path(out).exists() and not (Path(out) / METADATA).is_file() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise InputError(f"{out}: holds other files than generated images (no {METADATA}); name another folder or an empty one")
-
-
-def _drawing_model(model: str, spec: str) -> tuple[StableDiffusionXLPipeline, str | None]:
-    """The pipeline of a trained model's folder, or of the foundation for "zero-shot"; its learned word, if it has one."""
-    from sarnb.model.export import load_trained, read_record
-    from sarnb.model.foundation import load_foundation
-    from sarnb.model.token import TOKEN
-
-    if model == "zero-shot":
-        return load_foundation(spec), None
-    token = TOKEN if read_record(Path(model))["strategy"]["token"] else None
-    return load_trained(spec, Path(model), fuse=True), token
-
-
-def _draw_classes(model: str, out: Path, data: Path, profile: str, foundation: str, per_class: int) -> None:
-    """Draws the classes of ``data/test`` with a trained model, or with the foundation itself, into ``out``."""
-    values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
-    _check_samples(out)
-    test = load_set(data / "test")
-    from sarnb.generate.sample import evaluation_prompts, generate, to_grey, write_samples
-
-    pipe, token = _drawing_model(model, foundation or values.foundation)
-    looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
-    rows = evaluation_prompts(list(_groups(test)), values.generate_per_class, token, looks, _groups(test), values.sensor)
-    images = generate(
-        pipe,
-        [row["text"] for row in rows],
-        [row["seed"] for row in rows],
-        values.sampling_steps,
-        values.guidance_scale,
-        values.batch_size,
-        test.images.shape[1],
-    )
-    write_samples(out, to_grey(images), rows)
-    print(f"{out}: {len(rows)} images of {len(_groups(test))} classes")
-
-
-def _groups(images: ImageSet) -> dict[str, str]:
-    """Group (seen, unseen, composition) of every class of a set, in the order of first appearance."""
-    return {row["label"]: row.get("group", "seen") for row in images.rows if row.get("label")}
-
-
 def main() -> None:
-    """Runs the command line; a mistake of the user is told in one sentence."""
+    """Run the command line; a mistake of the user is reported in one sentence."""
     try:
         app()
     except InputError as error:

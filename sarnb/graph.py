@@ -1,9 +1,9 @@
-"""The graph of notebooks: what runs, in which order and why; Snakemake runs it.
+"""The graph of notebooks: what has to run and why. Snakemake then orders and runs it.
 
 ``notebooks/graph.yaml`` names for each notebook those that it needs. A notebook is up to date when its stamp,
 ``results/<profile>/.state/<notebook>.<fingerprint>.done``, exists and nothing that it recorded is missing. The
 fingerprint covers the notebook, its parameters, the package code it imports, and the fingerprints it builds on.
-That, and a lock that the system lifts from a killed run, is all that is added to Snakemake.
+``run`` resolves the options of the command line, writes this plan, hands it to Snakemake and reports.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ import signal
 import subprocess
 import sys
 import time
-import typing
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sarnb import OTHER_VAE, split_foundation
 from sarnb.errors import InputError
 from sarnb.manifest import (
     LOCAL_FOLDERS,
     digest,
-    file_names,
     index,
     notebook_digest,
     read_cells,
     read_manifest,
     read_manifests,
     tree_digest,
+    file_names,
     write_atomically,
 )
 from sarnb.notebook import declared_parameters, injected_parameters
@@ -45,18 +46,32 @@ from sarnb.settings import cores, default_jobs, notebooks_folder, repository, re
 PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
 MEMORY_MB = 6000
-# These decide when and where a notebook runs, not what it computes.
-MACHINERY = frozenset(f"sarnb.{name}" for name in ("__main__", "cli", "graph", "notebook", "manifest", "profile", "settings"))
 # They say where and how fast, not what: a change of them makes no result stale.
 NEUTRAL = frozenset({"RESULTS", "WORKERS", "THREADS", "DATA"})
+# These modules decide when and where a notebook runs, not what it computes.
+MACHINERY = frozenset(f"sarnb.{name}" for name in ("__main__", "cli", "graph", "notebook", "manifest", "profile", "settings"))
 
 Graph = dict[str, tuple[str, ...]]
 
 
+# ---- what a notebook's results depend on, as hashes of content ----
+
+
 def listing_digest(folder: Path) -> str:
-    """SHA-256 (hex) over names, sizes and times below a folder: the quick look for a user's large data folder."""
+    """SHA-256 (hex) over names, sizes and times below a folder: quick, for a user's large data folder."""
     stats = [(name, (folder / name).stat()) for name in file_names(folder)]
     return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+@functools.cache
+def foundation_digest(foundation: str) -> str:
+    """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id.
+
+    Its model card is left out: it tells what a study measured, and must not make that study outdated.
+    """
+    parts = [part for part in split_foundation(foundation) if part]
+    folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in parts]
+    return OTHER_VAE.join(tree_digest(path, but=(CARD,)) if path.is_dir() else str(path) for path in folders)
 
 
 def code_digest(notebook: Path) -> str:
@@ -72,7 +87,8 @@ def code_digest(notebook: Path) -> str:
     found: dict[str, str] = {}
     while wanted:
         name = wanted.pop()
-        path = _module_file(name)
+        base = PACKAGE.parent.joinpath(*name.split("."))
+        path = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
         if name in found or name in MACHINERY or path is None:
             continue
         found[name], imported = _module(path, name)
@@ -87,14 +103,6 @@ def _python_only(source: str) -> str:
     return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!", "?")))
 
 
-def _module_file(name: str) -> Path | None:
-    base = PACKAGE.parent.joinpath(*name.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
 @functools.cache
 def _module(path: Path, name: str) -> tuple[str, frozenset[str]]:
     """The digest of one module's syntax tree without docstrings, and the sarnb modules that it imports."""
@@ -102,8 +110,9 @@ def _module(path: Path, name: str) -> tuple[str, frozenset[str]]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     imported = frozenset(_imports(tree, package))
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
 
 
@@ -121,42 +130,38 @@ def _imports(tree: ast.AST, package: str) -> set[str]:
     return {".".join(name.split(".")[:k]) for name in names for k in range(1, name.count(".") + 2)}
 
 
-@functools.cache
-def foundation_digest(foundation: str) -> str:
-    """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id.
-
-    Its model card is left out: it tells what a study measured, and must not make that study outdated.
-    """
-    folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in split_foundation(foundation) if part]
-    return OTHER_VAE.join(tree_digest(folder, but=(CARD,)) if folder.is_dir() else str(folder) for folder in folders)
+# ---- the graph, and why a notebook of it has to run ----
 
 
-@dataclass(frozen=True)
+@dataclass
 class Node:
     """One notebook of a plan.
 
-    Attributes:
-        name: file name without its ending.
-        upstream: names of the notebooks that it needs.
-        parameters: the values injected into it.
-        parts: what its fingerprint is made of.
-        stamp: the file that says it is up to date.
-        reason: why it has to run; empty = up to date.
+    Attributes
+    ----------
+    name : file name without its ending.
+    upstream : names of the notebooks that it needs.
+    parameters : the values injected into it.
+    parts : what its fingerprint is made of.
+    stamp : the file that says it is up to date.
+    reason : why it has to run; empty = up to date.
     """
 
     name: str
     upstream: tuple[str, ...]
-    parameters: dict[str, typing.Any]
-    parts: dict[str, typing.Any]
+    parameters: dict[str, Any]
+    parts: dict[str, Any]
     stamp: Path
-    reason: str
+    reason: str = ""
 
 
 def read_graph(notebooks: Path) -> Graph:
-    """Reads ``graph.yaml`` in an order in which each notebook comes after those that it needs.
+    """Read ``graph.yaml`` in an order in which each notebook comes after those that it needs.
 
-    Raises:
-        InputError: broken file, a notebook that is not there, or a circle.
+    Raises
+    ------
+    InputError
+        Broken file, a notebook that is not there, or a circle.
     """
     path = notebooks / "graph.yaml"
     if not path.is_file():
@@ -168,7 +173,7 @@ def read_graph(notebooks: Path) -> Graph:
     waiting = {name: tuple(needs) for name, needs in raw.items()}
     for name, needs in waiting.items():
         if not (notebooks / f"{name}.ipynb").is_file():
-            raise InputError(f"{path}: names {name!r}, but {name}.ipynb is not beside it; add it or drop the line")
+            raise InputError(f"{path}: names {name!r}, but there is no {name}.ipynb; add it or drop the line")
         if unknown := [need for need in needs if need not in waiting]:
             raise InputError(f"{path}: {name} needs {unknown[0]!r}, which the file does not name; add a line for it")
     while waiting:
@@ -179,7 +184,7 @@ def read_graph(notebooks: Path) -> Graph:
     return graph
 
 
-def closure(graph: Graph, names: typing.Iterable[str]) -> list[str]:
+def closure(graph: Graph, names: Iterable[str]) -> list[str]:
     """The named notebooks and everything that they need, in the order of the graph."""
     wanted = set(names)
     for name in reversed(graph):
@@ -191,8 +196,10 @@ def closure(graph: Graph, names: typing.Iterable[str]) -> list[str]:
 def select(graph: Graph, only: str) -> list[str]:
     """The notebooks that ``--only 05,06`` means: numbers or names, commas between; empty = all.
 
-    Raises:
-        InputError: a number or name that is not in the graph.
+    Raises
+    ------
+    InputError
+        A number or name that is not in the graph.
     """
     chosen = []
     for word in filter(None, (part.strip() for part in only.split(","))):
@@ -204,18 +211,29 @@ def select(graph: Graph, only: str) -> list[str]:
     return [name for name in graph if name in chosen or not chosen]
 
 
-def plan(notebooks: Path, results: Path, values: dict[str, typing.Any], extra: dict[str, typing.Any], only: str) -> dict[str, Node]:
-    """Everything that a run has to know: the chosen notebooks and what they need, with the reason to run each.
+def independent(nodes: dict[str, Node]) -> set[str]:
+    """Names of the notebooks to run that may run at the same time as another one to run."""
+    running = {name: node.upstream for name, node in nodes.items() if node.reason}
+    graph = {name: tuple(need for need in needs if need in running) for name, needs in running.items()}
+    above = {name: set(closure(graph, [name])) for name in graph}
+    return {name for name in graph if any(name not in above[other] and other not in above[name] for other in graph)}
 
-    Args:
-        notebooks: folder of the notebooks and ``graph.yaml``.
-        results: the results folder of the profile.
-        values: the profile's parameters, upper case.
-        extra: ``--param`` values; each must be declared by one of the planned notebooks.
-        only: selection, see `select`.
 
-    Raises:
-        InputError: what `read_graph`, `select` and the parameter checks raise.
+def plan(notebooks: Path, results: Path, values: dict[str, Any], extra: dict[str, Any], only: str) -> dict[str, Node]:
+    """The chosen notebooks and what they need, with the reason to run each.
+
+    Parameters
+    ----------
+    notebooks : folder of the notebooks and ``graph.yaml``.
+    results : the results folder of the profile.
+    values : the profile's parameters, upper case.
+    extra : ``--param`` values; each must be declared by one of the planned notebooks.
+    only : selection, see ``select``.
+
+    Raises
+    ------
+    InputError
+        What ``read_graph``, ``select`` and the parameter checks raise.
     """
     graph = read_graph(notebooks)
     names = closure(graph, select(graph, only))
@@ -225,46 +243,43 @@ def plan(notebooks: Path, results: Path, values: dict[str, typing.Any], extra: d
             raise InputError(f"--param {key}: none of {', '.join(names)} declares it; see their cell tagged 'parameters'")
     nodes: dict[str, Node] = {}
     for name in names:
+        notebook = notebooks / f"{name}.ipynb"
         own = {key: value for key, value in extra.items() if key in declared[name]}
-        parameters = injected_parameters(notebooks / f"{name}.ipynb", {**values, **own}, tuple(own))
-        parts = _parts(notebooks / f"{name}.ipynb", parameters, [nodes[need] for need in graph[name]])
+        parameters = injected_parameters(notebook, {**values, **own})
+        data, foundation = parameters.get("DATA"), parameters.get("FOUNDATION")
+        parts = {
+            "notebook": notebook_digest(notebook),
+            "code": code_digest(notebook),
+            "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
+            "data": listing_digest(Path(data)) if data else "",
+            "foundation": foundation_digest(foundation) if foundation else "",
+            "upstream": {need: digest(nodes[need].parts)[:16] for need in graph[name]},
+        }
         stamp = results / ".state" / f"{name}.{digest(parts)[:16]}.done"
-        nodes[name] = Node(name, graph[name], parameters, parts, stamp, "")
-    return _with_reasons(nodes, results)
+        nodes[name] = Node(name, graph[name], parameters, parts, stamp)
+    _fill_in_reasons(nodes, results)
+    return nodes
 
 
-def _parts(notebook: Path, parameters: dict[str, typing.Any], upstream: list[Node]) -> dict[str, typing.Any]:
-    data, foundation = parameters.get("DATA"), parameters.get("FOUNDATION")
-    return {
-        "notebook": notebook_digest(notebook),
-        "code": code_digest(notebook),
-        "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
-        "data": listing_digest(Path(data)) if data else "",
-        "foundation": foundation_digest(foundation) if foundation else "",
-        "upstream": {node.name: digest(node.parts)[:16] for node in upstream},
-    }
-
-
-def _with_reasons(nodes: dict[str, Node], results: Path) -> dict[str, Node]:
-    """Fills in why each notebook has to run.
+def _fill_in_reasons(nodes: dict[str, Node], results: Path) -> None:
+    """Say of each notebook why it has to run.
 
     Trained models and samples are not in a git clone. They are missed only where a notebook that runs reads them,
     so the graph is walked until nothing new has to run.
     """
-    reasons = {name: _own_reason(node, results) for name, node in nodes.items()}
-    while True:
-        changed = {}
+    for node in nodes.values():
+        node.reason = _own_reason(node, results)
+    before = None
+    while before != (before := sum(bool(node.reason) for node in nodes.values())):
         for name, node in nodes.items():
-            ran = [need for need in node.upstream if reasons[need]]
-            users = [user for user, other in nodes.items() if name in other.upstream and reasons[user]]
-            if not reasons[name] and ran:
-                changed[name] = f"{ran[0]} runs before it"
-            elif not reasons[name] and users and (lost := _missing(node, results, local=True)):
-                changed[name] = f"{users[0]} needs {lost}, which is missing"
-        if not changed:
-            break
-        reasons.update(changed)
-    return {name: replace(node, reason=reasons[name]) for name, node in nodes.items()}
+            if node.reason:
+                continue
+            if ran := [need for need in node.upstream if nodes[need].reason]:
+                node.reason = f"{ran[0]} runs before it"
+                continue
+            users = [user for user, other in nodes.items() if name in other.upstream and other.reason]
+            if users and (lost := _missing(node, results, local=True)):
+                node.reason = f"{users[0]} needs {lost}, which is missing"
 
 
 def _own_reason(node: Node, results: Path) -> str:
@@ -272,11 +287,9 @@ def _own_reason(node: Node, results: Path) -> str:
         lost = _missing(node, results, local=False)
         return f"{lost} is missing" if lost else ""
     earlier = sorted(node.stamp.parent.glob(f"{node.name}.*.done"), key=lambda path: path.stat().st_mtime)
-    if not earlier:
-        return "it has no finished run"
     try:
         before = json.loads(earlier[-1].read_text(encoding="utf-8"))
-    except ValueError:
+    except (IndexError, ValueError):
         return "it has no finished run"
     words = {
         "notebook": "the notebook changed",
@@ -285,10 +298,12 @@ def _own_reason(node: Node, results: Path) -> str:
         "foundation": "the foundation changed",
         "upstream": "what it builds on changed",
     }
-    told = [text for key, text in words.items() if before.get(key) != node.parts[key]]
+    for key, text in words.items():
+        if before.get(key) != node.parts[key]:
+            return text
     old, new = before.get("parameters", {}), node.parts["parameters"]
-    told += [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return told[0] if told else "it changed"
+    changes = [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return changes[0] if changes else "it changed"
 
 
 def _missing(node: Node, results: Path, local: bool) -> str:
@@ -301,17 +316,12 @@ def _missing(node: Node, results: Path, local: bool) -> str:
     return ""
 
 
-def independent(nodes: dict[str, Node]) -> set[str]:
-    """Names of the notebooks to run that another one to run may run beside."""
-    running = {name: node.upstream for name, node in nodes.items() if node.reason}
-    graph = {name: tuple(need for need in needs if need in running) for name, needs in running.items()}
-    above = {name: set(closure(graph, [name])) for name in graph}
-    return {name for name in graph if any(name not in above[other] and other not in above[name] for other in graph)}
+# ---- a run: options resolved, the plan handed to Snakemake, the outcome reported ----
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for on the command line; empty texts and 0 mean the default."""
+    """Options of ``run`` on the command line; empty texts and 0 mean the default."""
 
     profile: str = "quick"
     data: str = ""
@@ -333,9 +343,9 @@ class Options:
             )
 
 
-def parse_params(params: typing.Iterable[str]) -> dict[str, typing.Any]:
-    """``NAME=value`` words as a dictionary, names in upper case; the value is read as YAML (``[4, 16]``, ``1e-4``, ``text``)."""
-    found: dict[str, typing.Any] = {}
+def parse_params(params: Iterable[str]) -> dict[str, Any]:
+    """``NAME=value`` words as a dictionary, names in upper case; values are YAML (``[4, 16]``, ``1e-4``, ``text``)."""
+    found: dict[str, Any] = {}
     for word in params:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
@@ -344,18 +354,21 @@ def parse_params(params: typing.Iterable[str]) -> dict[str, typing.Any]:
     return found
 
 
-def resolve(options: Options) -> tuple[Profile, dict[str, typing.Any], Path]:
+def resolve(options: Options) -> tuple[Profile, dict[str, Any], Path]:
     """The profile with everything overridden, the ``--param`` values, and the results folder. Writes nothing.
 
-    Raises:
-        InputError: whatever is wrong with the options.
+    Raises
+    ------
+    InputError
+        Whatever is wrong with the options.
     """
     extra = parse_params(options.params)
     profile = load_profile(options.profile)
-    fields = {name.lower(): value for name, value in extra.items() if name.lower() in vars(profile) and name not in ("NAME", "DATA")}
     for name in ("PROFILE", "RESULTS", "DATA", "STAMP"):
         if name in extra:
             raise InputError(f"--param {name}: it follows from --profile, --data and SARNB_RESULTS; use those")
+    known = vars(profile).keys() - {"name"}
+    fields = {name.lower(): value for name, value in extra.items() if name.lower() in known}
     if options.seed is not None:
         fields["seed"] = options.seed
     folder = profile.name
@@ -377,21 +390,25 @@ def resolve(options: Options) -> tuple[Profile, dict[str, typing.Any], Path]:
 
 
 def run(options: Options, dry: bool = False) -> int:
-    """Brings the chosen notebooks of a profile up to date.
+    """Bring the chosen notebooks of a profile up to date.
 
-    Args:
-        options: the command line.
-        dry: only tell what would run and why; write nothing.
+    Parameters
+    ----------
+    options : those of the command line.
+    dry : only say what would run and why; write nothing.
 
-    Returns:
-        0, or 1 if a notebook failed; its message is then the last thing printed.
+    Returns
+    -------
+    code : 0, or 1 if a notebook failed; its message is then the last thing printed.
 
-    Raises:
-        InputError: bad input; nothing is written.
+    Raises
+    ------
+    InputError
+        Bad input, or another run into the same folder; nothing is written.
     """
     profile, extra, results = resolve(options)
-    values = profile.parameters(_shown(results))
-    nodes = plan(notebooks_folder(), results, values, extra, options.only)
+    planned = functools.partial(plan, notebooks_folder(), results, profile.parameters(_shown(results)), extra, options.only)
+    nodes = planned()
     todo = {name: node for name, node in nodes.items() if node.reason}
     if profile.data and todo:
         from sarnb.data.prepare import check_user_folder  # reads every image, so only when something will run
@@ -405,26 +422,23 @@ def run(options: Options, dry: bool = False) -> int:
         print(f"everything is up to date ({len(nodes)} notebooks); look first at {_shown(results)}/index.md")
         return 0
     with _locked(results) as lock:
-        from sarnb.results import claim_folder  # it imports matplotlib
+        from sarnb.results import claim_folder
 
         claim_folder(results, profile.name, profile.stamp, profile.data)
-        nodes = plan(notebooks_folder(), results, values, extra, options.only)
-        return _carry_out(options, profile, results, nodes, lock)
+        return _carry_out(options, profile, results, planned(), lock)  # planned anew: it may have waited for a run
 
 
 def _carry_out(options: Options, profile: Profile, results: Path, nodes: dict[str, Node], lock: int) -> int:
-    """Writes the plan, runs Snakemake on it, and reports."""
-    state, start = results / ".state", time.monotonic()
-    jobs = options.jobs or default_jobs()
-    for old in (*state.glob("*.error"), *state.glob("plan-*.json")):
+    """Write the plan, run Snakemake on it, and report."""
+    state, start, jobs = results / ".state", time.monotonic(), options.jobs or default_jobs()
+    for old in state.glob("*.error"):
         old.unlink()
     for name, node in nodes.items():
         if node.reason:
             print(f"{name}: to run, {node.reason}", flush=True)
             node.stamp.unlink(missing_ok=True)
-    plan_file = state / f"plan-{os.getpid()}.json"
-    write_atomically(plan_file, json.dumps(make_plan(profile, results, nodes, jobs), indent=1))
-    code = _snakemake(options, plan_file, jobs, lock)
+    write_atomically(state / "plan.json", json.dumps(make_plan(profile, results, nodes, jobs), indent=1))
+    code = _snakemake(options, state, jobs, lock)
     if read_manifests(results):
         write_atomically(results / "index.md", index(results))
     took = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - start))
@@ -439,7 +453,7 @@ def _carry_out(options: Options, profile: Profile, results: Path, nodes: dict[st
     return 1
 
 
-def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int) -> dict[str, typing.Any]:
+def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int) -> dict[str, Any]:
     """The plan as the Snakefile and ``sarnb notebook`` read it.
 
     A notebook that may have company gets its share of the cores, one that runs alone gets all of them.
@@ -467,65 +481,40 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
     }
 
 
-def _snakemake(options: Options, plan_file: Path, jobs: int, lock: int) -> int:
-    """Runs Snakemake; what it reports goes to a log, the notebooks print their own progress.
+def _snakemake(options: Options, state: Path, jobs: int, lock: int) -> int:
+    """Run Snakemake on the plan; returns its exit code.
 
-    It inherits the lock's descriptor, so that the next call waits if this process is killed and Snakemake is not yet.
+    Notebooks print their progress through it. What Snakemake itself says goes to a log, on a cluster to the terminal,
+    as nothing else is heard from there. It inherits the lock's descriptor, so that the next call waits if this process
+    is killed and Snakemake is not yet.
     """
-    state = plan_file.parent
     local = options.executor == "local"
-    scale = ["--cores", str(max(cores(), jobs))] if local else ["--jobs", str(options.jobs or 4), "--executor", options.executor]
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(repository() / "notebooks" / "Snakefile"),
-        "--directory",
-        str(state),
-        "--config",
-        f"plan={plan_file.name}",
-        *scale,
-        *(["--resources", f"slot={jobs}"] if local else []),
-        "--keep-going",
-        "--rerun-incomplete",
-        "--rerun-triggers",
-        "input",
-        "--scheduler",
-        "greedy",
-        # This folder has a lock of its own, which the system lifts when its holder is killed.
-        "--nolock",
-        "--quiet",
-        "progress",
-        "rules",
-        *options.snakemake,
-    ]
-    environment = {**os.environ, "PYTHONPATH": _python_path(), "TOKENIZERS_PARALLELISM": "false"}
+    scale = ["--cores", str(max(cores(), jobs)), "--resources", f"slot={jobs}"]
+    if not local:
+        scale = ["--jobs", str(options.jobs or 4), "--executor", options.executor]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository() / "notebooks" / "Snakefile")]
+    command += ["--directory", str(state), "--config", "plan=plan.json", *scale, "--scheduler", "greedy"]
+    command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "--nolock"]
+    command += ["--quiet", "progress", "rules", *options.snakemake]
     with open(state / "snakemake.log", "wb") as log:
-        child = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, env=environment, pass_fds=(lock,))
+        errors = log if local else None
+        child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,))
         previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         try:
             return child.wait()
-        except KeyboardInterrupt:  # the terminal has told Snakemake too
+        except KeyboardInterrupt:  # the terminal has sent it to Snakemake too
             return child.wait() or 130
         finally:
             signal.signal(signal.SIGTERM, previous)
 
 
-def _python_path() -> str:
-    return os.pathsep.join(filter(None, (str(repository()), os.environ.get("PYTHONPATH"))))
-
-
-def _shown(path: Path) -> str:
-    """A path as the user may type it in the repository's root."""
-    return path.relative_to(repository()).as_posix() if path.is_relative_to(repository()) else str(path)
-
-
 @contextlib.contextmanager
-def _locked(results: Path) -> typing.Iterator[int]:
-    """Holds the results folder's lock, gives its file descriptor; it goes when the processes end, however they end.
+def _locked(results: Path) -> Iterator[int]:
+    """Hold the results folder's lock and give its file descriptor.
 
-    A killed run's notebooks notice within seconds and stop, hence the waiting.
+    Snakemake's own lock does not do: it is a file that stays when its run is killed, and it holds the outputs' names,
+    which are others when parameters are. This one goes when its processes end, however they end. The notebooks of a killed
+    run notice within seconds and stop, hence the waiting.
     """
     path = results / ".state" / "lock"
     try:
@@ -544,3 +533,8 @@ def _locked(results: Path) -> typing.Iterator[int]:
         else:
             raise InputError(f"{results}: another run is writing there; wait for it, or stop it first")
         yield stream.fileno()
+
+
+def _shown(path: Path) -> str:
+    """A path as the user may type it in the repository's root."""
+    return path.relative_to(repository()).as_posix() if path.is_relative_to(repository()) else str(path)

@@ -1,6 +1,7 @@
 """Manifests: which notebook made which file, from what, and whether the files are still those.
 
-Dependence is by content: never by file times, which a git clone does not keep. One JSON file per producer in ``results/<profile>/manifest``. `verify` compares them with what lies on the disk.
+One JSON file per producer in ``results/<profile>/manifest``. ``verify`` compares them with what lies on the disk. Files are
+known by hashes of their content, never by their times, which a git clone does not keep.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import platform
 import subprocess
 import sys
 import tempfile
-import typing
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from sarnb.errors import InputError
 from sarnb.profile import read_yaml
@@ -41,36 +43,35 @@ PACKAGES = (
 )
 
 
-def digest(value: typing.Any) -> str:
+def digest(value: Any) -> str:
     """SHA-256 (hex) of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
-    sha = hashlib.sha256()
     with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def tree_digest(folder: Path, but: typing.Collection[str] = ()) -> str:
-    """SHA-256 (hex) over the names and bytes of all files below a folder, hidden ones and those named in ``but`` left out."""
+def tree_digest(folder: Path, but: Collection[str] = ()) -> str:
+    """SHA-256 (hex) over the names and bytes of all files below a folder, without hidden ones and those named in ``but``."""
     return digest([[name, file_digest(folder / name)] for name in file_names(folder) if name not in but])
 
 
 def file_names(folder: Path) -> list[str]:
-    """Names of all files below a folder, sorted, hidden ones left out."""
+    """Relative paths of all files below a folder, sorted, without those that are hidden or in a hidden folder."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
-def read_cells(notebook: Path) -> list[dict[str, typing.Any]]:
-    """The cells of a notebook file.
+def read_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Cells of a notebook file, the source of each as one text.
 
-    Raises:
-        InputError: the file is missing or no notebook.
+    Raises
+    ------
+    InputError
+        The file is missing or no notebook.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -87,10 +88,12 @@ def notebook_digest(notebook: Path) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: into a temporary file beside it, then renamed.
+    """Writes a file whole or not at all: into a temporary file next to it, then renamed.
 
-    Raises:
-        InputError: the folder cannot be written to, or the disk is full.
+    Raises
+    ------
+    InputError
+        The folder cannot be written to, or the disk is full.
     """
     temporary = None
     try:
@@ -108,12 +111,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         ) from None
 
 
-def environment() -> dict[str, typing.Any]:
+def environment() -> dict[str, Any]:
     """Git revision and dirty flag, package versions, and the machine."""
     return {"git": _git(), "python": platform.python_version(), "packages": _versions(), "device": _device()}
 
 
-def _git() -> dict[str, typing.Any]:
+def _git() -> dict[str, Any]:
     def ask(*words: str) -> str | None:
         try:
             answer = subprocess.run(["git", "-C", str(repository()), *words], capture_output=True, text=True, timeout=20)
@@ -135,18 +138,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _device() -> dict[str, typing.Any]:
-    facts: dict[str, typing.Any] = {"system": platform.system(), "machine": platform.machine(), "cores": cores()}
+def _device() -> dict[str, Any]:
+    found: dict[str, Any] = {"system": platform.system(), "machine": platform.machine(), "cores": cores()}
     try:
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        facts["processor"] = models[0].partition(":")[2].strip()
+        found["processor"] = models[0].partition(":")[2].strip()
     except (OSError, IndexError):
-        facts["processor"] = platform.processor()
+        found["processor"] = platform.processor()
     torch = sys.modules.get("torch")  # a notebook that does not use torch need not wait for it
     if torch is not None:
-        facts["threads"] = torch.get_num_threads()
-        facts["graphics"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return facts
+        found["threads"] = torch.get_num_threads()
+        found["graphics"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return found
 
 
 def manifest_path(results: Path, producer: str) -> Path:
@@ -154,7 +157,7 @@ def manifest_path(results: Path, producer: str) -> Path:
     return results / "manifest" / f"{producer}.json"
 
 
-def read_manifest(results: Path, producer: str) -> dict[str, typing.Any]:
+def read_manifest(results: Path, producer: str) -> dict[str, Any]:
     """A producer's manifest; empty if there is none or it is not readable."""
     try:
         found = json.loads(manifest_path(results, producer).read_text(encoding="utf-8"))
@@ -163,12 +166,12 @@ def read_manifest(results: Path, producer: str) -> dict[str, typing.Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_manifests(results: Path) -> dict[str, dict[str, typing.Any]]:
+def read_manifests(results: Path) -> dict[str, dict[str, Any]]:
     """All manifests of a results folder, by producer, in the order of their names."""
     return {path.stem: read_manifest(results, path.stem) for path in sorted((results / "manifest").glob("*.json"))}
 
 
-def artefact_entry(results: Path, path: Path, kind: str, meaning: str) -> dict[str, typing.Any]:
+def artefact_entry(results: Path, path: Path, kind: str, meaning: str) -> dict[str, Any]:
     """The manifest's entry of one file or folder."""
     sha = tree_digest(path) if path.is_dir() else file_digest(path)
     return {"path": path.relative_to(results).as_posix(), "kind": kind, "meaning": meaning, "sha256": sha}
@@ -180,7 +183,7 @@ def artefacts_digest(results: Path, producer: str) -> str:
     return digest([[entry["path"], entry["sha256"]] for entry in entries if entry["kind"] != "notebook"])
 
 
-def sources(results: Path, producer: str) -> dict[str, typing.Any]:
+def sources(results: Path, producer: str) -> dict[str, Any]:
     """What the producer was made from: hash of the notebook's source, and of what the notebooks before it recorded."""
     notebook, graph = notebooks_folder() / f"{producer}.ipynb", notebooks_folder() / "graph.yaml"
     needs = (read_yaml(graph.read_text(encoding="utf-8")) or {}).get(producer, []) if graph.is_file() else []
@@ -190,7 +193,7 @@ def sources(results: Path, producer: str) -> dict[str, typing.Any]:
     }
 
 
-def write_manifest(results: Path, manifest: dict[str, typing.Any]) -> None:
+def write_manifest(results: Path, manifest: dict[str, Any]) -> None:
     """Writes a producer's manifest and rebuilds the index."""
     text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str) + "\n"
     write_atomically(manifest_path(results, manifest["producer"]), text)
@@ -227,12 +230,15 @@ def index(results: Path) -> str:
 def verify(results: Path) -> list[str]:
     """Compares a results folder with its manifests.
 
-    Returns:
-        One sentence per artefact that is changed, missing, stale (its notebook, or what that builds on, is no longer
-        the one it was made from) or recorded by nobody; empty if all is well.
+    Returns
+    -------
+    problems : one sentence per artefact that is changed, missing, stale (its notebook, or what that builds on, is no
+        longer the one it was made from) or recorded by nobody; empty if all is well.
 
-    Raises:
-        InputError: the folder is not there or holds no manifest.
+    Raises
+    ------
+    InputError
+        The folder is not there or holds no manifest.
     """
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give a results folder such as results/quick")
@@ -257,7 +263,7 @@ def verify(results: Path) -> list[str]:
     return problems
 
 
-def _compare(results: Path, producer: str, entry: dict[str, typing.Any]) -> list[str]:
+def _compare(results: Path, producer: str, entry: dict[str, Any]) -> list[str]:
     path = results / entry["path"]
     if not path.exists():
         top = entry["path"].split("/")[0]
@@ -267,7 +273,7 @@ def _compare(results: Path, producer: str, entry: dict[str, typing.Any]) -> list
     return [] if sha == entry["sha256"] else [f"{entry['path']}: changed since {producer} recorded it; run {producer} again"]
 
 
-def _stale(results: Path, producer: str, manifest: dict[str, typing.Any]) -> list[str]:
+def _stale(results: Path, producer: str, manifest: dict[str, Any]) -> list[str]:
     notebook, problems = notebooks_folder() / f"{producer}.ipynb", []
     made_from = manifest.get("notebook_sha256")
     if made_from and (not notebook.is_file() or notebook_digest(notebook) != made_from):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from sarnb import graph as graph_module
+from sarnb import graph
 from sarnb.errors import InputError
-from sarnb.graph import Options, closure, code_digest, independent, parse_params, plan, read_graph, resolve, run, select
+from sarnb.graph import (
+    Options,
+    closure,
+    code_digest,
+    independent,
+    parse_params,
+    plan,
+    read_graph,
+    resolve,
+    run,
+    select,
+)
 from sarnb.manifest import notebook_digest, write_atomically
 from sarnb.notebook import declared_parameters, injected_parameters
 from sarnb.settings import notebooks_folder
@@ -99,7 +111,7 @@ def test_the_graph_is_put_in_order(folder):
     [
         ("00_a: [01_b]\n01_b: [00_a]\n", "circle"),
         ("00_a: [07_x]\n", "does not name"),
-        ("07_x: []\n", "07_x.ipynb is not beside"),
+        ("07_x: []\n", "there is no 07_x.ipynb"),
         ("- a\n", "lines"),
     ],
 )
@@ -198,11 +210,11 @@ def test_the_code_digest_follows_imports_and_ignores_docstrings(tmp_path, monkey
         "other.py": "Y = 1\n",
     }.items():
         (package / name).write_text(text)
-    monkeypatch.setattr(graph_module, "PACKAGE", package)
+    monkeypatch.setattr(graph, "PACKAGE", package)
     notebook = _notebook(tmp_path / "x.ipynb", code="%matplotlib inline\nfrom sarnb import a")
 
     def digest() -> str:
-        graph_module._module.cache_clear()
+        graph._module.cache_clear()
         return code_digest(notebook)
 
     first = digest()
@@ -268,7 +280,17 @@ def test_a_results_place_that_is_no_folder_is_bad_input(folder):
         run(Options("smoke"))
 
 
+def test_a_second_run_into_one_folder_is_refused(folder, monkeypatch):
+    state = folder / "results/smoke/.state"
+    state.mkdir(parents=True)
+    monkeypatch.setattr(graph.time, "sleep", lambda seconds: None)
+    with open(state / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="smoke: another run is writing there; wait for it, or stop it first"):
+            run(Options("smoke"))
+    assert [path.name for path in (folder / "results/smoke").rglob("*")] == [".state", "lock"]
+
+
 def test_every_notebook_of_the_repository_is_in_the_graph(monkeypatch):
     monkeypatch.delenv("SARNB_NOTEBOOKS", raising=False)
-    graph = read_graph(notebooks_folder())
-    assert sorted(graph) == sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
+    assert sorted(read_graph(notebooks_folder())) == sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
