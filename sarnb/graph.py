@@ -30,13 +30,13 @@ from sarnb.errors import InputError
 from sarnb.manifest import (
     LOCAL_FOLDERS,
     digest,
+    file_names,
     index,
     notebook_digest,
     read_cells,
     read_manifest,
     read_manifests,
     tree_digest,
-    file_names,
     write_atomically,
 )
 from sarnb.notebook import declared_parameters, injected_parameters

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import typing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import matplotlib
@@ -65,7 +65,7 @@ def open_record(
     profile: str,
     seed: int,
     parameters: typing.Mapping[str, typing.Any],
-) -> "Record":
+) -> Record:
     """Starts the record of one notebook.
 
     Args:
@@ -97,7 +97,7 @@ class Record:
     def __init__(self, producer: str, folder: Path, profile: str, stamp: str, seed: int, parameters: dict[str, typing.Any]) -> None:
         self.producer, self.folder, self.profile, self.stamp = producer, folder, profile, stamp
         self.seed, self.parameters = seed, parameters
-        self._started, self._clock = datetime.now(timezone.utc), time.perf_counter()
+        self._started, self._clock = datetime.now(UTC), time.perf_counter()
         self._staging = folder / ".state" / "staging" / producer
         self._staged: list[tuple[str, str, str]] = []
         self._others: list[tuple[Path, str]] = []
@@ -183,7 +183,7 @@ class Record:
                 **sources(self.folder, self.producer),
                 **environment(),
                 "started": self._started.isoformat(timespec="seconds"),
-                "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.perf_counter() - self._clock, 1),
                 "peak_memory_mb": round(process_peak_mb(), 1),
                 "artefacts": entries,
