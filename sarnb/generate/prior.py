@@ -1,23 +1,20 @@
 """What the foundation knew before: its own optical pictures, drawn once, for strategies with prior preservation.
 
-Ruiz et al. 2023 (DreamBooth) train on a model's own pictures beside the new ones, so that what the new ones lack is not
+Ruiz et al. 2023 (DreamBooth) train on a model's own pictures next to the new ones, so that what the new ones lack is not
 forgotten. Here these are the classes in optical, those that no radar image shows among them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from diffusers import StableDiffusionXLPipeline
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from sarnb.data.dataset import load_set
-from sarnb.data.files import content_key, locked, saving
+from sarnb.data.files import content_key, kept
 from sarnb.data.imagefolder import label_words
 from sarnb.generate.sample import generate
 from sarnb.model.export import foundation_fingerprint
@@ -26,7 +23,8 @@ from sarnb.train.finetune import PriorSet
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
-PRIOR_PICTURES = 128  # of all classes together; ours
+PRIOR_PICTURES = 128  # of all classes together; this project's choice
+PICTURES = "images.npy"
 
 
 def prior_prompts(labels: Sequence[str], count: int) -> list[str]:
@@ -53,42 +51,20 @@ def draw_prior(
     Raises ``InputError`` for what ``generate`` refuses and a full disk.
     """
     texts = prior_prompts(labels, count)
-    key = content_key(foundation_fingerprint(pipe), json.dumps([texts, steps, guidance_scale]))
-    path = Path(folder) / f"prior-{key}.safetensors"
-    images = _stored(path)
-    if images is None:
-        with saving(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(path.parent):
-                images = _stored(path)  # another process may have drawn them meanwhile
-                if images is None:
-                    images = generate(pipe, texts, range(count), steps, guidance_scale, batch_size, label="prior pictures")
-                    _store(images, path)
-    return PriorSet(images, tuple(texts))
+    wanted = {"foundation": foundation_fingerprint(pipe), "texts": texts, "steps": steps, "guidance_scale": guidance_scale}
+    place = Path(folder) / f"prior-{content_key(json.dumps(wanted))}"
 
+    def make() -> dict:
+        images = generate(pipe, texts, range(count), steps, guidance_scale, batch_size, label="prior pictures")
+        place.mkdir(exist_ok=True)
+        np.save(place / PICTURES, images)
+        return {}
 
-def _stored(path: Path) -> np.ndarray | None:
-    """The pictures of a file; None where it is missing or damaged."""
-    try:
-        return load_file(path)["images"]
-    except (OSError, SafetensorError, KeyError):
-        return None
-
-
-def _store(images: np.ndarray, path: Path) -> None:
-    """Write the pictures atomically; ``OSError`` where they cannot be written."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file({"images": np.ascontiguousarray(images)}, temporary)
-        temporary.replace(path)
-    except SafetensorError as error:  # what the format's writer makes of a full disk
-        raise OSError(str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    return PriorSet(kept(place, wanted, make, lambda _: np.load(place / PICTURES)), tuple(texts))
 
 
 def prior_set(pipe: StableDiffusionXLPipeline, strategy: Strategy, data_dir: Path, folder: Path) -> PriorSet | None:
-    """What ``strategy`` shows of the foundation ``pipe`` beside the radar images; None without prior preservation.
+    """What ``strategy`` shows of the foundation ``pipe`` next to the radar images; None without prior preservation.
 
     ``PRIOR_PICTURES`` pictures of all classes of the test split of ``data_dir``, those hidden from fine-tuning among them
     (only their names are read there), kept in ``folder``.

@@ -1,6 +1,6 @@
 """What a model draws while it trains: a few prompts, always from the same noise, every so many steps; kept as PNG.
 
-Also the way of the learned word, whose rows are kept beside, each as the textual-inversion file of its step.
+Also the way of the learned word, whose rows are kept as well, each as the textual-inversion file of its step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sarnb.train.machine import processes, uncounted_memory
 from sarnb.train.training import GRIDS, TOKEN_PATH
 
 PROMPTS = "prompts.json"
-IMAGES = 4  # prompts of a grid; ours, as many as cost a quick run a few seconds
-TOKEN_POINTS = 20  # points of the word's way, besides its start
+IMAGES = 4  # prompts of a grid; this project's choice, as many as cost a quick run a few seconds
+TOKEN_POINTS = 20  # points of the word's way, its start not counted
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sarnb.model.token import TOKEN, with_token
 from sarnb.train import training
 from sarnb.train.finetune import FinetuneConfig, PriorSet
 from sarnb.train.loop import Watcher
-from sarnb.train.training import GRIDS, TOKEN_PATH, tune_rates  # noqa: F401
+from sarnb.train.training import GRIDS, TOKEN_PATH
 
 SAMPLING = "sampling.json"
 
@@ -173,13 +173,3 @@ def evaluation_rows(test: ImageSet, strategy: Strategy, sampling: SamplingConfig
     groups = {row["label"]: row["group"] for row in test.rows if row.get("label") and row.get("group")}
     looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
     return evaluation_prompts(labels, sampling.per_class, token, looks, groups, sampling.sensor)
-
-
-def grid_sentences(table: pd.DataFrame) -> list[str]:
-    """Goes when no notebook uses it."""
-    from sarnb.train.training import RateChoice
-
-    return [f"{name}: {RateChoice(None, rows).remark}" for name, rows in table.groupby("strategy", sort=False)]
-
-
-train = train_strategy  # goes when no notebook uses it

@@ -149,17 +149,20 @@ def parts_found(judge: Judge, images: np.ndarray, parts: Sequence[tuple[str, ...
 def error_change(
     before: pd.DataFrame, after: Mapping[str, pd.DataFrame], images: str, wording: str, resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """Relative change of the error at each timestep, Σ after / Σ before - 1 over scenes.
+    """Relative change of the error at each timestep, Σ after / Σ before - 1 over scenes: columns model, timestep, value, lo, hi.
 
-    Columns model, timestep, value, lo, hi.
-    ``before`` and ``after``: tables of ``sarnb.train.held_out.wording_errors`` on the same scenes. Scenes are resampled whole,
-    with both of their errors, so the interval is that of the paired comparison.
+    Scenes are resampled whole, with both of their errors, so the interval is that of the paired comparison.
+
+    Parameters
+    ----------
+    before, after : tables of ``sarnb.train.held_out.wording_errors`` on the same scenes; of ``after`` one a model.
+    images, wording : the kind of image and the wording of its prompt, as in these tables.
     """
     rows = []
     for model, table in after.items():
         old, new = (_by_scene(part, images, wording) for part in (before, table))
         if old.shape != new.shape:
-            raise InputError(f"error change: {model} was asked other scenes or timesteps than before; ask it the same")
+            raise InputError(f"error change: {model} has other scenes or timesteps than before; measure the same")
         for column in old.columns:
             pairs = np.column_stack([old[column], new[column]])
             value = interval(lambda part: part[:, 1].sum() / part[:, 0].sum() - 1.0, [pairs], resamples, seed)
@@ -190,7 +193,7 @@ def _by_scene(table: pd.DataFrame, images: str, wording: str) -> pd.DataFrame:
     """One row a scene, one column a timestep."""
     part = table[(table["images"] == images) & (table["wording"] == wording)]
     if part.empty:
-        raise InputError(f"error change: no {images} images asked by wording {wording}; ask for them first")
+        raise InputError(f"error change: no {images} images under the wording {wording}; measure them first")
     return part.pivot(index="scene", columns="timestep", values="error")
 
 
@@ -202,7 +205,7 @@ STATISTICS = {"mean": "mean level", "cv": "coefficient of variation", "enl": "lo
 def speckle_table(sets: Mapping[str, np.ndarray], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
     """Mean over images of each statistic of one image: columns set, statistic, images, value, lo, hi.
 
-    ``sets``: name → uint8 [N, H, W]. Looks (equivalent number of, Oliver and Quegan 2004) are the median of an image's
+    ``sets``: name -> uint8 [N, H, W]. The equivalent number of looks (Oliver and Quegan 2004) is the median of an image's
     windows, which see speckle and little of the scene; 1 for single-look speckle, more for a smoother grain.
     """
     rows = []
@@ -214,27 +217,6 @@ def speckle_table(sets: Mapping[str, np.ndarray], resamples: int = 200, seed: in
             value = float(weighted_mean(values, base))
             rows.append((name, title, len(images), value, *percentile_interval(weighted_mean(values, resampled), value)))
     return pd.DataFrame(rows, columns=["set", "statistic", "images", "value", "lo", "hi"])
-
-
-def speckle_sentences(table: pd.DataFrame, real: str) -> list[str]:
-    """One line a statistic: the real value, and which sets' intervals meet that of the real images, in words."""
-    lines = []
-    for title in dict.fromkeys(table["statistic"]):
-        rows = table[table["statistic"] == title].set_index("set")
-        own = rows.loc[real]
-        parts = [
-            f"{name} {row['value']:.3g} [{row['lo']:.3g}, {row['hi']:.3g}], {_beside(row, own)}"
-            for name, row in rows.drop(index=real).iterrows()
-        ]
-        lines.append(f"{title}: {real} {own['value']:.3g} [{own['lo']:.3g}, {own['hi']:.3g}]; " + "; ".join(parts) + ".")
-    return lines
-
-
-def _beside(row: pd.Series, own: pd.Series) -> str:
-    """Where a value lies beside another one, in words."""
-    if row["lo"] <= own["hi"] and own["lo"] <= row["hi"]:
-        return "not told apart"
-    return "lower" if row["value"] < own["value"] else "higher"
 
 
 # How much of a picture survives the autoencoder's round trip.

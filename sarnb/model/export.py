@@ -30,8 +30,8 @@ from sarnb import foundation_path, split_foundation
 from sarnb.cards import model_card
 from sarnb.data.files import replace_folder, write_json
 from sarnb.errors import InputError
-from sarnb.model.foundation import components, fingerprint, load_foundation, read_autoencoder
-from sarnb.model.strategy import ENCODERS, Strategy
+from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder
+from sarnb.model.strategy import Strategy
 from sarnb.model.token import EMBEDDING_FILE, TOKEN, embedding_table, load_token, save_token
 from sarnb.model.vae import LORA_FILE as VAE_LORA_FILE
 from sarnb.model.vae import apply_lora

@@ -1,11 +1,10 @@
-"""Which weights a training changed, to the bit: the proof that a learned word trains its own row and nothing else."""
+"""What a training did to words and weights: pooled embeddings, a learned word's neighbours, its way, and weight differences."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,12 @@ import pandas as pd
 import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from transformers import CLIPTokenizer
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import components, encode_prompts
-from sarnb.model.strategy import ENCODERS
+from sarnb.model.foundation import ENCODERS, components, encode_prompts
 from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
 
 # How a text-to-image model reads its prompts: tokens, the pieces that words fall into, and text embeddings.
@@ -55,7 +53,7 @@ def word_table(tokenizer: CLIPTokenizer, texts: Iterable[str]) -> pd.DataFrame:
 
 @torch.no_grad()
 def pooled_embeddings(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-    """Pooled text embeddings as unit vectors float64 [N, P]: what the UNet gets beside the sequence of token vectors."""
+    """Pooled text embeddings as unit vectors float64 [N, P]: what the UNet gets next to the sequence of token vectors."""
     if not len(prompts):
         raise InputError("pooled_embeddings: no prompt; give at least one")
     starts = range(0, len(prompts), batch_size)
@@ -79,29 +77,11 @@ def pair_gaps(pipe: StableDiffusionXLPipeline, pairs: Sequence[tuple[str, str]])
     return pd.DataFrame(rows, columns=["first", "second", "token", "pooled"])
 
 
-# Where a learned word lies: its nearest rows in the vocabulary of each text encoder.
-
-
-def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8) -> pd.DataFrame:
-    """The words nearest to an embedding by cosine: rank (from 1), word, cosine.
-
-    ``table`` [V, D], ``row`` [1, D] or [D]. Only words count, see ``word_entries``.
-    """
-    words = word_entries(tokenizer, len(table))
-    cosines = cosine_similarity(table[list(words.values())].float(), row.reshape(1, -1).float())
-    best = torch.topk(cosines, min(count, len(words)))
-    names = list(words)
-    return pd.DataFrame(
-        {
-            "rank": range(1, len(best.indices) + 1),
-            "word": [names[index] for index in best.indices.tolist()],
-            "cosine": best.values.tolist(),
-        }
-    )
+# Where a learned word lies, and the way that it came.
 
 
 def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
-    """Word → id, for the entries below ``rows`` that end a word, of two letters or more, in the order of their ids.
+    """Word -> id, for the entries below ``rows`` that end a word, of two letters or more, in the order of their ids.
 
     Byte-pair entries do not tell whole words from their endings, so some are endings ("ter"). Left out are beginnings of
     words, signs, single bytes and added words: many of them stand in no caption at all, so their rows never moved from
@@ -115,12 +95,26 @@ def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
     }
 
 
+def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8) -> pd.DataFrame:
+    """The words of ``word_entries`` nearest to an embedding by cosine: rank (from 1), word, cosine.
+
+    table : [V, D]. row : [1, D] or [D].
+    """
+    words = word_entries(tokenizer, len(table))
+    cosines = cosine_similarity(table[list(words.values())].float(), row.reshape(1, -1).float())
+    best = torch.topk(cosines, min(count, len(words)))
+    names = np.array(list(words), dtype=object)[best.indices.cpu().numpy()]
+    return pd.DataFrame({"rank": range(1, len(names) + 1), "word": names, "cosine": best.values.tolist()})
+
+
 def token_neighbours(
     start: StableDiffusionXLPipeline, trained: StableDiffusionXLPipeline, count: int = 8, token: str = TOKEN
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Neighbours of the learned word before and after training, and how far it went, in both encoders.
 
-    ``start``: the foundation after ``add_token``; ``trained``: the trained pipeline.
+    Parameters
+    ----------
+    start, trained : the foundation after ``add_token``, and the trained pipeline.
 
     Returns
     -------
@@ -129,7 +123,7 @@ def token_neighbours(
         vocabulary's words, and the cosine with the learned row that one word in a hundred exceeds.
     """
     near, travel = [], []
-    for tokenizer_name, name in ROW_KEYS.values():
+    for tokenizer_name, name in ENCODERS:
         tokenizer = getattr(start, tokenizer_name)
         before = token_row(getattr(start, name), tokenizer, token).float()
         after = token_row(getattr(trained, name), getattr(trained, tokenizer_name), token).float()
@@ -151,173 +145,74 @@ def token_neighbours(
     return pd.concat(near, ignore_index=True)[["encoder", "when", "rank", "word", "cosine"]], pd.DataFrame(travel)
 
 
-# The way of a learned word through the embedding space, from the files that its training left.
-
-Files = Mapping[int, Path]  # step → textual-inversion file
-
-
-def path_rows(files: Files, key: str) -> Tensor:
-    """The word's rows float32 [n, D] in the order of the steps; ``key``: "clip_l" or "clip_g"."""
+def path_rows(files: Mapping[int, Path]) -> dict[str, Tensor]:
+    """Encoder -> the word's rows float32 [n, D]; ``files``: step -> textual-inversion file, as ``token_files`` finds them."""
     if not files:
         raise InputError("token path: no file of the word's rows; train a strategy with the learned word first")
-    return torch.cat([load_file(path)[key] for path in files.values()]).float()
+    return {encoder: torch.cat([load_file(path)[key] for path in files.values()]) for key, (_, encoder) in ROW_KEYS.items()}
 
 
-def path_table(pipe: StableDiffusionXLPipeline, files: Files) -> pd.DataFrame:
-    """The way step by step, in both encoders of the foundation ``pipe``.
+def path_table(pipe: StableDiffusionXLPipeline, files: Mapping[int, Path]) -> pd.DataFrame:
+    """The way of a learned word step by step, in both encoders of the foundation ``pipe``.
 
     Columns encoder, step, distance (Euclidean, from the first row), cosine (with the first row), norm, word (the nearest of
     the vocabulary), word cosine.
     """
     parts = []
-    for key, (tokenizer, encoder) in ROW_KEYS.items():
-        rows, table = path_rows(files, key), embedding_table(getattr(pipe, encoder)).float().cpu()
-        near = pd.concat([nearest_words(table, getattr(pipe, tokenizer), row, 1) for row in rows])
-        parts.append(
-            pd.DataFrame(
-                {
-                    "encoder": encoder,
-                    "step": list(files),
-                    "distance": (rows - rows[:1]).norm(dim=1).tolist(),
-                    "cosine": cosine_similarity(rows, rows[:1]).tolist(),
-                    "norm": rows.norm(dim=1).tolist(),
-                    "word": near["word"].tolist(),
-                    "word cosine": near["cosine"].tolist(),
-                }
-            )
-        )
+    for (tokenizer, _), (encoder, rows) in zip(ENCODERS, path_rows(files).items()):
+        table = embedding_table(getattr(pipe, encoder)).float().cpu()
+        near = pd.concat([nearest_words(table, getattr(pipe, tokenizer), row, 1) for row in rows], ignore_index=True)
+        way = {
+            "encoder": encoder,
+            "step": list(files),
+            "distance": (rows - rows[:1]).norm(dim=1).tolist(),
+            "cosine": cosine_similarity(rows, rows[:1]).tolist(),
+            "norm": rows.norm(dim=1).tolist(),
+        }
+        parts.append(pd.DataFrame(way).assign(**{"word": near["word"], "word cosine": near["cosine"]}))
     return pd.concat(parts, ignore_index=True)
 
 
-def path_plane(paths: Mapping[str, Files]) -> pd.DataFrame:
-    """Several ways in the plane that shows most of them: columns encoder, start, step, x, y, shown.
-
-    ``paths``: word that the way starts from → its files. The plane is spanned by the first two principal axes of all rows
-    of an encoder (Pearson 1901), about their mean; ``shown`` is its share of their variance.
-    """
-    parts = []
-    for key, (_, encoder) in ROW_KEYS.items():
-        rows = torch.cat([path_rows(files, key) for files in paths.values()]).double().numpy()
-        centred = rows - rows.mean(axis=0)
-        left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-        plane = np.zeros((len(rows), 2))
-        plane[:, : min(2, len(sizes))] = (left * sizes)[:, :2]
-        power = float((sizes**2).sum())
-        parts.append(
-            pd.DataFrame(
-                {
-                    "encoder": encoder,
-                    "start": [word for word, files in paths.items() for _ in files],
-                    "step": [step for files in paths.values() for step in files],
-                    "x": plane[:, 0],
-                    "y": plane[:, 1],
-                    "shown": float((sizes[:2] ** 2).sum()) / power if power else 1.0,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+# Which weights a training changed, to the bit.
 
 
-def start_comparison(paths: Mapping[str, Files], words: Sequence[str] = ()) -> pd.DataFrame:
-    """Whether ways from different words meet: cosine of each pair of rows at the first and at the last step.
-
-    Columns encoder, pair, at start, learned. ``words``: keys of ``paths``, all if empty.
-    """
-    rows = []
-    for key, (_, encoder) in ROW_KEYS.items():
-        ends = {word: path_rows(files, key)[[0, -1]] for word, files in paths.items() if not words or word in words}
-        for one, other in combinations(ends, 2):
-            first, last = cosine_similarity(ends[one], ends[other]).tolist()
-            rows.append((encoder, f"{one} and {other}", first, last))
-    return pd.DataFrame(rows, columns=["encoder", "pair", "at start", "learned"])
-
-
-# What tuning the text encoders does to prompts: how far their embeddings went, and how far apart two wordings lie.
-
-
-@torch.no_grad()
-def token_change(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, prompts: Sequence[str]) -> list[float]:
-    """‖H' - H‖ / ‖H‖ (Frobenius) of each prompt's token vectors, from its start mark to its end mark; padding left out."""
-    first, second = encode_prompts(before, list(prompts))[0].cpu(), encode_prompts(after, list(prompts))[0].cpu()
-    lengths = [len(ids) for ids in before.tokenizer(list(prompts), truncation=True, max_length=first.shape[1]).input_ids]
-    return [_relative(old[:length], new[:length]) for old, new, length in zip(first, second, lengths)]
-
-
-def text_shift(
-    before: StableDiffusionXLPipeline,
-    after: StableDiffusionXLPipeline,
-    labels: Sequence[str],
-    prompts: Mapping[str, Sequence[str]],
-) -> pd.DataFrame:
-    """How far each prompt's embeddings went: columns class, prompt, pooled cosine, token change.
-
-    ``prompts``: wording ("radar", "optical") → one prompt a label. Pooled cosine: of the prompt before and after, 1 where
-    nothing changed. Token change: see ``token_change``, 0 where nothing changed.
-    """
-    rows = []
-    for wording, texts in _checked(labels, prompts).items():
-        cosines = (pooled_embeddings(before, texts) * pooled_embeddings(after, texts)).sum(axis=1)
-        rows += zip(labels, [wording] * len(labels), cosines, token_change(before, after, texts))
-    return pd.DataFrame(rows, columns=["class", "prompt", "pooled cosine", "token change"])
-
-
-def wording_gap(
-    pipes: Mapping[str, StableDiffusionXLPipeline], labels: Sequence[str], first: Sequence[str], second: Sequence[str]
-) -> pd.DataFrame:
-    """Pooled cosine between two wordings of each class: columns class, model, cosine; near 1 a model reads them as one."""
-    texts = _checked(labels, {"first": first, "second": second})
-    rows = []
-    for model, pipe in pipes.items():
-        cosines = (pooled_embeddings(pipe, texts["first"]) * pooled_embeddings(pipe, texts["second"])).sum(axis=1)
-        rows += zip(labels, [model] * len(labels), cosines)
-    return pd.DataFrame(rows, columns=["class", "model", "cosine"])
-
-
-def _relative(old: Tensor, new: Tensor) -> float:
-    return float((new.double() - old.double()).norm() / old.double().norm())
-
-
-def _checked(labels: Sequence[str], prompts: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-    for wording, texts in prompts.items():
-        if len(texts) != len(labels):
-            raise InputError(f"text shift: {len(texts)} prompts of wording {wording} for {len(labels)} classes; give one each")
-    return prompts
-
-
-def changed_weights(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, token: str = TOKEN) -> pd.DataFrame:
+def weight_difference(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, token: str = TOKEN) -> pd.DataFrame:
     """A row a network: tensors, changed tensors, rows of its embedding table (0 where it has none), changed rows.
 
-    ``before``: the foundation after ``add_token``. ``after``: a pipeline whose word was trained, still with its adapters or
-    loaded again. An embedding table counts by its rows, any other tensor as a whole; "changed" means another bit.
-    Raises ``InputError`` where the two have other tensors, as with LoRA.
+    An embedding table counts by its rows, any other tensor as a whole; "changed" means another bit.
+
+    Parameters
+    ----------
+    before : the foundation after ``add_token``.
+    after : a pipeline whose word was trained, still with its adapters or loaded again.
+
+    Raises
+    ------
+    InputError
+        The two have other tensors, as with LoRA.
     """
     rows = []
-    tables = {encoder: tokenizer for tokenizer, encoder in ENCODERS}
-    for name, module in components(before).items():
-        old, new = _plain(module), _plain(components(after)[name])
+    for name in components(before):
+        old, new = _weights(before, name, token), _weights(after, name, token)
         if old.keys() != new.keys():
-            raise InputError(f"changed weights: {name} has other tensors after the training than before; compare strategies without LoRA")
+            raise InputError(f"weight difference: {name} has other tensors after the training than before; compare strategies without LoRA")
+        table = old.pop("embedding table", torch.zeros(0, 1))
+        moved = (table != new.pop("embedding table", table)).any(dim=1)
         changed = sum(not torch.equal(old[key], new[key]) for key in old)
-        moved = torch.zeros(0, dtype=torch.bool)
-        if name in tables:
-            first, second = (_whole_table(pipe, tables[name], name, token) for pipe in (before, after))
-            moved = (first != second).any(dim=1)
         rows.append((name, len(old), changed, len(moved), int(moved.sum())))
     return pd.DataFrame(rows, columns=["network", "tensors", "changed tensors", "embedding rows", "changed rows"])
 
 
-def _plain(module: nn.Module) -> dict[str, Tensor]:
-    """Every tensor by its name without adapters, but the embedding table and the trained row."""
-    return {
-        name.replace(".base_layer", "").replace(".token_adapter", ""): value.detach().cpu()
-        for name, value in module.state_dict().items()
-        if "token_embedding" not in name
+def _weights(pipe: StableDiffusionXLPipeline, name: str, token: str) -> dict[str, Tensor]:
+    """Every tensor of a network by its name without adapters; its "embedding table" with the trained row in its place."""
+    network = getattr(pipe, name)
+    weights = {
+        key.replace(".base_layer", "").replace(".token_adapter", ""): value.detach().cpu()
+        for key, value in network.state_dict().items()
+        if "token_embedding" not in key
     }
-
-
-def _whole_table(pipe: StableDiffusionXLPipeline, tokenizer: str, encoder: str, token: str) -> Tensor:
-    """The embedding table as the encoder uses it: with the trained row in its place."""
-    words, network = getattr(pipe, tokenizer), getattr(pipe, encoder)
-    table = embedding_table(network).cpu().clone()
-    table[words.convert_tokens_to_ids(token)] = token_row(network, words, token)[0].to(table)
-    return table
+    for tokenizer in (getattr(pipe, words) for words, encoder in ENCODERS if encoder == name):
+        table = embedding_table(network).cpu().clone()
+        table[tokenizer.convert_tokens_to_ids(token)] = token_row(network, tokenizer, token)[0].to(table)
+        weights["embedding table"] = table
+    return weights

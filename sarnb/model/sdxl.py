@@ -7,8 +7,8 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sarnb.model.foundation import assemble
-from sarnb.model.strategy import Strategy, parameter_counts, prepare
+from sarnb.model.foundation import assemble, components
+from sarnb.model.strategy import Strategy, prepare, trained_count
 
 VOCABULARY, MAX_TOKENS = 49408, 77  # CLIP's
 
@@ -85,4 +85,4 @@ def sdxl_trained(strategy: Strategy) -> dict[str, int]:
     pipe = sdxl_pipeline()
     with torch.device("meta"):
         prepare(pipe, strategy)
-    return {name: counts["trainable"] for name, counts in parameter_counts(pipe).items()}
+    return {name: trained_count(part) for name, part in components(pipe).items()}

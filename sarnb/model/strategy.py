@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import components
+from sarnb.model.foundation import ENCODERS, components
 from sarnb.model.token import TOKEN, add_token, train_token
 from sarnb.model.vae import add_vae_lora, unfreeze
 
@@ -28,7 +28,6 @@ VAE_MODES = ("frozen", "lora", "lora-encoder", "lora-decoder", "decoder", "full"
 UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # attention projections, as diffusers' own LoRA scripts
 CONV_TARGETS = ("conv1", "conv2", "conv_shortcut")  # of the residual blocks, where texture is made
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
-ENCODERS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def seeds_of(name: str, seeds: Sequence[int], repeated: Sequence[str]) -> list[i
 
 
 def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) -> dict[str, list[nn.Parameter]]:
-    """Set the pipeline up for training, in place; component ("unet", "text", "token", "vae") → its trainable parameters.
+    """Set the pipeline up for training, in place; component ("unet", "text", "token", "vae") -> its trainable parameters.
 
     Random starts (LoRA, scratch) depend on ``seed`` and the component only. Parameters that train are float32. Where both
     text encoders train fully, their embedding tables stay frozen: no caption holds most words, and decay alone would
@@ -182,7 +181,7 @@ def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) 
 
 
 def trainable_parameters(pipe: StableDiffusionXLPipeline) -> dict[str, list[nn.Parameter]]:
-    """Component ("unet", "text", "token", "vae") → parameters that require a gradient; components without any are left out."""
+    """Component ("unet", "text", "token", "vae") -> parameters that require a gradient; components without any are left out."""
     groups: dict[str, list[nn.Parameter]] = {"unet": [], "text": [], "token": [], "vae": []}
     for part, module in components(pipe).items():
         for name, parameter in module.named_parameters():
@@ -192,15 +191,26 @@ def trainable_parameters(pipe: StableDiffusionXLPipeline) -> dict[str, list[nn.P
     return {key: group for key, group in groups.items() if group}
 
 
-def parameter_counts(pipe: StableDiffusionXLPipeline) -> dict[str, dict[str, int]]:
-    """Component (unet, text_encoder, text_encoder_2, vae) → {"trainable", "total"} numbers of parameters."""
-    return {
-        part: {
-            "trainable": sum(p.numel() for p in module.parameters() if p.requires_grad),
-            "total": sum(p.numel() for p in module.parameters()),
-        }
-        for part, module in components(pipe).items()
-    }
+def component_counts(pipe: StableDiffusionXLPipeline) -> pd.DataFrame:
+    """Parameters of each component of a pipeline that ``prepare`` set up: columns component, trains, total, share.
+
+    What strategies add (LoRA matrices, the learned word's rows) is part of its component's total; the word's rows of both
+    encoders are listed once more as their own row, ``of which <SAR>``.
+    """
+    counts = {name: (trained_count(module), _count(module.parameters())) for name, module in components(pipe).items()}
+    if token := _count(trainable_parameters(pipe).get("token", ())):
+        counts["of which <SAR>"] = (token, token)
+    table = pd.DataFrame([(name, *both) for name, both in counts.items()], columns=["component", "trains", "total"])
+    return table.assign(share=table["trains"] / table["total"])
+
+
+def trained_count(module: nn.Module) -> int:
+    """How many of a network's parameters train."""
+    return _count(parameter for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
 
 
 @contextlib.contextmanager
@@ -276,40 +286,3 @@ def _check_rank(module: nn.Module, targets: tuple[str, ...], strategy: Strategy)
                     f"strategy {strategy.name}: rank {strategy.rank} is larger than the layer {name} "
                     f"({inputs} to {outputs}); choose at most {min(inputs, outputs)}"
                 )
-
-
-# What a strategy trains, counted: per component, and per layer that LoRA adapts.
-
-
-def component_counts(pipe: StableDiffusionXLPipeline) -> pd.DataFrame:
-    """Parameters of each component of a pipeline that ``prepare`` set up.
-
-    Columns: component, trains, total, share. What strategies add (LoRA matrices, the learned word's rows) is part of its
-    component's total; the word's rows of both encoders are listed once more as their own row, ``of which <SAR>``.
-    """
-    rows, token = [], 0
-    for name, module in components(pipe).items():
-        named = list(module.named_parameters())
-        trains = sum(p.numel() for _, p in named if p.requires_grad)
-        token += sum(p.numel() for key, p in named if p.requires_grad and "trainable_tokens" in key)
-        rows.append((name, trains, sum(p.numel() for _, p in named)))
-    if token:
-        rows.append(("of which <SAR>", token, token))
-    table = pd.DataFrame(rows, columns=["component", "trains", "total"])
-    table["share"] = table["trains"] / table["total"]
-    return table
-
-
-def linear_layers(module: nn.Module, targets: tuple[str, ...]) -> pd.DataFrame:
-    """The linear layers of an unadapted network whose names end in one of ``targets``: layer, inputs, outputs, weights."""
-    rows = [
-        (name, layer.in_features, layer.out_features, layer.weight.numel())
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear) and name.endswith(targets)
-    ]
-    return pd.DataFrame(rows, columns=["layer", "inputs", "outputs", "weights"])
-
-
-def lora_parameters(layers: pd.DataFrame, rank: int) -> int:
-    """Parameters of LoRA of one rank on ``linear_layers``: the sum of r (inputs + outputs), Hu et al. 2021, section 4.1."""
-    return int(rank * (layers["inputs"] + layers["outputs"]).sum())

@@ -25,7 +25,7 @@ from sarnb.data.files import content_key
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
 from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
-from sarnb.model.strategy import Strategy, parameter_counts, prepare, trainable_parameters
+from sarnb.model.strategy import Strategy, prepare, trainable_parameters, trained_count
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
 from sarnb.train.checkpoint import sharding
@@ -262,7 +262,7 @@ def finetune(
         setattr(pipe, name, part)  # FSDP gives other objects back
     caches = [name for name in strategy.caches if name == "latents" or texts is not None]
     cost = training_cost([parameter for group in groups for parameter in group["params"]], history, config, caches)
-    cost["trainable_by_component"] = {name: counts["trainable"] for name, counts in parameter_counts(pipe).items()}
+    cost["trainable_by_component"] = {name: trained_count(part) for name, part in components(pipe).items()}
     return FinetuneResult(history, cost, record)
 
 

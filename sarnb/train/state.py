@@ -141,9 +141,7 @@ def start_training(
         after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}
         parameters = [after[id(p)] for p in parameters]
         groups = [group | {"params": [after[id(p)] for p in group["params"]]} for group in groups]
-    # One pass over all weights instead of one for each operation: AdamW is a tenth of a full fine-tuning's step otherwise.
-    fused = {"fused": True} if config.optimizer == "adamw" and plugin is None else {}
-    optimizer = _adamw(config)(groups, betas=config.betas, weight_decay=config.weight_decay, **fused)
+    optimizer = make_optimizer(groups, config, fused=plugin is None)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = [p.detach().clone() for p in parameters] if config.ema_decay else None
     identity = f"{identity}|{config}"
@@ -200,14 +198,16 @@ def _named(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
     return {f"{key}.{name}": p for key, module in modules.items() for name, p in module.named_parameters()}
 
 
-def _adamw(config: LoopConfig) -> type[torch.optim.Optimizer]:
-    """The class of the configured optimiser."""
+def make_optimizer(groups: list[dict], config: LoopConfig, fused: bool = True) -> torch.optim.Optimizer:
+    """AdamW over parameter groups, as training makes it; ``fused`` is for weights that are not shared out among processes."""
+    how = {"betas": config.betas, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
-        return torch.optim.AdamW
+        # One pass over all weights instead of one for each operation: AdamW is a tenth of a full fine-tuning's step otherwise.
+        return torch.optim.AdamW(groups, fused=fused or None, **how)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise InputError('optimizer is "adamw8bit", which needs the package bitsandbytes; install it, or choose "adamw"') from error
     if not torch.cuda.is_available():
         raise InputError('optimizer is "adamw8bit", which needs a CUDA graphics card; choose "adamw"')
-    return AdamW8bit
+    return AdamW8bit(groups, **how)

@@ -9,7 +9,7 @@ from torch import nn
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import components, encode_prompts
-from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy, parameter_counts, prepare, seeds_of
+from sarnb.model.strategy import STRATEGIES, Strategy, component_counts, find_strategy, prepare, seeds_of
 
 PROMPT = ["a radar image of a city"]
 
@@ -102,9 +102,14 @@ def test_trained_parameters_are_those_counted_by_hand():
     for name, counts in expected.items():
         pipe = tiny_pipeline()
         groups = prepare(pipe, find_strategy(name))
-        found = {part: count["trainable"] for part, count in parameter_counts(pipe).items()}
-        assert (found["unet"], found["text_encoder"], found["text_encoder_2"], found["vae"]) == (*counts, 0), name
+        table = component_counts(pipe).set_index("component")
+        assert table["trains"].drop("of which <SAR>", errors="ignore").tolist() == [*counts, 0], name
+        assert list(table.index)[:4] == ["unet", "text_encoder", "text_encoder_2", "vae"]
         assert sum(p.numel() for group in groups.values() for p in group) == sum(counts)
+        if "token" in groups:
+            assert table.loc["of which <SAR>", "trains"] == sum(p.numel() for p in groups["token"]) == 16 + 24
+        if name == "unet-full":
+            assert table.loc["unet", "total"] == table.loc["unet", "trains"] and table.loc["unet", "share"] == 1
 
 
 def test_every_parameter_that_trains_gets_a_gradient():

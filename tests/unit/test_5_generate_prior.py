@@ -62,7 +62,7 @@ def test_of_several_processes_one_draws(monkeypatch, tmp_path):
     os.close(write)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     os.close(read)
-    assert len(list(drawn.iterdir())) == 1 and [path.suffix for path in start.iterdir()] == [".safetensors"]
+    assert len(list(drawn.iterdir())) == 1 and [path.name for path in start.glob("*/*.npy")] == ["images.npy"]
 
 
 def test_the_set_of_a_strategy_shows_every_class_and_is_the_same_for_trials_and_training(monkeypatch, tmp_path):

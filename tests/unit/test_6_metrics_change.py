@@ -1,4 +1,4 @@
-"""The change that one thing more makes: equal to direct computation, narrow where images are paired, and told in words."""
+"""The change that one thing more makes: equal to direct computation, and narrow where images are paired."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics.evaluation import evaluate
-from sarnb.metrics.significance import FURTHER, NEARER, SAME, change_sentences, paired_changes, verdict
+from sarnb.metrics.significance import paired_changes
 
 
 def speckle(count: int, seed: int, contrast: float = 1.0) -> ImageSet:
@@ -49,19 +49,18 @@ def test_the_change_is_the_difference_of_distances_from_the_real_images():
     for split, label in (("seen", "city"), ("unseen", "harbour")):
         real, old, new = (spread_of(images, label) for images in (test, without, flat))
         row = rows.loc[split, "amplitude_cv"]
-        assert row["change"] == pytest.approx(abs(new - real) - abs(old - real), abs=1e-3) and verdict(row) == FURTHER
+        assert row["change"] == pytest.approx(abs(new - real) - abs(old - real), abs=1e-3) and row["lo"] > 0
         both = [kl_of(evaluate("x", 0, test, images, None, 0), split)["value"] for images in (without, flat)]
         assert rows.loc[split, "amplitude_kl"][["without", "with"]].tolist() == pytest.approx(both)
     turned = paired_changes(test, {0: flat}, {0: without}, resamples=50)
     assert turned["change"].tolist() == pytest.approx((-table["change"]).tolist())
-    assert verdict(turned.set_index(["split", "metric"]).loc["unseen", "amplitude_cv"]) == NEARER
+    assert turned.set_index(["split", "metric"]).loc[("unseen", "amplitude_cv"), "hi"] < 0
 
 
 def test_what_both_share_cancels():
     test, without = speckle(24, 0), speckle(16, 1)
     nothing = paired_changes(test, {0: without}, {0: without}, resamples=50)
     assert (nothing[["change", "lo", "hi"]] == 0).all(axis=None)
-    assert {verdict(row) for _, row in nothing.iterrows()} == {SAME}
     near = replace(without, images=np.minimum(without.images.astype(int) + 4, 255).astype(np.uint8))
     row = paired_changes(test, {0: without}, {0: near}, ("amplitude_kl",), 200).set_index("split").loc["seen"]
     alone = kl_of(evaluate("x", 0, test, without, None, 200), "seen")
@@ -77,17 +76,6 @@ def test_common_trainings_are_averaged_and_the_others_tell_the_spread():
     assert (table["seeds"] == 2).all() and (table["n"] == 16).all() and each[0]["spread"].isna().all()
     alone = np.array([paired_changes(test, {k: old[k]}, {k: old[k]}, resamples=0)["without"] for k in range(3)])
     assert table["spread"].tolist() == pytest.approx(np.ptp(alone, axis=0).tolist())
-
-
-def test_the_words_follow_the_intervals():
-    test, good, flat = speckle(24, 0), {0: speckle(16, 1), 1: speckle(16, 2)}, {0: speckle(16, 1, 0.3)}
-    lines = change_sentences(paired_changes(test, good, flat, ("amplitude_cv",), 50), "smoothing")
-    assert len(lines) == 4 and lines[0].startswith("distance of amplitude CV from the real value, seen: ")
-    assert FURTHER in lines[0] and "more than trainings without it" in lines[0]
-    answer = "So with smoothing the seen images are further from real images by amplitude CV"
-    assert lines[1] == f"{answer} (8 pairs of images, 1 training of each)."
-    same = change_sentences(paired_changes(test, {0: good[0]}, {0: good[0]}, ("amplitude_cv",), 20), "nothing")
-    assert SAME in same[1] and FURTHER not in same[1] and "trainings without" not in same[0]
 
 
 def test_what_cannot_be_compared_is_refused():

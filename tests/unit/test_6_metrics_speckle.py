@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from sarnb.metrics.prompting import speckle_sentences, speckle_table
+from sarnb.metrics.prompting import speckle_table
 
 
 def speckle(looks: int, count: int = 24, seed: int = 0) -> np.ndarray:
@@ -24,18 +23,3 @@ def test_looks_and_variation_are_those_of_the_law():
     assert 0.9 < table.loc[("one", "looks in 8 px windows"), "value"] < 1.35
     assert table.loc[("sixteen", "looks in 8 px windows"), "value"] == pytest.approx(16, rel=0.12)
     assert (table["lo"] <= table["value"]).all() and (table["value"] <= table["hi"]).all()
-
-
-def test_sentences_say_which_sets_are_told_apart():
-    table = pd.DataFrame(
-        [
-            ("real", "looks", 9, 1.0, 0.9, 1.1),
-            ("alike", "looks", 9, 1.2, 1.05, 1.3),
-            ("smooth", "looks", 9, 8.0, 7.0, 9.0),
-            ("rough", "looks", 9, 0.5, 0.4, 0.6),
-        ],
-        columns=["set", "statistic", "images", "value", "lo", "hi"],
-    )
-    (line,) = speckle_sentences(table, "real")
-    assert line.startswith("looks: real 1 [0.9, 1.1]; alike 1.2 [1.05, 1.3], not told apart; smooth 8 [7, 9], higher; rough 0.5")
-    assert line.endswith("lower.")

@@ -1,0 +1,144 @@
+"""What a training did to words and weights: against tokens, angles, lengths and changes that are known beforehand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_pipeline, tiny_set, tiny_tokenizer
+
+from sarnb.errors import InputError
+from sarnb.model import inspect
+from sarnb.model.foundation import ENCODERS, encode_prompts
+from sarnb.model.strategy import find_strategy, prepare
+from sarnb.model.token import TOKEN, add_token, embedding_table
+from sarnb.train.finetune import FinetuneConfig, finetune
+
+
+def started(word="image"):
+    """A foundation whose new word starts from ``word``."""
+    pipe = tiny_pipeline()
+    add_token(pipe, word)
+    return pipe
+
+
+def test_lengths_count_both_marks_and_are_not_cut():
+    tokenizer = tiny_tokenizer("<|endoftext|>")  # reads 16 tokens
+    assert inspect.token_lengths(tokenizer, ["radar image", "x " * 30]).tolist() == [4, 32]
+
+
+def test_pieces_of_known_and_unknown_words():
+    tokenizer = tiny_tokenizer("<|endoftext|>")
+    assert inspect.pieces(tokenizer, "radar") == ["radar"]
+    assert inspect.pieces(tokenizer, "rad") == ["ra-", "d"]  # "ra d" is a merge inside a word only
+    assert inspect.pieces(tokenizer, "xy") == ["x-", "y"]
+
+
+def test_word_table_puts_the_spelled_words_first():
+    table = inspect.word_table(tiny_tokenizer("<|endoftext|>"), ["radar image", "Radar xyz"])
+    assert table["word"].tolist() == ["xyz", "radar", "image"]
+    assert table["tokens"].tolist() == [3, 1, 1] and table["uses"].tolist() == [1, 2, 1]
+    with pytest.raises(InputError, match="no word"):
+        inspect.word_table(tiny_tokenizer("<|endoftext|>"), ["12 34"])
+
+
+def test_pooled_embeddings_are_the_encoders_own_as_unit_vectors():
+    pipe, prompts = tiny_pipeline(), ["radar image", "city", "forest image"]
+    vectors = inspect.pooled_embeddings(pipe, prompts, batch_size=2)
+    pooled = encode_prompts(pipe, prompts)[1].double().numpy()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-9)
+    np.testing.assert_allclose(vectors, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-5)
+    with pytest.raises(InputError, match="no prompt"):
+        inspect.pooled_embeddings(pipe, [])
+
+
+def test_gaps_of_pairs_are_distances_over_lengths():
+    pipe = tiny_pipeline()
+    table = inspect.pair_gaps(pipe, [("radar image", "city image"), ("city", "city")])
+    hidden, pooled = (values.double().numpy() for values in encode_prompts(pipe, ["radar image", "city image"]))
+    apart = [np.linalg.norm(a - b) / np.mean([np.linalg.norm(a), np.linalg.norm(b)]) for a, b in zip(*hidden)]
+    assert table["token"].tolist() == pytest.approx([max(apart), 0], abs=1e-5) and apart[0] == 0 < apart[1]
+    lengths = np.linalg.norm(pooled, axis=1)
+    assert table["pooled"][0] == pytest.approx(np.linalg.norm(pooled[0] - pooled[1]) / lengths.mean(), abs=1e-5)
+
+
+def test_nearest_words_of_known_angles():
+    pipe = tiny_pipeline()
+    table = torch.zeros(len(pipe.tokenizer), 2)
+    table[:, 0] = 1.0  # as near as can be, but no words
+    angles = {"city": 10, "forest": 40, "image": 60, "of": 90, "radar": 170, "sar": 180}
+    assert set(inspect.word_entries(pipe.tokenizer, len(table))) == set(angles)
+    for word, degrees in angles.items():
+        index = pipe.tokenizer.convert_tokens_to_ids(f"{word}</w>")
+        # Length must not matter.
+        table[index] = (1 + index) * torch.tensor([math.cos(math.radians(degrees)), math.sin(math.radians(degrees))])
+    found = inspect.nearest_words(table, pipe.tokenizer, torch.tensor([[5.0, 0.0]]), count=3)
+    assert list(found["word"]) == ["city", "forest", "image"] and list(found["rank"]) == [1, 2, 3]
+    assert found["cosine"].tolist() == pytest.approx([math.cos(math.radians(angle)) for angle in (10, 40, 60)], abs=1e-6)
+    assert len(inspect.nearest_words(table, pipe.tokenizer, torch.tensor([1.0, 0.0]), count=99)) == len(angles)
+
+
+def test_an_untrained_word_lies_on_the_word_it_starts_from():
+    start, trained = started("city"), started("forest")
+    near, travel = inspect.token_neighbours(start, trained, count=3)
+    first = near[near["rank"] == 1].set_index(["encoder", "when"])["word"]
+    for _, encoder in ENCODERS:
+        assert first[encoder, "start"] == "city" and first[encoder, "learned"] == "forest"
+    assert TOKEN not in set(near["word"])
+    tables = [getattr(start, name).get_input_embeddings().weight for _, name in ENCODERS]
+    city, forest = (start.tokenizer.convert_tokens_to_ids(word) for word in ("city</w>", "forest</w>"))
+    expected = [float((table[city] - table[forest]).norm()) for table in tables]
+    assert travel["distance from its start"].tolist() == pytest.approx(expected, rel=1e-5)
+    assert travel["norm learned"].tolist() == pytest.approx([float(table[forest].norm()) for table in tables], rel=1e-5)
+
+
+def test_the_way_of_a_word_by_lengths_angles_and_the_nearest_word(tmp_path):
+    pipe = tiny_pipeline()
+    table = embedding_table(pipe.text_encoder)
+    city, forest = (table[pipe.tokenizer.convert_tokens_to_ids(f"{word}</w>")] for word in ("city", "forest"))
+    files = {}
+    for step, row in enumerate((city, 0.1 * city + 0.9 * forest, 3 * forest)):
+        files[10 * step] = tmp_path / f"{step}.safetensors"
+        wide = torch.cat([row, torch.zeros(8)])  # the widths of the two encoders are 16 and 24
+        save_file({"clip_l": row[None].clone(), "clip_g": wide[None]}, files[10 * step])
+    way = inspect.path_table(pipe, files)
+    first = way[way["encoder"] == "text_encoder"]
+    assert len(way) == 6 and first["step"].tolist() == [0, 10, 20] and first["word"].tolist() == ["city", "forest", "forest"]
+    assert first["distance"].iloc[0] == 0 and first["distance"].iloc[2] == pytest.approx(float((3 * forest - city).norm()), rel=1e-5)
+    assert first["cosine"].iloc[0] == pytest.approx(1.0)
+    assert first["cosine"].iloc[2] == pytest.approx(float(city @ forest / city.norm() / forest.norm()), abs=1e-5)
+    assert first["norm"].iloc[2] == pytest.approx(3 * float(forest.norm()), rel=1e-5) and first["word cosine"].iloc[2] == pytest.approx(1.0)
+    assert torch.equal(inspect.path_rows(files)["text_encoder_2"][2, :16], 3 * forest)
+    with pytest.raises(InputError, match="no file"):
+        inspect.path_rows({})
+
+
+def test_a_learned_word_changes_its_two_rows_only(tmp_path):
+    trained = tiny_pipeline()
+    finetune(trained, find_strategy("token"), tiny_set(4), FinetuneConfig(steps=2, batch_size=2, precision="fp32"), tmp_path)
+    table = inspect.weight_difference(started(), trained).set_index("network")
+    assert table["changed tensors"].tolist() == [0] * 4 and (table["tensors"] > 10).all()
+    assert table["changed rows"].to_dict() == {"unet": 0, "text_encoder": 1, "text_encoder_2": 1, "vae": 0}
+    assert table.loc["text_encoder", "embedding rows"] == len(trained.tokenizer)
+
+
+def test_every_other_change_is_seen():
+    touched = started()
+    with torch.no_grad():
+        touched.unet.conv_in.weight[0, 0, 0, 0] += 1e-6
+        touched.text_encoder.get_input_embeddings().weight.mul_(1 - 1e-4)  # as weight decay on the whole table would
+        touched.vae.decoder.conv_out.bias.add_(1.0)
+    table = inspect.weight_difference(started(), touched).set_index("network")
+    assert table["changed tensors"].to_dict() == {"unet": 1, "text_encoder": 0, "text_encoder_2": 0, "vae": 1}
+    assert table.loc["text_encoder", "changed rows"] == table.loc["text_encoder", "embedding rows"]
+    assert table.loc["text_encoder_2", "changed rows"] == 0
+
+
+def test_adapters_are_no_change_of_the_same_tensors():
+    adapted = tiny_pipeline()
+    prepare(adapted, find_strategy("hybrid-r4"))
+    with pytest.raises(InputError, match="strategies without LoRA"):
+        inspect.weight_difference(started(), adapted)
