@@ -7,7 +7,8 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 usage() {
     cat <<'TEXT'
 Usage: ./run_all.sh [options]              run the notebooks that are out of date
-       ./run_all.sh test [pytest options]  set up and run the tests
+       ./run_all.sh test [pytest options]  set up and run the tests; -m "not slow" leaves the long ones out
+       ./run_all.sh check                  set up and check style, types and that notebooks carry no outputs
 
 Options
   --profile NAME      smoke, quick (default), study, paper, or a .yaml file
@@ -91,12 +92,18 @@ print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])' 
 
 python=""
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-if [[ "${1:-}" == test ]]; then
-    shift
+if [[ "${1:-}" == test || "${1:-}" == check ]]; then
     find_python
     install
     cd "$root"
-    exec "$python" -m pytest "$@"
+    if [[ "$1" == test ]]; then
+        # Two processes with one thread each: small models scale badly over threads.
+        OMP_NUM_THREADS=1 exec "$python" -m pytest --numprocesses 2 --dist loadfile "${@:2}"
+    fi
+    "$python" -m ruff check sarnb tests
+    "$python" -m ruff format --check sarnb tests
+    "$python" -m mypy
+    exec "$python" -m nbstripout --keep-id --verify notebooks/*.ipynb
 fi
 check_options "$@"
 find_python

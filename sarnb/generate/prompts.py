@@ -99,5 +99,5 @@ def wordings(prompt: str) -> dict[str, str]:
     for word, article in _MODALITIES:
         noun = "photograph" if word == "aerial" else "image"
         name = " ".join(filter(None, (word, noun)))
-        found[name] = phrase.sub(lambda match: f"{article} {name}" if match[0].startswith("a") else name, base)
+        found[name] = phrase.sub(lambda match, article=article, name=name: f"{article} {name}" if match[0].startswith("a") else name, base)
     return found

@@ -301,7 +301,7 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
         else:
             source = str(path) if path.exists() else base
             pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
-    except (OSError, EnvironmentError, SafetensorError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         beside = ""
         if single:

@@ -303,7 +303,7 @@ def watch(state: TrainState, watchers: Sequence[Watcher]) -> None:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     for watcher in due:
         with torch.random.fork_rng(devices=devices):
-            with_average(state.parameters, state.average, lambda: watcher.call(state.done))
+            with_average(state.parameters, state.average, lambda watcher=watcher: watcher.call(state.done))
     if due:
         state.accelerator.wait_for_everyone()
         state.tick = time.perf_counter()

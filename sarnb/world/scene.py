@@ -7,28 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sarnb.errors import InputError
-from sarnb.world import layouts
 from sarnb.world.backscatter import CODE, COVERS, SEASONS
 from sarnb.world.canvas import Canvas, smoothstep
+from sarnb.world.layouts import LAYOUTS
 
 __all__ = ["CLASSES", "CODE", "COMPOSITIONS", "COVERS", "SEASONS", "SEEN", "UNSEEN", "Scene", "make_scene"]
 
-_LAYOUTS = {
-    "city": layouts.city,
-    "suburb": layouts.suburb,
-    "industrial": layouts.industrial,
-    "forest": layouts.forest,
-    "crop fields": layouts.crop_fields,
-    "coast": layouts.coast,
-    "mountains": layouts.mountains,
-    "river": layouts.river,
-    "airport": layouts.airport,
-    "harbour": layouts.harbour,
-    "solar farm": layouts.solar_farm,
-    "stadium": layouts.stadium,
-}
-
-CLASSES: tuple[str, ...] = tuple(_LAYOUTS)
+CLASSES: tuple[str, ...] = tuple(LAYOUTS)
 """The twelve classes of the twin world."""
 SEEN: tuple[str, ...] = CLASSES[:8]
 """Classes that SAR fine-tuning shows."""
@@ -78,7 +63,7 @@ class Scene:
 def parts_of(kind: str) -> tuple[str, ...]:
     """The classes of ``kind``: one, or the two of a composition; ``InputError`` when one is unknown."""
     parts = tuple(part.strip() for part in kind.split("+"))
-    unknown = [part for part in parts if part not in _LAYOUTS]
+    unknown = [part for part in parts if part not in LAYOUTS]
     if unknown or len(parts) > 2 or len(set(parts)) != len(parts):
         raise InputError(f"scene class {kind!r} is unknown; use one of {', '.join(CLASSES)}, or two different ones as in 'river+forest'.")
     return parts
@@ -106,7 +91,7 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
     canvases = []
     for part in parts:
         canvas = Canvas(rng, size, spacing, season)
-        _LAYOUTS[part](canvas)
+        LAYOUTS[part](canvas)
         canvases.append(canvas)
     canvas = canvases[0] if len(canvases) == 1 else _merge(canvases[0], canvases[1])
     points = np.array(canvas.points, np.float32).reshape(-1, 5)

@@ -14,7 +14,7 @@ W. G. Carrara, R. S. Goodman, R. M. Majewski, Spotlight Synthetic Aperture Radar
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from scipy import fft, optimize, special
@@ -67,7 +67,7 @@ def band_weight(x: np.ndarray, window: str) -> np.ndarray:
     return 1 + 2 * np.cos(2 * np.pi * x[..., None] * m) @ coefficients
 
 
-@lru_cache(maxsize=None)
+@cache
 def broadening(window: str) -> float:
     """-3 dB width of the impulse response times the bandwidth: 0.886 for "rect", about 1.19 for "taylor".
 

@@ -17,6 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sarnb.manifest import verify
 from sarnb.settings import repository
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = "PROFILE = 'quick'  # profile\nSEED = 0  # seed\nRESULTS = 'results/quick'  # folder"
 RECORD = """import pandas as pd
 from sarnb.results import open_record
@@ -87,7 +89,8 @@ def test_runs_records_fails_clearly_and_continues(folder):
 
 def test_a_killed_run_stops_and_the_next_one_continues(folder):
     started = folder / "started"
-    slow = f"import pathlib, time\nif not pathlib.Path({str(started)!r}).exists():\n    pathlib.Path({str(started)!r}).touch(); time.sleep(300)"
+    slow = f"import pathlib, time\nstarted = pathlib.Path({str(started)!r})\n"
+    slow += "if not started.exists():\n    started.touch(); time.sleep(300)"
     _write(folder / "my notebooks", "01_two", slow, RECORD.format(name="01_two"))
     process = _start(folder)
     while not started.exists():

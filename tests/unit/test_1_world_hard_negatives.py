@@ -109,12 +109,26 @@ def test_an_unknown_fact_is_refused():
 
 
 def test_a_mirrored_picture_has_its_own_caption():
-    pairs = {
-        "a river flowing north-west to south-east, with the radar on the left": "a river flowing north-east to south-west, with the radar on the right",
-        "a forest with a track running east to west, seen from the right with shadows to the left": "a forest with a track running east to west, seen from the left with shadows to the right",
-        "mountains with ridges running north to south, viewed from the left": "mountains with ridges running north to south, viewed from the right",
-        "a coast with the sea to the south-west, viewed from the right": "a coast with the sea to the south-east, viewed from the left",
-    }
+    pairs = dict(
+        [
+            (
+                "a river flowing north-west to south-east, with the radar on the left",
+                "a river flowing north-east to south-west, with the radar on the right",
+            ),
+            (
+                "a forest with a track running east to west, seen from the right with shadows to the left",
+                "a forest with a track running east to west, seen from the left with shadows to the right",
+            ),
+            (
+                "mountains with ridges running north to south, viewed from the left",
+                "mountains with ridges running north to south, viewed from the right",
+            ),
+            (
+                "a coast with the sea to the south-west, viewed from the right",
+                "a coast with the sea to the south-east, viewed from the left",
+            ),
+        ]
+    )
     for text, turned in pairs.items():
         assert mirrored_caption(text) == turned and mirrored_caption(turned) == text
     bare = "a coast with the sea to the east"

@@ -58,7 +58,7 @@ def test_pooled_embedding_reads_what_follows_the_token():
 def test_file_is_read_by_load_token_and_by_diffusers(tmp_path):
     pipe = tiny_pipeline()
     add_token(pipe)
-    for tokenizer, encoder in ROW_KEYS.values():
+    for _, encoder in ROW_KEYS.values():
         with torch.no_grad():
             getattr(pipe, encoder).get_input_embeddings().weight[-1] += torch.randn(1)
     path = save_token(pipe, tmp_path / "learned_embeds.safetensors")

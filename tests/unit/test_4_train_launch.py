@@ -114,7 +114,7 @@ def test_accelerate_launch_trains_by_two_processes_what_one_trains(words, tmp_pa
     expected, found = weights(one), weights(two)
     assert found.keys() == expected.keys() and len(found) > 50
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
     ups = torch.cat([value.flatten() for name, value in found.items() if name.endswith(".up.weight")])
     assert ups.abs().max() > RATE  # they start at zero: ten tolerances away from what is no training
     histories = [pd.read_csv(out / "history.csv") for out in (one, two)]

@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 
 import sarnb.profile
 from sarnb.errors import InputError
-from sarnb.train.checkpoint import NAME
-from sarnb.train.checkpoint import sharding
+from sarnb.train.checkpoint import NAME, sharding
 
 SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
 
