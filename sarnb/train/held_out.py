@@ -17,7 +17,7 @@ from sarnb.train.diffusion import noise_prediction_error
 from sarnb.train.loop import step_generator
 from sarnb.train.machine import autocast
 
-HELD_OUT = 6  # stream of random numbers, beside those of ``sarnb.train.finetune``
+HELD_OUT = 6  # stream of random numbers, next to those of ``sarnb.train.finetune``
 
 
 class HeldOut(Protocol):
