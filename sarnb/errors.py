@@ -1,4 +1,4 @@
-"""The exceptions that user mistakes raise."""
+"""The exceptions that user mistakes raise, and the short form of other libraries' errors."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ class InputError(ValueError):
 
 class DivergedError(InputError):
     """A training whose loss is no longer finite: most often its learning rate was too high."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none: what an ``InputError`` quotes of it."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,1 +1,1 @@
-"""How the embedded foundation was made: recipe, stages, linear start, tokenizer, card."""
+"""How the embedded foundation was made: recipe, linear start and pretraining of the autoencoder, tokenizer, card."""

@@ -25,9 +25,9 @@ from sarnb.train.loop import MicroBatch, batch_ids, train_loop
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae import random_crops
 
-# The pixel itself and its eight neighbours, nearest first: where features may look for what is beside them.
+# The pixel itself and its eight neighbours, nearest first: where a feature of the decoder may come from.
 SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
-STEADY = 16.0  # of the constant channels beside signals of unit variance, see ``bypass_norms``
+STEADY = 16.0  # of the constant channels next to signals of unit variance, see ``bypass_norms``
 
 
 def signal_count(vae: AutoencoderKL, width: int) -> int:
@@ -84,12 +84,15 @@ def _samplers(block: nn.Module) -> list[nn.Module]:
 def start_linear(vae: AutoencoderKL, pixels: Tensor) -> None:
     """Set the skeleton's weights, in place, from pictures [N, 3, H, W] in [-1, 1]; latents of unit variance, narrow posterior.
 
-    Raises ``InputError`` for an autoencoder without four levels, or too narrow for the blocks' components.
+    Raises
+    ------
+    InputError
+        An autoencoder without four levels, or too narrow for the blocks' components.
     """
     widths, channels = vae.config.block_out_channels, vae.config.latent_channels
     needs = (12, 24, channels)
     groups, last = vae.config.norm_num_groups, signal_count(vae, widths[-1])
-    narrow = any(width < need for width, need in zip(widths, needs)) or last < channels
+    narrow = any(width < need for width, need in zip(widths, needs, strict=False)) or last < channels
     if len(widths) != 4 or narrow or signal_count(vae, widths[0]) < 3:
         raise InputError(
             f"linear start: an autoencoder of channels {tuple(widths)} in {groups} groups cannot hold it; give four levels, the "
@@ -182,7 +185,7 @@ def _least_squares(conv: nn.Conv2d, values: Tensor, wanted: Tensor, known: int, 
     size = values.shape[2] - 8, values.shape[3] - 8
     normal = torch.zeros(9 * known, 9 * known, dtype=torch.float64)
     moment = torch.zeros(9 * known, wanted.shape[1], dtype=torch.float64)
-    for picture, target in zip(values, wanted):  # one at a time: the patches of all would not fit
+    for picture, target in zip(values, wanted, strict=True):  # one at a time: the patches of all would not fit
         patches = F.unfold(picture[None, :known], 3, padding=1).view(9 * known, *picture.shape[1:])
         patches = patches[:, inner, inner].reshape(9 * known, size[0] * size[1])
         normal += (patches @ patches.T).double()
@@ -197,7 +200,7 @@ def bypass_norms(vae: AutoencoderKL, pixels: Tensor) -> None:
     """Make the whole autoencoder compute what its skeleton does, to within a few per cent, in place.
 
     The last normalisation of encoder and decoder would take away the picture's own brightness and contrast. So each
-    group gets two constant channels ±``STEADY``, beside which the signals hardly change its statistics; and each signal
+    group gets two constant channels ±``STEADY``, next to which the signals hardly change its statistics; and each signal
     x goes through as the pair (x, -x), for SiLU(x) - SiLU(-x) = x. Both are ordinary weights and train on.
     """
     encoder, decoder, groups = vae.encoder, vae.decoder, vae.config.norm_num_groups

@@ -9,6 +9,7 @@ import copy
 import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card
 from sarnb.foundation.linear_start import bypass_norms, fit_linear, start_linear
 from sarnb.foundation.tokenizer import train_tokenizer
-from sarnb.foundation.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae, texture_pictures
+from sarnb.foundation.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae
 from sarnb.model.foundation import (
     FoundationConfig,
     assemble,
@@ -46,6 +47,7 @@ from sarnb.train.state import LoopConfig
 from sarnb.train.vae_losses import PerceptualFeatures
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.hard_negatives import hard_negative_table
+from sarnb.world.optical import texture_pictures
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
@@ -82,8 +84,8 @@ class FoundationRecipe:
     vocabulary: int = 1_400  # tokens
     text_steps: tuple[int, ...] = (350, 260)  # contrastive, of both text towers and the image tower; cycles
     text_rates: tuple[float, ...] = (1e-3, 5e-4)
-    text_negatives: tuple[int, ...] = (0, 2)  # captions wrong in one fact (count, relation) that each image meets
-    text_separation: tuple[float, ...] = (0.0, 1.0)  # weight of what parts them from the true one; else "west" is nearly "east"
+    text_negatives: tuple[int, ...] = (0, 2)  # hard negatives: captions wrong in one fact (count, relation) that an image meets
+    text_separation: tuple[float, ...] = (0.0, 1.0)  # weight of parting them from the true one; else "west" is nearly "east"
     text_batch: int = 64
     unet_steps: tuple[int, ...] = (2_000, 11_000)  # one cosine cycle each: warm restarts, Loshchilov & Hutter 2017
     unet_batch: int = 32
@@ -102,6 +104,11 @@ class FoundationRecipe:
                         f"{len(getattr(self, steps))} cycles of {steps}; give one value a cycle"
                     )
 
+    def loop(self, steps: int, rate: float, **changes: Any) -> LoopConfig:
+        """What all stages share: a cosine from the peak rate, checkpoints every few minutes."""
+        values = {"schedule": "cosine", "warmup_steps": 50, "checkpoint_every": 200, "seed": self.seed} | changes
+        return LoopConfig(steps=steps, learning_rate=rate, **values)
+
 
 def pretrain_foundation(
     recipe: FoundationRecipe,
@@ -113,9 +120,13 @@ def pretrain_foundation(
 ) -> StableDiffusionXLPipeline:
     """All stages in order, and the finished pipeline saved in ``out/pipeline`` (fp16 safetensors).
 
-    scenes uint8 [N, 128, 128, 3] with one or more captions each. ``sar_captions`` shape the tokenizer, so that the words of
-    radar are not torn to pieces later, and are parted from their contraries, so that left and right are two words for the
-    text towers, as for any towers that have read the web; no SAR image is seen.
+    Parameters
+    ----------
+    scenes : uint8 [N, 128, 128, 3], with one or more captions each.
+    sar_captions : shape the tokenizer, so that the words of radar are not torn to pieces later, and are parted from their
+        hard negatives, so that left and right are two words for the text towers, as for any towers that have read the web.
+        No SAR image is seen.
+    features : network of the perceptual loss; none leaves that loss out.
     """
     vae = vae_stage(recipe, scenes, out, features)
     encoder = text_stage(recipe, scenes, captions, sar_captions, out)
@@ -136,70 +147,34 @@ def radar_captions(count: int, seed: int) -> list[str]:
 
 
 def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
-    """A general VAE: scenes for what is to be drawn, textures for all else, a discriminator against blur at the end."""
+    """A general VAE: the best linear code first, then scenes for what is to be drawn and textures for all else.
+
+    At the end, where the recipe asks for it, the decoder alone learns grain from a discriminator: the latents stay.
+    """
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
     if recipe.linear_steps:
-        linear_stage(recipe, vae, scenes, out)
-    textures = texture_pictures(recipe.textures, recipe.seed)
+        pixels = to_pixels(scenes[:: max(1, len(scenes) // 64)][:64])
+        start_linear(vae, pixels)
+        warmup = min(50, recipe.linear_steps)
+        changes = {"warmup_steps": warmup, "weight_decay": 0.0, "ema_decay": 0.99, "precision": "fp32"}
+        loop = recipe.loop(recipe.linear_steps, recipe.linear_rate, **changes)
+        fit_linear(vae, scenes, loop, out / "linear", batch_size=recipe.vae_batch, crop=recipe.vae_crops[0])
+        bypass_norms(vae, pixels)
+    data = scenes, texture_pictures(recipe.textures, recipe.seed)
+    common = {"batch_size": recipe.vae_batch, "features": features, "scene_share": recipe.vae_scenes}
     weights = VaeLossWeights(kl=recipe.vae_kl, perceptual=recipe.vae_perceptual, adversarial=0.0)
     cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, strict=True)
     for cycle, (steps, rate, crop) in enumerate(cycles, start=1):
-        loop = _loop(recipe, steps, rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-        pretrain_vae(
-            vae,
-            scenes,
-            textures,
-            loop,
-            out / f"vae-{cycle}",
-            batch_size=recipe.vae_batch,
-            crop=crop,
-            weights=weights,
-            features=features,
-            scene_share=recipe.vae_scenes,
-        )
+        loop = recipe.loop(steps, rate, weight_decay=0.0, ema_decay=0.998)
+        pretrain_vae(vae, *data, loop, out / f"vae-{cycle}", weights=weights, crop=crop, **common)
     fold_latent_statistics(vae, scenes[:512], recipe.latent_balance)
     if recipe.decoder_steps:
-        decoder_stage(recipe, vae, scenes, textures, out, features)
+        torch.manual_seed(recipe.seed + 1)  # of the new discriminator
+        loop = recipe.loop(recipe.decoder_steps, recipe.decoder_rate, weight_decay=0.0, ema_decay=0.998)
+        weights = VaeLossWeights(perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
+        pretrain_vae(vae, *data, loop, out / "decoder", weights=weights, decoder_only=True, **common)
     return vae
-
-
-def linear_stage(recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, out: Path) -> None:
-    """The best linear code that the autoencoder's skeleton can hold, then all its parts made to pass it on."""
-    pixels = to_pixels(scenes[:: max(1, len(scenes) // 64)][:64])
-    start_linear(vae, pixels)
-    loop = _loop(
-        recipe,
-        recipe.linear_steps,
-        recipe.linear_rate,
-        warmup_steps=min(50, recipe.linear_steps),
-        weight_decay=0.0,
-        ema_decay=0.99,
-        precision="fp32",
-    )
-    fit_linear(vae, scenes, loop, out / "linear", batch_size=recipe.vae_batch, crop=recipe.vae_crops[0])
-    bypass_norms(vae, pixels)
-
-
-def decoder_stage(
-    recipe: FoundationRecipe, vae: AutoencoderKL, scenes: np.ndarray, textures: np.ndarray, out: Path, features: nn.Module | None
-) -> None:
-    """Grain for the decoder: what the latents cannot carry, a discriminator teaches it to draw."""
-    torch.manual_seed(recipe.seed + 1)  # of the new discriminator
-    loop = _loop(recipe, recipe.decoder_steps, recipe.decoder_rate, warmup_steps=50, weight_decay=0.0, ema_decay=0.998)
-    weights = VaeLossWeights(perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
-    pretrain_vae(
-        vae,
-        scenes,
-        textures,
-        loop,
-        out / "decoder",
-        batch_size=recipe.vae_batch,
-        weights=weights,
-        features=features,
-        decoder_only=True,
-        scene_share=recipe.vae_scenes,
-    )
 
 
 def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path) -> DualEncoder:
@@ -208,19 +183,20 @@ def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions,
     The contrastive loss alone leaves words apart no more than its pictures need: "west" and "east" then came out with
     nearly the same vectors, and no UNet could learn the side of the sea from them. ``text_separation`` parts them.
     """
-    words = [caption for several in captions for caption in several] + sar_captions
-    tokenizer = train_tokenizer(words, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
+    words = [caption for several in captions for caption in several]
+    tokenizer = train_tokenizer(words + sar_captions, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
     encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
-    table = hard_negative_table(caption for several in captions for caption in several) if any(recipe.text_negatives) else {}
+    table = hard_negative_table(words) if any(recipe.text_negatives) else {}
     radar_table = hard_negative_table(sar_captions) if any(recipe.text_separation) else {}
     cycles = zip(recipe.text_steps, recipe.text_rates, recipe.text_negatives, recipe.text_separation, strict=True)
     for cycle, (steps, rate, negatives, separation) in enumerate(cycles, start=1):
-        loop = _loop(recipe, steps, rate, warmup_steps=min(30, steps), ema_decay=0.99, checkpoint_every=50)
+        changes = {"warmup_steps": min(30, steps), "ema_decay": 0.99, "checkpoint_every": 50}
+        loop = recipe.loop(steps, rate, seed=recipe.seed + cycle - 1, **changes)
         train_clip(
             encoder,
             scenes,
             captions,
-            replace(loop, seed=recipe.seed + cycle - 1),
+            loop,
             out / f"text-{cycle}",
             batch_size=recipe.text_batch,
             label=f"text towers, cycle {cycle}",
@@ -236,34 +212,20 @@ def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions,
 def unet_stage(
     recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, vae: AutoencoderKL, encoder: DualEncoder, out: Path
 ) -> StableDiffusionXLPipeline:
-    """A new UNet, trained cycle after cycle."""
+    """A new UNet: noise prediction on cached latents, one cosine cycle after another.
+
+    Captions of all lengths, each dropped now and then for guidance. The pictures and the noise of a cycle go on where the
+    cycle before stopped.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         unet = build_unet(recipe.model)
     pipe = assemble(vae, first_tower(encoder.texts[0]), encoder.texts[1], encoder.tokenizer, unet)
-    posterior = encode_posterior(vae, scenes)
-    for cycle in range(len(recipe.unet_steps)):
-        unet_cycle(recipe, pipe, posterior, captions, cycle, out)
-    return pipe
+    mean, std = encode_posterior(vae, scenes)
+    seed, size, before = recipe.seed, recipe.unet_batch, 0
+    tokens = max(mean.shape[2] * mean.shape[3], pipe.tokenizer.model_max_length)
 
-
-def unet_cycle(
-    recipe: FoundationRecipe,
-    pipe: StableDiffusionXLPipeline,
-    posterior: tuple[Tensor, Tensor],
-    captions: Captions,
-    cycle: int,
-    out: Path,
-) -> None:
-    """Noise prediction on cached latents, one cosine cycle from the UNet as it is.
-
-    Captions of all lengths, each dropped now and then for guidance. ``posterior``: mean and standard deviation of the
-    scenes' latents. The pictures and the noise go on where the cycle before stopped.
-    """
-    mean, std = posterior
-    seed, size, before = recipe.seed, recipe.unet_batch, sum(recipe.unet_steps[:cycle])
-
-    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
+    def loss(high_noise: float, before: int, modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         step += before
         chosen = batch_ids(len(mean), size, seed, step)
         rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
@@ -278,30 +240,20 @@ def unet_cycle(
         with torch.no_grad():
             hidden, pooled = (values.to(device) for values in encode_prompts(pipe, micro.of(prompts)))
             hidden, pooled = drop_captions(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped)
-        return noise_prediction_loss(
-            modules["unet"],
-            pipe.scheduler,
-            latents,
-            hidden,
-            pooled,
-            time_ids(pipe, len(steps)),
-            noise,
-            steps,
-            recipe.min_snr_gamma,
-            recipe.unet_high_noise[cycle],
-        )
+        conditions = hidden, pooled, time_ids(pipe, len(steps))
+        weighting = recipe.min_snr_gamma, high_noise
+        return noise_prediction_loss(modules["unet"], pipe.scheduler, latents, *conditions, noise, steps, *weighting)
 
-    pipe.unet.train().requires_grad_(True)
-    loop = _loop(recipe, recipe.unet_steps[cycle], recipe.unet_rate, warmup_steps=200, ema_decay=recipe.unet_ema)
-    with plain_attention(pipe.unet, tokens=max(mean.shape[2] * mean.shape[3], pipe.tokenizer.model_max_length)):
-        train_loop({"unet": pipe.unet}, loss, loop, out / f"unet-{cycle + 1}", batch_size=size, label=f"UNet, cycle {cycle + 1}")
-    pipe.unet.eval().requires_grad_(False)
-
-
-def _loop(recipe: FoundationRecipe, steps: int, rate: float, **changes: Any) -> LoopConfig:
-    """What all stages share: a cosine from the peak rate, checkpoints every few minutes."""
-    values = {"schedule": "cosine", "checkpoint_every": 200, "seed": recipe.seed} | changes
-    return LoopConfig(steps=steps, learning_rate=rate, **values)
+    cycles = zip(recipe.unet_steps, recipe.unet_high_noise, strict=True)
+    for cycle, (steps, high_noise) in enumerate(cycles, start=1):
+        loop = recipe.loop(steps, recipe.unet_rate, warmup_steps=200, ema_decay=recipe.unet_ema)
+        unet.train().requires_grad_(True)
+        with plain_attention(unet, tokens=tokens):
+            part = partial(loss, high_noise, before)
+            train_loop({"unet": unet}, part, loop, out / f"unet-{cycle}", batch_size=size, label=f"UNet, cycle {cycle}")
+        unet.eval().requires_grad_(False)
+        before += steps
+    return pipe
 
 
 def stage_history(runs: Path, stage: str) -> pd.DataFrame:

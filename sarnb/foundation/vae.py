@@ -1,4 +1,4 @@
-"""Pictures of nothing in particular, so that an autoencoder learns edges, colours and grain, not only scenes."""
+"""Pretraining of the foundation's autoencoder: its crops, its losses together, and the scale of its latents."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from sarnb.train.state import LoopConfig
 from sarnb.train.vae import random_crops
 from sarnb.train.vae_losses import PatchDiscriminator, hinge_discriminator_loss, kl_to_unit_normal, perceptual_distance
 
-# Pretraining of the foundation's VAE: its discriminator, its crops, its losses together.
-
 
 @dataclass(frozen=True)
 class VaeLossWeights:
-    """Weights of the terms beside L1."""
+    """Weights of the terms that are added to L1."""
 
     kl: float = 1e-6  # per latent element, towards the unit normal
     perceptual: float = 0.1  # on the features of a frozen network, where one is given
@@ -92,9 +90,15 @@ def pretrain_vae(
     decoder_only: bool = False,
     scene_share: float = 0.625,
 ) -> pd.DataFrame:
-    """Train a general VAE on crops of optical scenes and texture pictures (uint8 [N, H, W, 3]), ``mixed_crops``; no SAR.
+    """Train a general VAE on ``mixed_crops`` of optical scenes and texture pictures; no SAR.
 
-    ``decoder_only`` leaves encoder and latents as they are, and so all that was built on them.
+    Parameters
+    ----------
+    scenes, textures : uint8 [N, H, W, 3].
+    crop : side of a crop in px.
+    features : network of the perceptual loss; none leaves that loss out.
+    decoder_only : leaves encoder and latents as they are, and so all that was built on them.
+    scene_share : of the crops that are of scenes.
     """
     discriminator = PatchDiscriminator()
     trained = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
@@ -152,47 +156,3 @@ def channel_weights(vae: AutoencoderKL, latents: Tensor, scale: Tensor) -> Tenso
         moved[:, channel] += size * torch.randn(moved[:, channel].shape, generator=generator).to(moved)
         changes.append((vae.decode(moved).sample - picture).pow(2).mean().sqrt())
     return torch.stack(changes)
-
-
-def power_law_noise(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Gaussian noise with amplitude spectrum 1 / f^a, a from 0 (white) to 2 (clouds); uint8 [size, size, 3].
-
-    Natural images have a near 1 (Field 1987). Grey half of the time.
-    """
-    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
-    frequency[0, 0] = np.inf
-    filtered = frequency ** -rng.uniform(0, 2)
-    channels = 1 if rng.random() < 0.5 else 3
-    spectrum = np.fft.rfft2(rng.standard_normal((channels, size, size)), axes=(1, 2)) * filtered
-    noise = np.fft.irfft2(spectrum, s=(size, size), axes=(1, 2))
-    noise /= noise.std() + 1e-9
-    picture = rng.uniform(60, 190, (channels, 1, 1)) + rng.uniform(10, 60) * noise
-    return np.broadcast_to(picture, (3, size, size)).transpose(1, 2, 0).clip(0, 255).astype(np.uint8)
-
-
-def dead_leaves(rng: np.random.Generator, size: int, count: int = 120) -> np.ndarray:
-    """Discs that hide one another, radii of density r^-3: the occlusion statistics of photographs; uint8 [size, size, 3].
-
-    Lee, Mumford & Huang (2001), "Occlusion models for natural images". Each leaf has its own colour and grain.
-    """
-    rows, columns = np.mgrid[0:size, 0:size]
-    grain = rng.standard_normal((size, size)) * rng.uniform(0, 25)
-    grey = rng.random() < 0.4
-    picture = np.broadcast_to(rng.uniform(0, 255, 3), (size, size, 3)).copy()
-    smallest, largest = 2.0, size / 2
-    radii = 1 / np.sqrt(rng.uniform(1 / largest**2, 1 / smallest**2, count))
-    for radius in np.sort(radii)[::-1]:
-        row, column = rng.uniform(0, size, 2)
-        top, bottom = max(0, int(row - radius)), min(size, int(row + radius) + 2)
-        left, right = max(0, int(column - radius)), min(size, int(column + radius) + 2)
-        window = (slice(top, bottom), slice(left, right))
-        inside = (rows[window] - row) ** 2 + (columns[window] - column) ** 2 <= radius**2
-        colour = np.full(3, rng.uniform(0, 255)) if grey else rng.uniform(0, 255, 3)
-        picture[window][inside] = colour + grain[window][inside][:, None] * rng.uniform(0, 1.5)
-    return (picture.mean(axis=2, keepdims=True).repeat(3, 2) if grey else picture).clip(0, 255).astype(np.uint8)
-
-
-def texture_pictures(count: int, seed: int, size: int = 64) -> np.ndarray:
-    """Half dead leaves, half power-law noise; uint8 [count, size, size, 3], each picture a function of (seed, index)."""
-    draw = (dead_leaves, power_law_noise)
-    return np.stack([draw[i % 2](np.random.default_rng((seed, 23, i)), size) for i in range(count)])

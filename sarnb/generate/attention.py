@@ -8,37 +8,48 @@ softmax(q·k / sqrt(d)) (Vaswani et al. 2017; Rombach et al. 2022). Averaged, th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from sarnb.errors import InputError
-from sarnb.generate.sample import generate
 
 
 class AttentionRecord:
-    """Cross-attention of all calls: for each layer the sum over calls of the shares [N, places, tokens], mean over heads."""
+    """Cross-attention of all calls.
+
+    Attributes
+    ----------
+    sums : layer -> the sum over calls of its shares [N, places, tokens], mean over heads.
+    calls : layer -> how many calls those are.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.calls: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()
 
     def add(self, layer: str, shares: Tensor) -> None:
         """Add one call's shares [N, places, tokens]."""
-        shares = shares.detach().float().cpu()
-        self.sums[layer] = self.sums[layer] + shares if layer in self.sums else shares
-        self.calls[layer] = self.calls.get(layer, 0) + 1
+        self.sums[layer] = self.sums.get(layer, 0) + shares.detach().float().cpu()
+        self.calls[layer] += 1
 
     def maps(self, side: int) -> np.ndarray:
         """Shares [N, tokens, side, side], the mean over calls and layers; over the tokens they sum to 1 everywhere.
 
-        Square layers of any size are brought to ``side`` by bilinear interpolation. Raises ``InputError`` if nothing was recorded.
+        Square layers of any size are brought to ``side`` by bilinear interpolation. With guidance the UNet is called on
+        twice the batch, the half without the prompt first.
+
+        Raises
+        ------
+        InputError
+            Nothing was recorded, or a layer's places are no square.
         """
         if not self.sums:
             raise InputError("attention: nothing was recorded; draw inside record_attention")
@@ -59,12 +70,7 @@ class _Recording:
         self.layer, self.record = layer, record
 
     def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        **_,
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, attention_mask: Tensor | None = None, **_
     ) -> Tensor:
         query = attn.head_to_batch_dim(attn.to_q(hidden_states))
         key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
@@ -78,44 +84,27 @@ class _Recording:
 
 @contextlib.contextmanager
 def record_attention(unet: UNet2DConditionModel) -> Iterator[AttentionRecord]:
-    """Record the cross-attention of every call of the UNet inside the block; the drawn pictures stay what they are."""
+    """Record the cross-attention of every call of the UNet inside the block; the drawn pictures stay what they are.
+
+    Layers go by their module's name, such as ``"mid_block.attentions.0.transformer_blocks.0.attn2"``.
+    """
     record, before = AttentionRecord(), dict(unet.attn_processors)
-    crossing = {name: _Recording(name, record) if name.endswith("attn2.processor") else own for name, own in before.items()}
-    unet.set_attn_processor(dict(crossing))
+    crossing = {name: _Recording(name.removesuffix(".processor"), record) for name in before if name.endswith("attn2.processor")}
+    unet.set_attn_processor(before | crossing)
     try:
         yield record
     finally:
-        unet.set_attn_processor(dict(before))
+        unet.set_attn_processor(before)
 
 
-def draw_with_attention(
-    pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    steps: int = 25,
-    guidance_scale: float = 5.0,
-    precision: str = "auto",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, H, W, 3] as ``generate`` draws them, all in one batch, and their maps [N, tokens, h, w] in latent pixels.
+def phrase_map(tokenizer: CLIPTokenizer, prompt: str, maps: np.ndarray, phrase: str) -> np.ndarray | None:
+    """The map [h, w] of a phrase, the sum over its tokens of ``maps`` [tokens, h, w]; None where the prompt lacks it.
 
-    With guidance the UNet is asked twice, without and with the prompt; the maps are those with it. Raises as ``generate``.
+    A phrase that the tokenizer cut off is lacking, too.
     """
-    with record_attention(pipe.unet) as record:
-        images = generate(pipe, prompts, seeds, steps, guidance_scale, batch_size=len(prompts), precision=precision, label="attention")
-    return images, record.maps(pipe.unet.config.sample_size)[-len(prompts) :]
-
-
-def word_places(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> list[int]:
-    """Positions of a phrase's tokens in the tokenised prompt, start mark counted; [] where it does not occur or was cut off."""
     ids = tokenizer(prompt, truncation=True).input_ids
     wanted = tokenizer(phrase, add_special_tokens=False).input_ids
     for start in range(1, len(ids) - len(wanted)):
         if ids[start : start + len(wanted)] == wanted:
-            return list(range(start, start + len(wanted)))
-    return []
-
-
-def phrase_map(tokenizer: CLIPTokenizer, prompt: str, maps: np.ndarray, phrase: str) -> np.ndarray | None:
-    """The map [h, w] of a phrase, the sum over its tokens of ``maps`` [tokens, h, w]; None where the prompt lacks it."""
-    places = word_places(tokenizer, prompt, phrase)
-    return maps[places].sum(axis=0) if places else None
+            return maps[start : start + len(wanted)].sum(axis=0)
+    return None

@@ -1,4 +1,4 @@
-"""The prompts of the study: one wording a class and purpose."""
+"""The prompts of the study: one wording a class and purpose, and one request in several wordings."""
 
 from __future__ import annotations
 
@@ -30,23 +30,22 @@ def optical_text(label: str) -> str:
 def prompt_table(
     labels: Sequence[str], groups: Mapping[str, str] | None = None, sensor: str = "airborne-x", token: str = TOKEN
 ) -> pd.DataFrame:
-    """Every prompt of every label: columns class, group, optical, radar, with side, with token.
+    """Every prompt of every label: columns class, group, optical, radar, with side (here left), with token.
 
-    ``groups``: as for ``evaluation_prompts``, the groups of labels that the twin world does not know. ``sensor``: whose
-    look the prompt ``with side`` names (left here).
+    Parameters
+    ----------
+    groups : as for ``evaluation_prompts``, the groups of labels that the twin world does not know.
+    sensor : whose look the prompt ``with side`` names.
     """
-    rows = [
-        {
-            "class": label,
-            "group": (groups or {}).get(label) or group_of(label),
-            "optical": optical_text(label),
-            "radar": evaluation_text(label, sensor=sensor),
-            "with side": evaluation_text(label, look="left", sensor=sensor),
-            "with token": evaluation_text(label, token, sensor=sensor),
-        }
-        for label in labels
-    ]
-    return pd.DataFrame(rows)
+    columns = {
+        "class": list(labels),
+        "group": [(groups or {}).get(label) or group_of(label) for label in labels],
+        "optical": [optical_text(label) for label in labels],
+        "radar": [evaluation_text(label, sensor=sensor) for label in labels],
+        "with side": [evaluation_text(label, look="left", sensor=sensor) for label in labels],
+        "with token": [evaluation_text(label, token, sensor=sensor) for label in labels],
+    }
+    return pd.DataFrame(columns)
 
 
 def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0, size: int = 128) -> dict[str, str]:
@@ -69,35 +68,13 @@ def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0, size
     return named | {f"{length} + physics": caption(scene, "sar", length, radar, seed) for length in ("mid", "long")}
 
 
-STEERED: dict[str, tuple[str, ...]] = {
-    "side": ("illuminated from the right", "illuminated from the left"),
-    "incidence": ("incidence 20 degrees", "incidence 60 degrees"),
-    "resolution": ("0.5 m resolution", "20.0 m resolution"),
-}
-"""Phrases that ask for the least and the most of a quantity, in the wording of the training captions."""
-
-
-def steering_prompts(label: str, sensor: str = "airborne-x") -> dict[str, tuple[str, ...]]:
-    """Quantity -> the class's prompt with each of its phrases of ``STEERED``."""
-    return {name: tuple(f"{evaluation_text(label, sensor=sensor)}, {phrase}" for phrase in phrases) for name, phrases in STEERED.items()}
-
-
-# One request in several wordings: with the learned word, with the words it stands for, and with neither.
-
-_MODALITIES = ((TOKEN, "a"), ("radar", "a"), ("", "an"), ("aerial", "an"))
-
-
 def wordings(prompt: str) -> dict[str, str]:
-    """Name of the wording → prompt.
+    """A request with the learned word, with the words it stands for, and with neither: name of the wording → prompt.
 
     >>> list(wordings("a radar image of a city").values())
     ['a <SAR> image of a city', 'a radar image of a city', 'an image of a city', 'an aerial photograph of a city']
     """
     base = with_token(prompt)
-    phrase = re.compile(rf"(?:\ban? )?{re.escape(TOKEN)} image")
-    found = {}
-    for word, article in _MODALITIES:
-        noun = "photograph" if word == "aerial" else "image"
-        name = " ".join(filter(None, (word, noun)))
-        found[name] = phrase.sub(lambda match, article=article, name=name: f"{article} {name}" if match[0].startswith("a") else name, base)
-    return found
+    with_article = re.compile(rf"\ban? {re.escape(TOKEN)} image")
+    kinds = {f"{TOKEN} image": "a", "radar image": "a", "image": "an", "aerial photograph": "an"}
+    return {kind: with_article.sub(f"{article} {kind}", base).replace(f"{TOKEN} image", kind) for kind, article in kinds.items()}

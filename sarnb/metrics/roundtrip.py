@@ -14,6 +14,7 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import uniform_filter
 from scipy.signal import peak_widths
 from skimage.metrics import peak_signal_noise_ratio
+from skimage.util import view_as_blocks
 
 from sarnb.errors import InputError
 from sarnb.generate.sample import to_grey
@@ -318,3 +319,35 @@ def score(table: pd.DataFrame) -> pd.Series:
     own = table[table["variant"] != FLOOR].set_index("variant")
     ratios = pd.DataFrame({name: own[name].abs() / goal for name, goal in targets(table).items() if own[name].notna().all()})
     return np.exp(np.log(ratios.clip(lower=1e-6)).mean(axis=1)).sort_values()
+
+
+def linear_code_psnr(fit: np.ndarray, images: np.ndarray, block: int, numbers: Sequence[int]) -> dict[int, float]:
+    """What the best linear code of blocks reaches: the yardstick of an autoencoder with as many latent channels.
+
+    Principal components of the ``block`` x ``block`` px blocks of ``fit``, of which the first k code those of ``images``.
+
+    Parameters
+    ----------
+    fit, images : uint8 [N, H, W, C], sides multiples of ``block``.
+    numbers : values of k.
+
+    Returns
+    -------
+    k -> mean PSNR of a picture in dB.
+
+    Raises
+    ------
+    InputError
+        Sides that are no multiples, or more numbers than a block has values.
+    """
+    values = block * block * images.shape[-1]
+    if any(side % block for side in (*fit.shape[1:3], *images.shape[1:3])) or max(numbers) > values:
+        raise InputError(f"blocks of {block} px: give images whose sides they divide, and at most {values} numbers a block")
+    shape = (1, block, block, images.shape[-1])
+    known, wanted = (view_as_blocks(stack, shape).reshape(-1, values).astype(np.float64) for stack in (fit, images))
+    mean = known.mean(axis=0)
+    _, components = np.linalg.eigh(np.cov((known - mean).T))
+    inside = ((wanted - mean) @ components[:, ::-1]) ** 2  # energy by component, the strongest first
+    lost = inside.sum(axis=1, keepdims=True) - np.cumsum(inside, axis=1)  # of each block, after its first k components
+    errors = lost.reshape(len(images), -1, values).mean(axis=1) / values
+    return {k: float(np.mean(10 * np.log10(255**2 / np.maximum(errors[:, k - 1], 1e-12)))) for k in numbers}

@@ -7,10 +7,11 @@ unit length. It is never the model that generated the images. Radford et al., IC
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 
 from sarnb.errors import InputError
@@ -81,3 +82,38 @@ def retrieval_r1(image_features: np.ndarray, text_features: np.ndarray, captions
     # product form of the ratio of binomials; a factor of 0 means fewer than gallery - 1 farther captions
     steps = np.arange(gallery - 1)
     return np.prod(np.maximum(others - nearer[:, None] - steps, 0) / (others - steps), axis=1)
+
+
+def read_classes(judge: Judge, images: np.ndarray, prompts: Mapping[str, str]) -> np.ndarray:
+    """The label [N] whose prompt is nearest to each picture by the judge's cosine.
+
+    Parameters
+    ----------
+    judge : of any modality, so pictures may have three channels.
+    images : uint8 [N, H, W] or [N, H, W, 3].
+    prompts : label -> the sentence that stands for it.
+
+    Raises
+    ------
+    InputError
+        No prompt or no picture.
+    """
+    if not prompts or not len(images):
+        raise InputError("read_classes: no prompt or no picture; give at least one of each")
+    with torch.inference_mode():
+        pictures, texts = judge.embed_images(images), judge.embed_texts(list(prompts.values()))
+    nearest = zero_shot(*(torch.as_tensor(part).to("cpu", torch.float64).numpy() for part in (pictures, texts)))
+    return np.array(list(prompts), dtype=object)[nearest]
+
+
+def accuracy_table(readings: Mapping[str, tuple[Sequence[str], Sequence[str]]], labels: Sequence[str]) -> pd.DataFrame:
+    """Share of the pictures of each class that are read rightly, one column a set of pictures, and a last row ``all``.
+
+    ``readings``: name of the set -> (true labels, labels read). NaN where a set has no picture of a class; ``all`` is
+    the share over all pictures of the set.
+    """
+    table = pd.DataFrame({"class": [*labels, "all"]})
+    for name, (truth, read) in readings.items():
+        hits = pd.Series(np.array(truth, dtype=object) == np.array(read, dtype=object)).groupby(np.array(truth, dtype=object))
+        table[name] = [*hits.mean().reindex(labels), hits.obj.mean()]
+    return table

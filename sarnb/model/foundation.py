@@ -1,6 +1,7 @@
-"""The foundation: build a miniature SDXL, load one of any size, and the few things every caller does with it.
+"""The foundation: load an SDXL of any size, build a miniature one, and the few things every caller does with it.
 
-The object is always diffusers' own ``StableDiffusionXLPipeline``: two CLIP text towers, VAE, UNet, scheduler.
+The object is always diffusers' own ``StableDiffusionXLPipeline``: two CLIP text towers, VAE, UNet, scheduler. A loaded one
+is checked for being whole, for the libraries start missing weights at random, with a warning that scrolls by.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from transformers.utils import logging as transformers_logging
 
 from sarnb import foundation_path, split_foundation
-from sarnb.errors import InputError
-
-# Is a loaded pipeline whole? The libraries start missing weights at random, with a warning that scrolls by.
+from sarnb.errors import InputError, first_line
 
 ENCODERS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+SINGLE = (".safetensors", ".ckpt")
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def check_whole(pipe: StableDiffusionXLPipeline, folder: Path, parts: Iterable[str]) -> None:
@@ -71,14 +72,8 @@ def _stored_names(folder: Path) -> set[str]:
     return names
 
 
-# Another autoencoder for a foundation, such as SDXL's fp16-fix, and float32 for those that overflow in fp16.
-
-SINGLE = (".safetensors", ".ckpt")
-SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
-
-
 def single_file_configuration(path: Path) -> dict[str, str]:
-    """What ``from_single_file`` needs beside the weights of an autoencoder: the folder ``x/`` of ``x.safetensors``, else SDXL's.
+    """What ``from_single_file`` needs besides the weights of an autoencoder: the folder ``x/`` of ``x.safetensors``, else SDXL's.
 
     Left to itself, diffusers takes a lone autoencoder for that of Stable Diffusion 1.5, whose latents are scaled otherwise.
     """
@@ -93,10 +88,16 @@ def single_file_configuration(path: Path) -> dict[str, str]:
 def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: bool = False) -> AutoencoderKL:
     """The autoencoder of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
 
-    ``pipeline``: the hub id is that of a whole pipeline.
+    A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``.
 
-    A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``. Raises
-    ``InputError`` where nothing is there or the weights are damaged.
+    Parameters
+    ----------
+    pipeline : the hub id is that of a whole pipeline.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, or the weights are damaged.
     """
     path = Path(source)
     try:
@@ -105,11 +106,10 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
         below = {"subfolder": "vae"} if pipeline or (path / "vae").is_dir() else {}
         return AutoencoderKL.from_pretrained(source, torch_dtype=dtype, **below)
     except (OSError, KeyError, SafetensorError, SingleFileComponentError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        single = path.suffix in SINGLE
-        beside = f" (with its configuration in {path.with_suffix('')}/config.json, if the hub is out of reach)" if single else ""
+        place = f" (with its configuration in {path.with_suffix('')}/config.json, if the hub is out of reach)"
+        hint = place if path.suffix in SINGLE else ""
         raise InputError(
-            f"autoencoder {source!r}: cannot be loaded ({reason}); give a diffusers folder, a single .safetensors file{beside} or "
+            f"autoencoder {source!r}: cannot be loaded ({first_line(error)}); give a diffusers folder, a single .safetensors file{hint} or "
             "a hub id that can be reached"
         ) from error
 
@@ -284,13 +284,17 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
 
     ``"FOUNDATION+vae=VAE"`` takes another autoencoder than the foundation's own, see ``read_autoencoder``; its
     normalisation of latents comes with it. A single file holds weights only: the configurations and tokenizers are those of
-    a diffusers folder of its name beside it (``x/`` for ``x.safetensors``), else the hub's. Raises ``InputError`` where
-    nothing is there, weights are damaged, missing or another network's, a tokenizer does not match its encoder, or the
-    autoencoder does not fit the UNet.
+    a diffusers folder of its name next to it (``x/`` for ``x.safetensors``), else the hub's.
+
+    Raises
+    ------
+    InputError
+        Nothing is there, weights are damaged, missing or another network's, a tokenizer does not match its encoder, or the
+        autoencoder does not fit the UNet.
     """
     base, vae = split_foundation(spec)
     path = foundation_path() if base == "embedded" else Path(base)
-    single = path.suffix in (".safetensors", ".ckpt")
+    single = path.suffix in SINGLE
     if not sys.stderr.isatty():  # their bars would fill a log with thousands of lines
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
@@ -302,13 +306,11 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
             source = str(path) if path.exists() else base
             pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        beside = ""
-        if single:
-            beside = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
+        place = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
+        hint = place if single else ""
         raise InputError(
-            f'foundation {spec!r}: cannot be loaded from {path} ({reason}); give "embedded", a diffusers folder, '
-            f"a single .safetensors file{beside} or a hub id that can be reached"
+            f'foundation {spec!r}: cannot be loaded from {path} ({first_line(error)}); give "embedded", a diffusers folder, '
+            f"a single .safetensors file{hint} or a hub id that can be reached"
         ) from error
     check_words(pipe, base)
     if path.is_dir():
@@ -334,7 +336,7 @@ def _load_single_file(path: Path, dtype: torch.dtype, other: dict[str, nn.Module
 
 
 def encode_prompts(pipe: StableDiffusionXLPipeline, prompts: list[str]) -> tuple[Tensor, Tensor]:
-    """Token embeddings [B, T, D1 + D2] (penultimate layers side by side) and pooled embedding [B, P], as SDXL.
+    """Token embeddings [B, T, D1 + D2] (both penultimate layers, concatenated) and pooled embedding [B, P], as SDXL.
 
     Differentiable with respect to both text encoders.
     """
@@ -382,17 +384,19 @@ def denormalise_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 def _latent_statistics(vae: AutoencoderKL, latents: Tensor) -> tuple[Tensor, Tensor]:
     mean, std = vae.config.latents_mean, vae.config.latents_std
-    shape = (1, -1, 1, 1)
     if mean is None or std is None:
-        return latents.new_zeros(shape[0], 1, 1, 1), latents.new_ones(shape[0], 1, 1, 1)
-    return latents.new_tensor(mean).view(shape), latents.new_tensor(std).view(shape)
+        mean, std = [0.0], [1.0]
+    return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
 
 
 @torch.no_grad()
 def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> tuple[Tensor, Tensor]:
     """Posterior mean and standard deviation [N, C, h, w] of uint8 images [N, H, W] or [N, H, W, 3], not normalised.
 
-    Raises ``InputError`` if the VAE cannot divide the image size.
+    Raises
+    ------
+    InputError
+        The VAE cannot divide the image size.
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     if images.shape[1] % factor or images.shape[2] % factor:

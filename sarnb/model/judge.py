@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sarnb import foundation_path, split_foundation
-from sarnb.errors import InputError
+from sarnb.errors import InputError, first_line
 from sarnb.model.foundation import FoundationConfig, build_text_tower, load_foundation, to_pixels
 
 SMALL = "small"  # the judge that starts from nothing
@@ -237,9 +237,8 @@ def foundation_tokenizer(spec: str = "embedded") -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(str(path) if path.exists() else base, subfolder="tokenizer")
     except (OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f'foundation {spec!r}: its tokenizer cannot be loaded ({reason}); give "embedded", a diffusers folder, '
+            f'foundation {spec!r}: its tokenizer cannot be loaded ({first_line(error)}); give "embedded", a diffusers folder, '
             "a single .safetensors file or a hub id that can be reached"
         ) from error
 

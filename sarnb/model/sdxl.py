@@ -7,8 +7,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sarnb.model.foundation import assemble, components
-from sarnb.model.strategy import Strategy, prepare, trained_count
+from sarnb.model.foundation import assemble
 
 VOCABULARY, MAX_TOKENS = 49408, 77  # CLIP's
 
@@ -75,14 +74,3 @@ def stand_in_tokenizer() -> CLIPTokenizer:
 def sdxl_pipeline(device: str = "meta") -> StableDiffusionXLPipeline:
     """A pipeline of SDXL's shapes without its knowledge: nothing at all on the meta device, random weights elsewhere."""
     return assemble(tokenizer=stand_in_tokenizer(), **sdxl_components(device))
-
-
-def sdxl_trained(strategy: Strategy) -> dict[str, int]:
-    """Parameters of each of SDXL's components that ``strategy`` trains, counted on the meta device.
-
-    Raises ``InputError`` for a rank larger than one of SDXL's layers.
-    """
-    pipe = sdxl_pipeline()
-    with torch.device("meta"):
-        prepare(pipe, strategy)
-    return {name: trained_count(part) for name, part in components(pipe).items()}

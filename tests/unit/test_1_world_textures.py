@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sarnb.foundation import vae as textures
+from sarnb.world import optical as textures
 
 
 class FixedSlope:

@@ -6,10 +6,12 @@ The sums use the published configuration only (widths, depths, context), never t
 from __future__ import annotations
 
 import pytest
+import torch
 
 from sarnb.errors import InputError
-from sarnb.model.sdxl import sdxl_trained
-from sarnb.model.strategy import STRATEGIES, find_strategy
+from sarnb.model.foundation import components
+from sarnb.model.sdxl import sdxl_pipeline
+from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy, prepare, trained_count
 
 CONTEXT, TIME = 2048, 1280  # both text encoders side by side; width of the time embedding
 FIRST, SECOND = (768, 12), (1280, 32)  # width and layers of the text encoders
@@ -110,6 +112,14 @@ EXPECTED = {
     "hybrid": (unet(), TE_LORA[0] + FIRST[0], TE_LORA[1] + SECOND[0]),
     "hybrid+prior": (unet(), TE_LORA[0] + FIRST[0], TE_LORA[1] + SECOND[0]),
 }
+
+
+def sdxl_trained(strategy: Strategy) -> dict[str, int]:
+    """Parameters of each component that ``strategy`` trains, counted on the meta device."""
+    pipe = sdxl_pipeline()
+    with torch.device("meta"):
+        prepare(pipe, strategy)
+    return {name: trained_count(part) for name, part in components(pipe).items()}
 
 
 def test_the_sum_for_the_unet_is_the_published_number():

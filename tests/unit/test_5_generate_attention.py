@@ -8,7 +8,7 @@ import torch
 from tiny import tiny_pipeline, tiny_tokenizer
 
 from sarnb.errors import InputError
-from sarnb.generate.attention import AttentionRecord, draw_with_attention, phrase_map, record_attention, word_places
+from sarnb.generate.attention import AttentionRecord, phrase_map, record_attention
 from sarnb.generate.sample import generate
 
 PROMPTS = ["a radar image of a city", "city"]
@@ -19,9 +19,16 @@ def pipe():
     return tiny_pipeline()
 
 
+def drawn(pipe, prompts, steps: int, guidance: float):
+    """Images, and the maps of the half of the batch that has the prompts."""
+    with record_attention(pipe.unet) as record:
+        images = generate(pipe, prompts, [1, 2][: len(prompts)], steps, guidance, precision="fp32")
+    return images, record.maps(4)[-len(prompts) :]
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_maps_are_shares_and_the_picture_is_the_same(pipe, guidance):
-    images, maps = draw_with_attention(pipe, PROMPTS, [1, 2], 2, guidance, precision="fp32")
+    images, maps = drawn(pipe, PROMPTS, 2, guidance)
     assert maps.shape == (2, 16, 4, 4) and (maps >= 0).all()
     np.testing.assert_allclose(maps.sum(axis=1), 1.0, atol=1e-5)
     plain = generate(pipe, PROMPTS, [1, 2], 2, guidance, precision="fp32")
@@ -29,9 +36,9 @@ def test_maps_are_shares_and_the_picture_is_the_same(pipe, guidance):
     assert np.abs(maps[0] - maps[1]).max() > 1e-4, "other words, other attention"
 
 
-def test_the_maps_are_those_with_the_prompt(pipe):
-    _, alone = draw_with_attention(pipe, PROMPTS[:1], [1], 1, 1.0, precision="fp32")  # no guidance: one question only
-    _, guided = draw_with_attention(pipe, PROMPTS[:1], [1], 1, 3.0, precision="fp32")  # one step: both see the same noise
+def test_the_maps_at_the_end_of_the_batch_are_those_with_the_prompt(pipe):
+    _, alone = drawn(pipe, PROMPTS[:1], 1, 1.0)  # no guidance: the UNet is called with the prompt only
+    _, guided = drawn(pipe, PROMPTS[:1], 1, 3.0)  # one step: both see the same noise
     np.testing.assert_allclose(guided, alone, atol=1e-5)
 
 
@@ -57,8 +64,7 @@ def test_layers_and_calls_are_averaged():
 
 def test_a_phrase_is_found_in_the_prompt():
     tokenizer = tiny_tokenizer("<|endoftext|>")  # radar, image, of, city and forest are one token each
-    assert word_places(tokenizer, "a radar image of a city", "radar image") == [2, 3]
-    assert word_places(tokenizer, "a radar image of a city", "city") == [6] and word_places(tokenizer, "city", "forest") == []
     maps = np.arange(16 * 4, dtype=float).reshape(16, 2, 2)
     np.testing.assert_array_equal(phrase_map(tokenizer, "a radar image of a city", maps, "radar image"), maps[2] + maps[3])
+    np.testing.assert_array_equal(phrase_map(tokenizer, "a radar image of a city", maps, "city"), maps[6])
     assert phrase_map(tokenizer, "a radar image of a city", maps, "forest") is None

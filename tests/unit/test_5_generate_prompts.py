@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sarnb.generate.prompts import caption_variants, optical_text, prompt_table, steering_prompts
-from sarnb.metrics.prompting import RESPONSES
+from sarnb.generate.prompts import caption_variants, optical_text, prompt_table, wordings
 from sarnb.world.captions import noun, prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
@@ -39,7 +38,13 @@ def test_variants_name_the_class_and_tell_what_their_name_says():
     assert own["nothing"] == "sea ships" and own["short + physics"].endswith("illuminated from the left") and len(own) == 4
 
 
-def test_steering_prompts_differ_in_their_phrase_only():
-    for phrases in steering_prompts("city").values():
-        assert len(set(phrases)) == 2 and {text.partition(", ")[0] for text in phrases} == {"a radar image of a city"}
-    assert set(steering_prompts("city")) == set(RESPONSES)
+def test_wordings_differ_in_the_kind_of_image_only():
+    expected = ["a <SAR> image of a city", "a radar image of a city", "an image of a city", "an aerial photograph of a city"]
+    for request in expected[:2]:
+        assert list(wordings(request).values()) == expected
+    assert wordings("ships in a port") == {
+        "<SAR> image": "<SAR> image, ships in a port",
+        "radar image": "radar image, ships in a port",
+        "image": "image, ships in a port",
+        "aerial photograph": "aerial photograph, ships in a port",
+    }

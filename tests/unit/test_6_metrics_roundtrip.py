@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio
 
 from sarnb.errors import InputError
 from sarnb.metrics.roundtrip import (
@@ -14,6 +15,7 @@ from sarnb.metrics.roundtrip import (
     colour_leak,
     homogeneous_enl,
     lattice,
+    linear_code_psnr,
     mean_periodogram,
     periodogram_gap,
     point_images,
@@ -197,3 +199,26 @@ def test_point_response_widens_with_blur_and_is_missing_where_no_point_is():
     assert np.isnan(point_response(np.full((4, 48, 48), 9, np.uint8))[0]["width_range"])
     with pytest.raises(InputError, match="too few"):
         point_images(1, 16, (1.2, 1.2))
+
+
+def test_linear_code_equals_scikit_image_on_its_own_reconstruction():
+    """The same subspace by a singular value decomposition, the picture rebuilt and compared by scikit-image."""
+    rng = np.random.default_rng(0)
+    smooth = rng.normal(size=(6, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    images = (128 + 20 * smooth + 8 * rng.normal(size=(6, 16, 16, 3))).clip(0, 255).astype(np.uint8)
+    blocks = images.reshape(6, 2, 8, 2, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(24, 192).astype(float)
+    mean = blocks.mean(axis=0)
+    axes = np.linalg.svd(blocks - mean, full_matrices=False)[2][:5]
+    rebuilt = (mean + (blocks - mean) @ axes.T @ axes).reshape(6, 2, 2, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(images.shape)
+    expected = np.mean([peak_signal_noise_ratio(a.astype(float), b, data_range=255) for a, b in zip(images, rebuilt)])
+    assert linear_code_psnr(images, images, 8, (5,))[5] == pytest.approx(expected, abs=1e-6)
+
+
+def test_linear_code_keeps_all_with_as_many_numbers_as_values():
+    images = np.random.default_rng(1).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+    found = linear_code_psnr(images, images, 4, (1, 8, 16))
+    assert found[1] < found[8] < found[16] and found[16] > 100
+    with pytest.raises(InputError, match="at most 16"):
+        linear_code_psnr(images, images, 4, (17,))
+    with pytest.raises(InputError, match="sides"):
+        linear_code_psnr(images, images, 3, (1,))

@@ -86,3 +86,35 @@ def test_bad_input() -> None:
 def test_the_sentence_of_a_class() -> None:
     assert default_caption("city") == "a radar image of a city" and "river" in default_caption("river+forest")
     assert default_caption("vehicle_t72") == "a radar image of vehicle t72"  # as its training captions say
+
+
+SENTENCES = {"dark": "a dark picture", "bright": "a bright picture"}
+
+
+class DarkOrBright:
+    """Unit features (1, 0) for dark and (0, 1) for bright, for pictures and for sentences."""
+
+    def embed_images(self, images: np.ndarray) -> torch.Tensor:
+        bright = images.reshape(len(images), -1).mean(axis=1) > 127
+        return torch.eye(2)[torch.as_tensor(bright).long()]
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        return torch.eye(2)[[int("bright" in text) for text in texts]]
+
+
+def test_pictures_grey_and_colour_are_read():
+    for shape in ((3, 8, 8), (3, 8, 8, 3)):
+        images = np.zeros(shape, np.uint8)
+        images[1] = 200
+        assert semantic.read_classes(DarkOrBright(), images, SENTENCES).tolist() == ["dark", "bright", "dark"]
+
+
+def test_nothing_to_read_is_refused():
+    with pytest.raises(InputError, match="no prompt or no picture"):
+        semantic.read_classes(DarkOrBright(), np.zeros((0, 8, 8), np.uint8), SENTENCES)
+
+
+def test_accuracy_by_class_and_over_all():
+    table = semantic.accuracy_table({"drawn": (["a", "a", "b"], ["a", "b", "b"]), "real": (["a"], ["b"])}, ["a", "b"]).set_index("class")
+    assert table["drawn"].tolist() == pytest.approx([0.5, 1.0, 2 / 3])
+    assert table["real"].tolist() == pytest.approx([0.0, np.nan, 0.0], nan_ok=True)
