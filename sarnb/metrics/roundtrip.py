@@ -5,7 +5,7 @@ Originals are grey uint8 [N, H, W], decoded images uint8 [N, H, W, 3] of the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd

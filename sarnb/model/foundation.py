@@ -106,8 +106,9 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
         below = {"subfolder": "vae"} if pipeline or (path / "vae").is_dir() else {}
         return AutoencoderKL.from_pretrained(source, torch_dtype=dtype, **below)
     except (OSError, KeyError, SafetensorError, SingleFileComponentError, ValueError, RuntimeError) as error:
-        place = f" (with its configuration in {path.with_suffix('')}/config.json, if the hub is out of reach)"
-        hint = place if path.suffix in SINGLE else ""
+        hint = ""
+        if path.suffix in SINGLE:
+            hint = f" (with its configuration in {path.with_suffix('')}/config.json, if the hub is out of reach)"
         raise InputError(
             f"autoencoder {source!r}: cannot be loaded ({first_line(error)}); give a diffusers folder, a single .safetensors file{hint} or "
             "a hub id that can be reached"
@@ -306,8 +307,9 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
             source = str(path) if path.exists() else base
             pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        place = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
-        hint = place if single else ""
+        hint = ""
+        if single:
+            hint = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
         raise InputError(
             f'foundation {spec!r}: cannot be loaded from {path} ({first_line(error)}); give "embedded", a diffusers folder, '
             f"a single .safetensors file{hint} or a hub id that can be reached"
