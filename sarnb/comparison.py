@@ -16,9 +16,8 @@ from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.manifest import write_atomically
 from sarnb.metrics import METRICS
-from sarnb.metrics.describe import law_table
+from sarnb.metrics.describe import FAMILIES, law_table
 from sarnb.metrics.evaluation import REAL_VS_REAL
-from sarnb.metrics.fits import FAMILIES
 from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Comparison, Options, compare
 from sarnb.metrics.report import format_interval, protocol_table
 from sarnb.plots import set_theme

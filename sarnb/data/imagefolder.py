@@ -429,10 +429,10 @@ def common_size(folders: Sequence[ImageFolder], size: int | None) -> tuple[int, 
             )
         return size, size
     if len(shapes) > 1:
-        told = " and ".join(f"{h} x {w} px ({Path(first[h, w]).name})" for h, w in (shapes[0], shapes[-1]))
+        examples = " and ".join(f"{h} x {w} px ({Path(first[h, w]).name})" for h, w in (shapes[0], shapes[-1]))
         least = min(min(shape) for shape in shapes)
         raise InputError(
-            f"images have {len(shapes)} different sizes, such as {told}; cut them to one, or give --size {least} to "
+            f"images have {len(shapes)} different sizes, such as {examples}; cut them to one, or give --size {least} to "
             "compare the middle of each"
         )
     return shapes[0]

@@ -128,7 +128,7 @@ def chunks(count: int) -> list[range]:
     return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
 
 
-# One scene through several radars: every preset on the common ground grid, and the coarse satellite view beside it.
+# One scene through several radars: every preset on the common ground grid, and the coarse satellite view.
 
 GROUND_SPACING_M = 2.0  # the grid of every data set: the scenes are drawn on it, whichever sensor looks at them
 INCIDENCE_STEPS_DEG = (-10.0, 0.0, 10.0)  # about the preset's incidence: a set shows three of them
@@ -510,15 +510,25 @@ def _statistics(parts: Iterable[tuple[int, float, float, float]]) -> dict[str, f
     return dict(zip(("mean", "cv", "clipped"), (total / count for total in sums)))
 
 
-def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar]:
-    """The scene and the radar of a twin image, from its metadata row: what the 8-bit file no longer shows.
+def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar, int]:
+    """The scene, the radar and the speckle seed of a twin image: what the 8-bit file no longer shows.
 
-    ``simulate(scene, radar, speckle_seed(row["seed"], row["sensor"]))`` gives the image again, complex and with its layover and shadow.
-    Raises InputError if the row is not of the twin world.
+    ``simulate(*redraw_scene(row, size))`` gives the image again, complex and with its layover and shadow.
+
+    Parameters
+    ----------
+    row : the image's row of the metadata.
+    size : side of the image in px.
+
+    Raises
+    ------
+    InputError
+        The row is not of the twin world.
     """
     wanted = ("label", "seed", "sensor", "look", "incidence")
     missing = [name for name in wanted if row.get(name) is None]
     if missing:
         raise InputError(f"image {row.get('file_name', '?')}: its row has no {missing[0]!r}; only twin images can be drawn again")
     radar = replace(ground_radar(row["sensor"]), look=row["look"], incidence_deg=float(row["incidence"]))
-    return make_scene(row["label"], int(row["seed"]), size=size, spacing=radar.spacing_m[0]), radar
+    seed = int(row["seed"])
+    return make_scene(row["label"], seed, size=size, spacing=radar.spacing_m[0]), radar, speckle_seed(seed, radar.name)

@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from sarnb.data.sideview import SideView
-from sarnb.metrics.describe import law_log_cumulants
-from sarnb.metrics.fits import fit_histogram
+from sarnb.metrics.describe import fit_histogram, law_log_cumulants
 from sarnb.plots import image_grid
 
 MASK_COLOURS = {"layover": (0.902, 0.471, 0.0), "shadow": (0.0, 0.51, 0.902)}
-"""Orange and blue, told apart by colour-blind readers."""
+"""Orange and blue, distinguishable by colour-blind readers."""
 FOOT = (0.0, 0.62, 0.45)  # green of the colour-blind palette
 GROUP_COLOURS = {"seen": "C0", "unseen": "C1", "composition": "C2"}
 LAW_STYLES = {

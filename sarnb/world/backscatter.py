@@ -6,16 +6,16 @@ the sources. Where they come from and how far they were checked:
 - bare soil, grass, crop (short vegetation) and dry snow follow the regression that F. T. Ulaby and M. C. Dobson fitted to their
   collected measurements, *Handbook of Radar Scattering Statistics for Terrain*, Artech House 1989. Its C-band coefficients are
   in ``ULABY_DOBSON_C``; the tests hold these rows, shifted to C band, within 2 dB of it from 20° to 60°. The step from C to
-  X band (``c_band_db``) is ours, about 1 dB.
+  X band (``c_band_db``) is this project's choice, about 1 dB.
 - forest: X-band canopies lie at -8 to -10 dB about 40° in the same book; at C band Sentinel-1 sees a γ0 of about -7 dB. The
   book's shrubs are its nearest C-band row, 1 to 3 dB below (tested).
 - rock and road surfaces (asphalt, concrete, track): level and slope after the same book's figures, not checked by number.
 - water, light wind (about 3 m/s): level and slope as X-band geophysical model functions give them, X.-M. Li, S. Lehner,
   "Algorithm for sea surface wind retrieval from TerraSAR-X and TanDEM-X data", IEEE TGRS 52 (2014) 2928-2939.
-- roof, tile, paint, metal, solar, wall: no published mean exists for them as covers; values are ours, placed relative to the
-  road curve, and their strong returns come from corners and point scatterers (world/facets.py), not from σ0.
+- roof, tile, paint, metal, solar, wall: no published mean exists for them as covers; values are this project's choice,
+  placed relative to the road curve, and their strong returns come from corners and point scatterers (world/facets.py), not from σ0.
 
-The texture order ν of the K distribution (Ward 1981; Oliver and Quegan 2004) is ours per cover: large for natural
+The texture order ν of the K distribution (Ward 1981; Oliver and Quegan 2004) is chosen here per cover: large for natural
 distributed covers at metre resolution, near 1 for built ones, whose cells hold few dominant scatterers.
 """
 

@@ -181,13 +181,13 @@ def _radar_caption(scene: Scene, length: str, radar: Radar | None, rng: np.rando
     The sentence begins with the medium ("a radar image of a harbour with three ships, …", half the time), with the subject
     ("a harbour with three ships, seen by radar, …"), or with the side ("illuminated from the left, a radar image of …").
     """
-    told = radar if length != "short" or rng.random() < 0.5 else None  # a short caption tells the side half the time
+    stated = radar if length != "short" or rng.random() < 0.5 else None  # a short caption tells the side half the time
     if length == "short" and rng.random() < 0.5:
-        return prompt(scene.kind, "sar", told)
+        return prompt(scene.kind, "sar", stated)
     most = {"short": int(rng.random() < 0.5), "mid": 1 + int(rng.random() < 0.3), "long": 3}[length]
     details = _radar_details(scene, rng, most)
     noun_words = _radar_noun(scene, rng, plain=length != "short" or bool(details))
-    clauses = _acquisition(told, length, rng) if told is not None else {}
+    clauses = _acquisition(stated, length, rng) if stated is not None else {}
     shape = ("medium", "subject", "side")[int(np.searchsorted((0.5, 0.8), rng.random(), side="right"))]
     lead, seen_by = _favoured(_LEADS["sar"], rng), _favoured(_SEEN_BY, rng)
     if "band" in clauses and rng.random() < 0.3:

@@ -23,15 +23,15 @@ from scipy import ndimage
 from sarnb.world.backscatter import Table
 
 STEP_M = 1.5  # a rise above the ground of at least this between neighbours is a wall, not a slope
-CORNER_GAIN = 1.5  # RCS of a well-aligned wall-ground corner, m² per m² of lit wall: ours, rough masonry, not a mirror
+CORNER_GAIN = 1.5  # RCS of a well-aligned wall-ground corner, m² per m² of lit wall: chosen here for rough masonry, not a mirror
 CORNER_HEIGHT_M = 20.0  # walls above this add nothing to the corner: the ground in front is not empty that far
 CORNER_WIDTH = 0.5  # cells over which a corner's return is spread
 CORNER_NU = 1.0
 STOREY_M = 3.0
 WINDOW_STEP_M = 4.0  # between windows along the wall
 WINDOW_RCS = 1.2  # m², mean of an exponential law
-FLASH_WIDTH_DEG = 20.0  # of a metal side about broadside, where its cross section falls to 1/e; ours
-FLASH_FLOOR = 0.05  # part of the peak cross section that is left far from broadside (-13 dB); ours
+FLASH_WIDTH_DEG = 20.0  # of a metal side about broadside, where its cross section falls to 1/e; chosen here
+FLASH_FLOOR = 0.05  # part of the peak cross section that is left far from broadside (-13 dB); chosen here
 MIN_WIDTH = 1e-3  # cells: keeps the density of a facet that folds onto one range finite
 
 

@@ -87,7 +87,7 @@ class Radar:
 
 # Modes after the operators' product descriptions (TerraSAR-X TX-GS-DD-3302; Sentinel-1 S1-RS-MDA-52-7440; Umbra product guide),
 # rounded; range resolutions are on the ground. airborne-x is an idea of a SETHI-like airborne X-band sensor, put on the
-# 2 m grid of the 128-pixel patches; its noise floor and Umbra's are our choice.
+# 2 m grid of the 128-pixel patches; its noise floor and Umbra's are this project's choice.
 PRESETS = {
     "airborne-x": Radar("airborne-x", "X", 9.6, 40.0, resolution_m=(2.4, 2.4), spacing_m=(2.0, 2.0), nesz_db=-32.0),
     "terrasar-x": Radar("terrasar-x", "X", 9.65, 35.0, resolution_m=(2.1, 3.3), spacing_m=(1.5, 1.5), nesz_db=-22.0),

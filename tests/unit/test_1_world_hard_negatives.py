@@ -1,4 +1,4 @@
-"""Contrary captions: false of the scene in exactly one fact, and of every fact that the caption tells."""
+"""Hard negative captions: false of the scene in exactly one fact, and of every fact that the caption tells."""
 
 from __future__ import annotations
 

@@ -68,8 +68,7 @@ def test_scene_drawn_again_equals_the_stored_image(twin: tuple[Path, dict]) -> N
     stored = load_set(folder / "test")
     scale = Normalisation(card["mu"], card["sigma"])
     for image, row in zip(stored.images, stored.rows):
-        scene, radar = redraw_scene(row, 64)
-        np.testing.assert_array_equal(scale.apply(amplitude(simulate(scene, radar, row["seed"]))), image)
+        np.testing.assert_array_equal(scale.apply(amplitude(simulate(*redraw_scene(row, 64)))), image)
 
 
 def test_user_images_cannot_be_drawn_again() -> None:

@@ -1,9 +1,11 @@
-"""Descriptive tables against simulated speckle of known law, and against hand-made images."""
+"""Descriptive tables and fitted laws against simulated speckle of known law, hand-made images, and scipy's own fits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
+from scipy.integrate import quad
 
 from sarnb.errors import InputError
 from sarnb.metrics import describe
@@ -17,10 +19,9 @@ def rayleigh(count: int = 4, side: int = 64, level: float = 60.0, seed: int = 0)
     return np.clip(np.rint(sample), 0, 255).astype(np.uint8)
 
 
-def test_constants_of_the_rayleigh_law() -> None:
+def test_the_coefficient_of_variation_of_the_rayleigh_law() -> None:
     sample = np.random.default_rng(0).rayleigh(1.0, 1_000_000)
     assert describe.RAYLEIGH_CV == pytest.approx(sample.std() / sample.mean(), rel=5e-3)
-    assert describe.RAYLEIGH_CLIPPED == pytest.approx((sample > sample.mean() + 3 * sample.std()).mean(), rel=0.05)
 
 
 def test_flat_speckle_has_the_textbook_statistics() -> None:
@@ -102,14 +103,14 @@ def filtered(kernel: tuple[float, ...], axis: int, count: int = 6) -> np.ndarray
 
 @pytest.mark.parametrize("kernel, expected", [((1.0,), 0.0), ((1.0, 1.0), 0.5), ((1.0, 2.0, 1.0), 4 / 6), ((1.0, -1.0), -0.5)])
 @pytest.mark.parametrize("axis, column", [(2, 0), (1, 1)])
-def test_neighbour_correlation_is_that_of_the_filter(kernel: tuple[float, ...], expected: float, axis: int, column: int) -> None:
-    found = describe.neighbour_correlation(filtered(kernel, axis)).mean(0)
+def test_lag_one_correlation_is_that_of_the_filter(kernel: tuple[float, ...], expected: float, axis: int, column: int) -> None:
+    found = describe.lag_one_correlation(filtered(kernel, axis)).mean(0)
     assert found[column] == pytest.approx(expected, abs=0.015)  # sum h_k h_(k+1) / sum h_k^2
     assert found[1 - column] == pytest.approx(0.0, abs=0.015), "the other direction stays white"
 
 
 def test_a_constant_image_has_no_correlation() -> None:
-    assert np.isnan(describe.neighbour_correlation(np.full((1, 8, 8), 7, np.uint8))).all()
+    assert np.isnan(describe.lag_one_correlation(np.full((1, 8, 8), 7, np.uint8))).all()
 
 
 @pytest.mark.parametrize("looks, bias", [(1, 1.12), (4, 1.07)])
@@ -142,3 +143,87 @@ def test_image_measures_agree_with_the_single_measures() -> None:
     assert flat["cv"] == pytest.approx(describe.RAYLEIGH_CV, rel=0.01)
     assert (flat["kappa2"], flat["kappa3"]) == pytest.approx((0.4112, -0.3005), abs=0.02)
     assert flat["lag 1 range"] == pytest.approx(0, abs=0.01) and flat["correlation azimuth"] == pytest.approx(0, abs=0.02)
+
+
+COUNT = 40_000
+
+
+def k_samples(nu: float, looks: float, mean: float, seed: int = 3) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.sqrt(mean * rng.gamma(nu, 1 / nu, COUNT) * rng.gamma(looks, 1 / looks, COUNT))
+
+
+def test_rayleigh_equals_scipy() -> None:
+    sample = stats.rayleigh(scale=0.3).rvs(COUNT, random_state=1)
+    assert describe.fit("rayleigh", sample).parameters["scale"] == pytest.approx(stats.rayleigh.fit(sample, floc=0)[1], rel=1e-4)
+
+
+def test_weibull_equals_scipy() -> None:
+    sample = stats.weibull_min(1.4, scale=0.2).rvs(COUNT, random_state=1)
+    shape, _, scale = stats.weibull_min.fit(sample, floc=0)
+    assert describe.fit("weibull", sample).parameters == pytest.approx({"shape": shape, "scale": scale}, rel=1e-3)
+
+
+def test_lognormal_and_gamma_equal_scipy() -> None:
+    sample = stats.gamma(2.3, scale=0.1).rvs(COUNT, random_state=1)
+    sigma, _, median = stats.lognorm.fit(sample, floc=0)
+    assert describe.fit("lognormal", sample).parameters == pytest.approx({"mu": np.log(median), "sigma": sigma}, rel=1e-3)
+    shape, _, scale = stats.gamma.fit(sample, floc=0)
+    assert describe.fit("gamma", sample).parameters == pytest.approx({"shape": shape, "scale": scale}, rel=1e-3)
+
+
+@pytest.mark.parametrize(("nu", "looks"), [(0.8, 1.0), (3.0, 1.0), (4.0, 3.0)])
+def test_k_finds_its_parameters(nu: float, looks: float) -> None:
+    model = describe.fit_k(k_samples(nu, looks, 0.05), looks=looks)
+    assert model.parameters["nu"] == pytest.approx(nu, rel=0.12)
+    assert model.parameters["mean"] == pytest.approx(0.05, rel=0.03)
+
+
+@pytest.mark.parametrize(("nu", "looks"), [(0.8, 1.0), (3.0, 1.0), (4.0, 3.0), (60.0, 1.0)])
+def test_k_density_integrates_to_its_distribution(nu: float, looks: float) -> None:
+    model = describe.AmplitudeFit("k", {"mean": 0.05, "nu": nu, "looks": looks})
+    for upper in (0.1, 0.3):
+        assert quad(lambda a: float(model.pdf(a)), 0, upper)[0] == pytest.approx(float(model.cdf(upper)), abs=2e-3)
+    assert float(model.cdf(10.0)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_k_without_texture_is_rayleigh() -> None:
+    sample = stats.rayleigh(scale=0.3).rvs(COUNT, random_state=4)
+    model, points = describe.fit_k(sample), np.linspace(0.1, 1, 10)
+    np.testing.assert_allclose(model.cdf(points), stats.rayleigh(scale=0.3).cdf(points), atol=0.02)
+
+
+def test_k_of_order_three_halves_is_a_gamma_law() -> None:
+    # Bessel K of order 1/2 is elementary: the density becomes a exp(-b a) with b = 2 sqrt(nu / mean)
+    model, points = describe.AmplitudeFit("k", {"mean": 0.02, "nu": 1.5, "looks": 1.0}), np.linspace(0.01, 0.8, 20)
+    gamma = stats.gamma(2, scale=1 / (2 * np.sqrt(1.5 / 0.02)))
+    np.testing.assert_allclose(model.pdf(points), gamma.pdf(points), rtol=1e-9)
+    np.testing.assert_allclose(model.cdf(points), gamma.cdf(points), atol=1e-3)
+
+
+def test_the_true_law_fits_best() -> None:
+    sample = k_samples(4.0, 1.0, 0.02)
+    counts = np.bincount(np.clip(np.rint(sample * 255), 0, 255).astype(int), minlength=256)
+    scores = {name: describe.goodness(describe.fit_histogram(name, counts), counts) for name in describe.FAMILIES}
+    assert min(scores, key=scores.get) == "k"
+    assert scores["k"] < 0.02 < scores["rayleigh"]
+
+
+def test_weights_stand_for_repeats() -> None:
+    values, weights = np.array([0.1, 0.2, 0.5]), np.array([1, 3, 2])
+    for name in describe.FAMILIES:
+        first = describe.fit(name, values, weights).parameters
+        assert first == pytest.approx(describe.fit(name, np.repeat(values, weights)).parameters)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="unknown law"):
+        describe.fit("cauchy", np.ones(3))
+    with pytest.raises(InputError, match="different amplitudes"):
+        describe.fit("weibull", np.full(9, 0.2))
+    with pytest.raises(InputError, match="NaN"):
+        describe.fit("gamma", np.array([0.1, np.nan]))
+    with pytest.raises(InputError, match="0 or less"):
+        describe.fit("rayleigh", np.array([0.0, 1.0]))
+    with pytest.raises(InputError, match="looks"):
+        describe.fit_k(np.array([0.1, 1.0]), looks=0)
