@@ -23,11 +23,6 @@ from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
 # How a text-to-image model reads its prompts: tokens, the pieces that words fall into, and text embeddings.
 
 
-def token_lengths(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> np.ndarray:
-    """Tokens of each text, int [N], marks of start and end included, before anything is cut off."""
-    return np.array([len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False).input_ids], dtype=int)
-
-
 def pieces(tokenizer: CLIPTokenizer, word: str) -> list[str]:
     """The vocabulary entries that a word falls into; a piece that does not end the word carries a hyphen."""
     found = tokenizer.tokenize(word)
@@ -60,21 +55,6 @@ def pooled_embeddings(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], b
     parts = [encode_prompts(pipe, list(prompts[start : start + batch_size]))[1].cpu() for start in starts]
     vectors = torch.cat(parts).double().numpy()
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-@torch.no_grad()
-def pair_gaps(pipe: StableDiffusionXLPipeline, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """How far apart the text towers put two prompts: columns first, second, token, pooled.
-
-    ``token``: the largest distance of the two prompts' vectors at one place of the sequence, over the mean of their lengths;
-    ``pooled``: the same of the pooled vectors. 0 for towers to which both are one prompt; about 1.4 for unrelated vectors.
-    """
-    rows = []
-    for first, second in pairs:
-        hidden, pooled = encode_prompts(pipe, [first, second])
-        gaps = [2 * (a - b).norm(dim=-1) / (a.norm(dim=-1) + b.norm(dim=-1)) for a, b in (hidden, pooled)]
-        rows.append((first, second, gaps[0].max().item(), gaps[1].item()))
-    return pd.DataFrame(rows, columns=["first", "second", "token", "pooled"])
 
 
 # Where a learned word lies, and the way that it came.

@@ -25,11 +25,6 @@ def started(word="image"):
     return pipe
 
 
-def test_lengths_count_both_marks_and_are_not_cut():
-    tokenizer = tiny_tokenizer("<|endoftext|>")  # reads 16 tokens
-    assert inspect.token_lengths(tokenizer, ["radar image", "x " * 30]).tolist() == [4, 32]
-
-
 def test_pieces_of_known_and_unknown_words():
     tokenizer = tiny_tokenizer("<|endoftext|>")
     assert inspect.pieces(tokenizer, "radar") == ["radar"]
@@ -53,16 +48,6 @@ def test_pooled_embeddings_are_the_encoders_own_as_unit_vectors():
     np.testing.assert_allclose(vectors, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-5)
     with pytest.raises(InputError, match="no prompt"):
         inspect.pooled_embeddings(pipe, [])
-
-
-def test_gaps_of_pairs_are_distances_over_lengths():
-    pipe = tiny_pipeline()
-    table = inspect.pair_gaps(pipe, [("radar image", "city image"), ("city", "city")])
-    hidden, pooled = (values.double().numpy() for values in encode_prompts(pipe, ["radar image", "city image"]))
-    apart = [np.linalg.norm(a - b) / np.mean([np.linalg.norm(a), np.linalg.norm(b)]) for a, b in zip(*hidden)]
-    assert table["token"].tolist() == pytest.approx([max(apart), 0], abs=1e-5) and apart[0] == 0 < apart[1]
-    lengths = np.linalg.norm(pooled, axis=1)
-    assert table["pooled"][0] == pytest.approx(np.linalg.norm(pooled[0] - pooled[1]) / lengths.mean(), abs=1e-5)
 
 
 def test_nearest_words_of_known_angles():
