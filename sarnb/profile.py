@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -23,7 +23,7 @@ SOURCES = ("twin", "sarlo80")
 OPTIMIZERS = ("adamw", "adamw8bit")
 
 
-def _value(meaning: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> typing.Any:
+def _value(meaning: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
     """A profile field with its one-line meaning and its allowed range (for lists: of every item)."""
     return field(metadata={"meaning": meaning, "low": low, "high": high, "choices": choices})
 
@@ -32,8 +32,10 @@ def _value(meaning: str, low: float | None = None, high: float | None = None, ch
 class Profile:
     """The values of one profile.
 
-    Raises:
-        InputError: a value of the wrong type, out of its range, or at odds with another one.
+    Raises
+    ------
+    InputError
+        A value of the wrong type, out of its range, or at odds with another one.
     """
 
     name: str = _value("name of the profile; its results go to results/<name>")
@@ -96,7 +98,7 @@ class Profile:
     threads: int = _value("torch threads per notebook; 0 = cores / notebooks side by side", 0, 1024)
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
+        hints = get_type_hints(type(self))
         for item in dataclasses.fields(self):
             object.__setattr__(self, item.name, _checked(self, item, hints[item.name]))
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
@@ -112,12 +114,12 @@ class Profile:
         if self.clip_batch > self.judge_images:
             raise InputError(f"profile {self.name}: clip_batch {self.clip_batch} is above judge_images {self.judge_images}; lower it")
 
-    def parameters(self, results: str) -> dict[str, typing.Any]:
+    def parameters(self, results: str) -> dict[str, Any]:
         """The notebook parameters: every field in upper case, ``name`` as PROFILE, and RESULTS, the results folder."""
         values = {key.upper(): list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
         return {"PROFILE": values.pop("NAME"), "RESULTS": results, **values}
 
-    def replace(self, **changes: typing.Any) -> Profile:
+    def replace(self, **changes: Any) -> Profile:
         """A checked copy with some values changed."""
         return dataclasses.replace(self, **changes)
 
@@ -127,7 +129,7 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_profile(name: str | Path, /, **overrides: typing.Any) -> Profile:
+def load_profile(name: str | Path, /, **overrides: Any) -> Profile:
     """Read a shipped profile by name, or a YAML file by path, with some values overridden.
 
     What a file does not say is as in the profile ``quick``.
@@ -149,46 +151,34 @@ def load_profile(name: str | Path, /, **overrides: typing.Any) -> Profile:
     if "name" not in values:
         raise InputError(f"{path}: key 'name' is missing; it names the folder of the profile's results")
     base = read_yaml((FOLDER / f"{BASE}.yaml").read_text(encoding="utf-8"))
-    return make_profile({**base, **values, **overrides}, str(path))
-
-
-def make_profile(values: dict[str, typing.Any], where: str) -> Profile:
-    """Builds a profile from a mapping; ``where`` names its origin in messages."""
+    values = {**base, **values, **overrides}
     known = [item.name for item in dataclasses.fields(Profile)]
-    unknown = [str(key) for key in values if key not in known]
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
-    missing = [key for key in known if key not in values]
-    if missing:
-        raise InputError(f"{where}: key {missing[0]!r} is missing; a profile gives every value")
+    if unknown := [str(key) for key in values if key not in known]:
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(known)}")
     try:
         return Profile(**values)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
-def _checked(profile: Profile, item: dataclasses.Field, kind: typing.Any) -> typing.Any:
+def _checked(profile: Profile, item: dataclasses.Field, kind: Any) -> Any:
     """One field's value, converted to its type, or an InputError that names field and value."""
     value = getattr(profile, item.name)
     sentence = f"{item.name} is {value!r}"
-    if typing.get_origin(kind) is tuple:
+    if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)) or not value:
-            kinds = {int: "whole numbers", float: "numbers", str: "texts"}[typing.get_args(kind)[0]]
+            kinds = {int: "whole numbers", float: "numbers", str: "texts"}[get_args(kind)[0]]
             raise InputError(f"{sentence}, it must be a non-empty list of {kinds} ({item.metadata['meaning']})")
         if len(set(map(str, value))) != len(value):
             raise InputError(f"{sentence}, nothing may come twice ({item.metadata['meaning']})")
-        return tuple(_scalar(v, typing.get_args(kind)[0], item, sentence) for v in value)
+        return tuple(_scalar(v, get_args(kind)[0], item, sentence) for v in value)
     return _scalar(value, kind, item, sentence)
 
 
-def _scalar(value: typing.Any, kind: type, item: dataclasses.Field, sentence: str) -> typing.Any:
+def _scalar(value: Any, kind: type, item: dataclasses.Field, sentence: str) -> Any:
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise InputError(f"{sentence}, it must be {words[kind]} ({item.metadata['meaning']})")
-        return value
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = isinstance(value, str) if kind is str else whole and (kind is float or isinstance(value, int))
+    accepted = {int: int, float: (int, float), str: str, bool: bool}
+    fits = isinstance(value, accepted[kind]) and isinstance(value, bool) == (kind is bool)
     if not fits or value != value:
         raise InputError(f"{sentence}, it must be {words[kind]} ({item.metadata['meaning']})")
     low, high, choices = (item.metadata[key] for key in ("low", "high", "choices"))
@@ -215,6 +205,6 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
 
 
-def read_yaml(text: str) -> typing.Any:
+def read_yaml(text: str) -> Any:
     """Parses YAML text safely."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader

@@ -11,9 +11,10 @@ import json
 import re
 import shutil
 import time
-import typing
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -36,10 +37,12 @@ def results_folder(results_dir: str | Path) -> Path:
 
 
 def claim_folder(results_dir: str | Path, profile: str, stamp: str, data: str = "") -> None:
-    """Makes a results folder the one of a profile and of a user's data folder, or checks that it is.
+    """Make a results folder the one of a profile and of a user's data folder, or check that it is.
 
-    Raises:
-        InputError: the folder holds results of another profile or of other data, or cannot be written to.
+    Raises
+    ------
+    InputError
+        The folder holds results of another profile or of other data, or cannot be written to.
     """
     path = results_folder(results_dir) / "profile.json"
     mine = {"profile": profile, "stamp": stamp, "data": data}
@@ -64,19 +67,22 @@ def open_record(
     results_dir: str | Path,
     profile: str,
     seed: int,
-    parameters: typing.Mapping[str, typing.Any],
+    parameters: Mapping[str, Any],
 ) -> Record:
-    """Starts the record of one notebook.
+    """Start the record of one notebook.
 
-    Args:
-        producer: the notebook's name without its ending, e.g. ``05_unet_full``.
-        results_dir: the results folder, ``RESULTS``; relative to the repository or absolute.
-        profile: the profile's name, ``PROFILE``.
-        seed: ``SEED``.
-        parameters: the values the notebook ran with.
+    Parameters
+    ----------
+    producer : the notebook's name without its ending, e.g. ``05_unet_full``.
+    results_dir : the results folder, ``RESULTS``; relative to the repository or absolute.
+    profile : the profile's name, ``PROFILE``.
+    seed : ``SEED``.
+    parameters : the values the notebook ran with.
 
-    Raises:
-        InputError: the folder belongs to another profile, or cannot be written to.
+    Raises
+    ------
+    InputError
+        The folder belongs to another profile, or cannot be written to.
     """
     folder = results_folder(results_dir)
     claim = folder / "profile.json"
@@ -88,13 +94,14 @@ def open_record(
 
 
 class Record:
-    """What one notebook made; see `open_record`.
+    """What one notebook made; see ``open_record``.
 
-    Attributes:
-        folder: the results folder, absolute; models, samples and data go below it.
+    Attributes
+    ----------
+    folder : the results folder, absolute; models, samples and data go below it.
     """
 
-    def __init__(self, producer: str, folder: Path, profile: str, stamp: str, seed: int, parameters: dict[str, typing.Any]) -> None:
+    def __init__(self, producer: str, folder: Path, profile: str, stamp: str, seed: int, parameters: dict[str, Any]) -> None:
         self.producer, self.folder, self.profile, self.stamp = producer, folder, profile, stamp
         self.seed, self.parameters = seed, parameters
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
@@ -104,36 +111,26 @@ class Record:
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def figure(self, figure: Figure, name: str, meaning: str) -> None:
-        """Records a figure as figures/<name>.png and .svg, a sheet of images (see `figure_files`) as PNG only.
+        """Record a figure as figures/<name>.png and .svg, a sheet of images (see ``figure_files``) as PNG only.
 
-        Args:
-            figure: drawn by matplotlib; with a smoke profile it gets the stamp across it.
-            name: file name without ending, one of its kind in the whole results folder.
-            meaning: what a reader sees in it, one line.
+        Parameters
+        ----------
+        figure : drawn by matplotlib; with a smoke profile it gets the stamp across it.
+        name : file name without ending, one of its kind in the whole results folder.
+        meaning : what a reader sees in it, one line.
         """
         self._check(name, meaning)
         if self.stamp and not any(text.get_gid() == STAMP_COLUMN for text in figure.texts):
-            figure.text(
-                0.5,
-                0.5,
-                self.stamp,
-                fontsize=18,
-                color="crimson",
-                alpha=0.45,
-                rotation=20,
-                ha="center",
-                va="center",
-                gid=STAMP_COLUMN,
-                zorder=1000,
-            )
+            style = {"fontsize": 18, "color": "crimson", "alpha": 0.45, "rotation": 20, "zorder": 1000}
+            figure.text(0.5, 0.5, self.stamp, ha="center", va="center", gid=STAMP_COLUMN, **style)
         for ending, content in figure_files(figure, name).items():
             self._stage("figure", f"figures/{name}.{ending}", content, meaning)
 
     def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
-        """Records a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
+        """Record a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
 
         A named index becomes columns, an unnamed one is dropped. With a smoke profile the CSV gets a last column
-        ``stamp``, which `read_table` takes off again.
+        ``stamp``, which ``read_table`` takes off again.
         """
         self._check(name, meaning)
         named = any(level is not None for level in table.index.names)
@@ -146,19 +143,16 @@ class Record:
         self._stage("table", f"tables/{name}.tex", f"% {head}{meaning}\n{tex}", meaning)
 
     def artefact(self, path: str | Path, meaning: str) -> None:
-        """Records a file or folder that lies below the results folder already, e.g. a trained model."""
+        """Record a file or folder that lies below the results folder already, e.g. a trained model."""
         path = (self.folder / path).absolute()
         if not path.is_relative_to(self.folder) or not path.exists():
             raise InputError(f"{path}: is not there or not below {self.folder}; save artefacts below the results folder")
         self._others.append((path, meaning))
 
-    def close(self) -> pd.DataFrame:
-        """Puts everything in its place, writes the manifest and rebuilds index.md.
+    def close(self) -> list[str]:
+        """Put everything in its place, write the manifest and rebuild index.md; returns the paths of what was recorded.
 
         Files of an earlier run of the same notebook that this one did not make again are removed.
-
-        Returns:
-            The recorded artefacts, a row each: path, meaning, sha256 (first twelve digits).
         """
         recorded = read_manifest(self.folder, self.producer).get("artefacts", [])
         earlier = {entry["path"] for entry in recorded if entry["kind"] in ("figure", "table")}
@@ -189,8 +183,7 @@ class Record:
                 "artefacts": entries,
             },
         )
-        rows = [(entry["path"], entry["meaning"], entry["sha256"][:12]) for entry in entries]
-        return pd.DataFrame(rows, columns=["path", "meaning", "sha256"])
+        return [entry["path"] for entry in entries]
 
     def _check(self, name: str, meaning: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) or not meaning.strip() or "\n" in meaning:
@@ -206,7 +199,7 @@ class Record:
 
 
 def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
-    """A figure as PNG and SVG, by file ending; PNG only where its images have more than `VECTOR_PIXELS` pixels.
+    """A figure as PNG and SVG, by file ending; PNG only where its images have more than ``VECTOR_PIXELS`` pixels.
 
     The same figure and name give the same bytes.
     """
@@ -239,10 +232,12 @@ def compact_png(content: bytes) -> bytes:
 
 
 def read_table(results_dir: str | Path, name: str) -> pd.DataFrame:
-    """Reads tables/<name>.csv of a results folder, without the smoke stamp's column.
+    """Read tables/<name>.csv of a results folder, without the smoke stamp's column.
 
-    Raises:
-        InputError: no such table.
+    Raises
+    ------
+    InputError
+        No such table.
     """
     path = results_folder(results_dir) / "tables" / f"{name}.csv"
     if not path.is_file():

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 import sarnb
@@ -205,5 +204,5 @@ class Study:
 
     def close(self) -> None:
         """Put what was recorded in its place, and say where its list is."""
-        recorded: pd.DataFrame = self.record.close()
+        recorded = self.record.close()
         print(f"{len(recorded)} artefacts recorded in manifest/{self.record.producer}.json of {self.values.results}")
