@@ -228,7 +228,7 @@ def kept(
             more = make()
             if more is not None:
                 folder.mkdir(exist_ok=True)
-                write_json(folder / note, key | dict(more))
+                write_json(folder / note, {**key, **more})
     return load(json.loads((folder / note).read_text(encoding="utf-8")))
 
 

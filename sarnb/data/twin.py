@@ -189,18 +189,6 @@ def speckle_seed(seed: int, sensor: str) -> int:
     return seed + (names.index(sensor) << 48)
 
 
-def twin_views(kind: str, seed: int, sensors: Sequence[str] = tuple(PRESETS), size: int = 128, turn: int = 0) -> dict[str, np.ndarray]:
-    """One scene through several presets: amplitude float32 [size, size] by sensor, all on the ground grid.
-
-    Side and offset of the incidence are those that ``build_twin`` gives the scene (``turn``: see ``sample_radar``), so a
-    view equals the amplitude of the same scene in the data set of that sensor. Forming and grid: see ``ground_radar``.
-    Raises InputError for an unknown kind or sensor and a size below 32.
-    """
-    scene = make_scene(kind, seed, size=size, spacing=GROUND_SPACING_M)
-    radars = {sensor: sample_radar(ground_radar(sensor), seed, turn) for sensor in sensors}
-    return {sensor: amplitude(simulate(scene, radar, speckle_seed(seed, sensor))) for sensor, radar in radars.items()}
-
-
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
 GROUPS = ("seen", "unseen", "composition")
 VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scale of its own

@@ -197,7 +197,8 @@ def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
 # Amplitude laws: what product models predict, and what fits the images.
 
 FAMILIES = ("rayleigh", "weibull", "lognormal", "gamma", "k")
-_SMOOTH_ORDER = 100.0  # a K law of higher texture order cannot be told from its limit without texture
+_SMOOTH_ORDER = 100.0  # a K law of higher texture order cannot be distinguished from its limit without texture
+_NODES = 1024  # equally probable values of the texture over which the distribution function of K is averaged
 
 
 def law_log_cumulants(law: str, order: np.ndarray, looks: float = 1.0) -> np.ndarray:
@@ -348,12 +349,12 @@ def _k_pdf(amplitude: np.ndarray, mean: float, nu: float, looks: float) -> np.nd
     return np.exp(log)
 
 
-def _k_cdf(amplitude: np.ndarray, mean: float, nu: float, looks: float, nodes: int = 1024) -> np.ndarray:
+def _k_cdf(amplitude: np.ndarray, mean: float, nu: float, looks: float) -> np.ndarray:
     intensity = np.asarray(amplitude)[..., None] ** 2
     if np.isinf(nu):
         return gammainc(looks, looks * intensity[..., 0] / mean)
     # average the speckle law over equally probable values of the texture
-    texture = stats.gamma.ppf((np.arange(nodes) + 0.5) / nodes, nu, scale=mean / nu)
+    texture = stats.gamma.ppf((np.arange(_NODES) + 0.5) / _NODES, nu, scale=mean / nu)
     return gammainc(looks, looks * intensity / np.maximum(texture, 1e-300)).mean(-1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from skimage.draw import polygon as raster_polygon
@@ -82,7 +83,7 @@ class Canvas:
         dx, dy = self.x - np.float32(x0), self.y - np.float32(y0)
         return dx * cos + dy * sin, dy * cos - dx * sin
 
-    def place(self, angle: float, along: float, across: float, x0: float = 0.0, y0: float = 0.0) -> tuple[float, float]:
+    def place(self, angle: float, along: Any, across: Any, x0: float = 0.0, y0: float = 0.0) -> tuple[Any, Any]:
         """Patch coordinates (x, y) in metres of a place in a turned frame: the inverse of ``frame``; arrays allowed."""
         cos, sin = np.cos(angle), np.sin(angle)
         return x0 + along * cos - across * sin, y0 + along * sin + across * cos
