@@ -226,9 +226,11 @@ def generate(
         raise InputError(f"{out}: holds other files than generated images (no {METADATA}); name another folder or an empty one")
     test = load_set(data / "test") if data else None
     pipe, token = _drawing_model(model, foundation or values.foundation)
+    rows: list[dict[str, Any]]
     if test is None:
         start, size, classes = seed or 0, None, ""
-        rows = [{"text": text, "label": "", "group": "seen", "seed": start + i, "look": None} for i, text in enumerate(prompt)]
+        common = {"label": "", "group": "seen"}
+        rows = [{"text": text, **common, "seed": start + i, "look": None} for i, text in enumerate(prompt)]
     else:
         groups = {row["label"]: row.get("group", "seen") for row in test.rows if row.get("label")}
         looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]

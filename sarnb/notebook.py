@@ -218,7 +218,12 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
             start = nb_man.cell_start
-            nb_man.cell_start = lambda cell, *args, **kwargs: (progress.at(cell), start(cell, *args, **kwargs))
+
+            def cell_start(cell: Any, *args: Any, **kwargs: Any) -> None:
+                progress.at(cell)
+                start(cell, *args, **kwargs)
+
+            nb_man.cell_start = cell_start
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
     papermill_engines.register("sarnb", Engine)

@@ -177,7 +177,7 @@ def _checked(profile: Profile, item: dataclasses.Field, kind: Any) -> Any:
 
 def _scalar(value: Any, kind: type, item: dataclasses.Field, sentence: str) -> Any:
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    accepted = {int: int, float: (int, float), str: str, bool: bool}
+    accepted: dict[type, Any] = {int: int, float: (int, float), str: str, bool: bool}
     fits = isinstance(value, accepted[kind]) and isinstance(value, bool) == (kind is bool)
     if not fits or value != value:
         raise InputError(f"{sentence}, it must be {words[kind]} ({item.metadata['meaning']})")

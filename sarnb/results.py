@@ -121,7 +121,7 @@ class Record:
         """
         self._check(name, meaning)
         if self.stamp and not any(text.get_gid() == STAMP_COLUMN for text in figure.texts):
-            style = {"fontsize": 18, "color": "crimson", "alpha": 0.45, "rotation": 20, "zorder": 1000}
+            style: dict[str, Any] = {"fontsize": 18, "color": "crimson", "alpha": 0.45, "rotation": 20, "zorder": 1000}
             figure.text(0.5, 0.5, self.stamp, ha="center", va="center", gid=STAMP_COLUMN, **style)
         for ending, content in figure_files(figure, name).items():
             self._stage("figure", f"figures/{name}.{ending}", content, meaning)

@@ -8,8 +8,9 @@ value. ``n`` is the number of generated images. What cannot be computed is not i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -187,7 +188,7 @@ def _cells(real: ImageStatistics, fake: ImageStatistics, resamples: int, seed: i
             yield _Cell(split, label, *sides, *weights)
 
 
-def _both(statistic, cell: _Cell) -> tuple[float, np.ndarray]:
+def _both(statistic: Callable, cell: _Cell) -> tuple[Any, np.ndarray]:
     """A statistic of (real weights [B, N], fake weights [B, M]) for the images as given, and for every resample."""
     value = statistic(cell.real_weights[0][None], cell.fake_weights[0][None])[0]
     resampled = statistic(cell.real_weights[1], cell.fake_weights[1]) if len(cell.real_weights[1]) else np.empty(0)

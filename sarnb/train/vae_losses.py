@@ -5,7 +5,7 @@ Pictures are [N, 3, H, W] in [-1, 1], which is linear in amplitude: -1 is amplit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -301,7 +301,7 @@ class DespecklingFeatures(nn.Module):
         return features
 
 
-NETWORKS = {"perceptual": PerceptualFeatures, "despeckling": DespecklingFeatures}
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"perceptual": PerceptualFeatures, "despeckling": DespecklingFeatures}
 
 
 def missing_extras(recipes: Sequence[str]) -> list[str]:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import safe_open
-from sarnb.graph import foundation_digest
 
 from sarnb import foundation_path
 from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card, write_measures
 from sarnb.foundation.recipe import FoundationRecipe, export_foundation, pretrain_foundation, radar_captions
+from sarnb.graph import foundation_digest
 from sarnb.model.foundation import FoundationConfig, fingerprint
 from sarnb.model.judge import DualEncoder
 from sarnb.settings import repository
