@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import gc
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -111,55 +114,43 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def train_row(size: Size, strategy: str, batch: int, checkpointing: bool, optimizer: str, peak: float | None) -> dict:
+#: What every training is measured with: each step in the history, and no checkpoint.
+MEASURED = {"log_every": 1, "checkpoint_every": 10**6}
+
+
+def training_row(what: str, train: Callable[[Path], Any], batch: int, **about) -> dict:
     """One training, measured. Raises ``torch.OutOfMemoryError`` where the card is too small."""
-    config = FinetuneConfig(
-        steps=STEPS, batch_size=batch, log_every=1, checkpoint_every=10**6, gradient_checkpointing=checkpointing, optimizer=optimizer
-    )
-    pipe = size.pipeline("cpu")  # as a foundation is loaded; the training moves what it needs
     with mock.patch("sarnb.train.loop.save_checkpoint"), tempfile.TemporaryDirectory() as out:
-        result = finetune(pipe, find_strategy(strategy), random_set(4, size.side), config, Path(out))
+        result = train(Path(out))
     seconds = statistics.median(result.history["seconds"].iloc[WARM:])
+    speed = {"step_s": seconds, "images_per_s": batch / seconds}
+    return {"what": what, "batch": batch} | about | speed | {"peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30}
+
+
+def train_row(size: Size, strategy: str, batch: int, checkpointing: bool, optimizer: str, peak: float | None) -> dict:
+    """One training of the noise predictor, with its operations and its share of the card's peak."""
+    config = FinetuneConfig(batch_size=batch, gradient_checkpointing=checkpointing, optimizer=optimizer, steps=STEPS, **MEASURED)
+    pipe = size.pipeline("cpu")  # as a foundation is loaded; the training moves what it needs
+    train = functools.partial(finetune, pipe, find_strategy(strategy), random_set(4, size.side), config)
+    row = training_row(strategy, train, batch, checkpointing=checkpointing, optimizer=optimizer)
     flops = batch * step_flops(size, strategy)
-    return {
-        "what": strategy,
-        "batch": batch,
-        "checkpointing": checkpointing,
-        "optimizer": optimizer,
-        "step_s": seconds,
-        "images_per_s": batch / seconds,
-        "tflop_per_step": flops / 1e12,
-        "mfu": flops / seconds / (peak * 1e12) if peak else float("nan"),
-        "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30,
-    }
+    return row | {"tflop_per_step": flops / 1e12, "mfu": flops / row["step_s"] / (peak * 1e12) if peak else float("nan")}
 
 
 def autoencoder_row(size: Size, strategy: str, crop: int, batch: int, checkpointing: bool) -> dict:
-    """One training of the autoencoder, measured, with all terms that need no extra, the discriminator from the first step."""
+    """One training of the autoencoder with all terms that need no extra, the discriminator from the first step."""
     config = VaeConfig(
-        steps=STEPS,
         batch_size=batch,
         crop=crop,
         losses=f"{VaeConfig.losses}+adversarial",
         adversarial_start=0.0,
-        log_every=1,
-        checkpoint_every=10**6,
         gradient_checkpointing=checkpointing,
         collapse_patience=STEPS + 1,
+        steps=STEPS,
+        **MEASURED,
     )
-    with mock.patch("sarnb.train.loop.save_checkpoint"), tempfile.TemporaryDirectory() as out:
-        result = finetune_vae(size.autoencoder(), find_strategy(strategy), random_set(4, size.side).images, config, Path(out))
-    seconds = statistics.median(result.history["seconds"].iloc[WARM:])
-    return {
-        "what": strategy,
-        "side_px": crop,
-        "batch": batch,
-        "checkpointing": checkpointing,
-        "optimizer": config.optimizer,
-        "step_s": seconds,
-        "images_per_s": batch / seconds,
-        "peak_gib": result.cost["peak_memory_mb"] * 1e6 / 2**30,
-    }
+    train = functools.partial(finetune_vae, size.autoencoder(), find_strategy(strategy), random_set(4, size.side).images, config)
+    return training_row(strategy, train, batch, side_px=crop, checkpointing=checkpointing, optimizer=config.optimizer)
 
 
 def sampling_row(size: Size) -> dict:

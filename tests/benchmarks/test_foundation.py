@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import sarnb
+from sarnb.generate.sample import generate
 from sarnb.model.foundation import load_foundation
 
 # In a process of its own, because memory that earlier tests used would count; ours and the plain pipeline alike.
@@ -54,3 +55,13 @@ def test_drawing_64_pictures(benchmark):
         "peak_mb": mine["peak_mb"],
         "baseline_peak_mb": base["peak_mb"],
     }
+
+
+def test_sampling_against_float32(benchmark, seconds):
+    benchmark.extra_info["baseline"] = "the same in float32"
+    pipe = load_foundation()
+    prompts, seeds = ["a radar image of a city"] * 8, list(range(8))
+    base = seconds(lambda: generate(pipe, prompts, seeds, steps=4, precision="fp32"))
+    benchmark.pedantic(lambda: generate(pipe, prompts, seeds, steps=4, precision="auto"), rounds=3)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+    benchmark.extra_info["seconds_per_image_20_steps"] = benchmark.stats.stats.min / 8 * 5

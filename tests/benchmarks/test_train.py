@@ -10,6 +10,7 @@ a step outside forward, backward and optimiser. Nothing fails for being slow.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -31,7 +32,7 @@ from sarnb.model.foundation import load_foundation
 from sarnb.train.cache import cache_latents
 from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.held_out import held_out_loss
-from sarnb.train.machine import resolve_precision
+from sarnb.train.machine import autocast, plain_attention, resolve_precision
 
 BATCH, STEPS, WARM, RATES = 16, int(os.environ.get("SARNB_BENCHMARK_STEPS", 24)), 3, {"lora": 1e-3, "full": 2e-4}
 SCRIPTS = {"lora": "train_text_to_image_lora_sdxl.py", "full": "train_text_to_image_sdxl.py"}
@@ -81,40 +82,23 @@ def measured(record: Path, *command: str) -> dict:
 
 def theirs(kind: str, script: Path, data: Path, out: Path) -> dict:
     """diffusers' script: 4 captions an image are ours; it takes the one in the column ``text``."""
-    precision = {"fp32": "no"}.get(resolve_precision(), resolve_precision())
-    return measured(
-        out / "theirs.json",
-        str(script),
-        "--pretrained_model_name_or_path",
-        str(foundation_path()),
-        "--train_data_dir",
-        str(data),
-        "--caption_column",
-        "text",
-        "--resolution",
-        "128",
-        "--train_batch_size",
-        str(BATCH),
-        "--max_train_steps",
-        str(STEPS),
-        "--learning_rate",
-        str(RATES[kind]),
-        "--lr_warmup_steps",
-        "0",
-        "--snr_gamma",
-        "5",
-        "--mixed_precision",
-        precision,
-        "--adam_beta2",
-        "0.99",
-        "--seed",
-        "0",
-        "--checkpointing_steps",
-        "1000000",
-        "--output_dir",
-        str(out / "theirs"),
-        *(["--rank", "4"] if kind == "lora" else []),
-    )
+    options = {
+        "pretrained_model_name_or_path": foundation_path(),
+        "train_data_dir": data,
+        "caption_column": "text",
+        "resolution": 128,
+        "train_batch_size": BATCH,
+        "max_train_steps": STEPS,
+        "learning_rate": RATES[kind],
+        "lr_warmup_steps": 0,
+        "snr_gamma": 5,
+        "mixed_precision": {"fp32": "no"}.get(resolve_precision(), resolve_precision()),
+        "adam_beta2": 0.99,
+        "seed": 0,
+        "checkpointing_steps": 1000000,
+        "output_dir": out / "theirs",
+    } | ({"rank": 4} if kind == "lora" else {})
+    return measured(out / "theirs.json", str(script), *(str(word) for name, value in options.items() for word in (f"--{name}", value)))
 
 
 def ours(kind: str, data: Path, out: Path) -> dict:
@@ -188,3 +172,25 @@ def test_overhead_of_the_loop(benchmark, kind, data, tmp_path):
         "images_per_second": images_per_second(own, 1),
         "peak_memory_mb": own["peak_mb"],
     }
+
+
+def test_gradients_through_plain_attention(benchmark, seconds):
+    benchmark.extra_info["baseline"] = "the same forward and backward pass of the UNet with torch's fused attention"
+    unet = load_foundation().unet.train().requires_grad_(True)
+    size, draw = 16, torch.Generator().manual_seed(0)
+    latents = torch.randn((size, unet.config.in_channels, 16, 16), generator=draw)
+    hidden = torch.randn((size, 64, unet.config.cross_attention_dim), generator=draw)
+    pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+    wanted = {"text_embeds": torch.randn((size, pooled), generator=draw), "time_ids": torch.ones(size, 6)}
+
+    def step(attention: contextlib.AbstractContextManager) -> None:
+        unet.zero_grad()
+        with attention:
+            with autocast():
+                noise = unet(latents, torch.full((size,), 500), hidden, added_cond_kwargs=wanted).sample
+            noise.float().square().mean().backward()
+
+    base = seconds(lambda: step(contextlib.nullcontext()))
+    benchmark.pedantic(lambda: step(plain_attention(unet, tokens=256)), rounds=3, warmup_rounds=1)
+    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
+    benchmark.extra_info["images_per_second"] = size / benchmark.stats.stats.min

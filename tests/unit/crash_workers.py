@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny import tiny_pipeline, tiny_set
+from tiny import all_weights, tiny_pipeline, tiny_set
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
@@ -24,12 +24,14 @@ import sarnb.train.cache as cache
 import sarnb.train.checkpoint as checkpoint
 import sarnb.train.finetune as module
 import sarnb.train.vae as vae_module
+from sarnb.generate.progress import watch_samples, watch_token
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.train.cache import tensor_store
 from sarnb.train.checkpoint import whole
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import processes
+from sarnb.train.training import GRIDS, TOKEN_PATH
 from sarnb.train.vae import VaeConfig
 
 CONFIG = FinetuneConfig(
@@ -48,7 +50,7 @@ CONFIG = FinetuneConfig(
 DIGEST = "weights.txt"
 # A server that imports once and forks every process: a start costs milliseconds, and the death is a process' own.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sarnb.train.finetune", "peft.tuners.lora"])
+PROCESSES.set_forkserver_preload(["sarnb.train.finetune", "sarnb.generate.progress", "peft.tuners.lora"])
 
 
 def live(name: str, out: Path, news: Connection, dies_saving: int = 0) -> None:
@@ -154,12 +156,6 @@ def train_together(name: str, out: Path):
     return pipe
 
 
-def all_weights(pipe) -> dict[str, torch.Tensor]:
-    """State of all networks, by component and name."""
-    parts = components(pipe).items()
-    return {f"{part}.{name}": value.detach().clone().contiguous() for part, net in parts for name, value in net.state_dict().items()}
-
-
 def die_at(step: int, strategy: Strategy, config: VaeConfig, out: Path, threads: int) -> None:
     """Fine-tune an autoencoder and end by SIGKILL, which nothing can catch, as ``step`` begins.
 
@@ -175,3 +171,23 @@ def die_at(step: int, strategy: Strategy, config: VaeConfig, out: Path, threads:
 
     vae_module.step_crops = fatal
     vae_module.finetune_vae(tiny_pipeline(), strategy, tiny_set(8).images, config, out)
+
+
+ROWS = [
+    {"text": f"a <SAR> image of a {label}", "seed": seed, "label": label, "group": "seen"} for seed, label in enumerate(("city", "forest"))
+]
+
+
+def train_watched(out: Path) -> None:
+    """Two steps of the hybrid, with a grid and the word's rows at each."""
+    config = FinetuneConfig(steps=2, batch_size=4, precision="fp32", ema_decay=0.9, checkpoint_every=2)
+    pipe = tiny_pipeline()
+    watchers = [watch_samples(pipe, ROWS, out / GRIDS, 1, 2, 2.0, 16, "fp32"), watch_token(pipe, out / TOKEN_PATH, 1)]
+    finetune(pipe, find_strategy("hybrid-r4"), tiny_set(), config, out, watchers=watchers)
+
+
+def work_watched(rank: int, port: int, environment: dict[str, str], out: Path) -> None:
+    """One of two processes that train together over gloo and are watched."""
+    join(rank, port, environment)
+    train_watched(out)
+    torch.distributed.destroy_process_group()

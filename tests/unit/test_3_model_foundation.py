@@ -1,20 +1,36 @@
-"""The foundation: the parts of SDXL, its sizes, and what every caller does with a pipeline."""
+"""The foundation: the parts of SDXL and their sizes, from a folder, with another autoencoder, or from one file."""
 
 from __future__ import annotations
 
 import logging
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl as pipeline_module
+import huggingface_hub.constants as hub
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    infer_diffusers_model_type,
+)
 from safetensors.torch import load_file, save_file
-from tiny import tiny_pipeline
+from single_file import single_file_weights, vae_weights
+from tiny import tiny_pipeline, tiny_set
+from transformers import CLIPTextModelWithProjection
 
 import sarnb
 import sarnb.model.foundation as module
+from sarnb import split_foundation
 from sarnb.errors import InputError
 from sarnb.generate.sample import generate
+from sarnb.graph import foundation_digest
+from sarnb.model.export import foundation_fingerprint, foundation_vae
 from sarnb.model.foundation import (
     components,
     decode_latents,
@@ -24,10 +40,12 @@ from sarnb.model.foundation import (
     fingerprint,
     load_foundation,
     normalise_latents,
+    read_autoencoder,
     time_ids,
     to_images,
     to_pixels,
 )
+from sarnb.model.judge import foundation_tokenizer
 from sarnb.model.sdxl import sdxl_components
 from sarnb.train.loop import train_loop
 from sarnb.train.state import LoopConfig
@@ -168,13 +186,6 @@ def test_prompt_over_the_limit_warns_and_says_what_is_cut(monkeypatch):
     assert any("truncated" in text and "forest" in text for text in heard)
 
 
-def test_single_weight_file_is_refused_in_one_sentence_when_broken(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(b"not a weight file")
-    with pytest.raises(InputError, match="model.safetensors"):
-        load_foundation(str(path))
-
-
 def test_embedded_foundation_opens_with_plain_diffusers():
     pipe = DiffusionPipeline.from_pretrained(sarnb.foundation_path(), local_files_only=True)
     assert isinstance(pipe, StableDiffusionXLPipeline)
@@ -183,3 +194,240 @@ def test_embedded_foundation_opens_with_plain_diffusers():
     assert all(fingerprint(m) == fingerprint(getattr(pipe, name)) for name, m in components(mine).items())
     total = sum(path.stat().st_size for path in sarnb.foundation_path().rglob("*") if path.is_file())
     assert total < 60e6
+
+
+# A foundation with another autoencoder, and float32 where fp16 overflows.
+
+
+@pytest.fixture
+def foundation(tmp_path):
+    """A foundation on disk, and two autoencoders in the layouts of a hub's model and of a pipeline."""
+    tiny_pipeline().save_pretrained(tmp_path / "base")
+    other = tiny_pipeline(seed=1).vae
+    other.register_to_config(force_upcast=False, scaling_factor=0.25)
+    other.save_pretrained(tmp_path / "fix")
+    other.save_pretrained(tmp_path / "model" / "vae")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["fix", "model"])
+def test_another_autoencoder_and_nothing_else(foundation, name):
+    spec = f"{foundation / 'base'}+vae={foundation / name}"
+    plain, other = load_foundation(str(foundation / "base")), load_foundation(spec)
+    changed = {part for part, net in components(plain).items() if fingerprint(net) != fingerprint(getattr(other, part))}
+    assert changed == {"vae"} and fingerprint(other.vae) == fingerprint(tiny_pipeline(seed=1).vae)
+    assert other.vae.config.scaling_factor == 0.25 and not other.vae.config.force_upcast
+    assert not any(p.requires_grad for p in other.vae.parameters()) and not other.vae.training
+    assert foundation_fingerprint(plain) != foundation_fingerprint(other)  # a checkpoint of one does not fit the other
+    assert fingerprint(foundation_vae(spec)) == fingerprint(other.vae)
+    assert foundation_tokenizer(spec).get_vocab() == plain.tokenizer.get_vocab()
+
+
+def test_the_identity_of_a_run_follows_both_folders(foundation):
+    base, fix = str(foundation / "base"), foundation / "fix"
+    before = foundation_digest(f"{base}+vae={fix}")
+    assert before != foundation_digest(base)
+    (fix / "config.json").write_text((fix / "config.json").read_text().replace("0.25", "0.5"))
+    foundation_digest.cache_clear()
+    assert foundation_digest(f"{base}+vae={fix}") != before
+    assert foundation_digest("a/b+vae=c/d") == "a/b+vae=c/d" and split_foundation("a/b") == ("a/b", "")
+
+
+def test_autoencoders_that_do_not_fit_or_are_not_there(foundation):
+    config = dict(tiny_pipeline().vae.config) | {"latent_channels": 6}
+    AutoencoderKL.from_config(config).save_pretrained(foundation / "wide")
+    with pytest.raises(InputError, match="wide.*6 channels.*works on 4"):
+        load_foundation(f"{foundation / 'base'}+vae={foundation / 'wide'}")
+    with pytest.raises(InputError, match="autoencoder .*nothing'.*cannot be loaded"):
+        load_foundation(f"{foundation / 'base'}+vae={foundation / 'nothing'}")
+    weights = foundation / "fix" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:3000])
+    with pytest.raises(InputError, match="autoencoder .*fix'.*cannot be loaded"):
+        load_foundation(f"{foundation / 'base'}+vae={foundation / 'fix'}")
+
+
+def test_an_autoencoder_that_overflows_in_fp16_works_in_float32(foundation):
+    pipe = tiny_pipeline()
+    with torch.no_grad():  # a residual stream beyond 65504, as in SDXL; the last normalisation brings it back
+        for part in (pipe.vae.encoder, pipe.vae.decoder):
+            part.conv_in.weight *= 1e4
+            part.conv_in.bias *= 1e4
+            for block in part.mid_block.resnets:  # fp16 holds each of the two, but not their sum
+                block.conv2.bias += 6e4
+    pipe.save_pretrained(foundation / "loud")
+    spec, images = str(foundation / "loud"), tiny_set(2).images
+    half, whole = load_foundation(spec, torch.float16).vae, load_foundation(spec).vae
+    whole.load_state_dict({name: value.half().float() for name, value in whole.state_dict().items()})  # what fp16 holds
+    mean, std = encode_posterior(half, images)
+    expected = encode_posterior(whole, images)
+    assert half.dtype == torch.float16 and torch.equal(mean, expected[0]) and torch.equal(std, expected[1])
+    assert mean.isfinite().all()
+    np.testing.assert_array_equal(decode_latents(half, mean), decode_latents(whole, mean))
+    half.register_to_config(force_upcast=False)
+    assert not encode_posterior(half, images)[0].isfinite().all()  # so the overflow is real
+
+
+def test_what_does_not_overflow_stays_in_fp16(foundation):
+    vae = load_foundation(f"{foundation / 'base'}+vae={foundation / 'fix'}", torch.float16).vae
+    seen = []
+    vae.encoder.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert encode_posterior(vae, tiny_set(2).images)[0].isfinite().all() and seen == [torch.float16]
+
+
+# SDXL as one file, as other tools keep it: the same networks as the folder's, without the hub; what it lacks is named.
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", Mock(side_effect=AssertionError("a test asked the network")))
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+
+
+def configurations(pipe: StableDiffusionXLPipeline, folder: Path) -> Path:
+    """A diffusers folder without weights."""
+    pipe.save_pretrained(folder)
+    for path in folder.rglob("*.safetensors"):
+        path.unlink()
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    """``xl.safetensors`` with the configurations in ``xl/`` beside it."""
+    pipe = tiny_pipeline()
+    configurations(pipe, tmp_path / "xl")
+    save_file(single_file_weights(pipe), tmp_path / "xl.safetensors", metadata={"format": "pt"})
+    return tmp_path / "xl.safetensors"
+
+
+def assert_same(found: StableDiffusionXLPipeline, expected: StableDiffusionXLPipeline) -> None:
+    for part, network in components(expected).items():
+        loaded = components(found)[part]
+        ours, theirs = loaded.state_dict(), network.state_dict()
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], value) for name, value in theirs.items())
+        assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_layout_of_the_tests_is_that_of_the_published_file():
+    """At SDXL's own size diffusers takes it for SDXL, and its converters find exactly the names that the networks have."""
+    networks = sdxl_components()
+    weights = single_file_weights(SimpleNamespace(**networks))
+    assert infer_diffusers_model_type(weights) == "xl_base"
+    for part, convert in (("unet", convert_ldm_unet_checkpoint), ("vae", convert_ldm_vae_checkpoint)):
+        found = convert(dict(weights), networks[part].config)
+        expected = {name: value.shape for name, value in networks[part].state_dict().items()}
+        assert {name: value.shape for name, value in found.items()} == expected
+    for name in (
+        "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight",
+        "model.diffusion_model.output_blocks.5.2.conv.weight",
+        "first_stage_model.decoder.up.3.block.0.conv1.weight",
+        "conditioner.embedders.1.model.transformer.resblocks.31.attn.in_proj_weight",
+    ):
+        assert name in weights
+
+
+def test_a_good_file_is_the_pipeline_it_was_written_from(file):
+    pipe, loaded = tiny_pipeline(), load_foundation(str(file))
+    assert_same(loaded, pipe)
+    prompts = ["a radar image of a city", ""]
+    assert all(torch.equal(a, b) for a, b in zip(encode_prompts(loaded, prompts), encode_prompts(pipe, prompts)))
+    shown = [{name: value for name, value in p.scheduler.config.items() if not name.startswith("_")} for p in (loaded, pipe)]
+    assert shown[0] == shown[1] and type(loaded.scheduler) is type(pipe.scheduler)
+    for vae in (loaded.vae, foundation_vae(str(file))):  # that of the whole, and the autoencoder alone
+        assert vae.config.scaling_factor == pipe.vae.config.scaling_factor
+        assert all(torch.equal(vae.state_dict()[name], value) for name, value in pipe.vae.state_dict().items())
+
+
+def test_the_asked_number_format_is_that_of_every_weight(file):
+    parts = components(load_foundation(str(file), torch.bfloat16)).values()
+    assert {p.dtype for part in parts for p in part.parameters()} == {torch.bfloat16}
+
+
+def test_another_autoencoder_takes_the_place_of_the_files_own(file, tmp_path):
+    tiny_pipeline(seed=1).vae.save_pretrained(tmp_path / "other")
+    expected = tiny_pipeline()
+    expected.vae = tiny_pipeline(seed=1).vae
+    assert_same(load_foundation(f"{file}+vae={tmp_path / 'other'}"), expected)
+
+
+def test_no_watermark_is_drawn_where_its_package_is_installed(file, monkeypatch):
+    """It would be drawn into every generated radar image; folders are loaded without it too."""
+    monkeypatch.setattr(pipeline_module, "is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(pipeline_module, "StableDiffusionXLWatermarker", object, raising=False)
+    assert load_foundation(str(file)).watermark is None
+
+
+LACKING = [
+    "model.diffusion_model.input_blocks.0.0.weight",
+    "model.diffusion_model.label_emb.0.0.weight",
+    "first_stage_model.encoder.conv_in.weight",
+    "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight",
+    "conditioner.embedders.1.model.ln_final.weight",
+    "conditioner.embedders.1.model.positional_embedding",
+    "model.diffusion_model.",
+    "first_stage_model.",
+    "conditioner.embedders.0.",
+    "conditioner.embedders.1.",
+]
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+def test_missing_weights_are_refused(lacking, file):
+    """One of them, or a whole network: diffusers itself leaves those of the text encoders on the meta device."""
+    weights = single_file_weights(tiny_pipeline())
+    kept = {name: value for name, value in weights.items() if not name.startswith(lacking)}
+    assert len(kept) < len(weights)
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"xl\.safetensors.*cannot be loaded"):
+        load_foundation(str(file))
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:5000], lambda whole: b"not a weight file"])
+def test_a_damaged_file_is_refused(damage, file):
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InputError, match=r"xl\.safetensors.*cannot be loaded"):
+        load_foundation(str(file))
+
+
+def test_without_configurations_and_hub_the_sentence_says_where_to_put_them(file):
+    (file.parent / "xl").rename(file.parent / "elsewhere")
+    with pytest.raises(InputError, match="diffusers folder .*/xl of its configurations and tokenizers") as raised:
+        load_foundation(str(file))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_without_a_name_is_refused_in_one_sentence_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="cannot be loaded from"):
+        load_foundation(".")
+
+
+def test_configurations_that_the_hub_left_here_serve_as_well(tmp_path, monkeypatch):
+    """Of a file that is recognised as SDXL by its ten layers or more; its autoencoder alone is read too."""
+    pipe = tiny_pipeline()
+    config = type(pipe.text_encoder_2.config).from_dict(pipe.text_encoder_2.config.to_dict() | {"num_hidden_layers": 10})
+    pipe.text_encoder_2 = CLIPTextModelWithProjection(config).eval().requires_grad_(False)
+    save_file(single_file_weights(pipe), tmp_path / "x.safetensors", metadata={"format": "pt"})
+    repository = tmp_path / "hub" / "models--stabilityai--stable-diffusion-xl-base-1.0"
+    configurations(pipe, repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert_same(load_foundation(str(tmp_path / "x.safetensors")), pipe)
+    vae = foundation_vae(str(tmp_path / "x.safetensors"))
+    assert all(torch.equal(vae.state_dict()[name], value) for name, value in pipe.vae.state_dict().items())
+    assert vae.config.scaling_factor == pipe.vae.config.scaling_factor
+
+
+def test_a_lone_autoencoder_is_scaled_as_its_configuration_says_and_not_as_that_of_stable_diffusion_1(tmp_path):
+    vae = tiny_pipeline().vae
+    vae.register_to_config(scaling_factor=0.13025)  # SDXL's; what diffusers infers from the file alone has 0.18215
+    bare = {name.removeprefix("first_stage_model."): value.contiguous() for name, value in vae_weights(vae).items()}
+    save_file(bare, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="configuration in .*/other/config.json, if the hub is out of reach") as raised:
+        read_autoencoder(str(tmp_path / "other.safetensors"))
+    assert "\n" not in str(raised.value)
+    vae.save_config(tmp_path / "other")
+    found = read_autoencoder(str(tmp_path / "other.safetensors"))
+    assert found.config.scaling_factor == 0.13025
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in vae.state_dict().items())

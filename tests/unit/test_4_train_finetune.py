@@ -1,32 +1,100 @@
-"""Fine-tuning: fair between strategies, exact when resumed, and nothing moves that should not."""
+"""Fine-tuning: the loss of diffusers, fair between strategies, and nothing moves that should not."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_pipeline, tiny_set
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+from tiny import all_weights, tiny_pipeline, tiny_set
+from torch import nn
 
 import sarnb.train.finetune as module
 from sarnb.errors import InputError
-from sarnb.model.foundation import components, encode_prompts
+from sarnb.model.foundation import build_scheduler, components, encode_prompts, normalise_latents, time_ids
 from sarnb.model.strategy import STRATEGIES, find_strategy, prepare
 from sarnb.model.token import TOKEN, embedding_table, token_row
-from sarnb.train.cache import cache_latents, cache_text, content_key
-from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, held_out_loss, step_draw, training_loss
-from sarnb.train.loop import WHOLE
+from sarnb.train.cache import cache_latents, cache_text
+from sarnb.train.diffusion import add_noise, drop_captions, high_noise_weight, min_snr_weight, noise_prediction_loss
+from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, step_draw, training_loss
+from sarnb.train.held_out import HELD_OUT, held_out_errors, held_out_loss, timestep_grid, wording_errors
+from sarnb.train.loop import WHOLE, step_generator
+
+SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+
+class Constant(nn.Module):
+    """Predicts the same tensor whatever it is shown."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, sample, timesteps, encoder_hidden_states, added_cond_kwargs):
+        return SimpleNamespace(sample=self.answer)
+
+
+def test_schedule_is_that_of_sdxl():
+    torch.testing.assert_close(build_scheduler().alphas_cumprod, SCHEDULER.alphas_cumprod)
+
+
+def test_forward_process_equals_diffusers():
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 5, 4, 8, 8, generator=generator)
+    steps = torch.tensor([0, 10, 250, 600, 999])
+    torch.testing.assert_close(add_noise(latents, noise, steps, SCHEDULER.alphas_cumprod), SCHEDULER.add_noise(latents, noise, steps))
+
+
+def test_min_snr_weight_equals_the_formula_on_diffusers_snr():
+    steps = torch.arange(0, 1000, 37)
+    snr = compute_snr(SCHEDULER, steps)
+    expected = torch.minimum(snr, torch.full_like(snr, 5.0)) / snr
+    torch.testing.assert_close(min_snr_weight(SCHEDULER.alphas_cumprod, steps, 5.0), expected)
+    assert torch.equal(min_snr_weight(SCHEDULER.alphas_cumprod, steps, 0.0), torch.ones(len(steps)))
+
+
+def test_high_noise_weighs_as_noise_over_signal_and_never_less_than_one():
+    steps = torch.arange(0, 1000, 37)
+    amplitude_ratio = compute_snr(SCHEDULER, steps).sqrt()  # signal over noise
+    expected = np.clip(1 / amplitude_ratio.double().numpy(), 1, 6)
+    weights = high_noise_weight(SCHEDULER.alphas_cumprod, steps, 6.0)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-4)
+    assert weights[0] == 1 and weights[-1] == 6 and (weights.diff() >= 0).all()
+    assert torch.equal(high_noise_weight(SCHEDULER.alphas_cumprod, steps, 1.0), torch.ones(len(steps)))
+    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    rest = (SCHEDULER, noise, torch.zeros(8, 3, 2), torch.zeros(8, 2), torch.zeros(8, 6), noise, torch.full((8,), 999))
+    losses = [noise_prediction_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=5.0, high_noise=most) for most in (1.0, 6.0)]
+    torch.testing.assert_close(losses[1], 6 * losses[0])
+
+
+def test_loss_is_zero_for_the_true_noise_and_one_for_silence():
+    noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    steps = torch.full((64,), 999)
+    rest = (SCHEDULER, torch.zeros_like(noise), torch.zeros(64, 3, 2), torch.zeros(64, 2), torch.zeros(64, 6), noise, steps)
+    assert noise_prediction_loss(Constant(noise), *rest, min_snr_gamma=0.0) == 0
+    silent = noise_prediction_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=0.0)
+    torch.testing.assert_close(silent, torch.tensor(1.0), rtol=0.03, atol=0)
+
+
+def test_only_dropped_captions_are_replaced():
+    hidden, pooled = torch.ones(3, 2, 4), torch.ones(3, 5)
+    dropped = torch.tensor([False, True, False])
+    new_hidden, new_pooled = drop_captions(hidden, pooled, torch.zeros(3, 2, 4), torch.zeros(3, 5), dropped)
+    assert new_hidden.sum(dim=(1, 2)).tolist() == [8, 0, 8]
+    assert new_pooled.sum(dim=1).tolist() == [5, 0, 5]
+
+
+# Fine-tuning: fair between strategies, and nothing moves that should not.
+
 
 CONFIG = FinetuneConfig(steps=3, batch_size=4, precision="fp32", held_out_images=4, held_out_timesteps=2, log_every=1)
 # Every strategy that trains, with a rank that fits the miniature; ranks alone make no strategy of their own here.
 ALL = {name: replace(strategy, rank=4, alpha=4) for name, strategy in STRATEGIES.items() if strategy.trains and "-r" not in name}
 PRIOR = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
-
-
-def weights(pipe) -> dict[str, torch.Tensor]:
-    """All parameters by component and name."""
-    return {f"{part}.{name}": p.detach().clone() for part, net in components(pipe).items() for name, p in net.named_parameters()}
 
 
 def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp_path):
@@ -40,10 +108,11 @@ def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp
 
     monkeypatch.setattr(module, "noise_prediction_loss", spy)
     config = replace(CONFIG, steps=2, caption_dropout=0.4, noise_offset=0.3)
-    assert len(ALL) >= 12
+    assert len(ALL) >= 12 and round(ALL["hybrid+prior"].prior * config.batch_size) == 1
     for name, strategy in ALL.items():
         seen[name] = []
-        finetune(tiny_pipeline(), strategy, tiny_set(), config, tmp_path / name, cache=tmp_path / "cache", prior=PRIOR)
+        result = finetune(tiny_pipeline(), strategy, tiny_set(), config, tmp_path / name, cache=tmp_path / "cache", prior=PRIOR)
+        assert ("prior" in result.record) == (strategy.prior > 0)
     first = seen["scratch"]
     dropped = torch.cat([step[3] for step in first])
     assert dropped.any() and not dropped.all()
@@ -88,39 +157,15 @@ def test_caches_give_the_loss_without_caches(tmp_path):
     assert torch.equal(stored.mean, latents.mean) and torch.equal(stored.std, latents.std)
 
 
-def test_cache_files_are_shared_keyed_by_content_and_remade_when_damaged(tmp_path):
-    pipe, images = tiny_pipeline(), tiny_set().images
-    first = cache_latents(pipe, images, tmp_path)
-    (file,) = tmp_path.iterdir()
-    changed = images.copy()
-    changed[0, 0, 0] ^= 1
-    cache_latents(pipe, changed, tmp_path)
-    cache_latents(tiny_pipeline(seed=1), images, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
-    del first
-    file.write_bytes(file.read_bytes()[:200])
-    again = cache_latents(pipe, images, tmp_path)
-    torch.testing.assert_close(again.mean, cache_latents(pipe, images, None).mean, rtol=0, atol=0)
-    assert content_key("ab", "c") != content_key("a", "bc")
-
-
-def test_latents_are_drawn_anew_at_each_step():
-    latents = cache_latents(tiny_pipeline(), tiny_set().images, None)
-    one, two = (latents.sample(np.array([0, 1]), torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    assert not torch.equal(one, two)
-    many = torch.stack([latents.sample(np.array([0]), torch.Generator().manual_seed(s)) for s in range(400)])
-    torch.testing.assert_close(many.mean(dim=0), latents.mean[:1], atol=0.25 * float(latents.std.max()), rtol=0)
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_only_what_trains_moves(name, tmp_path):
     strategy, pipe = ALL[name], tiny_pipeline()
     groups = prepare(reference := tiny_pipeline(), strategy)
-    before = weights(reference)
+    before = all_weights(reference)
     nets = components(reference).items()
     trainable = {f"{part}.{key}" for part, net in nets for key, p in net.named_parameters() if p.requires_grad}
     result = finetune(pipe, strategy, tiny_set(), replace(CONFIG, noise_offset=0.3), tmp_path, prior=PRIOR)
-    after = weights(pipe)
+    after = all_weights(pipe)
     assert after.keys() == before.keys()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed <= trainable and len(changed) > 0.9 * len(trainable)
@@ -133,30 +178,6 @@ def test_only_what_trains_moves(name, tmp_path):
             assert not torch.equal(moved, token_row(getattr(reference, encoder), getattr(reference, tokenizer)))
 
 
-@pytest.mark.parametrize("name", ["unet-full", "unet-lora-r4", "hybrid-r4"])
-def test_resuming_ends_with_the_same_bits(name, monkeypatch, tmp_path):
-    config = replace(CONFIG, steps=4, checkpoint_every=2, ema_decay=0.9, warmup_steps=2)
-    strategy, data = find_strategy(name), tiny_set()
-    whole = finetune(first := tiny_pipeline(), strategy, data, config, tmp_path / "whole", val=tiny_set(2, seed=1))
-    original = module.step_draw
-
-    def killed(count, shape, timesteps, config, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return original(count, shape, timesteps, config, step)
-
-    monkeypatch.setattr(module, "step_draw", killed)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(tiny_pipeline(), strategy, data, config, tmp_path / "cut", val=tiny_set(2, seed=1))
-    monkeypatch.setattr(module, "step_draw", original)
-    torch.manual_seed(99)
-    resumed = finetune(second := tiny_pipeline(), strategy, data, config, tmp_path / "cut", val=tiny_set(2, seed=1))
-    expected, found = weights(first), weights(second)
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
-    assert list(resumed.history["loss"].dropna()) == list(whole.history["loss"].dropna())
-    assert list(resumed.history["held_out"].dropna()) == list(whole.history["held_out"].dropna())
-
-
 def test_training_lowers_the_held_out_loss_of_its_own_images(tmp_path):
     data = tiny_set(4)
     config = replace(CONFIG, steps=25, lr_unet_full=5e-3, caption_dropout=0.0)
@@ -165,35 +186,7 @@ def test_training_lowers_the_held_out_loss_of_its_own_images(tmp_path):
     assert held_out[-1] < 0.9 * held_out[0]
 
 
-def test_held_out_loss_repeats_and_ignores_batches():
-    data, pipe = tiny_set(6), tiny_pipeline()
-    latents = cache_latents(pipe, data.images, None)
-    torch.manual_seed(3)
-    one = held_out_loss(pipe, latents, list(data.captions), CONFIG)
-    assert held_out_loss(pipe, latents, list(data.captions), CONFIG) == one
-    assert held_out_loss(pipe, latents, list(data.captions), replace(CONFIG, batch_size=5)) == pytest.approx(one, rel=1e-4)
-
-
-PICTURES = PriorSet(np.random.default_rng(4).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8), ("an aerial image of a city",) * 5)
-
-
-def test_prior_pictures_take_their_share_of_each_batch_and_nothing_else_changes(monkeypatch, tmp_path):
-    seen: dict[str, list] = {"hybrid": [], "hybrid+prior": []}
-    original = module.noise_prediction_loss
-
-    def spy(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma):
-        seen[name].append([latents.clone(), noise.clone(), timesteps.clone()])
-        return original(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma)
-
-    monkeypatch.setattr(module, "noise_prediction_loss", spy)
-    for name in seen:
-        strategy = replace(find_strategy(name), rank=4)
-        result = finetune(tiny_pipeline(), strategy, tiny_set(), replace(CONFIG, steps=2), tmp_path / name, prior=PICTURES)
-        assert ("prior" in result.record) == (name == "hybrid+prior")
-    for plain, kept in zip(*seen.values(), strict=True):
-        assert torch.equal(plain[1], kept[1]) and torch.equal(plain[2], kept[2])
-        differs = [not torch.equal(a, b) for a, b in zip(plain[0], kept[0])]
-        assert differs == [True, False, False, False]  # a quarter of four
+def test_prior_pictures_are_drawn_in_the_first_places_of_a_batch():
     draws = [step_draw(12, (4, 4, 4), 1000, CONFIG, step).with_prior(12, 5, 0.5, 0, step).ids for step in range(50)]
     first, rest = np.stack(draws)[:, :2], np.stack(draws)[:, 2:]
     assert set(first.ravel()) == {12, 13, 14, 15, 16} and rest.max() < 12
@@ -203,52 +196,34 @@ def test_prior_pictures_are_asked_for_and_checked():
     with pytest.raises(InputError, match="draw them first"):
         finetune(tiny_pipeline(), replace(find_strategy("hybrid+prior"), rank=4), tiny_set(), CONFIG, None)
     with pytest.raises(InputError, match="one caption each"):
-        PriorSet(PICTURES.images, ("a city",))
+        PriorSet(PRIOR.images, ("a city",))
 
 
 def test_noise_offset_is_constant_over_a_channel_and_of_its_size():
     plain, shifted = (step_draw(12, (4, 8, 8), 1000, replace(CONFIG, noise_offset=value), 0) for value in (0.0, 0.1))
     offset = shifted.noise - plain.noise
     torch.testing.assert_close(offset, offset[..., :1, :1].expand_as(offset), atol=1e-6, rtol=0)
-    many = torch.stack(
-        [
-            step_draw(12, (4, 1, 1), 1000, replace(CONFIG, noise_offset=0.1), step).noise
-            - step_draw(12, (4, 1, 1), 1000, CONFIG, step).noise
-            for step in range(200)
-        ]
-    )
+    offset_config = replace(CONFIG, noise_offset=0.1)
+    noises = [[step_draw(12, (4, 1, 1), 1000, config, step).noise for step in range(200)] for config in (offset_config, CONFIG)]
+    many = torch.stack(noises[0]) - torch.stack(noises[1])
     assert float(many.std()) == pytest.approx(0.1, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["unet-full", "hybrid-r4"])
-def test_micro_batches_train_as_the_whole_batch(name, tmp_path):
-    """SGD would agree to rounding; AdamW divides by the gradient's size, so its first steps amplify rounding a little."""
+def test_micro_batches_and_checkpointed_activations_train_as_the_whole_batch(name, monkeypatch, tmp_path):
+    """The same sums in another order; AdamW divides by the gradient's size, so its first steps amplify rounding a little."""
+    calls, original = [], torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
     strategy, data = find_strategy(name), tiny_set()
     whole = finetune(first := tiny_pipeline(), strategy, data, CONFIG, tmp_path / "whole")
-    parts = finetune(second := tiny_pipeline(), strategy, data, replace(CONFIG, accumulate=2), tmp_path / "parts")
-    np.testing.assert_allclose(parts.history["loss"], whole.history["loss"], rtol=1e-4)
-    expected, found = weights(first), weights(second)
-    for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("name", ["unet-full", "hybrid-r4"])
-def test_checkpointed_activations_train_alike(name, monkeypatch, tmp_path):
-    from torch.utils import checkpoint
-
-    calls, original = [], checkpoint.checkpoint
-    monkeypatch.setattr(checkpoint, "checkpoint", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
-    strategy, data = find_strategy(name), tiny_set()
-    stored = finetune(first := tiny_pipeline(), strategy, data, CONFIG, tmp_path / "stored")
     assert not calls
-    config = replace(CONFIG, gradient_checkpointing=True)
-    computed = finetune(second := tiny_pipeline(), strategy, data, config, tmp_path / "computed")
-    assert calls
-    # The same sums in another order: gradients of what several blocks share arrive one after the other.
-    np.testing.assert_allclose(computed.history["loss"], stored.history["loss"], rtol=1e-4)
-    expected, found = weights(first), weights(second)
-    for key in expected:
-        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=2e-4)
+    for changes in ({"accumulate": 2}, {"gradient_checkpointing": True}):
+        other = finetune(second := tiny_pipeline(), strategy, data, replace(CONFIG, **changes), tmp_path / next(iter(changes)))
+        assert bool(calls) == ("gradient_checkpointing" in changes)
+        np.testing.assert_allclose(other.history["loss"], whole.history["loss"], rtol=1e-4)
+        expected, found = all_weights(first), all_weights(second)
+        for key in expected:
+            torch.testing.assert_close(found[key], expected[key], rtol=0, atol=2e-4)
 
 
 def test_captions_hold_the_token_where_it_is_learned():
@@ -285,13 +260,44 @@ def test_refusals(tmp_path):
             replace(CONFIG, **values)
 
 
-def test_a_loss_that_is_not_finite_names_its_step(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "noise_prediction_loss", lambda unet, *_: unet.conv_in.weight.sum() * float("nan"))
-    with pytest.raises(InputError, match="loss is nan at step 0"):
-        finetune(tiny_pipeline(), find_strategy("unet-full"), tiny_set(), CONFIG, tmp_path)
+# Errors under several wordings: against the loss written out, and paired by scene.
 
 
-def test_live_text_keeps_its_gradient():
-    pipe = tiny_pipeline()
-    prepare(pipe, find_strategy("token"))
-    assert encode_prompts(pipe, ["a <SAR> image"])[0].requires_grad
+@pytest.fixture(scope="module")
+def asked():
+    pipe, data = tiny_pipeline(), tiny_set(3)
+    return pipe, cache_latents(pipe, data.images, None), list(data.captions)
+
+
+def test_the_error_is_the_formula_written_out(asked):
+    pipe, latents, captions = asked
+    found = held_out_errors(pipe, latents, captions, [100, 700], batch_size=2, precision="fp32")
+    clean = normalise_latents(pipe.vae, latents.mean)[2:]
+    noise = torch.randn(clean.shape[1:], generator=step_generator(2, 700, HELD_OUT))[None]
+    alpha = pipe.scheduler.alphas_cumprod[700]
+    hidden, pooled = encode_prompts(pipe, captions[2:])
+    conditions = {"text_embeds": pooled, "time_ids": time_ids(pipe, 1)}
+    with torch.no_grad():
+        predicted = pipe.unet(alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, 700, hidden, added_cond_kwargs=conditions).sample
+    assert found.shape == (3, 2) and found[2, 1] == pytest.approx(float((predicted - noise).pow(2).mean()), rel=1e-5)
+
+
+def test_the_held_out_loss_is_the_mean_of_the_errors(asked):
+    pipe, latents, captions = asked
+    config = FinetuneConfig(steps=1, batch_size=2, held_out_timesteps=4, precision="fp32")
+    assert timestep_grid(pipe, 4).tolist() == [125, 375, 625, 875]
+    errors = held_out_errors(pipe, latents, captions, [125, 375, 625, 875], 3, "fp32")
+    torch.manual_seed(3)  # the global generator has no say, nor has the size of the batch
+    assert held_out_loss(pipe, latents, captions, config) == pytest.approx(errors.mean(), rel=1e-5)
+    assert held_out_loss(pipe, latents, captions, replace(config, batch_size=3)) == pytest.approx(errors.mean(), rel=1e-5)
+
+
+def test_rows_are_paired_by_scene_and_differ_by_the_wording(asked):
+    pipe, latents, captions = asked
+    wordings = {"radar": captions, "optical": ["an image of a city"] * 3}
+    table = wording_errors(pipe, {"radar": latents, "optical": latents}, wordings, [300], 2, "fp32")
+    errors = table.set_index(["images", "wording", "scene"])["error"]
+    np.testing.assert_array_equal(errors["radar"], errors["optical"])  # the same latents, the same noise
+    assert (errors["radar", "radar"] != errors["radar", "optical"]).all() and len(table) == 12
+    with pytest.raises(InputError, match="3 radar images but 1 captions"):
+        wording_errors(pipe, {"radar": latents}, {"radar": ["x"]}, [300])

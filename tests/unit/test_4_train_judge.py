@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -185,14 +186,6 @@ def _tiny_words(monkeypatch):
     monkeypatch.setattr("sarnb.model.judge.foundation_tokenizer", lambda spec: tiny_tokenizer("<|endoftext|>"))
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("trained again")
-
-    return lambda: monkeypatch.setattr(module, "train_clip", refuse)
-
-
 def weights(judge: DualEncoder) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in judge.state_dict().items()}
 
@@ -204,11 +197,11 @@ def same(first: dict, second: dict) -> bool:
 CONFIG = judge_config(2, checkpoint_every=1)
 
 
-def test_a_finished_judge_is_read_back(tmp_path, no_training):
+def test_a_finished_judge_is_read_back(tmp_path, monkeypatch):
     first = train_judge(tiny_set(), "embedded", CONFIG, tmp_path, batch_size=4)
     assert {path.name for path in tmp_path.iterdir()} >= {"record.json", "history.csv", "dual_encoder.safetensors"}
     assert not list(tmp_path.glob("training-*")), "the optimiser's state is not kept"
-    no_training()
+    monkeypatch.setattr(module, "train_clip", Mock(side_effect=AssertionError("trained again")))
     again = train_judge(tiny_set(), "embedded", CONFIG, tmp_path, batch_size=4)
     assert same(weights(first.judge), weights(again.judge)) and again.record == first.record | {"config": again.record["config"]}
     assert again.history["step"].tolist() == first.history["step"].tolist() == [1, 2]

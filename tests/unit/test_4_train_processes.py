@@ -1,8 +1,14 @@
-"""Several processes train as one does: data parallel and fully sharded, two processes over gloo; the shipped configurations."""
+"""Trainings as processes: killed and resumed to the bit; two that train, draw and are launched as one."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +21,20 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
+from tiny import all_weights, tiny_pipeline, tiny_set
+from typer.testing import CliRunner
 
 import sarnb.profile
+import sarnb.train.checkpoint as checkpoint
+from sarnb.cli import app
+from sarnb.data.files import write_set
 from sarnb.errors import InputError
+from sarnb.generate.progress import read_progress, token_files
+from sarnb.model.foundation import components, fingerprint
+from sarnb.model.strategy import find_strategy
+from sarnb.settings import repository
 from sarnb.train.checkpoint import NAME, sharding
+from sarnb.train.finetune import finetune
 
 SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
 
@@ -30,16 +46,20 @@ def environment(kind: str) -> dict[str, str]:
     return {key: value for key, value in told.items() if key.startswith(("ACCELERATE_", "FSDP_"))} | {"ACCELERATE_USE_CPU": "true"}
 
 
-def by_two(life: Callable[..., None], kind: str, *values: object) -> list[int]:
-    """Exit codes of two processes that live one life together."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def by_two(life: Callable[..., None], kind: str, *values: object) -> list[int]:
+    """Exit codes of two processes that live one life together."""
+    port = free_port()
     workers = [crash_workers.PROCESSES.Process(target=life, args=(rank, port, environment(kind), *values)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join()
+        worker.join(300)
     return [worker.exitcode for worker in workers]
 
 
@@ -50,7 +70,7 @@ def test_two_processes_train_as_one(kind, tmp_path):
     if kind == "fsdp":  # and resume from whole weights
         assert by_two(crash_workers.work, kind, name, two, 3) == [3, 3] and (two / NAME).exists()
     assert by_two(crash_workers.work, kind, name, two) == [0, 0]
-    expected, found = crash_workers.all_weights(crash_workers.train_together(name, alone)), load_file(two / "weights.safetensors")
+    expected, found = all_weights(crash_workers.train_together(name, alone)), load_file(two / "weights.safetensors")
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=5e-4)
@@ -81,3 +101,186 @@ def test_the_first_version_of_fsdp_is_refused(monkeypatch):
         monkeypatch.setenv(key, value)
     with pytest.raises(InputError, match="fsdp_version: 2"):
         sharding()
+
+
+# Resume after ``kill -9``: wherever the process dies, the resumed run ends with the bits of the uninterrupted one.
+
+
+def start(name: str, out: Path, dies_saving: int = 0):
+    """A process that trains, and the end of the pipe on which it tells its steps."""
+    hears, tells = crash_workers.PROCESSES.Pipe(duplex=False)
+    process = crash_workers.PROCESSES.Process(target=crash_workers.live, args=(name, out, tells, dies_saving))
+    process.start()
+    tells.close()
+    return process, hears
+
+
+def told(hears) -> list[tuple[int, float]]:
+    """(step, time) of what a process tells until its end."""
+    heard = []
+    while True:
+        try:
+            heard.append((hears.recv(), time.perf_counter()))
+        except EOFError:
+            return heard
+
+
+def finish(name: str, out: Path, dies_saving: int = 0) -> tuple[int, list[tuple[int, float]]]:
+    """(exit code, steps told) of a life that nobody ends from outside."""
+    process, hears = start(name, out, dies_saving)
+    heard = told(hears)
+    process.join()
+    return process.exitcode, heard
+
+
+def kill_at(name: str, out: Path, step: int, delay: float) -> list[int]:
+    """The steps of a life that is killed ``delay`` seconds after it began ``step``."""
+    process, hears = start(name, out)
+    steps = []
+    while not steps or steps[-1] < step:
+        steps.append(hears.recv())
+    time.sleep(delay)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    return steps
+
+
+@pytest.mark.parametrize("name", ["unet-full", "unet-lora-r4", "hybrid-r4"])
+def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
+    code, heard = finish(name, tmp_path / "whole")
+    assert code == 0 and [step for step, _ in heard] == list(range(crash_workers.CONFIG.steps))
+    seconds = float(np.median(np.diff([moment for _, moment in heard])))
+    rng = np.random.default_rng(sum(name.encode()))
+    # Never in the last step, which a slow machine could finish before the kill arrives.
+    for step in sorted(rng.choice(crash_workers.CONFIG.steps - 1, 5, replace=False)):
+        steps = kill_at(name, tmp_path / "cut", int(step), float(rng.uniform(0, seconds)))
+        assert steps[0] % crash_workers.CONFIG.checkpoint_every == 0  # it went on from a checkpoint, not from where it died
+    code, heard = finish(name, tmp_path / "cut", dies_saving=crash_workers.CONFIG.steps)
+    assert code == -signal.SIGKILL and (tmp_path / "cut" / (NAME + ".tmp")).exists()
+    code, heard = finish(name, tmp_path / "cut")
+    assert code == 0 and heard[0][0] == crash_workers.CONFIG.steps - crash_workers.CONFIG.checkpoint_every
+    whole, cut = ((tmp_path / part / crash_workers.DIGEST).read_text() for part in ("whole", "cut"))
+    assert cut == whole
+    histories = [pd.read_csv(tmp_path / part / "history.csv") for part in ("whole", "cut")]
+    pd.testing.assert_frame_equal(*(table[["step", "loss", "learning_rate", "held_out"]] for table in histories), check_exact=True)
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
+    def train(out) -> list[str]:
+        finetune(pipe := tiny_pipeline(), find_strategy("unet-lora-r4"), tiny_set(), crash_workers.CONFIG, out)
+        return [fingerprint(net) for net in components(pipe).values()]
+
+    save = checkpoint.save_file
+
+    def full(tensors, path, metadata):
+        if metadata["step"] == "6":
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(InputError, match="checkpoint after step 6 could not be saved.*No space left.*last checkpoint still stands"):
+        train(tmp_path / "cut")
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint*")] == [NAME]
+    monkeypatch.setattr(checkpoint, "save_file", save)
+    assert train(tmp_path / "cut") == train(tmp_path / "whole")
+
+
+# Samples on the way of a training by two processes, whole weights in each or shared out: what one process draws.
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    crash_workers.train_watched(out)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_draw_what_one_draws(kind, alone, tmp_path):
+    assert by_two(crash_workers.work_watched, kind, tmp_path) == [0, 0]
+    one, two = read_progress(alone), read_progress(tmp_path)
+    assert list(two.images) == list(one.images) == [0, 1, 2]
+    for step in (0, 1, 2):  # sums in another order differ in their rounding
+        assert np.abs(one.images[step].astype(int) - two.images[step]).mean() < 0.5
+        rows, others = load_file(token_files(alone)[step]), load_file(token_files(tmp_path)[step])
+        for key in ("clip_l", "clip_g"):
+            torch.testing.assert_close(others[key], rows[key], rtol=0, atol=5e-4)
+
+
+# The command that the documentation gives for several processes, as a user types it: two of them train what one trains.
+
+
+#: In each process that is launched: no bf16, whose rounding would hide differences; who puts a record in place is noted.
+SITE = """
+import os, sys
+if "RANK" in os.environ:
+    import torch
+    torch.cpu.get_capabilities = dict
+    def noted(event, args):
+        if event == "os.rename" and str(args[1]).endswith("record.json"):
+            with open(os.environ["RECORDS"], "a") as file:
+                file.write(os.environ["RANK"] + "/" + os.environ["WORLD_SIZE"] + "\\n")
+    sys.addaudithook(noted)
+"""
+RATE, STEPS = 1e-4, 3
+
+
+@pytest.fixture
+def words(tmp_path) -> list[str]:
+    """The arguments but ``--out``: small foundation, small data set, the same rate for everything."""
+    tiny_pipeline().save_pretrained(tmp_path / "foundation")
+    for split, count in (("train", 12), ("val", 4)):
+        images = tiny_set(count, seed=count)
+        write_set(tmp_path / "data" / split, images.images, images.rows)
+    rates = [word for name in ("LR_UNET_LORA", "LR_TEXT_LORA", "LR_TOKEN") for word in ("--param", f"{name}={RATE}")]
+    start = ["finetune", "--strategy", "unet-lora+te-lora+token-r4", "--profile", "smoke", "--steps", str(STEPS), *rates]
+    return [*start, "--foundation", str(tmp_path / "foundation"), "--data", str(tmp_path / "data")]
+
+
+def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess:
+    """``accelerate launch`` with the shipped configuration, told that its two processes have no graphics cards."""
+    (folder / "sitecustomize.py").write_text(SITE)
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "RECORDS": str(folder / "records"),
+        "PYTHONPATH": os.pathsep.join([str(folder), str(repository())]),
+    }
+    options = ["--config_file", str(SHIPPED / "ddp.yaml"), "--main_process_port", str(free_port()), "-m", "sarnb"]
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *options, *words]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    paths = {name: path for name, path in files(folder).items() if path.suffix == ".safetensors"}
+    return {f"{name}:{key}": value for name, path in paths.items() for key, value in load_file(path).items()}
+
+
+def test_accelerate_launch_trains_by_two_processes_what_one_trains(words, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    one, two = tmp_path / "one" / "model", tmp_path / "two" / "model"
+    CliRunner().invoke(app, [*words, "--out", str(one)], catch_exceptions=False)
+    done = launch([*words, "--out", str(two)], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("last loss") == 1
+    assert (tmp_path / "records").read_text().split() == ["0/2"]  # two processes, one of which wrote the model, once
+    assert files(two).keys() == files(one).keys() >= {"pytorch_lora_weights.safetensors", "learned_embeds.safetensors"}
+    records = [json.loads((out / "record.json").read_text()) for out in (one, two)]
+    assert all(records[0][name] == records[1][name] for name in ("strategy", "foundation", "data", "config"))
+    expected, found = weights(one), weights(two)
+    assert found.keys() == expected.keys() and len(found) > 50
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    ups = torch.cat([value.flatten() for name, value in found.items() if name.endswith(".up.weight")])
+    assert ups.abs().max() > RATE  # they start at zero: ten tolerances away from what is no training
+    histories = [pd.read_csv(out / "history.csv") for out in (one, two)]
+    assert len(histories[1]) == len(histories[0])
+    for column in ("loss", "held_out", "learning_rate"):
+        np.testing.assert_allclose(*(table[column].dropna() for table in histories), rtol=1e-5)

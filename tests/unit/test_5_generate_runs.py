@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,15 @@ from sarnb.train.cache import content_key
 TEST = tiny_set(12)
 SAMPLING = SamplingConfig(per_class=2, steps=3, guidance_scale=4.0)
 TRAINED = {"foundation": "f0f0", "data": "d0d0"}
+COST = {
+    "trainable_parameters": 1000,
+    "images_seen": 64,
+    "seconds": 8.0,
+    "images_per_second": 8.0,
+    "peak_memory_mb": 900.0,
+    "checkpoint_bytes": 4_000_000,
+    "caches": ["latents", "text"],
+}
 WANTED = {"per_class": 2, "steps": 3, "guidance_scale": 4.0}
 
 
@@ -39,17 +47,8 @@ def draw(
     if strategy.trains:
         record = results / "models" / name / f"seed{seed}" / "record.json"
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(
-            json.dumps(
-                {
-                    "strategy": asdict(strategy),
-                    "cost": cost or {"trainable_parameters": 10},
-                    "config": {"steps": steps, "seed": seed},
-                    "foundation": stamps["foundation"],
-                    "data": stamps["data"],
-                }
-            )
-        )
+        about = {"strategy": asdict(strategy), "cost": cost or {"trainable_parameters": 10}, "config": {"steps": steps, "seed": seed}}
+        write_json(record, about | {name: stamps[name] for name in TRAINED})
         key = content_key(record.read_bytes())
     cost = {"sampling_images_per_second": 2.5}
     write_json(folder / "sampling.json", {"sampling": asdict(sampling), "rows": "", "model": key, "cost": cost})
@@ -137,16 +136,7 @@ def test_without_samples_the_notebooks_to_run_are_named(tmp_path):
 
 def test_costs_are_those_of_the_records(tmp_path):
     draw(tmp_path, "zero-shot")
-    cost = {
-        "trainable_parameters": 1000,
-        "images_seen": 64,
-        "seconds": 8.0,
-        "images_per_second": 8.0,
-        "peak_memory_mb": 900.0,
-        "checkpoint_bytes": 4_000_000,
-        "caches": ["latents", "text"],
-    }
-    draw(tmp_path, "unet-lora", cost=cost)
+    draw(tmp_path, "unet-lora", cost=COST)
     runs = find_runs(tmp_path, TEST, WANTED)
     table, timing = (of(runs).set_index("strategy") for of in (cost_table, timing_table))
     assert table.loc["unet-lora", ["trainable parameters", "images seen", "checkpoint [MB]"]].tolist() == [1000, 64, 4.0]
@@ -156,17 +146,8 @@ def test_costs_are_those_of_the_records(tmp_path):
 
 
 def test_a_slower_machine_changes_the_timing_only(tmp_path):
-    cost = {
-        "trainable_parameters": 1000,
-        "images_seen": 64,
-        "seconds": 8.0,
-        "images_per_second": 8.0,
-        "peak_memory_mb": 900.0,
-        "checkpoint_bytes": 4_000_000,
-        "caches": [],
-    }
-    draw(tmp_path / "fast", "unet-lora", cost=cost)
-    draw(tmp_path / "slow", "unet-lora", cost=cost | {"seconds": 16.0, "images_per_second": 4.0, "peak_memory_mb": 901.0})
+    draw(tmp_path / "fast", "unet-lora", cost=COST)
+    draw(tmp_path / "slow", "unet-lora", cost=COST | {"seconds": 16.0, "images_per_second": 4.0, "peak_memory_mb": 901.0})
     fast, slow = (find_runs(tmp_path / name, TEST, WANTED) for name in ("fast", "slow"))
     pd.testing.assert_frame_equal(cost_table(fast), cost_table(slow))
     assert not timing_table(fast).equals(timing_table(slow))

@@ -1,65 +1,73 @@
-"""Sampling: an image depends on its prompt and seed; evaluation sets are the same for every strategy."""
+"""Sampling: an image depends on its prompt and seed; latents are decoded again, attention is recorded, and neither changes it."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_pipeline, tiny_set
+from diffusers import AutoencoderKL
+from tiny import tiny_pipeline, tiny_tokenizer
 
-import sarnb.generate.strategies as strategies
-import sarnb.train.training as training
 from sarnb.data.dataset import load_set
-from sarnb.data.files import write_set
 from sarnb.errors import InputError
-from sarnb.generate.sample import coarse_unet, evaluation_prompts, generate, initial_noise, to_grey, write_samples
-from sarnb.generate.strategies import SamplingConfig, train_and_sample
-from sarnb.train.finetune import FinetuneConfig
+from sarnb.generate.attention import AttentionRecord, phrase_map, record_attention
+from sarnb.generate.sample import (
+    LATENTS,
+    coarse_unet,
+    draw,
+    evaluation_prompts,
+    generate,
+    initial_noise,
+    read_latents,
+    redraw,
+    to_grey,
+    write_latents,
+    write_samples,
+)
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
 PROMPTS = ["a radar image of a city", "a radar image of a forest", "city"]
 SEEDS = [7, 8, 9]
 
 
-def draw(pipe, prompts=PROMPTS, seeds=SEEDS, **more):
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+def small(pipe, prompts=PROMPTS, seeds=SEEDS, **more):
     """Three small images in a few steps."""
     return generate(pipe, prompts, seeds, **({"steps": 4, "guidance_scale": 3.0, "precision": "fp32"} | more))
 
 
-def test_an_image_does_not_depend_on_its_batch():
-    pipe = tiny_pipeline()
-    together = draw(pipe)
+def test_an_image_does_not_depend_on_its_batch(pipe):
+    together = small(pipe)
     assert together.shape == (3, 16, 16, 3) and together.dtype == np.uint8
-    for other in (draw(pipe, batch_size=1), draw(pipe, batch_size=2)):
+    for other in (small(pipe, batch_size=1), small(pipe, batch_size=2)):
         assert np.abs(other.astype(int) - together).max() <= 1
-    alone = draw(pipe, PROMPTS[1:2], SEEDS[1:2])
+    alone = small(pipe, PROMPTS[1:2], SEEDS[1:2])
     assert np.abs(alone.astype(int) - together[1:2]).max() <= 1
-    assert not np.array_equal(draw(pipe, [PROMPTS[0]] * 2, [1, 2])[0], draw(pipe, [PROMPTS[0]] * 2, [1, 2])[1])
+    assert not np.array_equal(small(pipe, [PROMPTS[0]] * 2, [1, 2])[0], small(pipe, [PROMPTS[0]] * 2, [1, 2])[1])
 
 
-def test_it_is_the_pipelines_own_sampling():
-    pipe = tiny_pipeline()
+def test_it_is_the_pipelines_own_sampling(pipe):
     latents = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(7))
     assert torch.equal(initial_noise(pipe, [7], 16), latents)
     plain = pipe(PROMPTS[0], latents=latents, num_inference_steps=4, guidance_scale=3.0, output_type="np").images
-    assert np.abs(draw(pipe, PROMPTS[:1], SEEDS[:1]) - np.rint(255 * plain)).max() <= 1
+    assert np.abs(small(pipe, PROMPTS[:1], SEEDS[:1]) - np.rint(255 * plain)).max() <= 1
 
 
-def test_the_global_random_state_is_left_alone():
-    pipe = tiny_pipeline()
+def test_the_global_random_state_is_left_alone(pipe):
     torch.manual_seed(1)
-    first, state = draw(pipe, steps=2), torch.get_rng_state()
+    first, state = small(pipe, steps=2), torch.get_rng_state()
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    assert np.array_equal(draw(pipe, steps=2), first)
+    assert np.array_equal(small(pipe, steps=2), first)
 
 
-def test_coarse_unet_gives_float32_and_goes_away():
-    pipe = tiny_pipeline()
-    fine, coarse = draw(pipe), draw(pipe, precision="bf16")
+def test_coarse_unet_gives_float32_and_goes_away(pipe):
+    fine, coarse = small(pipe), small(pipe, precision="bf16")
     assert 0 < np.abs(fine.astype(float) - coarse).mean() < 3
     with coarse_unet(pipe, "bf16"):
         conditions = {"text_embeds": torch.ones(1, 24), "time_ids": torch.ones(1, 6)}
@@ -68,21 +76,20 @@ def test_coarse_unet_gives_float32_and_goes_away():
     assert "forward" not in vars(pipe.unet)
 
 
-def test_guidance_and_size():
-    pipe = tiny_pipeline()
-    assert not np.array_equal(draw(pipe, guidance_scale=1.0), draw(pipe, guidance_scale=6.0))
-    assert draw(pipe, size=32).shape == (3, 32, 32, 3)
+def test_guidance_and_size(pipe):
+    assert not np.array_equal(small(pipe, guidance_scale=1.0), small(pipe, guidance_scale=6.0))
+    assert small(pipe, size=32).shape == (3, 32, 32, 3)
     with pytest.raises(InputError, match="size is 20"):
-        draw(pipe, size=20)
+        small(pipe, size=20)
 
 
 @pytest.mark.parametrize(
     "values",
     [{"prompts": []}, {"prompts": ["a"]}, {"prompts": [" "], "seeds": [1]}, {"steps": 0}, {"guidance_scale": 0.5}, {"batch_size": 0}],
 )
-def test_refusals(values):
+def test_refusals(values, pipe):
     with pytest.raises(InputError):
-        draw(tiny_pipeline(), **({"seeds": []} if values.get("prompts") == [] else {}), **values)
+        small(pipe, **({"seeds": []} if values.get("prompts") == [] else {}), **values)
 
 
 def test_to_grey_is_the_rounded_mean():
@@ -124,51 +131,100 @@ def test_written_samples_are_read_back(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+# Final latents: beside the samples, decoded again to the same images, and by another decoder to others.
+
+
 @pytest.fixture
-def study(tmp_path):
-    """A foundation and a data set on disk."""
-    tiny_pipeline().save_pretrained(tmp_path / "foundation")
-    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
-        data = tiny_set(6, seed)
-        rows = [{key: value for key, value in row.items() if key != "file_name"} for row in data.rows]
-        write_set(tmp_path / "data" / split, data.images, rows)
-    return tmp_path
+def samples(pipe, tmp_path):
+    images, latents = draw(pipe, ["a radar image of a city"] * 3, [1, 2, 3], 2, 3.0, batch_size=2, precision="fp32")
+    rows = [{"text": "a city", "label": "city", "group": "seen", "look": None, "seed": seed} for seed in (1, 2, 3)]
+    write_latents(write_samples(tmp_path / "seed0", to_grey(images), rows), latents)
+    return load_set(tmp_path / "seed0")
 
 
-def test_one_line_trains_draws_and_is_not_done_twice(study, monkeypatch):
-    def call(name, steps=2, **changes):
-        config = FinetuneConfig(steps=steps, batch_size=2, held_out_images=2, held_out_timesteps=1, precision="fp32")
-        sampling = replace(SamplingConfig(per_class=2, steps=2, precision="fp32"), **changes)
-        folders = study / "data", study / "models", study / "samples"
-        return train_and_sample(name, str(study / "foundation"), *folders, config, sampling, seed=3)
-
-    first = call("token")
-    assert first.model == study / "models" / "token" / "seed3" and (first.model / "record.json").exists()
-    assert not list(first.model.rglob("checkpoint*"))  # the optimiser's state is gone, the model is whole
-    assert first.samples.labels == ("forest", "forest", "city", "city")
-    assert [row["look"] for row in first.samples.rows] == ["left", "right"] * 2
-    assert first.cost["trainable_parameters"] == 40 and first.cost["sampling_seconds"] > 0
-    assert {"step", "loss", "held_out"} <= set(first.history.columns)
-
-    def forbidden(*_, **__):
-        raise AssertionError("done twice")
-
-    with monkeypatch.context() as context:
-        context.setattr(training, "finetune", forbidden)
-        context.setattr(strategies, "draw", forbidden)
-        again = call("token")
-        assert np.array_equal(again.samples.images, first.samples.images) and again.cost == first.cost
-        with pytest.raises(AssertionError):
-            call("token", steps=3)
-    with monkeypatch.context() as context:
-        context.setattr(training, "finetune", forbidden)
-        call("token")  # the refused attempt destroyed nothing
-        call("token", guidance_scale=2.0)  # other sampling, same model
-    assert call("token", steps=3).history["step"].max() == 3
+def test_the_own_decoder_draws_the_same(pipe, samples, tmp_path):
+    assert read_latents(samples.root).shape == (3, 4, 4, 4) and read_latents(samples.root).dtype == np.float16
+    again = redraw(samples, pipe.vae, tmp_path / "own")
+    assert np.abs(again.images.astype(int) - samples.images).max() <= 1
+    assert again.root == tmp_path / "own" and [row["seed"] for row in again.rows] == [1, 2, 3]
+    images = generate(pipe, ["a radar image of a city"], [2], 2, 3.0, precision="fp32")
+    assert np.abs(to_grey(images).astype(int) - samples.images[1:2]).max() <= 1
 
 
-def test_zero_shot_samples_the_foundation(study):
-    sampling = SamplingConfig(per_class=1, steps=2, precision="fp32")
-    folders = study / "data", study / "models", study / "samples"
-    result = train_and_sample("zero-shot", str(study / "foundation"), *folders, FinetuneConfig(steps=1), sampling)
-    assert result.model is None and result.cost["trainable_parameters"] == 0 and len(result.samples.ids) == 2
+def test_another_decoder_draws_others_once(samples, tmp_path, monkeypatch):
+    other = tiny_pipeline(seed=1).vae
+    first = redraw(samples, other, tmp_path / "other")
+    assert not np.array_equal(first.images, samples.images)
+    monkeypatch.setattr("sarnb.generate.sample.decode_latents", lambda *args: pytest.fail("decoded again"))
+    assert np.array_equal(redraw(samples, other, tmp_path / "other").images, first.images)
+
+
+def test_other_weights_are_decoded_anew(samples, tmp_path):
+    first = redraw(samples, tiny_pipeline(seed=1).vae, tmp_path / "best")
+    assert not np.array_equal(redraw(samples, tiny_pipeline(seed=2).vae, tmp_path / "best").images, first.images)
+
+
+def test_what_does_not_fit_is_one_sentence(pipe, samples, tmp_path):
+    wide = AutoencoderKL.from_config({**pipe.vae.config, "latent_channels": 6})
+    with pytest.raises(InputError, match="latents of 4 channels, the decoder takes 6"):
+        redraw(samples, wide, tmp_path / "wide")
+    write_latents(samples.root, np.zeros((2, 4, 4, 4)))
+    with pytest.raises(InputError, match="2 latents for 3 images"):
+        redraw(samples, pipe.vae, tmp_path / "own")
+    (samples.root / LATENTS).write_bytes(b"PK damaged")
+    with pytest.raises(InputError, match="draw the samples again"):
+        redraw(samples, pipe.vae, tmp_path / "own")
+
+
+# Attention maps: shares of one, the picture unchanged, and a word found where the attention was put.
+
+
+def drawn(pipe, prompts, steps: int, guidance: float):
+    """Images, and the maps of the half of the batch that has the prompts."""
+    with record_attention(pipe.unet) as record:
+        images = generate(pipe, prompts, [1, 2][: len(prompts)], steps, guidance, precision="fp32")
+    return images, record.maps(4)[-len(prompts) :]
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_maps_are_shares_and_the_picture_is_the_same(pipe, guidance):
+    images, maps = drawn(pipe, PROMPTS[::2], 2, guidance)
+    assert maps.shape == (2, 16, 4, 4) and (maps >= 0).all()
+    np.testing.assert_allclose(maps.sum(axis=1), 1.0, atol=1e-5)
+    plain = generate(pipe, PROMPTS[::2], [1, 2], 2, guidance, precision="fp32")
+    assert np.abs(plain.astype(int) - images).max() <= 1
+    assert np.abs(maps[0] - maps[1]).max() > 1e-4, "other words, other attention"
+
+
+def test_the_maps_at_the_end_of_the_batch_are_those_with_the_prompt(pipe):
+    _, alone = drawn(pipe, PROMPTS[:1], 1, 1.0)  # no guidance: the UNet is called with the prompt only
+    _, guided = drawn(pipe, PROMPTS[:1], 1, 3.0)  # one step: both see the same noise
+    np.testing.assert_allclose(guided, alone, atol=1e-5)
+
+
+def test_the_processors_are_put_back(pipe):
+    before = {name: type(value) for name, value in pipe.unet.attn_processors.items()}
+    with pytest.raises(RuntimeError, match="stop"), record_attention(pipe.unet):
+        raise RuntimeError("stop")
+    assert {name: type(value) for name, value in pipe.unet.attn_processors.items()} == before
+
+
+def test_layers_and_calls_are_averaged():
+    record = AttentionRecord()
+    record.add("small", torch.tensor([[[1.0, 0.0]]]))  # one place, two tokens
+    record.add("small", torch.tensor([[[0.0, 1.0]]]))
+    record.add("large", torch.tensor([[[1.0, 0.0]] * 4]))
+    np.testing.assert_allclose(record.maps(2)[0], [np.full((2, 2), 0.75), np.full((2, 2), 0.25)])
+    with pytest.raises(InputError, match="nothing was recorded"):
+        AttentionRecord().maps(2)
+    record.add("odd", torch.zeros(1, 3, 2))
+    with pytest.raises(InputError, match="3 places"):
+        record.maps(2)
+
+
+def test_a_phrase_is_found_in_the_prompt():
+    tokenizer = tiny_tokenizer("<|endoftext|>")  # radar, image, of, city and forest are one token each
+    maps = np.arange(16 * 4, dtype=float).reshape(16, 2, 2)
+    np.testing.assert_array_equal(phrase_map(tokenizer, "a radar image of a city", maps, "radar image"), maps[2] + maps[3])
+    np.testing.assert_array_equal(phrase_map(tokenizer, "a radar image of a city", maps, "city"), maps[6])
+    assert phrase_map(tokenizer, "a radar image of a city", maps, "forest") is None

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sarnb.data.dataset import ImageSet
-from sarnb.model.foundation import freeze
+from sarnb.model.foundation import components, encode_prompts, freeze
 
 MERGES = (
     "i m|im a|ima g|imag e</w>|r a|ra d|rad a|rada r</w>|o f</w>|c i|ci t|cit y</w>|f o|fo r|for e|fore s|fores t</w>|S A|s a|sa r</w>"
@@ -103,3 +103,18 @@ def tiny_set(count: int = 12, seed: int = 0) -> ImageSet:
     )
     images = rng.integers(0, 256, (count, 16, 16), dtype=np.uint8)
     return ImageSet(Path("."), tuple(row["file_name"] for row in rows), images, texts, labels, rows)
+
+
+def all_weights(pipe: StableDiffusionXLPipeline) -> dict[str, torch.Tensor]:
+    """Copies of the weights of all networks, by component and name."""
+    parts = components(pipe).items()
+    return {f"{part}.{name}": value.detach().clone().contiguous() for part, net in parts for name, value in net.state_dict().items()}
+
+
+def outputs(pipe: StableDiffusionXLPipeline, prompt: str = "a radar image of a city") -> list[torch.Tensor]:
+    """What the networks make of a prompt: text embeddings of the first and second encoder, pooled embedding, noise prediction."""
+    hidden, pooled = encode_prompts(pipe, [prompt])
+    conditions = {"text_embeds": pooled, "time_ids": torch.ones(1, 6)}
+    latents = torch.linspace(-1, 1, 64).view(1, 4, 4, 4)
+    noise = pipe.unet(latents, 500, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
+    return [*hidden.split([16, 24], dim=-1), pooled, noise]

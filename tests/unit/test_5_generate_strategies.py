@@ -1,10 +1,12 @@
-"""Samples on the way: which prompts, the same training with and without, nothing drawn twice, and the way of the word."""
+"""A strategy is tuned, trained and drawn in one call, never twice; samples on the way, and the way of the word."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -13,18 +15,105 @@ from tiny import tiny_pipeline, tiny_set
 from typer.testing import CliRunner
 
 import sarnb.generate.progress as module
+import sarnb.generate.strategies as strategies
+import sarnb.train.training as training
 from sarnb.cli import app
 from sarnb.data.files import write_set
-from sarnb.errors import InputError
+from sarnb.errors import DivergedError, InputError
 from sarnb.generate.progress import progress_rows, read_progress, token_files
 from sarnb.generate.sample import evaluation_prompts, generate
-from sarnb.generate.strategies import SamplingConfig, train_strategy
+from sarnb.generate.strategies import SamplingConfig, train_and_sample, train_strategy
 from sarnb.model.export import load_trained
 from sarnb.model.strategy import find_strategy
 from sarnb.model.token import token_row
 from sarnb.profile import load_profile
-from sarnb.train.finetune import FinetuneConfig
+from sarnb.train.finetune import FinetuneConfig, PriorSet
+from sarnb.train.training import RateChoice, rates_of, scaled, tune_rates
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
+
+RATES = FinetuneConfig(steps=50, batch_size=4, warmup_steps=10, precision="fp32", lr_unet_full=1e-2, lr_token=2e-2)
+
+
+def test_a_strategy_scales_its_own_rates_only():
+    hybrid = find_strategy("hybrid")
+    assert rates_of(hybrid, RATES) == {"lr_unet_full": 1e-2, "lr_text_lora": 3e-4, "lr_token": 2e-2}
+    assert rates_of(find_strategy("scratch"), RATES) == {"lr_unet_scratch": 4e-4}
+    half = scaled(hybrid, RATES, 0.5)
+    assert (half.lr_unet_full, half.lr_text_lora, half.lr_token) == (5e-3, 1.5e-4, 1e-2)
+    assert (half.lr_unet_lora, half.lr_text_full, half.steps) == (RATES.lr_unet_lora, RATES.lr_text_full, 50)
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    """Tiny sets and foundation in place of files."""
+    monkeypatch.setattr(training, "load_set", lambda folder: tiny_set(4, seed=folder.name == "val"))
+    monkeypatch.setattr(training, "load_foundation", lambda spec: tiny_pipeline())
+
+
+def trained_as(monkeypatch, losses: dict[float, float]) -> list[FinetuneConfig]:
+    """Replace the training: its held-out loss follows from the rate; the configurations it was asked for."""
+    asked = []
+
+    def finetune(pipe, strategy, data, config, folder, val, cache, prior):
+        asked.append(config)
+        loss = losses[config.lr_unet_full]
+        if np.isnan(loss):
+            raise DivergedError("the loss is nan")
+        return type("Result", (), {"history": pd.DataFrame({"step": [0, config.steps], "held_out": [9.0, loss]})})()
+
+    monkeypatch.setattr(training, "finetune", finetune)
+    return asked
+
+
+def test_the_lowest_held_out_loss_wins_and_a_diverged_rate_loses(sets, monkeypatch, tmp_path):
+    asked = trained_as(monkeypatch, {5e-3: 0.4, 1e-2: 0.3, 2e-2: float("nan")})
+    call = lambda: tune_rates(find_strategy("unet-full"), "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1, 2), 8)  # noqa: E731
+    choice = call()
+    assert choice.config == RATES and choice.table["chosen"].tolist() == [False, True, False]
+    assert choice.table["held_out"].tolist() == [0.4, 0.3, np.inf]
+    assert [(config.steps, config.warmup_steps) for config in asked] == [(8, 2)] * 3
+    assert call().table.equals(choice.table) and len(asked) == 3  # read back
+
+
+def test_a_real_trial_leaves_no_checkpoint(sets, tmp_path):
+    choice = tune_rates(find_strategy("token"), "x", tmp_path, tmp_path / "trials", RATES, (1e-6, 1.0), 3)
+    assert np.isfinite(choice.table["held_out"]).all()
+    assert not list((tmp_path / "trials").rglob("checkpoint*")) and len(list((tmp_path / "trials").rglob("trial.json"))) == 2
+
+
+def test_one_factor_is_no_trial_and_senseless_grids_are_refused(tmp_path):
+    choice = tune_rates(find_strategy("unet-full"), "nowhere", tmp_path, tmp_path, RATES, (2.0,), 8)
+    assert choice.config.lr_unet_full == 2e-2 and choice.table["chosen"].tolist() == [True]
+    for factors in ((), (0.0, 1.0)):
+        with pytest.raises(InputError, match="factors"):
+            tune_rates(find_strategy("unet-full"), "nowhere", tmp_path, tmp_path, RATES, factors, 8)
+
+
+def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
+    prior = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
+    strategy = replace(find_strategy("hybrid+prior"), rank=4)
+    with pytest.raises(InputError, match="draw them first"):
+        tune_rates(strategy, "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1.0), 2)
+    choice = tune_rates(strategy, "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1.0), 2, prior)
+    assert np.isfinite(choice.table["held_out"]).all()
+
+
+@pytest.mark.parametrize(
+    "factors, chosen, words",
+    [
+        ((0.3, 1.0, 3.0), 0, "the chosen factor 0.3 is the smallest of the grid: the best rate may lie beyond (0.3, 1, 3)."),
+        ((0.3, 1.0, 3.0), 1, "the chosen factor 1 is inside the grid (0.3, 1, 3)."),
+        ((0.3, 1.0, 3.0), 2, "the chosen factor 3 is the largest of the grid: the best rate may lie beyond (0.3, 1, 3)."),
+        ((1.0,), 0, "nothing was tried, its rates are those of the profile times 1."),
+    ],
+)
+def test_a_choice_at_an_end_of_the_grid_is_remarked(factors, chosen, words):
+    table = pd.DataFrame({"factor": factors, "chosen": [place == chosen for place in range(len(factors))]})
+    assert RateChoice(RATES, table).remark == words
+
+
+# Samples on the way: which prompts, the same training with and without, nothing drawn twice, and the way of the word.
+
 
 CONFIG = FinetuneConfig(steps=4, batch_size=2, held_out_images=2, held_out_timesteps=1, precision="fp32", checkpoint_every=1)
 SAMPLING = SamplingConfig(per_class=2, steps=6, precision="fp32")
@@ -34,7 +123,7 @@ SAMPLING = SamplingConfig(per_class=2, steps=6, precision="fp32")
 def study(tmp_path):
     """A foundation and a data set on disk."""
     tiny_pipeline().save_pretrained(tmp_path / "foundation")
-    for split, seed in (("train", 0), ("test", 2)):
+    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
         data = tiny_set(6, seed)
         rows = [{key: value for key, value in row.items() if key != "file_name"} for row in data.rows]
         write_set(tmp_path / "data" / split, data.images, rows)
@@ -143,3 +232,43 @@ def test_the_command_follows_a_training_in_tensorboard(study, monkeypatch):
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2]
     assert list(read_progress(study / "model").images) == [0, 2] and not list(study.glob("model/.training*"))
+
+
+# Training and drawing in one call.
+
+
+def test_one_line_trains_draws_and_is_not_done_twice(study, monkeypatch):
+    def call(name, steps=2, **changes):
+        config = FinetuneConfig(steps=steps, batch_size=2, held_out_images=2, held_out_timesteps=1, precision="fp32")
+        sampling = replace(SamplingConfig(per_class=2, steps=2, precision="fp32"), **changes)
+        folders = study / "data", study / "models", study / "samples"
+        return train_and_sample(name, str(study / "foundation"), *folders, config, sampling, seed=3)
+
+    first = call("token")
+    assert first.model == study / "models" / "token" / "seed3" and (first.model / "record.json").exists()
+    assert not list(first.model.rglob("checkpoint*"))  # the optimiser's state is gone, the model is whole
+    assert first.samples.labels == ("forest", "forest", "city", "city")
+    assert [row["look"] for row in first.samples.rows] == ["left", "right"] * 2
+    assert first.cost["trainable_parameters"] == 40 and first.cost["sampling_seconds"] > 0
+    assert {"step", "loss", "held_out"} <= set(first.history.columns)
+
+    forbidden = Mock(side_effect=AssertionError("done twice"))
+    with monkeypatch.context() as context:
+        context.setattr(training, "finetune", forbidden)
+        context.setattr(strategies, "draw", forbidden)
+        again = call("token")
+        assert np.array_equal(again.samples.images, first.samples.images) and again.cost == first.cost
+        with pytest.raises(AssertionError):
+            call("token", steps=3)
+    with monkeypatch.context() as context:
+        context.setattr(training, "finetune", forbidden)
+        call("token")  # the refused attempt destroyed nothing
+        call("token", guidance_scale=2.0)  # other sampling, same model
+    assert call("token", steps=3).history["step"].max() == 3
+
+
+def test_zero_shot_samples_the_foundation(study):
+    sampling = SamplingConfig(per_class=1, steps=2, precision="fp32")
+    folders = study / "data", study / "models", study / "samples"
+    result = train_and_sample("zero-shot", str(study / "foundation"), *folders, FinetuneConfig(steps=1), sampling)
+    assert result.model is None and result.cost["trainable_parameters"] == 0 and len(result.samples.ids) == 2
