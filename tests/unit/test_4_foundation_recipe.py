@@ -48,6 +48,7 @@ RECIPE = FoundationRecipe(
 )
 
 
+@pytest.mark.slow
 def test_recipe_runs_exports_and_resumes(tmp_path):
     scenes = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     captions = [(f"an aerial photograph of a coast with {n} ships", "a forest") for n in ("one", "two", "six") for _ in range(8)]

@@ -88,6 +88,7 @@ def test_whole_autoencoder_computes_what_its_skeleton_does(vae, pixels):
     assert 0.01 < posterior.std.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_fit_trains_the_skeleton_alone_and_lowers_its_error(vae, pixels, tmp_path):
     start_linear(vae, pixels)
     pictures = ((pixels.permute(0, 2, 3, 1) + 1) * 127.5).byte().numpy()

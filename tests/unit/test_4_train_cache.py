@@ -74,6 +74,7 @@ def test_the_files_are_numpys_own(tmp_path):
         assert torch.equal(found[name], value) and np.array_equal(np.load(table / f"{name}.npy"), value.numpy())
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_makes_the_files(tmp_path):
     folder, log = tmp_path / "cache", tmp_path / "log"
     writers = [workers.PROCESSES.Process(target=workers.write_table, args=(folder, log)) for _ in range(3)]
@@ -87,6 +88,7 @@ def test_of_several_processes_one_makes_the_files(tmp_path):
     assert files_of(folder) == ["kept.json", "x.npy", "y.npy"]
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_nothing_that_is_taken_for_a_cache(tmp_path):
     folder, log = tmp_path / "cache", tmp_path / "log"
     writer = workers.PROCESSES.Process(target=workers.write_table, args=(folder, log, 3))

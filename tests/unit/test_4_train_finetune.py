@@ -97,6 +97,7 @@ ALL = {name: replace(strategy, rank=4, alpha=4) for name, strategy in STRATEGIES
 PRIOR = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
 
 
+@pytest.mark.slow
 def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp_path):
     seen: dict[str, list] = {}
     original = module.noise_prediction_loss
@@ -209,6 +210,7 @@ def test_noise_offset_is_constant_over_a_channel_and_of_its_size():
     assert float(many.std()) == pytest.approx(0.1, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet-full", "hybrid-r4"])
 def test_micro_batches_and_checkpointed_activations_train_as_the_whole_batch(name, monkeypatch, tmp_path):
     """The same sums in another order; AdamW divides by the gradient's size, so its first steps amplify rounding a little."""

@@ -22,6 +22,7 @@ def script():
     return module
 
 
+@pytest.mark.slow
 def test_the_table_has_every_row_and_keeps_those_of_earlier_days(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "STEPS", 2)
     monkeypatch.setattr(script, "WARM", 1)

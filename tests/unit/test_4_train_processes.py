@@ -63,6 +63,7 @@ def by_two(life: Callable[..., None], kind: str, *values: object) -> list[int]:
     return [worker.exitcode for worker in workers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_train_as_one(kind, tmp_path):
     """AdamW divides by the gradient's size, so its first steps amplify the rounding of sums in another order a little."""
@@ -84,6 +85,7 @@ def test_two_processes_train_as_one(kind, tmp_path):
     assert len((two / "encoded").read_text().split()) == 2
 
 
+@pytest.mark.slow
 def test_parts_make_the_whole_also_where_the_last_is_short_or_empty():
     assert by_two(crash_workers.share_out, "ddp") == [0, 0]
 
@@ -146,6 +148,7 @@ def kill_at(name: str, out: Path, step: int, delay: float) -> list[int]:
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet-full", "unet-lora-r4", "hybrid-r4"])
 def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
     code, heard = finish(name, tmp_path / "whole")
@@ -197,6 +200,7 @@ def alone(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_draw_what_one_draws(kind, alone, tmp_path):
     assert by_two(crash_workers.work_watched, kind, tmp_path) == [0, 0]
@@ -263,6 +267,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{name}:{key}": value for name, path in paths.items() for key, value in load_file(path).items()}
 
 
+@pytest.mark.slow
 def test_accelerate_launch_trains_by_two_processes_what_one_trains(words, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     one, two = tmp_path / "one" / "model", tmp_path / "two" / "model"
