@@ -208,7 +208,7 @@ def setting_table(comparison: Comparison, options: Options, real: ImageFolder, f
 
 
 def _contents(folder: ImageFolder) -> str:
-    storages, sensors = Counter(one.storage for one in folder.facts), Counter(folder.sensors())
+    storages, sensors = Counter(image.facts.storage for image in folder.images), Counter(image.sensor for image in folder.images)
     kinds = ", ".join(f"{count} {name}" for name, count in sorted(storages.items()))
     known = ", ".join(f"{name} {count}" for name, count in sorted(sensors.items()))
     return f"{folder.source.resolve().name}: {len(folder)} images ({kinds}; sensor {known})"

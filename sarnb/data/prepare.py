@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from sarnb.data.files import (
     write_rows,
     write_text,
 )
-from sarnb.data.imagefolder import EXTRA_COLUMNS, Facts, Listing, UserImage, list_images, survey
+from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, UserImage, list_images, merged_scale, survey
 from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
@@ -37,42 +37,48 @@ TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
 LEAST_IMAGES = 3  # a class: one each for train, val and test
 
 
-@dataclass(frozen=True)
-class CheckedImage:
-    """An image that passed: what its pixels say, and the origins (row, column) of its patches."""
-
-    image: UserImage
-    facts: Facts
-    origins: tuple[tuple[int, int], ...]
+Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 
 
 @dataclass(frozen=True)
 class CheckedFolder:
-    """A folder without fault. ``duplicates``: names left out because another image of the class has the same pixels."""
+    """A folder without fault: its images with their facts, and the ``origins`` of the patches of each, by name.
 
-    listing: Listing
-    images: tuple[CheckedImage, ...]
+    ``duplicates``: names left out because another image of the class has the same pixels.
+    """
+
+    folder: ImageFolder
+    origins: dict[str, Origins]
     duplicates: tuple[str, ...]
 
 
 def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4) -> CheckedFolder:
     """Read every image of a folder and find every fault, writing nothing.
 
-    Parameters: ``size`` of a patch in px; ``tiles_per_image``: the most patches of one image.
-    Raises InputError; if several images are faulty, the first is explained and the others are named.
+    Parameters
+    ----------
+    source : the folder, see ``list_images``.
+    size : side of a patch in px.
+    seed : draws which patches of an image are taken.
+    tiles_per_image : the most patches of one image.
+
+    Raises
+    ------
+    InputError
+        If several images are faulty, the first is explained and the others are named.
     """
     if size < 8 or tiles_per_image < 1:
         raise InputError(f"size {size} and tiles_per_image {tiles_per_image} make no patch; use at least 8 px and 1 patch")
-    listing = list_images(source)
-    checked = survey(listing.images, partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image))
-    images, duplicates = _drop_duplicates(checked)
-    for label, count in sorted(Counter(item.image.label for item in images).items()):
+    folder = list_images(source)
+    checked = survey(folder.images, partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image))
+    images, duplicates = _drop_duplicates([image for image, _ in checked])
+    for label, count in sorted(Counter(image.label for image in images).items()):
         if count < LEAST_IMAGES:
             raise InputError(
                 f"{source}: class '{label}' has {count} different image(s); give at least {LEAST_IMAGES} "
                 "(train, validation and test need one each) or remove the class"
             )
-    return CheckedFolder(listing, images, duplicates)
+    return CheckedFolder(replace(folder, images=images), {image.name: origins for image, origins in checked}, duplicates)
 
 
 def prepare_user_data(
@@ -83,33 +89,49 @@ def prepare_user_data(
     tiles_per_image: int = 4,
     tiles_per_class: int = 256,
 ) -> dict[str, Any]:
-    """Make ``out/{train,val,test,judge}`` and ``out/card.json`` of the user's images; returns the card.
+    """Make ``out/{train,val,test,judge}`` and ``out/card.json`` of the user's images; a set made here earlier is replaced.
 
-    Patches of ``size`` x ``size`` px are cut from a centred grid, never resized; an image gives at most
-    ``tiles_per_image`` of them. Every image gives one; further ones are taken in turn until the class has
-    ``tiles_per_class``, so that a few huge images do not dominate. All patches of an image are in one split. 8-bit
-    images keep their values (their scaling is unknown); others become A / (mu + 3 sigma), fitted over the training
+    Patches are cut from a centred grid, never resized. Every image gives one; further ones are taken in turn until the
+    class has ``tiles_per_class``, so that a few huge images do not dominate. All patches of an image are in one split.
+    8-bit images keep their values (their scaling is unknown); others become A / (mu + 3 sigma), fitted over the training
     images of the same storage. ``judge`` repeats ``train``: there are no other labelled images to train the judge on.
 
-    Raises InputError (see check_user_folder) before anything is written; a set made here earlier is replaced.
+    Parameters
+    ----------
+    source, out : the folder of the images, and that of the data set.
+    size : side of a patch in px.
+    seed : draws the splits and the patches.
+    tiles_per_image, tiles_per_class : the most patches of an image, and of a class with more patches than images.
+
+    Returns
+    -------
+    dict
+        The card.
+
+    Raises
+    ------
+    InputError
+        See ``check_user_folder``; before anything is written.
     """
     out = check_target(out)
     _refuse_overlap(Path(source), out)
-    folder = check_user_folder(source, size, seed, tiles_per_image)
-    splits = split_images(folder.images, seed)
-    scales = _fit_scales(folder.images, splits["train"])
-    patches = _choose_patches(folder.images, tiles_per_class)
+    checked = check_user_folder(source, size, seed, tiles_per_image)
+    images = checked.folder.images
+    splits = split_images(images, seed)
+    scales = _fit_scales(images, splits["train"])
+    patches = _choose_patches(images, checked.origins, tiles_per_class)
+    # a column known for some images only would differ in type between splits
+    shared = [name for name in EXTRA_COLUMNS if all(name in image.extra for image in images)]
     temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
     with saving(out):
         try:
             counts = {}
-            shared = _shared_columns(folder.images)
             for split in ("train", "val", "test"):
                 rows = _write_split(temporary / split, splits[split], patches, scales, size, shared)
                 counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
             shutil.copytree(temporary / "train", temporary / "judge")
             counts["judge"] = counts["train"]
-            card = _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
+            card = _card(checked, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
             write_json(temporary / CARD, card)
             write_text(temporary / README, data_card(card))
             replace_folder(temporary, out)
@@ -118,23 +140,19 @@ def prepare_user_data(
     return card
 
 
-def split_images(images: Sequence[CheckedImage], seed: int) -> dict[str, tuple[CheckedImage, ...]]:
+def split_images(images: Sequence[UserImage], seed: int) -> dict[str, list[UserImage]]:
     """Train, val and test by image, class by class: 70, 10 and 20 %, at least one each (a class has three or more)."""
-    splits: dict[str, list[CheckedImage]] = {"train": [], "val": [], "test": []}
-    by_label = defaultdict(list)
-    for item in images:
-        by_label[item.image.label].append(item)
-    for label, items in sorted(by_label.items()):
-        order = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(items))
-        test = max(1, round(TEST_SHARE * len(items)))
-        val = max(1, round(VAL_SHARE * len(items)))
-        parts = {"test": order[:test], "val": order[test : test + val], "train": order[test + val :]}
-        for split, chosen in parts.items():
-            splits[split].extend(items[index] for index in chosen)
-    return {split: tuple(sorted(items, key=lambda item: item.image.name)) for split, items in splits.items()}
+    splits: dict[str, list[UserImage]] = {"train": [], "val": [], "test": []}
+    for label in sorted({image.label for image in images}):
+        own = [image for image in images if image.label == label]
+        order = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(own))
+        test, val = max(1, round(TEST_SHARE * len(own))), max(1, round(VAL_SHARE * len(own)))
+        for split, chosen in zip(("test", "val", "train"), np.split(order, [test, test + val])):
+            splits[split] += [own[index] for index in chosen]
+    return {split: sorted(part, key=lambda image: image.name) for split, part in splits.items()}
 
 
-def patch_origins(amplitude: np.ndarray, size: int, limit: int, rng: np.random.Generator) -> tuple[tuple[int, int], ...]:
+def patch_origins(amplitude: np.ndarray, size: int, limit: int, rng: np.random.Generator) -> Origins:
     """Upper left corners (row, column) of up to ``limit`` patches that do not overlap nor are constant.
 
     They lie on a grid centred in the image; which of its cells are taken is drawn by ``rng``.
@@ -152,7 +170,7 @@ def patch_origins(amplitude: np.ndarray, size: int, limit: int, rng: np.random.G
     return tuple(origins)
 
 
-def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -> CheckedImage:
+def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -> tuple[UserImage, Origins]:
     read = read_image(image.path)
     height, width = read.amplitude.shape
     if min(height, width) < size:
@@ -163,83 +181,75 @@ def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -
     origins = patch_origins(read.amplitude, size, tiles_per_image, rng)
     if not origins:
         raise InputError(f"{image.path}: is constant in every {size} px patch of its grid; crop it to what is imaged or remove it")
-    return CheckedImage(image, Facts.of(read), origins)
+    return replace(image, facts=read.facts()), origins
 
 
-def _drop_duplicates(checked: Sequence[CheckedImage]) -> tuple[tuple[CheckedImage, ...], tuple[str, ...]]:
+def _drop_duplicates(images: Sequence[UserImage]) -> tuple[tuple[UserImage, ...], tuple[str, ...]]:
     """The first of images with equal pixels: a copy in another split would let the test see training images."""
-    first: dict[str, CheckedImage] = {}
+    first: dict[str, UserImage] = {}
     duplicates = []
-    for item in checked:
-        same = first.setdefault(item.facts.digest, item)
-        if same.image.label != item.image.label:
+    for image in images:
+        same = first.setdefault(image.facts.digest, image)
+        if same.label != image.label:
             raise InputError(
-                f"{item.image.path}: has the same pixels as {same.image.name} but the label '{item.image.label}' "
-                f"instead of '{same.image.label}'; remove one of them"
+                f"{image.path}: has the same pixels as {same.name} but the label '{image.label}' "
+                f"instead of '{same.label}'; remove one of them"
             )
-        if same is not item:
-            duplicates.append(item.image.name)
+        if same is not image:
+            duplicates.append(image.name)
     return tuple(first.values()), tuple(duplicates)
 
 
-def _fit_scales(images: Sequence[CheckedImage], train: Sequence[CheckedImage]) -> dict[str, Normalisation]:
+def _fit_scales(images: Sequence[UserImage], train: Sequence[UserImage]) -> dict[str, Normalisation]:
     """One amplitude scale a storage other than 8 bits, over the training images (over all, where train has none)."""
     scales = {}
-    for storage in sorted({item.facts.storage for item in images} - {"8-bit"}):
-        fitted = [item for item in train if item.facts.storage == storage] or [item for item in images if item.facts.storage == storage]
-        scales[storage] = Normalisation.from_moments(item.facts.moments for item in fitted)
+    for storage in sorted({image.facts.storage for image in images} - {"8-bit"}):
+        fitted, every = ([image for image in part if image.facts.storage == storage] for part in (train, images))
+        scales[storage] = merged_scale(fitted or every)
     return scales
 
 
-def _choose_patches(images: Sequence[CheckedImage], tiles_per_class: int) -> dict[str, tuple[tuple[int, int], ...]]:
+def _choose_patches(images: Sequence[UserImage], origins: dict[str, Origins], tiles_per_class: int) -> dict[str, list[tuple[int, int]]]:
     """Origins by image name: the first of every image, then second ones, third ones … while the class has room."""
-    chosen = {item.image.name: list(item.origins[:1]) for item in images}
-    room = Counter()
-    for item in images:
-        room[item.image.label] += 1
-    for rank in range(1, max(len(item.origins) for item in images)):
-        for item in images:
-            if rank < len(item.origins) and room[item.image.label] < tiles_per_class:
-                chosen[item.image.name].append(item.origins[rank])
-                room[item.image.label] += 1
-    return {name: tuple(sorted(origins)) for name, origins in chosen.items()}
-
-
-def _shared_columns(images: Sequence[CheckedImage]) -> tuple[str, ...]:
-    """The extra columns that every image has: a column known for some only would differ in type between splits."""
-    return tuple(name for name in EXTRA_COLUMNS if all(name in item.image.extra for item in images))
+    chosen = {image.name: [origins[image.name][0]] for image in images}
+    taken = Counter(image.label for image in images)
+    for rank in range(1, max(map(len, origins.values()))):
+        for image in images:
+            if rank < len(origins[image.name]) and taken[image.label] < tiles_per_class:
+                chosen[image.name].append(origins[image.name][rank])
+                taken[image.label] += 1
+    return {name: sorted(own) for name, own in chosen.items()}
 
 
 def _write_split(
     folder: Path,
-    items: Sequence[CheckedImage],
-    patches: dict[str, tuple[tuple[int, int], ...]],
+    images: Sequence[UserImage],
+    patches: dict[str, list[tuple[int, int]]],
     scales: dict[str, Normalisation],
     size: int,
-    shared: tuple[str, ...],
+    shared: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Write the patches of one split; returns their rows."""
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
-    for item in items:
-        amplitude = read_image(item.image.path).amplitude
-        for row, column in patches[item.image.name]:
+    for image in images:
+        amplitude, storage = read_image(image.path).amplitude, image.facts.storage
+        for row, column in patches[image.name]:
             patch = amplitude[row : row + size, column : column + size]
             name = f"{len(rows):06d}.png"
-            write_png(folder / name, scales[item.facts.storage].apply(patch) if item.facts.storage in scales else patch)
-            facts = {key: item.image.extra[key] if key in shared else None for key in EXTRA_COLUMNS}
+            write_png(folder / name, scales[storage].apply(patch) if storage in scales else patch)
             rows.append(
                 {
                     "file_name": name,
-                    "text": item.image.text,
-                    "captions": [item.image.text],
-                    "label": item.image.label,
+                    "text": image.text,
+                    "captions": [image.text],
+                    "label": image.label,
                     "group": "seen",
-                    **facts,
-                    "source": item.image.name,
+                    **{key: image.extra[key] if key in shared else None for key in EXTRA_COLUMNS},
+                    "source": image.name,
                     "row": row,
                     "column": column,
-                    "storage": item.facts.storage,
+                    "storage": storage,
                 }
             )
     write_rows(folder / METADATA, rows)
@@ -247,8 +257,8 @@ def _write_split(
 
 
 def _card(
-    folder: CheckedFolder,
-    splits: dict[str, tuple[CheckedImage, ...]],
+    checked: CheckedFolder,
+    splits: dict[str, list[UserImage]],
     counts: dict[str, dict[str, int]],
     scales: dict[str, Normalisation],
     size: int,
@@ -256,7 +266,8 @@ def _card(
     tiles_per_image: int,
     tiles_per_class: int,
 ) -> dict[str, Any]:
-    storages = Counter(item.facts.storage for item in folder.images)
+    folder = checked.folder
+    storages = Counter(image.facts.storage for image in folder.images)
     only = next(iter(scales.values())) if len(scales) == 1 and len(storages) == 1 else None
     notes = [
         f"Patches of {size} x {size} px from a centred grid, never resized: at most {tiles_per_image} an image, "
@@ -276,8 +287,8 @@ def _card(
         )
     return {
         "kind": "user",
-        "source": folder.listing.source.resolve().name,
-        "form": folder.listing.form,
+        "source": folder.source.resolve().name,
+        "form": folder.form,
         "licence": "that of the source images; not known here",
         "has_truth": False,
         "sensor": None,
@@ -293,8 +304,8 @@ def _card(
         "sigma": only.sigma if only else None,
         "normalisation": {storage: {"mu": scale.mu, "sigma": scale.sigma} for storage, scale in scales.items()},
         "storages": dict(sorted(storages.items())),
-        "ignored_files": folder.listing.ignored,
-        "left_out_duplicates": list(folder.duplicates),
+        "ignored_files": folder.ignored,
+        "left_out_duplicates": list(checked.duplicates),
         "notes": notes,
     }
 

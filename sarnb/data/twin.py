@@ -8,7 +8,7 @@ import math
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -189,23 +189,11 @@ def speckle_seed(seed: int, sensor: str) -> int:
     return seed + (names.index(sensor) << 48)
 
 
+# The data set: chunks of scenes, drawn and scaled by workers, that a later call continues after a kill.
+
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
 GROUPS = ("seen", "unseen", "composition")
 VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scale of its own
-
-
-def _optical_chunk(
-    indices: range, seed: int, size: int, spacing: float, kinds: tuple[str, ...]
-) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-    """Optical images uint8 [n, size, size, 3] and their captions, one of each length."""
-    images = np.empty((len(indices), size, size, 3), np.uint8)
-    captions = []
-    for slot, index in enumerate(indices):
-        own_seed = scene_seed(seed, "optical", index)
-        scene = make_scene(kinds[index % len(kinds)], own_seed, size=size, spacing=spacing)
-        images[slot] = render_optical(scene)
-        captions.append(tuple(caption(scene, "optical", length, seed=own_seed) for length in LENGTHS))
-    return images, captions
 
 
 def twin_optical(
@@ -215,25 +203,48 @@ def twin_optical(
     spacing: float = 2.0,
     workers: int = 2,
     kinds: Sequence[str] = EVERYTHING,
-) -> tuple[np.ndarray, list[tuple[str, str, str]], list[str]]:
+) -> tuple[np.ndarray, list[tuple[str, ...]], list[str]]:
     """Captioned optical scenes in memory, for the foundation's pretraining.
 
-    Parameters: ``count`` scenes; ``size`` in px; ``spacing`` in metres a pixel; ``kinds`` are taken in turn, so that
-    they are balanced to within one scene. Scene i depends on (seed, i) only: a longer set begins with the shorter one,
-    and the number of workers changes nothing.
+    Scene i depends on (seed, i) only: a longer set begins with the shorter one, and the number of workers changes nothing.
 
-    Returns images uint8 [count, size, size, 3] (size² · 3 bytes each: 20,000 at 128 px take 0.98 GB), captions as
-    (short, mid, long) of each image, and the kind of each image. Raises InputError for an unknown kind.
+    Parameters
+    ----------
+    count, seed : number of scenes, and the seed of the set.
+    size, spacing : of an image, in px and in metres a pixel.
+    kinds : taken in turn, so that they are balanced to within one scene.
+
+    Returns
+    -------
+    images : uint8 [count, size, size, 3] (size² · 3 bytes each: 20,000 at 128 px take 0.98 GB).
+    captions : (short, mid, long) of each image.
+    labels : the kind of each image.
+
+    Raises
+    ------
+    InputError
+        An unknown kind.
     """
-    kinds = tuple(kinds)
     check_kinds(kinds)
+    labels = [kinds[index % len(kinds)] for index in range(count)]
     images = np.empty((count, size, size, 3), np.uint8)
-    captions: list[tuple[str, str, str]] = []
-    work = partial(_optical_chunk, seed=seed, size=size, spacing=spacing, kinds=kinds)
-    for part, texts in ordered_map(work, chunks(count), workers, "optical scenes"):
-        images[len(captions) : len(captions) + len(part)] = part
-        captions.extend(texts)
-    return images, captions, [kinds[index % len(kinds)] for index in range(count)]
+    captions: list[tuple[str, ...]] = []
+    items = [(labels[index], scene_seed(seed, "optical", index)) for index in range(count)]
+    chunked = [items[piece.start : piece.stop] for piece in chunks(count)]
+    for part in ordered_map(partial(_optical_chunk, size=size, spacing=spacing), chunked, workers, "optical scenes"):
+        for image, texts in part:
+            images[len(captions)] = image
+            captions.append(texts)
+    return images, captions, labels
+
+
+def _optical_chunk(scenes: Sequence[tuple[str, int]], size: int, spacing: float) -> list[tuple[np.ndarray, tuple[str, ...]]]:
+    """(optical image uint8 [size, size, 3], its captions of each length) of scenes given by kind and seed."""
+    drawn = []
+    for kind, seed in scenes:
+        scene = make_scene(kind, seed, size=size, spacing=spacing)
+        drawn.append((render_optical(scene), tuple(caption(scene, "optical", length, seed=seed) for length in LENGTHS)))
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -242,8 +253,8 @@ class TwinSample:
 
     ``optical`` uint8 [H, W, 3]; ``sar`` amplitude float32 [H, W], sqrt of sigma0; ``mask`` land-cover codes uint8 [H, W]
     (index into COVERS); ``height`` float32 [H, W], metres; ``satellite`` amplitude float32 [H/4, W/4] of the coarse view
-    from the same side (see ``satellite_radar``); ``slc`` the complex image complex64 [H, W] (of several looks the first),
-    None unless asked for; ``row``: the metadata but for the file names.
+    from the same side (see ``satellite_radar``); ``row``: the metadata but for the file names. ``redraw_scene`` leads from
+    such a row to the complex image.
     """
 
     optical: np.ndarray
@@ -251,14 +262,13 @@ class TwinSample:
     mask: np.ndarray
     height: np.ndarray
     satellite: np.ndarray
-    slc: np.ndarray | None
     row: dict[str, Any]
 
 
-def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128, with_slc: bool = False) -> TwinSample:
+def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128) -> TwinSample:
     """Draw one scene, photograph it and image it by radar. Deterministic in its arguments.
 
-    ``radar``: of ``ground_radar``, with the side and incidence of the scene; ``with_slc``: keep the complex image.
+    ``radar``: of ``ground_radar``, with the side and incidence of the scene.
     """
     scene = make_scene(kind, seed, size=size, spacing=GROUND_SPACING_M)
     texts = [caption(scene, "sar", length, radar=radar, seed=seed) for length in LENGTHS]
@@ -280,8 +290,7 @@ def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128, with_slc: b
     }
     image = simulate(scene, radar, speckle_seed(seed, radar.name))
     coarse = simulate(scene, satellite_radar(radar.look), speckle_seed(seed, "satellite"))
-    slc = image.slc if with_slc else None
-    return TwinSample(render_optical(scene), amplitude(image), scene.cover, scene.height, amplitude(coarse), slc, row)
+    return TwinSample(render_optical(scene), amplitude(image), scene.cover, scene.height, amplitude(coarse), row)
 
 
 def build_twin(
@@ -294,17 +303,28 @@ def build_twin(
 ) -> dict[str, Any]:
     """Write the twin data set (layout in ``sarnb.data``) and return its card.
 
-    ``splits``: of ``study_splits`` or ``general_splits``, or your own; no scene is in two splits. ``sensor``: a preset,
-    put on the ground grid; sets of one seed show the same scenes in the same order whatever the sensor. The amplitude
-    scales of the radar images and of the satellite views are fitted on the train split and used for all. A kind that
-    train shows is of group "seen". The files are the same for any number of workers, and memory does not grow with the
-    number of scenes. A killed call is continued by the next one, chunk by chunk; a finished set of the same parameters
+    Sets of one seed show the same scenes in the same order whatever the sensor, and no scene is in two splits. The
+    amplitude scales of the radar images and of the satellite views are fitted on the train split and used for all. A kind
+    that train shows is of group "seen". The files are the same for any number of workers, and memory does not grow with
+    the number of scenes. A killed call is continued by the next one, chunk by chunk; a finished set of the same parameters
     and the same code of ``sarnb.world`` is returned at once, any other one made here is replaced.
 
-    Raises InputError for impossible splits, an unknown sensor, an impossible size, seed or number of workers, a folder
-    that holds something else, or a full disk.
+    Parameters
+    ----------
+    out : the folder.
+    splits : of ``study_splits`` or ``general_splits``, or your own.
+    sensor : a preset, put on the ground grid.
+    size : side of an image in px.
+    seed, workers : of the set, and processes that draw it.
+
+    Raises
+    ------
+    InputError
+        Impossible splits, an unknown sensor, an impossible size, seed or number of workers, a folder that holds something
+        else, or a full disk.
     """
-    _check_splits(splits)
+    if "train" not in splits or set(splits) - set(SPLITS):
+        raise InputError(f"splits are {', '.join(splits)}; give train, and of the others only {', '.join(SPLITS[1:])}")
     check_request(size, seed, workers)
     radar = ground_radar(sensor)
     out = check_target(out)
@@ -323,12 +343,6 @@ def build_twin(
         card["complete"] = True
         write_json(out / CARD, card)
     return load_card(out)
-
-
-def _check_splits(splits: dict[str, SplitSpec]) -> None:
-    unknown = sorted(set(splits) - set(SPLITS))
-    if unknown or "train" not in splits:
-        raise InputError(f"splits are {', '.join(splits)}; give train, and of the others only {', '.join(SPLITS[1:])}")
 
 
 def _fingerprint(splits: dict[str, SplitSpec], radar: Radar, size: int, seed: int) -> str:
@@ -423,35 +437,33 @@ def _build_split(out: Path, split: str, spec: SplitSpec, radar: Radar, size: int
     pieces = chunks(spec.count)
     shown = tuple(card["groups"]["seen"])
     draw = partial(_draw_chunk, work=work, split=split, spec=spec, radar=radar, size=size, seed=seed, shown=shown)
-    for _ in ordered_map(draw, [piece for piece in pieces if not _rows_file(work, piece).is_file()], workers, f"{split}: scenes"):
+    for _ in ordered_map(draw, [piece for piece in pieces if not _chunk_file(work, piece, "json").is_file()], workers, f"{split}: scenes"):
         pass
+    fitted = {"sar": card, "satellite": card["satellite"]}  # where the card has the scale of each view
     if split == "train":
-        scales = {view: _fit(work, pieces, view) for view in VIEWS}
-        card.update(mu=scales["sar"].mu, sigma=scales["sar"].sigma)
-        card["satellite"].update(mu=scales["satellite"].mu, sigma=scales["satellite"].sigma)
-    scales = {"sar": Normalisation(card["mu"], card["sigma"])}
-    scales["satellite"] = Normalisation(card["satellite"]["mu"], card["satellite"]["sigma"])
-    parts = ordered_map(partial(_scale_chunk, work=work, scales=scales), pieces, workers, f"{split}: files")
-    card["statistics"][split] = _statistics(parts)
+        for view, place in fitted.items():
+            parts = (tuple(part) for record in _records(work, pieces) for part in record["moments"][view])
+            scale = Normalisation.from_moments(parts)
+            place.update(mu=scale.mu, sigma=scale.sigma)
+    scales = {view: Normalisation(place["mu"], place["sigma"]) for view, place in fitted.items()}
+    sums = ordered_map(partial(_scale_chunk, work=work, scales=scales), pieces, workers, f"{split}: files")
+    count, *totals = (sum(values) for values in zip(*sums))  # in the order of the chunks
+    card["statistics"][split] = dict(zip(("mean", "cv", "clipped"), (total / count for total in totals)))
     write_json(out / CARD, card)
     write_rows(work / METADATA, (row for record in _records(work, pieces) for row in record["rows"]))
     shutil.rmtree(work / "chunks")
     work.replace(out / split)
 
 
-def _rows_file(work: Path, piece: range) -> Path:
-    return work / "chunks" / f"{piece.start:06d}.json"
+def _chunk_file(work: Path, piece: range, ending: str) -> Path:
+    """Of a chunk: "json" what ``_draw_chunk`` noted, "sar.npy" and "satellite.npy" the amplitudes."""
+    return work / "chunks" / f"{piece.start:06d}.{ending}"
 
 
 def _records(work: Path, pieces: Sequence[range]) -> Iterator[dict[str, Any]]:
     """What ``_draw_chunk`` noted of each chunk, one in memory at a time."""
     for piece in pieces:
-        yield json.loads(_rows_file(work, piece).read_text(encoding="utf-8"))
-
-
-def _fit(work: Path, pieces: Sequence[range], view: str) -> Normalisation:
-    """The scale of all amplitudes of a split, from the moments of its images."""
-    return Normalisation.from_moments(tuple(part) for record in _records(work, pieces) for part in record["moments"][view])
+        yield json.loads(_chunk_file(work, piece, "json").read_text(encoding="utf-8"))
 
 
 def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Radar, size: int, seed: int, shown: tuple[str, ...]) -> None:
@@ -471,18 +483,14 @@ def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Ra
         files = {f"{truth}_file_name": f"{truth}/{name}" for truth in TRUTH}
         rows.append({"file_name": name, **sample.row, "group": scene_group(kind, shown), **files})
     for view, images in amplitudes.items():
-        np.save(_amplitudes_file(work, piece, view), np.stack(images))
+        np.save(_chunk_file(work, piece, f"{view}.npy"), np.stack(images))
     parts = {view: [moments(image) for image in images] for view, images in amplitudes.items()}
-    write_json(_rows_file(work, piece), {"rows": rows, "moments": parts})
-
-
-def _amplitudes_file(work: Path, piece: range, view: str) -> Path:
-    return work / "chunks" / f"{piece.start:06d}.{view}.npy"
+    write_json(_chunk_file(work, piece, "json"), {"rows": rows, "moments": parts})
 
 
 def _scale_chunk(piece: range, work: Path, scales: dict[str, Normalisation]) -> tuple[int, float, float, float]:
     """Write the 8-bit images of a chunk. Returns (images, sums over them of mean, coefficient of variation, share at 255)."""
-    images = {view: scales[view].apply(np.load(_amplitudes_file(work, piece, view))) for view in VIEWS}
+    images = {view: scales[view].apply(np.load(_chunk_file(work, piece, f"{view}.npy"))) for view in VIEWS}
     for index, image, coarse in zip(piece, images["sar"], images["satellite"], strict=True):
         write_png(work / f"{index:06d}.png", image)
         write_png(work / "satellite" / f"{index:06d}.png", coarse)
@@ -490,12 +498,6 @@ def _scale_chunk(piece: range, work: Path, scales: dict[str, Normalisation]) -> 
     means, spreads = unit.mean(axis=(1, 2)), unit.std(axis=(1, 2))
     variation = np.divide(spreads, means, out=np.zeros_like(means), where=means > 0)
     return len(piece), float(means.sum()), float(variation.sum()), float((images["sar"] == 255).mean(axis=(1, 2)).sum())
-
-
-def _statistics(parts: Iterable[tuple[int, float, float, float]]) -> dict[str, float]:
-    """Averages over the images of a split, merged in the order of its chunks: mean level in [0, 1], CV, clipped share."""
-    count, *sums = (sum(values) for values in zip(*parts))
-    return dict(zip(("mean", "cv", "clipped"), (total / count for total in sums)))
 
 
 def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar, int]:

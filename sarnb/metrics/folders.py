@@ -110,9 +110,9 @@ def compare(
     if classes:
         lines += one_sided(sides)
         shared = set.intersection(*({image.label for image in folder.images} for folder in sides.values()))
-        sides = {side: folder.where([image.label in shared for image in folder.images]) for side, folder in sides.items()}
+        sides = {side: folder.where(lambda image: image.label in shared) for side, folder in sides.items()}
     every = sides | ({"training": train} if train is not None else {})
-    size, scales = common_size(list(every.values()), options.size), fit_scales(every, options.scale)
+    size, scales = common_size(every.values(), options.size), fit_scales(every, options.scale)
     parts = {}
     for side, folder in every.items():
         parts[side] = _measured(_pairs(side, folder, scales), folder.source, size, options.workers, judge if side in sides else None)
@@ -134,16 +134,16 @@ def compare(
 
 def fit_scales(sides: Sides, how: str) -> Scales:
     """The amplitude scale of every (side, sensor, storage) that occurs; see ``Options.scale``."""
-    groups: dict[tuple[str, str, str], list] = {}
+    groups: dict[tuple[str, str, str], list[UserImage]] = {}
     for side, folder in sides.items():
-        for sensor, facts in zip(folder.sensors(), folder.facts):
-            groups.setdefault((side, sensor, facts.storage), []).append(facts)
+        for image in folder.images:
+            groups.setdefault((side, image.sensor, image.facts.storage), []).append(image)
     if how == "own":
-        return {key: merged_scale(facts) for key, facts in groups.items()}
+        return {key: merged_scale(images) for key, images in groups.items()}
     scales: dict[tuple[str, str, str], Scale] = {}
     for side, sensor, storage in groups:
-        known = [one for key, facts in groups.items() if key[2] == storage and key[0] == "real" for one in facts]
-        alone = [one for key, facts in groups.items() if key[2] == storage and key[0] == side for one in facts]
+        known = [image for key, images in groups.items() if key[2] == storage and key[0] == "real" for image in images]
+        alone = [image for key, images in groups.items() if key[2] == storage and key[0] == side for image in images]
         scales[side, sensor, storage] = None if storage == "8-bit" else merged_scale(known or alone)
     return scales
 
@@ -151,9 +151,9 @@ def fit_scales(sides: Sides, how: str) -> Scales:
 def _of_sensor(folder: ImageFolder, sensor: str) -> ImageFolder:
     if not sensor:
         return folder
-    found = folder.where([name == sensor for name in folder.sensors()])
+    found = folder.where(lambda image: image.sensor == sensor)
     if not len(found):
-        others = ", ".join(sorted(set(folder.sensors())))
+        others = ", ".join(sorted({image.sensor for image in folder.images}))
         raise InputError(f"{folder.source}: no image of the sensor '{sensor}'; it has {others}")
     return found
 
@@ -172,8 +172,7 @@ def _classes_usable(sides: Sides) -> bool:
 
 
 def _pairs(side: str, folder: ImageFolder, scales: Scales) -> list[tuple[UserImage, Scale]]:
-    facts = zip(folder.images, folder.sensors(), folder.facts)
-    return [(image, scales[side, sensor, one.storage]) for image, sensor, one in facts]
+    return [(image, scales[side, image.sensor, image.facts.storage]) for image in folder.images]
 
 
 def _measured(
@@ -210,7 +209,7 @@ def cautions(sides: Sides, parts: Mapping[str, ImageStatistics], scales: Scales,
         lines.append(f"No class labels on {where}: the sets are compared as wholes, so a difference in what they show counts as one.")
     lines += _small(parts["real"], parts["generated"], judged)
     for side, folder in sides.items():
-        lines += _damaged(side, sum(one.constant for one in folder.facts), parts[side].histograms)
+        lines += _damaged(side, sum(image.facts.constant for image in folder.images), parts[side].histograms)
     return [*lines, *_scaling(sides, scales), *_sensors(sides), *_copies(sides)]
 
 
@@ -280,7 +279,7 @@ def _scaling(sides: Sides, scales: Scales) -> Iterator[str]:
     if any(key[2] == "8-bit" and scale is not None for key, scale in scales.items()):
         yield "Every set and sensor is scaled by its own mean + 3 standard deviations: differences of brightness are not measured."
         return
-    storages = [sorted({one.storage for one in folder.facts}) for folder in sides.values()]
+    storages = [sorted({image.facts.storage for image in folder.images}) for folder in sides.values()]
     if storages[0] != storages[1]:
         words = [" and ".join(names) for names in storages]
         yield (
@@ -301,16 +300,15 @@ def _scaling(sides: Sides, scales: Scales) -> Iterator[str]:
 def _level(side: str, folder: ImageFolder, scales: Scales) -> float:
     """mu + 3 sigma of a side in units of the full scale, before clipping."""
     parts = []
-    for sensor, one in zip(folder.sensors(), folder.facts):
-        scale = scales[side, sensor, one.storage]
+    for image, scale in _pairs(side, folder, scales):
         full = LEVELS - 1 if scale is None else scale.scale
-        count, mean, squares = one.moments
+        count, mean, squares = image.facts.moments
         parts.append((count, mean / full, squares / full**2))
     return Normalisation.from_moments(parts).scale
 
 
 def _sensors(sides: Sides) -> Iterator[str]:
-    counts = [Counter(folder.sensors()) for folder in sides.values()]
+    counts = [Counter(image.sensor for image in folder.images) for folder in sides.values()]
     words = [", ".join(f"{name} {count}" for name, count in sorted(part.items())) for part in counts]
     shares = [{name: count / part.total() for name, count in part.items()} for part in counts]
     gap = sum(abs(shares[0].get(name, 0) - shares[1].get(name, 0)) for name in {*shares[0], *shares[1]})
@@ -328,7 +326,7 @@ def _sensors(sides: Sides) -> Iterator[str]:
 
 
 def _copies(sides: Sides) -> Iterator[str]:
-    digests = {side: [one.digest for one in folder.facts] for side, folder in sides.items()}
+    digests = {side: [image.facts.digest for image in folder.images] for side, folder in sides.items()}
     for side, part in digests.items():
         repeats = len(part) - len(set(part))
         if repeats:

@@ -17,21 +17,27 @@ from sarnb.data.dataset import ImageSet, load_card, load_set
 from sarnb.data.files import CARD, README, height_levels, height_metres, ordered_map, write_rows, write_set
 from sarnb.data.twin import (
     EVERYTHING,
+    GROUND_SPACING_M,
     SplitSpec,
     build_twin,
     chunks,
     general_splits,
     ground_radar,
+    redraw_scene,
     sample_radar,
+    satellite_radar,
     scene_group,
     scene_seed,
+    speckle_seed,
     study_splits,
     twin_optical,
     twin_sample,
 )
 from sarnb.errors import InputError
+from sarnb.world.backscatter import CODE
 from sarnb.world.optical import default_sun
-from sarnb.world.scene import CLASSES, COMPOSITIONS, COVERS, SEEN, UNSEEN, make_scene
+from sarnb.world.radar import PRESETS, amplitude, simulate
+from sarnb.world.scene import CLASSES, COMPOSITIONS, COVERS, SEEN, UNSEEN, Scene, make_scene
 
 SIZE = 48
 SMALL = {"train": SplitSpec(SEEN, 36), "val": SplitSpec(("city",), 2), "test": SplitSpec(("river+forest", "stadium", "coast"), 3)}
@@ -199,14 +205,6 @@ def test_heights_in_16_bits() -> None:
     assert height_levels(np.array([-2000.0, 9000.0])).tolist() == [0, 65535]
 
 
-def test_the_complex_image_is_there_on_request() -> None:
-    radar = sample_radar(ground_radar("airborne-x"), 3, 1)
-    sample, plain = twin_sample("harbour", 3, radar, SIZE, with_slc=True), twin_sample("harbour", 3, radar, SIZE)
-    assert plain.slc is None and sample.slc.dtype == np.complex64
-    np.testing.assert_allclose(np.abs(sample.slc), sample.sar, rtol=1e-5)  # one look
-    assert np.array_equal(plain.sar, sample.sar) and plain.row == sample.row
-
-
 def test_the_satellite_view_shows_the_same_scene_from_the_same_side() -> None:
     """Averaged over 4 x 4 cells the two agree far better than with the view from the other side, or of another scene."""
     agree, other_side, other_scene = [], [], []
@@ -345,3 +343,106 @@ def test_the_data_card_tells_datasets_where_the_splits_are(built: Path, tmp_path
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 36, "validation": 2, "test": 3}
     assert np.array_equal(np.asarray(loaded["train"][7]["image"]), load_set(built / "train").images[7])
     assert (built / README).stat().st_size > 1000 and json.loads((built / CARD).read_text())["complete"]
+
+
+# Every preset on the common ground grid: geometry, resolution and noise as the sensor has them, speckle of its own.
+
+
+def flat_field(size: int = 128) -> Scene:
+    """Level grass: what varies in its images is speckle alone."""
+    zero = np.zeros((size, size), np.float32)
+    cover = np.full((size, size), CODE["grass"], np.uint8)
+    return Scene("crop fields", zero, zero, cover, zero, np.zeros((0, 5), np.float32), GROUND_SPACING_M, "summer")
+
+
+def width_at_half(correlation: np.ndarray) -> float:
+    """The lag, in cells, at which a falling correlation crosses one half."""
+    after = int(np.argmax(correlation < 0.5))
+    high, low = correlation[after - 1], correlation[after]
+    return after - 1 + (high - 0.5) / (high - low)
+
+
+def view(kind: str, seed: int, sensor: str, size: int = 64, turn: int = 0) -> np.ndarray:
+    """Amplitude of a scene as the data set of that sensor shows it."""
+    return twin_sample(kind, seed, sample_radar(ground_radar(sensor), seed, turn), size).sar
+
+
+@pytest.mark.parametrize("sensor", PRESETS)
+def test_every_preset_lies_on_the_ground_grid(sensor: str) -> None:
+    radar, preset = ground_radar(sensor), PRESETS[sensor]
+    assert radar.geometry == "ground" and radar.spacing_m == (GROUND_SPACING_M, GROUND_SPACING_M)
+    for name in ("name", "band", "frequency_ghz", "incidence_deg", "looks", "nesz_db", "polarisation"):
+        assert getattr(radar, name) == getattr(preset, name)
+    assert all(mine >= theirs for mine, theirs in zip(radar.resolution_m, preset.resolution_m))
+    sample = twin_sample("city", 3, sample_radar(radar, 3, 1), SIZE)
+    assert sample.sar.shape == (SIZE, SIZE) and sample.sar.dtype == np.float32 and sample.sar.min() >= 0
+    assert sample.row["look"] == "right"
+    np.testing.assert_array_equal(amplitude(simulate(*redraw_scene(sample.row, SIZE))), sample.sar)
+
+
+def test_coarse_resolutions_are_kept_and_fine_ones_are_cut_to_the_grid() -> None:
+    assert ground_radar("sentinel-1").resolution_m == PRESETS["sentinel-1"].resolution_m
+    assert ground_radar("airborne-x") == PRESETS["airborne-x"]
+    assert ground_radar("umbra").resolution_m == pytest.approx((1.1875 * 2, 1.1875 * 2), rel=1e-3)  # Taylor, -35 dB, nbar 5
+    assert ground_radar("terrasar-x").resolution_m == pytest.approx((1.1875 * 2, 3.3), rel=1e-3)
+    with pytest.raises(InputError, match="unknown sensor 'radarsat'"):
+        ground_radar("radarsat")
+
+
+def test_sentinel_1_is_as_coarse_in_the_image_as_its_resolution_says() -> None:
+    """Speckle correlates over the resolution: about ten cells for Sentinel-1 at 2 m, about one for the airborne radar."""
+    widths = {}
+    for sensor in ("airborne-x", "sentinel-1"):
+        slc = simulate(flat_field(), ground_radar(sensor), 1).slc
+        correlation = [abs(np.vdot(slc[:, : 128 - lag], slc[:, lag:])) / np.sum(abs(slc[:, lag:]) ** 2) for lag in range(30)]
+        widths[sensor] = width_at_half(np.array(correlation))
+    ratio = PRESETS["sentinel-1"].resolution_m[0] / PRESETS["airborne-x"].resolution_m[0]
+    assert widths["sentinel-1"] / widths["airborne-x"] == pytest.approx(ratio, rel=0.2)
+
+
+def test_the_satellite_view_averages_four_looks() -> None:
+    """Coefficient of variation of the intensity is 1 / sqrt(looks): measured on level grass, with its own texture added."""
+    cells = simulate(flat_field(512), satellite_radar("left"), 2).intensity[::2, ::2]
+    one = simulate(flat_field(512), ground_radar("airborne-x"), 2).intensity[::3, ::3]
+    assert cells.std() / cells.mean() == pytest.approx(0.5, abs=0.06)
+    assert one.std() / one.mean() > 0.95
+
+
+def test_the_satellite_view_is_coarse_and_depends_on_the_side_only() -> None:
+    radar = satellite_radar("right")
+    assert radar.look == "right" and radar.spacing_m == (8.0, 8.0) and min(radar.resolution_m) > 8.0
+    assert radar.nesz_db == PRESETS["terrasar-x"].nesz_db
+    samples = [twin_sample("river", 4, sample_radar(ground_radar(sensor), 4, 0), SIZE) for sensor in ("airborne-x", "sentinel-1")]
+    assert np.array_equal(samples[0].satellite, samples[1].satellite)
+
+
+def test_two_sensors_do_not_share_their_speckle() -> None:
+    views = {sensor: [np.log(view("crop fields", seed, sensor) + 1e-6) for seed in range(4)] for sensor in ("airborne-x", "umbra")}
+    together = [np.corrcoef(np.diff(a).ravel(), np.diff(b).ravel())[0, 1] for a, b in zip(*views.values())]
+    assert np.mean(together) < 0.15  # with one seed for both it is 0.5
+    seeds = {speckle_seed(seed, sensor) for sensor in (*PRESETS, "satellite") for seed in (0, 1, 2**48 - 1)}
+    assert len(seeds) == 3 * (len(PRESETS) + 1)
+
+
+def test_views_are_of_one_scene() -> None:
+    """A coarse view of the scene agrees in the large with the fine ones, and not with those of another scene."""
+
+    def coarse(seed: int, sensor: str) -> np.ndarray:
+        return np.log((view("coast", seed, sensor) ** 2).reshape(4, 16, 4, 16).mean(axis=(1, 3))).ravel()
+
+    same = [np.corrcoef(coarse(s, "airborne-x"), coarse(s, other))[0, 1] for s in range(4) for other in ("umbra", "sentinel-1")]
+    assert np.mean(same) > 0.7
+
+
+def test_unknown_kinds_and_sensors() -> None:
+    with pytest.raises(InputError, match="moon"):
+        view("moon", 0, "umbra")
+    with pytest.raises(InputError, match="unknown sensor 'ers'"):
+        view("city", 0, "ers")
+    with pytest.raises(InputError, match="the sensor 'ers'"):
+        speckle_seed(0, "ers")
+
+
+def test_amplitude_is_the_root_of_the_intensity() -> None:
+    image = simulate(flat_field(32), ground_radar("umbra"), 0)
+    np.testing.assert_allclose(amplitude(image) ** 2, image.intensity, rtol=1e-5)

