@@ -7,6 +7,6 @@ Both roads end in the same layout, which ``datasets.load_dataset("imagefolder", 
     out/{train,val,test,judge}/      000000.png … (8-bit grey) and metadata.jsonl, one row an image
     out/<split>/{optical,mask,satellite,height}/    the twin pictures of the same scenes, where truth exists
 
-``twin`` draws it (scenes and splits of ``scenes``, radars of ``sensors``), ``folder`` makes it of the user's images (read
-by ``images``, scaled by ``amplitude``), ``card`` describes it, ``dataset`` reads it back.
+``twin`` draws it, ``prepare`` makes it of the user's images (found by ``imagefolder``, opened by ``images``, scaled by
+``amplitude``), ``card`` describes it, ``dataset`` reads it back. ``measured`` reads real images to compare with.
 """

@@ -112,9 +112,8 @@ def _read_pillow(path: Path) -> np.ndarray:
         return _read_gdal(path, "PNG")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
-            file.load()
-            image: Image.Image = file
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
+            image.load()
             if image.mode == "1":
                 raise InputError(f"{path}: has 1 bit a pixel, a mask and not an amplitude; give the radar image itself")
             if image.mode in ("P", "PA", "CMYK", "YCbCr"):

@@ -114,7 +114,9 @@ def prepare_user_data(
         See ``check_user_folder``; before anything is written.
     """
     out = check_target(out)
-    _refuse_overlap(Path(source), out)
+    source_folder, target = Path(source).resolve(), out.resolve()
+    if target.is_relative_to(source_folder) or source_folder.is_relative_to(target):  # it must not replace its own source
+        raise InputError(f"{target}: lies in the source folder {source_folder} or holds it; write the data set elsewhere")
     checked = check_user_folder(source, size, seed, tiles_per_image)
     images = checked.folder.images
     splits = split_images(images, seed)
@@ -308,10 +310,3 @@ def _card(
         "left_out_duplicates": list(checked.duplicates),
         "notes": notes,
     }
-
-
-def _refuse_overlap(source: Path, out: Path) -> None:
-    """The data set must not be written into its own source, nor replace it."""
-    source, out = source.resolve(), out.resolve()
-    if out == source or out.is_relative_to(source) or source.is_relative_to(out):
-        raise InputError(f"{out}: lies in the source folder {source} or holds it; write the data set elsewhere")
