@@ -122,16 +122,8 @@ def test_tank_count_is_the_number_of_connected_round_roofs():
 
 
 def test_sea_lies_where_the_relation_says():
-    bearings = {
-        "east": 0,
-        "south-east": 45,
-        "south": 90,
-        "south-west": 135,
-        "west": 180,
-        "north-west": 225,
-        "north": 270,
-        "north-east": 315,
-    }
+    points = ("east", "south-east", "south", "south-west", "west", "north-west", "north", "north-east")
+    bearings = dict(zip(points, range(0, 360, 45)))
     for seed in range(12):
         scene = make_scene("coast", seed)
         (phrase,) = [r for r in scene.relations if r.startswith("with the sea to the ")]

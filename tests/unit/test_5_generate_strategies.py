@@ -89,6 +89,7 @@ def test_one_factor_is_no_trial_and_senseless_grids_are_refused(tmp_path):
             tune_rates(find_strategy("unet-full"), "nowhere", tmp_path, tmp_path, RATES, factors, 8)
 
 
+@pytest.mark.slow
 def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
     prior = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
     strategy = replace(find_strategy("hybrid+prior"), rank=4)
@@ -154,6 +155,7 @@ def test_the_prompts_are_the_evaluations_half_of_them_unseen():
     assert [row["text"] for row in progress_rows(captions)] == ["a", "c", "d", "f"]
 
 
+@pytest.mark.slow
 def test_the_weights_are_the_same_bits_with_and_without(study):
     without, watched = (tensors_of(trained(study, name, every)) for name, every in (("without", 0), ("with", 2)))
     assert without.keys() == watched.keys() and all(torch.equal(without[key], watched[key]) for key in without)
@@ -161,6 +163,7 @@ def test_the_weights_are_the_same_bits_with_and_without(study):
     assert list(read_progress(study / "with").images) == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_the_last_grid_is_what_the_saved_model_draws_and_the_first_what_the_foundation_draws(study):
     found = read_progress(trained(study, "model", 2, "unet-full"))
     texts, seeds = ([row[key] for row in found.rows] for key in ("text", "seed"))
@@ -171,6 +174,7 @@ def test_the_last_grid_is_what_the_saved_model_draws_and_the_first_what_the_foun
     assert not np.array_equal(found.images[0], found.images[4])
 
 
+@pytest.mark.slow
 def test_after_a_kill_nothing_is_drawn_twice_and_other_prompts_start_anew(study, monkeypatch):
     drawn, original = [], module.generate
 
@@ -217,6 +221,7 @@ def test_the_way_of_the_word_starts_at_its_first_word_and_ends_in_the_model(stud
         assert torch.equal(token_row(*parts.values()), load_file(files[2])[key])
 
 
+@pytest.mark.slow
 def test_the_command_follows_a_training_in_tensorboard(study, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
