@@ -115,6 +115,7 @@ def test_optical_scenes_are_balanced_and_independent_of_workers_and_count() -> N
         twin_optical(3, seed=0, kinds=("moon",))
 
 
+@pytest.mark.slow
 def test_same_bytes_for_two_workers_and_after_a_kill(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build_twin(tmp_path / "two", SMALL, size=SIZE, seed=5, workers=2)
     assert contents(tmp_path / "two") == contents(built)
@@ -262,6 +263,7 @@ def test_a_general_set_counts_every_shown_kind_as_seen_and_has_each_scene_once(t
     assert len({picture.tobytes() for images in sets for picture in images.optical()}) == 51
 
 
+@pytest.mark.slow
 def test_sets_of_other_sensors_show_the_same_scenes(tmp_path: Path) -> None:
     splits = {"train": SplitSpec(("city", "coast"), 4)}
     sets = {}

@@ -127,6 +127,7 @@ def test_the_sum_for_the_unet_is_the_published_number():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.slow
 def test_a_strategy_trains_what_the_sum_says(name):
     assert sdxl_trained(STRATEGIES[name]) == dict(zip(("unet", "text_encoder", "text_encoder_2", "vae"), (*EXPECTED[name], 0)))
 

@@ -90,6 +90,7 @@ def sdxl_vae_meta() -> AutoencoderKL:
         return sdxl_vae()
 
 
+@pytest.mark.slow
 def test_sdxls_autoencoder_gets_at_most_a_tenth_of_its_parameters_at_rank_16():
     layers = adaptable_layers(sdxl_vae_meta())
     lora = sum(16 * (layer.weight.numel() // layer.weight.shape[0] + layer.weight.shape[0]) for layer in layers.values())

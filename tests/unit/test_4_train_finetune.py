@@ -159,6 +159,7 @@ def test_caches_give_the_loss_without_caches(tmp_path):
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.slow
 def test_only_what_trains_moves(name, tmp_path):
     strategy, pipe = ALL[name], tiny_pipeline()
     groups = prepare(reference := tiny_pipeline(), strategy)

@@ -122,6 +122,7 @@ def test_shift_moves_and_never_mirrors():
     assert any(np.array_equal(moved[0], roll) for roll in rolls)
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_rows_from_columns(tokenizer, tmp_path):
     images, upright, captions = striped(24, 0)
     encoder, config = build_dual_encoder(tokenizer, SMALL), LoopConfig(steps=60, learning_rate=3e-4, precision="fp32")
@@ -129,6 +130,7 @@ def test_it_learns_to_tell_rows_from_columns(tokenizer, tmp_path):
     assert told_right(encoder, images, upright) > 0.9 and history["retrieval_r1"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_negatives_teach_what_a_batch_of_one_cannot(tokenizer, tmp_path):
     images, upright, captions = striped(16, 1)
     encoder, config = build_dual_encoder(tokenizer, SMALL), LoopConfig(steps=80, learning_rate=3e-4, precision="fp32")
@@ -138,6 +140,7 @@ def test_negatives_teach_what_a_batch_of_one_cannot(tokenizer, tmp_path):
     assert history["retrieval_r1"].eq(1).all(), "alone in its batch an image finds its caption without knowing anything"
 
 
+@pytest.mark.slow
 def test_words_of_no_picture_are_parted(tokenizer, tmp_path):
     (images, captions), config = noisy(), LoopConfig(steps=40, learning_rate=1e-3, precision="fp32")
     pair, gaps = ["a picture from the left", "a picture from the right"], []

@@ -375,6 +375,7 @@ def test_senseless_watchers_and_trackers_are_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_is_drawn_on_the_way_does_not_count_as_memory_of_the_training():
     reset_peak_memory()
     start = peak_memory_mb()

@@ -92,6 +92,7 @@ def test_long_sequences_keep_the_kernel_that_saves_memory():
 
 
 @pytest.mark.parametrize("name", ["unet-lora-r4", "token", "te-full"])
+@pytest.mark.slow
 def test_trainings_attend_plainly_in_all_that_gradients_pass(name, monkeypatch, tmp_path):
     seen, original, pipe = [], module.noise_prediction_loss, tiny_pipeline()
     before = ways(pipe)
@@ -112,6 +113,7 @@ FROZEN = FinetuneConfig(steps=2, batch_size=4, precision="bf16", held_out_images
 
 
 @pytest.mark.parametrize("name", ["unet-lora-r4", "hybrid-r4"])
+@pytest.mark.slow
 def test_training_gives_the_same_bits_as_at_full_precision(name, monkeypatch, tmp_path):
     def train(out):
         result = finetune(pipe := tiny_pipeline(), find_strategy(name), tiny_set(), FROZEN, out, val=tiny_set(2, seed=1))
@@ -122,6 +124,7 @@ def test_training_gives_the_same_bits_as_at_full_precision(name, monkeypatch, tm
     assert str(train(tmp_path / "full")) == str(compact)
 
 
+@pytest.mark.slow
 def test_half_the_bytes_during_the_steps_and_all_of_them_for_watchers(monkeypatch, tmp_path):
     seen, original = {"steps": set(), "watch": set()}, module.noise_prediction_loss
 

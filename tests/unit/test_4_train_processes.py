@@ -169,6 +169,7 @@ def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
     pd.testing.assert_frame_equal(*(table[["step", "loss", "learning_rate", "held_out"]] for table in histories), check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
     def train(out) -> list[str]:
         finetune(pipe := tiny_pipeline(), find_strategy("unet-lora-r4"), tiny_set(), crash_workers.CONFIG, out)

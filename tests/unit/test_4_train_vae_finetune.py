@@ -44,6 +44,7 @@ DECODER, FULL, LORA = find_strategy("vae-decoder"), find_strategy("vae-full"), f
 
 
 @pytest.mark.parametrize("strategy", [DECODER, FULL, LORA, find_strategy("vae-lora-decoder-r2")], ids=lambda s: s.name)
+@pytest.mark.slow
 def test_training_moves_what_the_strategy_says_and_lowers_the_held_out_loss(strategy, tmp_path):
     pipe = tiny_pipeline()
     latents = encode_posterior(pipe.vae, IMAGES)
@@ -75,6 +76,7 @@ def test_reflectors_have_the_response_of_the_radar_of_the_data_and_none_is_there
     assert replace(CONFIG, point_share=0.5).of_radar({}).point_share == 0.0
 
 
+@pytest.mark.slow
 def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path, strategy=LORA):
     config = replace(CONFIG, ema_decay=0.9)
     whole = tiny_pipeline()
@@ -282,6 +284,7 @@ def test_a_finished_training_is_read_back_and_another_one_is_done_again(tmp_path
     assert not list(out.glob(".training-*"))
 
 
+@pytest.mark.slow
 def test_sdxls_autoencoder_trains_by_lora_on_crops_and_decodes_in_tiles(tmp_path):
     """The real configuration with random weights, on the smallest input: 8 px a latent cell, attention in the middle."""
     torch.manual_seed(0)

@@ -204,6 +204,7 @@ def test_after_a_kill_nothing_is_drawn_twice_and_other_prompts_start_anew(study,
     assert not list(folder.glob("*.png"))
 
 
+@pytest.mark.slow
 def test_the_way_of_the_word_starts_at_its_first_word_and_ends_in_the_model(study):
     model = trained(study, "token", 0, "token")
     files = token_files(model)

@@ -274,6 +274,7 @@ def clone(tmp_path):
 
 
 @pytest.mark.parametrize("active", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+@pytest.mark.slow
 def test_installs_once_in_the_active_environment_and_works_from_any_folder(clone, tmp_path, active):
     root, environment, pip = clone
     variables = {"VIRTUAL_ENV": "", "CONDA_PREFIX": "", "CONDA_DEFAULT_ENV": "mine", active: str(environment)}
