@@ -36,7 +36,6 @@ from sarnb.errors import InputError
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
 LEAST_IMAGES = 3  # a class: one each for train, val and test
 
-
 Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import sarnb.world
 from sarnb.data.amplitude import Normalisation, moments
 from sarnb.data.card import data_card
-from sarnb.data.dataset import TRUTH, load_card
+from sarnb.data.dataset import GROUPS, TRUTH, load_card
 from sarnb.data.files import (
     CARD,
     METADATA,
@@ -192,7 +192,6 @@ def speckle_seed(seed: int, sensor: str) -> int:
 # The data set: chunks of scenes, drawn and scaled by workers, that a later call continues after a kill.
 
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
-GROUPS = ("seen", "unseen", "composition")
 VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scale of its own
 
 
