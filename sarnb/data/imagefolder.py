@@ -95,8 +95,9 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
     """
     source = Path(source)
     if not source.is_dir():
-        found = "is a file, not a folder" if source.exists() else "there is no such folder"
-        raise InputError(f"{source}: {found}; give a folder of {f'class folders, or with a {METADATA}' if labelled else 'radar images'}")
+        found = "is a file, not a folder; " if source.exists() else "there is no such folder; correct the path, or "
+        wanted = f"class folders, or with a {METADATA}" if labelled else "radar images"
+        raise InputError(f"{source}: {found}give a folder of {wanted}")
     files, form = files_below(source), "imagefolder" if (source / METADATA).is_file() else "class folders"
     rows = _own_rows(source, labelled) if form == "imagefolder" else _without_rows(source, files, labelled)
     sensors = read_sensors(source) if index else {}
@@ -106,7 +107,8 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
     forms = ", ".join(SUFFIXES)
     if labelled and len(labels) < 2:
         found = f"holds images of one class only ('{labels[0]}')" if labels else "holds no image" if files else "is empty"
-        raise InputError(f"{source}: {found}; give at least two classes, as folders named after them holding {forms} files")
+        wanted = f"at least two classes, as folders named after them holding {forms} files, or as labels in a {METADATA}"
+        raise InputError(f"{source}: {found}; give {wanted}")
     if not images:
         raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
     used = {image.path for image in images}
