@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import io
 import json
 import re
@@ -23,18 +24,39 @@ from sarnb.train.vae import VaeConfig
 
 FOLDER = repository() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-READS = {  # attribute of a study, or method: the settings behind it, by the fields of their classes
-    "finetune": {field.name for field in dataclasses.fields(FinetuneConfig)} | {"train_steps"},
-    "vae": {field.name for field in dataclasses.fields(VaeConfig)}
-    | {f"vae_{field.name}" for field in dataclasses.fields(VaeConfig)}
-    | {"vae_batch", "train_seeds"},
-    "sampling": {"generate_per_class", "sampling_steps", "guidance_scale", "sensor"},
-    "choose_rates": {"finetune", "foundation", "lr_factors", "tune_steps"},
-    "train_and_sample": {"finetune", "sampling", "foundation", "train_seeds", "seeded_strategies", "sample_every"},
-    "before_and_after": {"foundation", "sampling"},
-    "sample_runs": {"sampling", "foundation", "train_steps", "train_seeds", "seeded_strategies"},
-}
 QUICK = load_profile("quick").parameters("results/quick")
+CONFIGS = {config.__name__: config for config in (FinetuneConfig, VaeConfig)}
+
+
+class Noted:
+    """A profile that notes which of its values are read."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str):
+        self.names.add(name)
+        return getattr(load_profile("quick"), name)
+
+
+def _read_by(method: ast.FunctionDef) -> set[str]:
+    """What a method of a study reads: parameters, by ``values`` or a configuration, and other attributes of the study."""
+    names = set()
+    for node in ast.walk(method):
+        match node:
+            case ast.Attribute(value=ast.Name(id="values" | "self") | ast.Attribute(attr="values"), attr=name):
+                names.add(name)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=name), *_]):
+                names.add(name)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=config), attr="of")) if config in CONFIGS:
+                profile = Noted()
+                CONFIGS[config].of(profile)
+                names |= profile.names
+    return names
+
+
+METHODS = [node for node in ast.walk(ast.parse(inspect.getsource(Study))) if isinstance(node, ast.FunctionDef)]
+READS = {method.name: _read_by(method) for method in METHODS}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
