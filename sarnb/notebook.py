@@ -150,8 +150,9 @@ def _stop_without(pid: int) -> None:
     """
     import psutil
 
-    while psutil.pid_exists(pid):
-        time.sleep(1)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # killed, and its parent has not asked yet
+            time.sleep(1)
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(137)
