@@ -151,7 +151,7 @@ def _stop_without(pid: int) -> None:
     import psutil
 
     with contextlib.suppress(psutil.NoSuchProcess):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # killed, and its parent has not asked yet
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # killed, and its parent has not waited for it yet
             time.sleep(1)
     for child in psutil.Process().children(recursive=True):
         child.kill()

@@ -69,28 +69,28 @@ def _dataset(*words: str) -> str:
 
 def test_dataset_of_the_twin_world(tmp_path):
     out = tmp_path / "d"
-    told = _dataset("twin", "--n", "51", "--out", str(out), "--size", "32", "--sensor", "umbra", "--seed", "4", "--workers", "1")
-    assert "train 17, val 17, test 17 images" in told
+    said = _dataset("twin", "--n", "51", "--out", str(out), "--size", "32", "--sensor", "umbra", "--seed", "4", "--workers", "1")
+    assert "train 17, val 17, test 17 images" in said
     card = load_card(out)
     assert (card["sensor"], card["size"], card["seed"]) == ("umbra", 32, 4) and len(card["labels"]) == 17
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "card.json", "test", "train", "val"]
 
 
 def test_without_n_dataset_makes_the_studys_splits(tmp_path, monkeypatch):
-    asked = {}
+    received = {}
 
     def note(out, splits, sensor, size, seed, workers):
-        asked.update(splits=splits, numbers=(sensor, size, seed, workers))
+        received.update(splits=splits, numbers=(sensor, size, seed, workers))
         return {"totals": {}}
 
     monkeypatch.setattr("sarnb.data.twin.build_twin", note)
     _dataset("twin", "--out", str(tmp_path / "d"), "--profile", "smoke")
     values = load_profile("smoke")
-    assert asked["numbers"] == (values.sensor, values.image_size, values.seed, values.workers)
-    counts = {split: spec.count for split, spec in asked["splits"].items()}
+    assert received["numbers"] == (values.sensor, values.image_size, values.seed, values.workers)
+    counts = {split: spec.count for split, spec in received["splits"].items()}
     assert counts["train"] == values.train_images and counts["judge"] == values.judge_images
     assert not {"airport", "harbour", "solar farm", "stadium", "river+forest"} & {
-        kind for split in ("train", "val") for kind in asked["splits"][split].kinds
+        kind for split in ("train", "val") for kind in received["splits"][split].kinds
     }
 
 
@@ -170,7 +170,7 @@ def test_prompts_are_drawn_as_the_package_draws_them(tiny_model, tmp_path):
     assert [(row["text"], row["seed"]) for row in drawn.rows] == list(zip(prompts, (7, 8)))
     files = [Image.open(out / row["file_name"]) for row in drawn.rows]
     assert [(file.format, file.mode) for file in files] == [("PNG", "L")] * 2
-    # By place as well, into the folder of earlier images; without the word it is told that there is one.
+    # By position as well, into the folder of earlier images; without the word it says that there is one.
     assert "learned the word <SAR>" in _generate(str(model), str(out), "--foundation", foundation, "--prompt", "a city")
     assert len(load_set(out).images) == 1
 
@@ -205,16 +205,16 @@ def test_generate_leaves_folders_of_other_files_alone(tmp_path):
 
 def _finetune(monkeypatch, *words: str) -> FinetuneConfig:
     """The configuration that ``finetune`` would train with."""
-    asked = []
+    received = []
 
     def train(plan, foundation, data, out, config, *others):
-        asked.append(config)
+        received.append(config)
         return pd.DataFrame({"loss": [1.0]}), {}
 
     monkeypatch.setattr(sarnb.generate.strategies, "train_strategy", train)
     done = CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return asked[0]
+    return received[0]
 
 
 def test_finetune_takes_other_values_than_the_profiles(monkeypatch):
