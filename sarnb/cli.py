@@ -42,11 +42,9 @@ def run(
     snakemake: list[str] | None = typer.Argument(None, help="after --: further options of Snakemake"),
 ) -> None:
     """Bring the notebooks' results up to date (what ./run_all.sh calls)."""
-    from sarnb.graph import Options
     from sarnb.graph import run as run_all
 
-    options = Options(profile, data, only, jobs, seed, tuple(param), executor, tuple(snakemake or ()))
-    raise typer.Exit(run_all(options, dry_run))
+    raise typer.Exit(run_all(profile, data, only, jobs, seed, param, executor, snakemake or (), dry_run))
 
 
 @app.command()
@@ -67,12 +65,13 @@ def notebook(
 @app.command()
 def verify(results: Path = typer.Argument(help="a results folder, such as results/quick")) -> None:
     """Find changed, missing and stale artefacts; exit code 1 if there are any."""
-    from sarnb import manifest
+    from sarnb.results import read_manifests
+    from sarnb.results import verify as problems_of
 
-    problems = manifest.verify(results.absolute())
+    problems = problems_of(results.absolute())
     for problem in problems:
         print(problem)
-    manifests = manifest.read_manifests(results.absolute())
+    manifests = read_manifests(results.absolute())
     count = sum(len(found.get("artefacts", [])) for found in manifests.values())
     outcome = f"{len(problems)} problems" if problems else "all as recorded"
     print(f"{results}: {count} artefacts of {len(manifests)} notebooks, {outcome}")

@@ -14,7 +14,6 @@ from matplotlib.ticker import FuncFormatter
 import sarnb
 from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
-from sarnb.manifest import write_atomically
 from sarnb.metrics import METRICS
 from sarnb.metrics.describe import FAMILIES, law_table
 from sarnb.metrics.evaluation import REAL_VS_REAL
@@ -22,7 +21,7 @@ from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Comparison, Options, compa
 from sarnb.metrics.report import format_interval, protocol_table
 from sarnb.plots import set_theme
 from sarnb.plots.evaluation import amplitude_histograms, cumulant_diagram, interval_panels, mosaic, texture_lines
-from sarnb.results import figure_files
+from sarnb.results import figure_files, write_atomically
 
 TABLE, REPORT = "evaluation.csv", "evaluation.md"
 CLASS_METRICS = ["amplitude_kl", "amplitude_cv", "amplitude_enl", "texture_distance", "clip_accuracy"]

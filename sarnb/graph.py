@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import hashlib
@@ -27,20 +28,21 @@ from typing import Any
 
 from sarnb import OTHER_VAE, split_foundation
 from sarnb.errors import InputError
-from sarnb.manifest import (
+from sarnb.notebook import declared_parameters, injected_parameters
+from sarnb.profile import Profile, load_profile, read_yaml
+from sarnb.results import (
     LOCAL_FOLDERS,
+    claim_folder,
+    content_digest,
     digest,
     file_names,
-    index,
     notebook_digest,
     read_cells,
     read_manifest,
     read_manifests,
-    tree_digest,
     write_atomically,
+    write_index,
 )
-from sarnb.notebook import declared_parameters, injected_parameters
-from sarnb.profile import Profile, load_profile, read_yaml
 from sarnb.settings import cores, default_jobs, notebooks_folder, repository, results_root
 
 PACKAGE = Path(__file__).parent
@@ -49,7 +51,7 @@ MEMORY_MB = 6000
 # They say where and how fast, not what: a change of them makes no result stale.
 NEUTRAL = frozenset({"RESULTS", "WORKERS", "THREADS", "DATA"})
 # These modules decide when and where a notebook runs, not what it computes.
-MACHINERY = frozenset(f"sarnb.{name}" for name in ("__main__", "cli", "graph", "notebook", "manifest", "profile", "settings"))
+MACHINERY = frozenset(f"sarnb.{name}" for name in ("__main__", "cli", "graph", "notebook", "profile", "settings"))
 
 Graph = dict[str, tuple[str, ...]]
 
@@ -71,7 +73,7 @@ def foundation_digest(foundation: str) -> str:
     """
     parts = [part for part in split_foundation(foundation) if part]
     folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in parts]
-    return OTHER_VAE.join(tree_digest(path, but=(CARD,)) if path.is_dir() else str(path) for path in folders)
+    return OTHER_VAE.join(content_digest(path, but=(CARD,)) if path.is_dir() else str(path) for path in folders)
 
 
 def code_digest(notebook: Path) -> str:
@@ -156,12 +158,12 @@ class Node:
 
 
 def read_graph(notebooks: Path) -> Graph:
-    """Read ``graph.yaml`` in an order in which each notebook comes after those that it needs.
+    """Read ``graph.yaml``, in which each notebook stands after those that it needs.
 
     Raises
     ------
     InputError
-        Broken file, a notebook that is not there, or a circle.
+        Broken file, a notebook that is not there, or one that needs another that is not named above it.
     """
     path = notebooks / "graph.yaml"
     if not path.is_file():
@@ -170,17 +172,12 @@ def read_graph(notebooks: Path) -> Graph:
     if not isinstance(raw, dict) or not all(isinstance(needs, list) for needs in raw.values()):
         raise InputError(f"{path}: must hold lines 'notebook: [notebooks it needs]'")
     graph: Graph = {}
-    waiting = {name: tuple(needs) for name, needs in raw.items()}
-    for name, needs in waiting.items():
+    for name, needs in raw.items():
         if not (notebooks / f"{name}.ipynb").is_file():
             raise InputError(f"{path}: names {name!r}, but there is no {name}.ipynb; add it or drop the line")
-        if unknown := [need for need in needs if need not in waiting]:
-            raise InputError(f"{path}: {name} needs {unknown[0]!r}, which the file does not name; add a line for it")
-    while waiting:
-        ready = [name for name, needs in waiting.items() if all(need in graph for need in needs)]
-        if not ready:
-            raise InputError(f"{path}: {', '.join(waiting)} wait for each other in a circle; break it")
-        graph.update({name: waiting.pop(name) for name in ready})
+        if unknown := [need for need in needs if need not in graph]:
+            raise InputError(f"{path}: {name} needs {unknown[0]!r}, which is not named above it; move or add its line")
+        graph[name] = tuple(needs)
     return graph
 
 
@@ -319,30 +316,6 @@ def _missing(node: Node, results: Path, local: bool) -> str:
 # ---- a run: options resolved, the plan handed to Snakemake, the outcome reported ----
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of ``run`` on the command line; empty texts and 0 mean the default."""
-
-    profile: str = "quick"
-    data: str = ""
-    only: str = ""
-    jobs: int = 0
-    seed: int | None = None
-    params: tuple[str, ...] = ()
-    executor: str = "local"
-    snakemake: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.jobs < 0:
-            raise InputError(f"--jobs {self.jobs}: give the number of notebooks to run side by side, 1 or more")
-        plugin = f"snakemake_executor_plugin_{self.executor.replace('-', '_')}"
-        if self.executor != "local" and importlib.util.find_spec(plugin) is None:
-            raise InputError(
-                f"--executor {self.executor}: Snakemake knows it through the package "
-                f"{plugin.replace('_', '-')}, which is not installed; pip install it"
-            )
-
-
 def parse_params(params: Iterable[str]) -> dict[str, Any]:
     """``NAME=value`` words as a dictionary, names in upper case; values are YAML (``[4, 16]``, ``1e-4``, ``text``)."""
     found: dict[str, Any] = {}
@@ -354,7 +327,7 @@ def parse_params(params: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def resolve(options: Options) -> tuple[Profile, dict[str, Any], Path]:
+def resolve(profile: str, data: str = "", seed: int | None = None, params: Iterable[str] = ()) -> tuple[Profile, dict[str, Any], Path]:
     """The profile with everything overridden, the ``--param`` values, and the results folder. Writes nothing.
 
     Raises
@@ -362,39 +335,48 @@ def resolve(options: Options) -> tuple[Profile, dict[str, Any], Path]:
     InputError
         Whatever is wrong with the options.
     """
-    extra = parse_params(options.params)
-    profile = load_profile(options.profile)
+    values, extra = load_profile(profile), parse_params(params)
     for name in ("PROFILE", "RESULTS", "DATA", "STAMP"):
         if name in extra:
             raise InputError(f"--param {name}: it follows from --profile, --data and SARNB_RESULTS; use those")
-    known = vars(profile).keys() - {"name"}
+    known = vars(values).keys() - {"name"}
     fields = {name.lower(): value for name, value in extra.items() if name.lower() in known}
-    if options.seed is not None:
-        fields["seed"] = options.seed
-    folder = profile.name
-    if options.data:
-        source = Path(options.data).expanduser().absolute()
+    if seed is not None:
+        fields["seed"] = seed
+    folder = values.name
+    if data:
+        source = Path(data).expanduser().absolute()
         if not source.is_dir():
-            raise InputError(f"--data {options.data}: no such folder; give a folder of SAR images")
+            raise InputError(f"--data {data}: no such folder; give a folder of SAR images")
         fields["data"] = str(source)
-        folder = f"{profile.name}-{source.resolve().name}"
-    profile = profile.replace(**fields)
-    if profile.source != "twin" and not profile.data:
+        folder = f"{values.name}-{source.resolve().name}"
+    values = dataclasses.replace(values, **fields)
+    if values.source != "twin" and not values.data:
         raise InputError(
-            f"profile {profile.name}: its images ({profile.source}) have to be on this machine; "
+            f"profile {values.name}: its images ({values.source}) have to be on this machine; "
             "prepare a folder of them and give it with --data DIR"
         )
     # A value checked and converted by the profile (1 → 1.0) goes to the notebooks as such.
-    values = profile.parameters(folder)
-    return profile, {name: values.get(name, value) for name, value in extra.items()}, results_root() / folder
+    converted = values.parameters(folder)
+    return values, {name: converted.get(name, value) for name, value in extra.items()}, results_root() / folder
 
 
-def run(options: Options, dry: bool = False) -> int:
+def run(
+    profile: str = "quick",
+    data: str = "",
+    only: str = "",
+    jobs: int = 0,
+    seed: int | None = None,
+    params: Iterable[str] = (),
+    executor: str = "local",
+    snakemake: Iterable[str] = (),
+    dry: bool = False,
+) -> int:
     """Bring the chosen notebooks of a profile up to date.
 
     Parameters
     ----------
-    options : those of the command line.
+    profile, data, only, jobs, seed, params, executor, snakemake : those of the command line; empty texts and 0 mean the default.
     dry : only say what would run and why; write nothing.
 
     Returns
@@ -406,14 +388,19 @@ def run(options: Options, dry: bool = False) -> int:
     InputError
         Bad input, or another run into the same folder; nothing is written.
     """
-    profile, extra, results = resolve(options)
-    planned = functools.partial(plan, notebooks_folder(), results, profile.parameters(_shown(results)), extra, options.only)
+    if jobs < 0:
+        raise InputError(f"--jobs {jobs}: give the number of notebooks to run side by side, 1 or more")
+    plugin = f"snakemake-executor-plugin-{executor}"
+    if executor != "local" and importlib.util.find_spec(plugin.replace("-", "_")) is None:
+        raise InputError(f"--executor {executor}: Snakemake knows it through the package {plugin}, which is not installed; pip install it")
+    values, extra, results = resolve(profile, data, seed, params)
+    planned = functools.partial(plan, notebooks_folder(), results, values.parameters(_shown(results)), extra, only)
     nodes = planned()
-    todo = {name: node for name, node in nodes.items() if node.reason}
-    if profile.data and todo:
+    todo = [name for name, node in nodes.items() if node.reason]
+    if values.data and todo:
         from sarnb.data.prepare import check_user_folder  # reads every image, so only when something will run
 
-        check_user_folder(Path(profile.data), profile.image_size, profile.seed)
+        check_user_folder(Path(values.data), values.image_size, values.seed)
     if dry:
         for name, node in nodes.items():
             print(f"{name}: {'would run, ' + node.reason if node.reason else 'up to date'}")
@@ -422,25 +409,19 @@ def run(options: Options, dry: bool = False) -> int:
         print(f"everything is up to date ({len(nodes)} notebooks); look first at {_shown(results)}/index.md")
         return 0
     with _locked(results) as lock:
-        from sarnb.results import claim_folder
-
-        claim_folder(results, profile.name, profile.stamp, profile.data)
-        return _carry_out(options, profile, results, planned(), lock)  # planned anew: it may have waited for a run
-
-
-def _carry_out(options: Options, profile: Profile, results: Path, nodes: dict[str, Node], lock: int) -> int:
-    """Write the plan, run Snakemake on it, and report."""
-    state, start, jobs = results / ".state", time.monotonic(), options.jobs or default_jobs()
-    for old in state.glob("*.error"):
-        old.unlink()
-    for name, node in nodes.items():
-        if node.reason:
-            print(f"{name}: to run, {node.reason}", flush=True)
-            node.stamp.unlink(missing_ok=True)
-    write_atomically(state / "plan.json", json.dumps(make_plan(profile, results, nodes, jobs), indent=1))
-    code = _snakemake(options, state, jobs, lock)
-    if read_manifests(results):
-        write_atomically(results / "index.md", index(results))
+        claim_folder(results, values.name, values.stamp, values.data)
+        nodes, state, start = planned(), results / ".state", time.monotonic()  # planned anew: it may have waited for a run
+        for old in state.glob("*.error"):
+            old.unlink()
+        for name, node in nodes.items():
+            if node.reason:
+                print(f"{name}: to run, {node.reason}", flush=True)
+                node.stamp.unlink(missing_ok=True)
+        work = make_plan(values, results, nodes, jobs or default_jobs())
+        write_atomically(state / "plan.json", json.dumps(work, indent=1))
+        code = _snakemake(state, jobs, executor, snakemake, lock)
+        if read_manifests(results):
+            write_index(results)
     took = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - start))
     if code == 0:
         print(f"finished in {took}; look first at {_shown(results)}/index.md")
@@ -459,14 +440,13 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
     A notebook that may have company gets its share of the cores, one that runs alone gets all of them.
     """
     share, crowd = max(1, cores() // jobs), independent(nodes)
-    local = all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part)
     return {
         "root": str(repository()),
         "python": sys.executable,
         "results": str(results),
         "notebooks": str(notebooks_folder()),
         "runner": {"host": os.uname().nodename, "pid": os.getpid()},
-        "offline": local,
+        "offline": all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part),
         "memory_mb": MEMORY_MB,
         "nodes": {
             name: {
@@ -481,21 +461,21 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
     }
 
 
-def _snakemake(options: Options, state: Path, jobs: int, lock: int) -> int:
+def _snakemake(state: Path, jobs: int, executor: str, more: Iterable[str], lock: int) -> int:
     """Run Snakemake on the plan; returns its exit code.
 
     Notebooks print their progress through it. What Snakemake itself says goes to a log, on a cluster to the terminal,
     as nothing else is heard from there. It inherits the lock's descriptor, so that the next call waits if this process
     is killed and Snakemake is not yet.
     """
-    local = options.executor == "local"
-    scale = ["--cores", str(max(cores(), jobs)), "--resources", f"slot={jobs}"]
+    local, slots = executor == "local", jobs or default_jobs()
+    scale = ["--cores", str(max(cores(), slots)), "--resources", f"slot={slots}"]
     if not local:
-        scale = ["--jobs", str(options.jobs or 4), "--executor", options.executor]
+        scale = ["--jobs", str(jobs or 4), "--executor", executor]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository() / "notebooks" / "Snakefile")]
     command += ["--directory", str(state), "--config", "plan=plan.json", *scale, "--scheduler", "greedy"]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "--nolock"]
-    command += ["--quiet", "progress", "rules", *options.snakemake]
+    command += ["--quiet", "progress", "rules", *more]
     with open(state / "snakemake.log", "wb") as log:
         errors = log if local else None
         child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sarnb.errors import InputError
-from sarnb.manifest import add_executed_copy, read_cells, write_atomically
+from sarnb.results import add_executed_copy, read_cells, write_atomically
 from sarnb.settings import repository
 
 TAG = "parameters"

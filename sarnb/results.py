@@ -1,113 +1,181 @@
-"""Figures, tables and other artefacts of a notebook, recorded in its manifest.
+"""What each notebook made: its figures, tables and other artefacts, one JSON record a notebook in ``manifest``.
 
-A record collects everything in a staging folder and moves it to its place when it is closed, so that a notebook
-that fails half-way leaves the earlier results as they were.
+A record collects everything in a staging folder and moves it to its place when it is closed, so that a notebook that fails
+half-way leaves the earlier results as they were. ``verify`` compares the records with what lies on the disk. Files are known
+by hashes of their content, never by their times, which a git clone does not keep.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import io
 import json
+import os
+import platform
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-import numpy as np
-import pandas as pd
-from matplotlib.figure import Figure
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from sarnb.errors import InputError
-from sarnb.manifest import artefact_entry, environment, read_manifest, read_manifests, sources, write_atomically, write_manifest
-from sarnb.profile import load_profile
-from sarnb.settings import process_peak_mb, repository
+from sarnb.profile import load_profile, read_yaml
+from sarnb.settings import cores, notebooks_folder, process_peak_mb, repository
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+# Large and rebuilt by a run: ignored by git, so their absence in a clone is no fault.
+LOCAL_FOLDERS = ("data", "models", "samples")
+RECORDED_FOLDERS = ("figures", "tables", "notebooks")
 STAMP_COLUMN = "stamp"
 VECTOR_PIXELS = 100_000  # of images in a figure; beyond, its SVG would be the same pixels again, as text
+PACKAGES = (
+    *("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "pandas", "scikit-image"),
+    *("matplotlib", "seaborn", "papermill", "snakemake"),
+)
 
 
-def results_folder(results_dir: str | Path) -> Path:
-    """The results folder as an absolute path; a relative one starts at the repository."""
-    return (repository() / results_dir).absolute()
+# ---- files: known by their content, written whole ----
 
 
-def claim_folder(results_dir: str | Path, profile: str, stamp: str, data: str = "") -> None:
-    """Make a results folder the one of a profile and of a user's data folder, or check that it is.
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def content_digest(path: Path, but: Collection[str] = ()) -> str:
+    """SHA-256 (hex) of a file's bytes, or over the names and bytes of the files below a folder, those named in ``but`` apart."""
+    if path.is_dir():
+        return digest([[name, content_digest(path / name)] for name in file_names(path) if name not in but])
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_names(folder: Path) -> list[str]:
+    """Relative paths of all files below a folder, sorted, without those that are hidden or in a hidden folder."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def read_cells(notebook: Path) -> list[dict[str, Any]]:
+    """Cells of a notebook file, the source of each as one text.
+
+    Raises
+    ------
+    InputError
+        The file is missing or no notebook.
+    """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [{**cell, "source": "".join(cell["source"])} for cell in cells]
+    except FileNotFoundError:
+        raise InputError(f"{notebook}: no such notebook") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{notebook}: not a Jupyter notebook ({error}); save it again from Jupyter") from None
+
+
+def notebook_digest(notebook: Path) -> str:
+    """SHA-256 (hex) of a notebook's cell types and sources; outputs and metadata do not count."""
+    return digest([[cell["cell_type"], cell["source"]] for cell in read_cells(notebook)])
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: into a temporary file next to it, then renamed.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be saved ({error.strerror}); free some space or choose a folder you may write to with SARNB_RESULTS"
+        ) from None
+
+
+# ---- a notebook's record, while it runs ----
+
+
+def claim_folder(folder: Path, profile: str, stamp: str | None = None, data: str | None = None) -> str:
+    """Make a results folder the one of a profile and of a user's data folder, or check that it is; returns its stamp.
+
+    Parameters
+    ----------
+    folder : the results folder.
+    profile : the profile's name.
+    stamp : what is put on every artefact; None = as the folder was claimed, at first that of the shipped profile.
+    data : the user's data folder, empty for none; None = as the folder was claimed.
 
     Raises
     ------
     InputError
         The folder holds results of another profile or of other data, or cannot be written to.
     """
-    path = results_folder(results_dir) / "profile.json"
-    mine = {"profile": profile, "stamp": stamp, "data": data}
-    if path.is_file():
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        if theirs["profile"] != profile or bool(theirs["stamp"]) != bool(stamp):
-            raise InputError(
-                f"{path.parent}: holds results of the profile {theirs['profile']!r}, {profile!r} must not be "
-                "written over them; choose another results folder"
-            )
-        if theirs["data"] != data:
-            raise InputError(
-                f"{path.parent}: holds results of the data folder {theirs['data'] or '(none)'}, not of "
-                f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS"
-            )
-        return
-    write_atomically(path, json.dumps(mine, indent=1) + "\n")
+    path = folder / "profile.json"
+    if not path.is_file():
+        first = {"profile": profile, "stamp": load_profile(profile).stamp if stamp is None else stamp, "data": data or ""}
+        write_atomically(path, json.dumps(first, indent=1) + "\n")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held["profile"] != profile or (stamp is not None and bool(held["stamp"]) != bool(stamp)):
+        raise InputError(
+            f"{folder}: holds results of the profile {held['profile']!r}, {profile!r} must not be "
+            "written over them; choose another results folder"
+        )
+    if data is not None and held["data"] != data:
+        raise InputError(
+            f"{folder}: holds results of the data folder {held['data'] or '(none)'}, not of "
+            f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS"
+        )
+    return held["stamp"]
 
 
-def open_record(
-    producer: str,
-    results_dir: str | Path,
-    profile: str,
-    seed: int,
-    parameters: Mapping[str, Any],
-) -> Record:
-    """Start the record of one notebook.
+class Record:
+    """What one notebook makes, collected while it runs.
 
     Parameters
     ----------
     producer : the notebook's name without its ending, e.g. ``05_unet_full``.
-    results_dir : the results folder, ``RESULTS``; relative to the repository or absolute.
+    results : the results folder, ``RESULTS``; relative to the repository or absolute.
     profile : the profile's name, ``PROFILE``.
     seed : ``SEED``.
     parameters : the values the notebook ran with.
+
+    Attributes
+    ----------
+    folder : the results folder, absolute; models, samples and data go below it.
 
     Raises
     ------
     InputError
         The folder belongs to another profile, or cannot be written to.
     """
-    folder = results_folder(results_dir)
-    claim = folder / "profile.json"
-    if not claim.is_file():
-        claim_folder(folder, profile, load_profile(profile).stamp)
-    held = json.loads(claim.read_text(encoding="utf-8"))
-    claim_folder(folder, profile, held["stamp"], held["data"])
-    return Record(producer, folder, profile, held["stamp"], seed, dict(parameters))
 
-
-class Record:
-    """What one notebook made; see ``open_record``.
-
-    Attributes
-    ----------
-    folder : the results folder, absolute; models, samples and data go below it.
-    """
-
-    def __init__(self, producer: str, folder: Path, profile: str, stamp: str, seed: int, parameters: dict[str, Any]) -> None:
-        self.producer, self.folder, self.profile, self.stamp = producer, folder, profile, stamp
-        self.seed, self.parameters = seed, parameters
+    def __init__(self, producer: str, results: str | Path, profile: str, seed: int, parameters: Mapping[str, Any]) -> None:
+        self.producer, self.folder = producer, (repository() / results).absolute()
+        self.stamp = claim_folder(self.folder, profile)
+        self._setting = {"profile": profile, "stamp": self.stamp, "seed": seed, "parameters": dict(parameters)}
         self._started, self._clock = datetime.now(UTC), time.perf_counter()
-        self._staging = folder / ".state" / "staging" / producer
-        self._staged: list[tuple[str, str, str]] = []
-        self._others: list[tuple[Path, str]] = []
+        self._staging = self.folder / ".state" / "staging" / producer
+        self._staged: dict[str, tuple[str, str]] = {}
+        self._others: dict[Path, str] = {}
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def figure(self, figure: Figure, name: str, meaning: str) -> None:
@@ -129,8 +197,7 @@ class Record:
     def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
         """Record a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
 
-        A named index becomes columns, an unnamed one is dropped. With a smoke profile the CSV gets a last column
-        ``stamp``, which ``read_table`` takes off again.
+        A named index becomes columns, an unnamed one is dropped. With a smoke profile the CSV gets a last column ``stamp``.
         """
         self._check(name, meaning)
         named = any(level is not None for level in table.index.names)
@@ -147,7 +214,7 @@ class Record:
         path = (self.folder / path).absolute()
         if not path.is_relative_to(self.folder) or not path.exists():
             raise InputError(f"{path}: is not there or not below {self.folder}; save artefacts below the results folder")
-        self._others.append((path, meaning))
+        self._others[path] = meaning
 
     def close(self) -> list[str]:
         """Put everything in its place, write the manifest and rebuild index.md; returns the paths of what was recorded.
@@ -156,26 +223,28 @@ class Record:
         """
         recorded = read_manifest(self.folder, self.producer).get("artefacts", [])
         earlier = {entry["path"] for entry in recorded if entry["kind"] in ("figure", "table")}
-        entries = []
-        for kind, name, meaning in self._staged:
+        for name in self._staged:
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             (self._staging / name).replace(target)
-            entries.append(artefact_entry(self.folder, target, kind, meaning))
-        entries += [artefact_entry(self.folder, path, "artefact", meaning) for path, meaning in self._others]
+        entries = [_entry(self.folder, self.folder / name, *what) for name, what in self._staged.items()]
+        entries += [_entry(self.folder, path, "artefact", meaning) for path, meaning in self._others.items()]
         for name in earlier - {entry["path"] for entry in entries}:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self._staging, ignore_errors=True)
-        write_manifest(
+        notebook, graph = notebooks_folder() / f"{self.producer}.ipynb", notebooks_folder() / "graph.yaml"
+        needs = (read_yaml(graph.read_text(encoding="utf-8")) or {}).get(self.producer, []) if graph.is_file() else []
+        _write_manifest(
             self.folder,
             {
                 "producer": self.producer,
-                "profile": self.profile,
-                "stamp": self.stamp,
-                "seed": self.seed,
-                "parameters": self.parameters,
-                **sources(self.folder, self.producer),
-                **environment(),
+                **self._setting,
+                "notebook_sha256": notebook_digest(notebook) if notebook.is_file() else None,
+                "upstream": {need: _artefacts_digest(self.folder, need) for need in needs if read_manifest(self.folder, need)},
+                "git": _git(),
+                "python": platform.python_version(),
+                "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+                "device": _device(),
                 "started": self._started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.perf_counter() - self._clock, 1),
@@ -195,7 +264,7 @@ class Record:
 
     def _stage(self, kind: str, name: str, content: str | bytes, meaning: str) -> None:
         write_atomically(self._staging / name, content)
-        self._staged = [entry for entry in self._staged if entry[1] != name] + [(kind, name, meaning)]
+        self._staged[name] = (kind, meaning)
 
 
 def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
@@ -203,6 +272,8 @@ def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
 
     The same figure and name give the same bytes.
     """
+    import matplotlib
+
     files, metadata_of = {}, {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     if sum(image.get_size()[0] * image.get_size()[1] for axis in figure.axes for image in axis.get_images()) > VECTOR_PIXELS:
         del metadata_of["svg"]
@@ -220,6 +291,9 @@ def compact_png(content: bytes) -> bytes:
 
     matplotlib writes four channels always, and speckle, which nothing compresses, then takes twice its room.
     """
+    import numpy as np
+    from PIL import Image
+
     image = Image.open(io.BytesIO(content))
     dpi = image.info.get("dpi", (72, 72))
     channels = np.asarray(image.convert("RGBA"))
@@ -231,15 +305,141 @@ def compact_png(content: bytes) -> bytes:
     return stream.getvalue()
 
 
-def read_table(results_dir: str | Path, name: str) -> pd.DataFrame:
-    """Read tables/<name>.csv of a results folder, without the smoke stamp's column.
+def _git() -> dict[str, Any]:
+    """Revision, and whether what decides the results differs from it."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", str(repository()), *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    changes = ask("status", "--porcelain", "--", "sarnb", "notebooks", "pyproject.toml")
+    return {"revision": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def _device() -> dict[str, Any]:
+    """System, processor, cores, and what torch uses of them."""
+    found: dict[str, Any] = {"system": platform.system(), "machine": platform.machine(), "cores": cores()}
+    try:
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        found["processor"] = models[0].partition(":")[2].strip()
+    except (OSError, IndexError):
+        found["processor"] = platform.processor()
+    torch = sys.modules.get("torch")  # a notebook that does not use torch need not wait for it
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        found["graphics"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return found
+
+
+# ---- the records of a results folder ----
+
+
+def read_manifest(results: Path, producer: str) -> dict[str, Any]:
+    """A producer's manifest; empty if there is none or it is not readable."""
+    try:
+        found = json.loads((results / "manifest" / f"{producer}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_manifests(results: Path) -> dict[str, dict[str, Any]]:
+    """All manifests of a results folder, by producer, in the order of their names."""
+    return {path.stem: read_manifest(results, path.stem) for path in sorted((results / "manifest").glob("*.json"))}
+
+
+def _entry(results: Path, path: Path, kind: str, meaning: str) -> dict[str, Any]:
+    """The manifest's entry of one file or folder."""
+    return {"path": path.relative_to(results).as_posix(), "kind": kind, "meaning": meaning, "sha256": content_digest(path)}
+
+
+def _artefacts_digest(results: Path, producer: str) -> str:
+    """One hash over the figures, tables, models and data that a producer recorded (its executed copy left out)."""
+    entries = read_manifest(results, producer).get("artefacts", [])
+    return digest([[entry["path"], entry["sha256"]] for entry in entries if entry["kind"] != "notebook"])
+
+
+def _write_manifest(results: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str) + "\n"
+    write_atomically(results / "manifest" / f"{manifest['producer']}.json", text)
+    write_index(results)
+
+
+def add_executed_copy(results: Path, producer: str) -> None:
+    """Adds the executed notebook to its producer's manifest; nothing to do where the notebook keeps no record."""
+    if manifest := read_manifest(results, producer):
+        entry = _entry(results, results / "notebooks" / f"{producer}.ipynb", "notebook", "the executed notebook")
+        manifest["artefacts"] = [old for old in manifest["artefacts"] if old["path"] != entry["path"]] + [entry]
+        _write_manifest(results, manifest)
+
+
+def write_index(results: Path) -> None:
+    """Write index.md: every figure and table with one line, notebook by notebook."""
+    manifests = read_manifests(results)
+    first = next(iter(manifests.values()), {})
+    lines = [f"# Results of the profile `{first.get('profile', results.name)}`", ""]
+    if stamp := first.get("stamp"):
+        lines += [f"**{stamp}**", ""]
+    for producer, manifest in manifests.items():
+        lines += [f"## {producer}", ""]
+        for entry in sorted(manifest.get("artefacts", []), key=lambda e: (e["kind"] != "notebook", e["kind"])):
+            if not entry["path"].endswith((".svg", ".md", ".tex")):
+                name = entry["path"]
+                link = f"[{name}]({name.replace(' ', '%20')})"
+                lines.append(f"- {link}: {entry['meaning']}{' — ' + stamp if stamp and entry['kind'] != 'notebook' else ''}")
+        lines.append("")
+    write_atomically(results / "index.md", "\n".join(lines))
+
+
+def verify(results: Path) -> list[str]:
+    """Compares a results folder with its manifests.
+
+    Returns
+    -------
+    problems : one sentence per artefact that is changed, missing, stale (its notebook, or what that builds on, is no
+        longer the one it was made from) or recorded by nobody; empty if all is well.
 
     Raises
     ------
     InputError
-        No such table.
+        The folder is not there or holds no manifest.
     """
-    path = results_folder(results_dir) / "tables" / f"{name}.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: no such table; run the notebook that makes it")
-    return pd.read_csv(path).drop(columns=STAMP_COLUMN, errors="ignore")
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder; give a results folder such as results/quick")
+    manifests = read_manifests(results)
+    if not manifests:
+        raise InputError(f"{results}: holds no manifest; run ./run_all.sh first")
+    problems, known = [], set()
+    for producer, manifest in manifests.items():
+        if not isinstance(manifest.get("artefacts"), list):
+            problems.append(f"manifest/{producer}.json: not readable; run {producer} again")
+            continue
+        problems += _stale(results, producer, manifest)
+        for entry in manifest["artefacts"]:
+            known.add(entry["path"])
+            path, top = results / entry["path"], entry["path"].split("/")[0]
+            if path.exists():
+                if content_digest(path) != entry["sha256"]:
+                    problems.append(f"{entry['path']}: changed since {producer} recorded it; run {producer} again")
+            elif top not in LOCAL_FOLDERS or (results / top).exists():
+                problems.append(f"{entry['path']}: missing; run {producer} again")
+    for name in (f"{folder}/{name}" for folder in RECORDED_FOLDERS for name in file_names(results / folder)):
+        if name.endswith(".failed.ipynb"):
+            problems.append(f"{name}: the last run of this notebook failed; see the error in it and run it again")
+        elif name not in known:
+            problems.append(f"{name}: stale, no manifest records it; delete it or run its notebook again")
+    return problems
+
+
+def _stale(results: Path, producer: str, manifest: dict[str, Any]) -> list[str]:
+    notebook, problems = notebooks_folder() / f"{producer}.ipynb", []
+    made_from = manifest.get("notebook_sha256")
+    if made_from and (not notebook.is_file() or notebook_digest(notebook) != made_from):
+        problems.append(f"manifest/{producer}.json: stale, notebooks/{producer}.ipynb changed since; run {producer} again")
+    for need, sha in manifest.get("upstream", {}).items():
+        if _artefacts_digest(results, need) != sha:
+            problems.append(f"manifest/{producer}.json: stale, {need} recorded other results since; run {producer} again")
+    return problems

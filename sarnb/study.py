@@ -24,7 +24,7 @@ from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.model.token import TOKEN
 from sarnb.notebook import declared_parameters
 from sarnb.plots import set_theme
-from sarnb.results import Record, open_record
+from sarnb.results import Record
 from sarnb.settings import notebooks_folder
 from sarnb.train.finetune import FinetuneConfig, PriorSet, training_key
 from sarnb.train.training import RateChoice, tune_rates
@@ -74,7 +74,7 @@ class Study:
         self.seed = self.values.seed
         kept = {key: Path(value).name if key in LOCAL else value for key, value in parameters.items()}
         kept = {key: value for key, value in kept.items() if key not in ("PROFILE", "RESULTS", "SEED")}
-        self.record: Record = open_record(name, self.values.results, self.values.profile, self.seed, kept)
+        self.record = Record(name, self.values.results, self.values.profile, self.seed, kept)
         self.figure, self.table, self.artefact = self.record.figure, self.record.table, self.record.artefact
         self.folder = self.record.folder
         self.data, self.models, self.samples = (self.folder / part for part in ("data", "models", "samples"))

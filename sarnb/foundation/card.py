@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from sarnb.cards import model_card
+from sarnb.data.files import saving, write_text
 from sarnb.errors import InputError
-from sarnb.manifest import write_atomically
 
 MEASURES = re.compile(r"(?<=^## Measures and limits\n).*?(?=\n\n## Licence$)", re.DOTALL | re.MULTILINE)
 LIMITS = "Known limits: small objects and counts are unreliable, and so is everything outside the twin world."
@@ -63,4 +63,5 @@ def write_measures(folder: Path, targets: pd.DataFrame) -> None:
     for row in targets.itertuples():
         value = f"{row.value:.3g}" + ("" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}], n = {row.n}")
         lines.append(f"| {row.aim} | {row.set} | {value} | {row.verdict} |")
-    write_atomically(path, MEASURES.sub(lambda _: "\n".join([*lines, "", LIMITS]), card))
+    with saving(path):
+        write_text(path, MEASURES.sub(lambda _: "\n".join([*lines, "", LIMITS]), card))

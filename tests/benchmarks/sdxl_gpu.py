@@ -32,11 +32,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sarnb.data.dataset import ImageSet
 from sarnb.generate.sample import generate
-from sarnb.manifest import write_atomically
 from sarnb.model.foundation import FoundationConfig, build_foundation, components, encode_prompts, time_ids
 from sarnb.model.judge import foundation_tokenizer
 from sarnb.model.sdxl import sdxl_pipeline, sdxl_vae
 from sarnb.model.strategy import find_strategy, prepare
+from sarnb.results import write_atomically
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import resolve_precision
 from sarnb.train.vae import VaeConfig, finetune_vae

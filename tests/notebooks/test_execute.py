@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from sarnb.graph import read_graph
-from sarnb.manifest import read_manifest, verify
+from sarnb.results import read_manifest, verify
 from sarnb.settings import cores, default_jobs, repository
 
 pytestmark = pytest.mark.slow

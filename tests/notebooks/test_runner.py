@@ -14,15 +14,15 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from sarnb.manifest import verify
+from sarnb.results import verify
 from sarnb.settings import repository
 
 pytestmark = pytest.mark.slow
 
 PARAMETERS = "PROFILE = 'quick'  # profile\nSEED = 0  # seed\nRESULTS = 'results/quick'  # folder"
 RECORD = """import pandas as pd
-from sarnb.results import open_record
-record = open_record('{name}', RESULTS, PROFILE, SEED, {{'SEED': SEED}})
+from sarnb.results import Record
+record = Record('{name}', RESULTS, PROFILE, SEED, {{'SEED': SEED}})
 record.table(pd.DataFrame({{'seed': [SEED]}}), '{name}_table', 'the seed')
 record.close()"""
 

@@ -9,7 +9,7 @@ import pytest
 from sarnb.settings import repository
 
 ROOMS = ("world", "data", "model", "train", "foundation", "generate", "metrics", "plots")
-BELOW = ("errors", "settings", "profile", "manifest", "cards", "")  # what every room may use
+BELOW = ("errors", "settings", "profile", "cards", "")  # what every room may use
 PACKAGE = repository() / "sarnb"
 
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sarnb.errors import InputError
-from sarnb.manifest import verify, write_atomically
-from sarnb.results import claim_folder, compact_png, figure_files, open_record, read_table
+from sarnb.results import Record, claim_folder, compact_png, figure_files, verify, write_atomically
 
 matplotlib.use("agg")
 
@@ -39,7 +38,7 @@ def _figure() -> Figure:
 
 
 def _record(folder, producer="00_one", profile="smoke", value=1.0):
-    record = open_record(producer, folder, profile, 0, {"SEED": 0})
+    record = Record(producer, folder, profile, 0, {"SEED": 0})
     record.figure(_figure(), f"{producer}_figure", "a rising line")
     record.table(pd.DataFrame({"value": [value, 2.123456789]}), f"{producer}_table", "two numbers")
     (folder / "models").mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,7 @@ def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
     assert "smoke: not a result" in (tmp_path / "figures/00_one_figure.svg").read_text()
     raw = pd.read_csv(tmp_path / "tables/00_one_table.csv")
     assert list(raw.columns) == ["value", "stamp"] and set(raw["stamp"]) == {"smoke: not a result"}
-    assert read_table(tmp_path, "00_one_table")["value"].tolist() == [1.0, 2.12346]
+    assert pd.read_csv(tmp_path / "tables/00_one_table.csv")["value"].tolist() == [1.0, 2.12346]
     for ending in ("md", "tex"):
         assert "smoke: not a result" in (tmp_path / f"tables/00_one_table.{ending}").read_text()
 
@@ -125,7 +124,7 @@ def test_smoke_is_not_written_over_study_and_changes_nothing(tmp_path):
     _record(tmp_path, profile="study")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="'study', 'smoke' must not be written over"):
-        open_record("00_one", tmp_path, "smoke", 0, {})
+        Record("00_one", tmp_path, "smoke", 0, {})
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -137,14 +136,14 @@ def test_a_results_folder_keeps_to_its_data(tmp_path):
 
 def test_an_unclosed_record_leaves_the_earlier_results_alone(tmp_path):
     _record(tmp_path)
-    record = open_record("00_one", tmp_path, "smoke", 0, {})
+    record = Record("00_one", tmp_path, "smoke", 0, {})
     record.table(pd.DataFrame({"value": [7.0]}), "00_one_table", "another")
-    assert read_table(tmp_path, "00_one_table")["value"].iloc[0] == 1.0 and verify(tmp_path) == []
+    assert pd.read_csv(tmp_path / "tables/00_one_table.csv")["value"].iloc[0] == 1.0 and verify(tmp_path) == []
 
 
 def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
     _record(tmp_path)
-    record = open_record("00_one", tmp_path, "smoke", 0, {})
+    record = Record("00_one", tmp_path, "smoke", 0, {})
     record.table(pd.DataFrame({"value": [7.0]}), "only", "the only one")
     record.close()
     assert not (tmp_path / "figures/00_one_figure.png").exists() and verify(tmp_path) == []
@@ -153,13 +152,13 @@ def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
 def test_two_notebooks_cannot_share_a_name(tmp_path):
     _record(tmp_path)
     with pytest.raises(InputError, match="00_one has recorded one of this name"):
-        open_record("01_two", tmp_path, "smoke", 0, {}).figure(_figure(), "00_one_table", "x")
+        Record("01_two", tmp_path, "smoke", 0, {}).figure(_figure(), "00_one_table", "x")
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a b", "a/b"])
 def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="plain file name"):
-        open_record("00_one", tmp_path, "smoke", 0, {}).figure(_figure(), name, "x")
+        Record("00_one", tmp_path, "smoke", 0, {}).figure(_figure(), name, "x")
 
 
 def test_verify_finds_changed_missing_unrecorded(tmp_path):
@@ -208,7 +207,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sarnb.manifest.os.replace", full)
+    monkeypatch.setattr("sarnb.results.os.replace", full)
     with pytest.raises(InputError, match="x.txt: cannot be saved .No space left on device."):
         write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.glob(".x*")) == []
