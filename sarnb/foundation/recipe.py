@@ -45,8 +45,7 @@ from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.machine import plain_attention
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae_losses import PerceptualFeatures
-from sarnb.world.captions import LENGTHS, caption
-from sarnb.world.hard_negatives import hard_negative_table
+from sarnb.world.captions import LENGTHS, caption, hard_negative_table
 from sarnb.world.optical import texture_pictures
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene

@@ -22,7 +22,7 @@ from sarnb.generate.sample import evaluation_text
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
 from sarnb.metrics.image_statistics import COMPOSITION
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
-from sarnb.world.hard_negatives import FACTS, hard_negative
+from sarnb.world.captions import FACTS, hard_negative
 
 ACCURACY = "class accuracy"
 SIDES = ("left", "right")

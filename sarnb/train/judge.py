@@ -28,7 +28,7 @@ from sarnb.train.cache import content_key
 from sarnb.train.loop import MicroBatch, batch_ids, train_loop
 from sarnb.train.machine import peak_memory_mb, plain_attention, reset_peak_memory
 from sarnb.train.state import LoopConfig
-from sarnb.world.hard_negatives import hard_negative_table, mirror_table
+from sarnb.world.captions import hard_negative_table, mirror_table
 
 MARGIN = 0.7  # distance of unit vectors beyond which a caption and a wrong one need no parting; this project's choice
 SEPARATION = 2.0  # weight of the parting in the judge's training; this project's choice

@@ -5,7 +5,7 @@ the sources. Where they come from and how far they were checked:
 
 - bare soil, grass, crop (short vegetation) and dry snow follow the regression that F. T. Ulaby and M. C. Dobson fitted to their
   collected measurements, *Handbook of Radar Scattering Statistics for Terrain*, Artech House 1989. Its C-band coefficients are
-  in ``ULABY_DOBSON_C``; the tests hold these rows, shifted to C band, within 2 dB of it from 20° to 60°. The step from C to
+  in the tests, which hold these rows, shifted to C band, within 2 dB of it from 20° to 60°. The step from C to
   X band (``c_band_db``) is this project's choice, about 1 dB.
 - forest: X-band canopies lie at -8 to -10 dB about 40° in the same book; at C band Sentinel-1 sees a γ0 of about -7 dB. The
   book's shrubs are its nearest C-band row, 1 to 3 dB below (tested).
@@ -30,24 +30,7 @@ from sarnb.errors import InputError
 
 # Land covers: the code of a cell's surface, shared by the optical and the radar renderer.
 
-COVERS: tuple[str, ...] = (
-    "water",
-    "grass",
-    "crop",
-    "bare",
-    "sand",
-    "forest",
-    "asphalt",
-    "concrete",
-    "roof",
-    "tile",
-    "metal",
-    "rock",
-    "snow",
-    "solar",
-    "track",
-    "paint",
-)
+COVERS: tuple[str, ...] = tuple("water grass crop bare sand forest asphalt concrete roof tile metal rock snow solar track paint".split())
 """Names of the land covers; a cover's index is its ``uint8`` code.
 
 ``roof`` is a flat bitumen or gravel roof, ``tile`` a pitched clay roof, ``metal`` sheds, tanks, ships, aircraft and
@@ -102,28 +85,6 @@ SIGMA0 = {
 }
 
 
-# P1 … P6 of σ0 [dB] = P1 + P2 exp(-P3 θ) + P4 cos(P5 θ + P6), θ in radians (Ulaby and Dobson 1989, C band).
-ULABY_DOBSON_C = {
-    ("soil", "HH"): (-24.855, 26.351, 1.146, 0.204, 0.0, 0.0),
-    ("soil", "VV"): (-24.951, 28.742, 1.043, -1.681, 0.0, 0.0),
-    ("grass", "HH"): (-15.750, 17.931, 2.369, -1.502, 4.592, -3.142),
-    ("grass", "VV"): (-93.606, 99.0, 0.220, -5.509, -2.964, 1.287),
-    ("short vegetation", "HH"): (-87.727, 99.0, 0.322, 10.188, -1.747, 3.142),
-    ("short vegetation", "VV"): (-88.593, 99.0, 0.326, 9.574, 1.969, -3.142),
-    ("shrubs", "HH"): (-91.950, 99.0, 0.270, 6.980, 1.922, -3.142),
-    ("shrubs", "VV"): (-91.133, 99.0, 0.294, 8.107, 2.112, -3.142),
-    ("dry snow", "HH"): (-42.864, 20.762, 10.0, 30.0, 0.763, -0.147),
-    ("dry snow", "VV"): (-19.765, 19.830, 10.0, 7.089, 1.540, -0.012),
-}
-
-
-def ulaby_dobson_db(terrain: str, polarisation: str, incidence_deg: np.ndarray) -> np.ndarray:
-    """The published C-band regression of mean σ0 in dB, for ``incidence_deg`` of any shape; keys of ``ULABY_DOBSON_C``."""
-    p1, p2, p3, p4, p5, p6 = ULABY_DOBSON_C[terrain, polarisation]
-    theta = np.deg2rad(incidence_deg)
-    return p1 + p2 * np.exp(-p3 * theta) + p4 * np.cos(p5 * theta + p6)
-
-
 @dataclass(frozen=True)
 class Table:
     """``SIGMA0`` as arrays indexed by cover code; the last row is the wall."""
@@ -152,9 +113,7 @@ def sigma0_db(cover: str, incidence_deg: float, band: str = "X", polarisation: s
     Raises InputError for a cover, band or polarisation that has no row here.
     """
     if cover not in SIGMA0:
-        raise InputError(
-            f"no backscatter row for the land cover {cover!r}: add it to sarnb/world/backscatter.py (known: {', '.join(SIGMA0)})"
-        )
+        raise InputError(f"no backscatter row for the land cover {cover!r}: add it to {__name__} (known: {', '.join(SIGMA0)})")
     if band not in BANDS_GHZ or polarisation not in POLARISATIONS:
         raise InputError(
             f"no backscatter for band {band!r}, polarisation {polarisation!r}: choose from {tuple(BANDS_GHZ)} and {POLARISATIONS}"

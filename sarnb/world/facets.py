@@ -119,7 +119,7 @@ def wall_strips(
     """Faces toward the sensor: (facades, wall-ground corners, window glints).
 
     A facade spreads over its layover interval. The corner returns from the foot of the wall, more the higher the lit wall,
-    the smoother the ground and the better the wall is aligned with the flight track.
+    the smoother the ground and the better the wall is aligned with the flight track. A window a storey, every WINDOW_STEP_M along it.
     """
     row, col = np.nonzero(profile.wall & (profile.left[:, 1:] > profile.right[:, :-1]))
     edge = col + 1.0
@@ -134,40 +134,22 @@ def wall_strips(
     start, stop = edge - top * profile.cot, edge - bottom * profile.cot
     facades = Strips(row, start, stop, mean * lit, table.nu[code], np.maximum(stop - start, 0), angle)
 
-    aligned = ndimage.uniform_filter1d(_indicator(row, col, profile.wall.shape), 5, axis=0, mode="nearest")[row, col]
+    facing = np.zeros(profile.wall.shape, np.float32)
+    facing[row, col] = 1
+    aligned = ndimage.uniform_filter1d(facing, 5, axis=0, mode="nearest")[row, col]
     open_ground = (1 - profile.dark[row, col]) * table.mirror[cover[row, col]]
     corner = CORNER_GAIN * np.minimum(lit, CORNER_HEIGHT_M / spacing) * open_ground * aligned**2 * built
     at = edge - foot * profile.cot
     zero = np.zeros(len(row))
     corners = Strips(row, at - 0.9 * CORNER_WIDTH, at + 0.1 * CORNER_WIDTH, corner, np.full(len(row), CORNER_NU), zero, angle)
-    return facades, corners, _windows(row, edge, foot, bottom, top, built, profile.cot, spacing, rng)
 
-
-def _indicator(row: np.ndarray, col: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    mask = np.zeros(shape, np.float32)
-    mask[row, col] = 1
-    return mask
-
-
-def _windows(
-    row: np.ndarray,
-    edge: np.ndarray,
-    foot: np.ndarray,
-    bottom: np.ndarray,
-    top: np.ndarray,
-    built: np.ndarray,
-    cot: float,
-    spacing: float,
-    rng: np.random.Generator,
-) -> Glints:
-    """One glint per storey, every WINDOW_STEP_M along the wall."""
     every = max(1, round(WINDOW_STEP_M / spacing))
     storeys = np.where(built & (row % every == 0), (top - foot) * spacing // STOREY_M, 0).astype(int)
     wall = np.repeat(np.arange(len(row)), storeys)
     level = np.arange(len(wall)) - np.repeat(np.cumsum(storeys) - storeys, storeys)
     z = foot[wall] + (level + 0.5) * STOREY_M / spacing
     rcs = WINDOW_RCS / spacing**2 * rng.standard_exponential(len(wall)) * (z > bottom[wall])
-    return Glints(row[wall].astype(float) + 0.5, edge[wall] - z * cot, rcs)
+    return facades, corners, Glints(row[wall].astype(float) + 0.5, edge[wall] - z * profile.cot, rcs)
 
 
 def metal_glints(points: np.ndarray, ground: np.ndarray, profile: Profile, spacing: float, rng: np.random.Generator) -> Glints:

@@ -1,4 +1,4 @@
-"""Layouts of built-up land: city, suburb, industrial estate, stadium."""
+"""Layouts of the twelve classes: open country, single large sites, built-up land."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sarnb.world.canvas import Canvas, cells, count_cells, heading, pick, smoothstep
 
-# Layouts of the open country: forest, crop fields, coast, mountains, river.
+# Open country: forest, crop fields, coast, mountains, river.
 
 
 def _road(c: Canvas, offset: np.ndarray, width: float, cover: str = "asphalt") -> None:
@@ -139,29 +139,25 @@ def _ranges(c: Canvas, angle: float) -> np.ndarray:
         top = c.rng.uniform(70, 130, len(along)) * s * c.uniform(0.75, 1.1)
         for k in range(len(along) - 1):
             near = (along[k], across[k], top[k])
-            _roof(c, angle, height, u, v, near, (along[k + 1], across[k + 1], top[k + 1]), slope)
+            _roof(c, angle, (height, u, v), near, (along[k + 1], across[k + 1], top[k + 1]), slope)
             side = 1 if k % 2 else -1
             foot = (along[k] + c.uniform(-0.4, 0.4) * step, across[k] + side * 0.62 * spread, 0.15 * top[k])
-            _roof(c, angle, height, u, v, near, foot, slope)
+            _roof(c, angle, (height, u, v), near, foot, slope)
     return np.maximum(height, c.uniform(4, 14) * s)
 
 
-def _roof(
-    c: Canvas,
-    angle: float,
-    height: np.ndarray,
-    u: np.ndarray,
-    v: np.ndarray,
-    a: tuple[float, float, float],
-    b: tuple[float, float, float],
-    slope: float,
-) -> None:
-    """Raise ``height`` [H, W] in place to the roof over the crest from ``a`` to ``b`` (along, across, height)."""
+def _roof(c: Canvas, angle: float, grids: tuple[np.ndarray, ...], a: tuple[float, ...], b: tuple[float, ...], slope: float) -> None:
+    """Raise the heights in place to the roof over the crest from ``a`` to ``b`` (along, across, height).
+
+    ``grids``: heights, then coordinates along and across, each [H, W].
+    """
     # Beyond this distance the roof is under the valley floor; 20 m more for the bends of u and v.
     reach = max(a[2], b[2]) / slope + 20 * c.scale
-    ends = [c.place(angle, end[0], end[1]) for end in (a, b)]
-    rows, cols = (_window(c, [end[axis] for end in ends], reach) for axis in (1, 0))
-    height, u, v = height[rows, cols], u[rows, cols], v[rows, cols]
+    near = []
+    for places in zip(*(c.place(angle, end[0], end[1]) for end in (b, a))):  # columns within reach, then rows
+        low, high = (min(places) - reach) / c.spacing + c.size / 2, (max(places) + reach) / c.spacing + c.size / 2
+        near.append(slice(int(np.clip(low, 0, c.size)), int(np.clip(high + 1, 0, c.size))))
+    height, u, v = (grid[near[1], near[0]] for grid in grids)
     if not height.size:
         return
     length = np.hypot(b[0] - a[0], b[1] - a[1])
@@ -171,12 +167,6 @@ def _roof(
     distance = np.hypot(du - t * eu, dv - t * ev)
     crest = np.float32(a[2]) + t * np.float32((b[2] - a[2]) / length)
     np.maximum(height, crest - np.float32(slope) * distance, out=height)
-
-
-def _window(c: Canvas, ends: list[float], reach: float) -> slice:
-    """Rows or columns within ``reach`` metres of an interval of the patch's y or x axis."""
-    low, high = (min(ends) - reach) / c.spacing + c.size / 2, (max(ends) + reach) / c.spacing + c.size / 2
-    return slice(int(np.clip(low, 0, c.size)), int(np.clip(high + 1, 0, c.size)))
 
 
 def river(c: Canvas) -> None:
@@ -201,26 +191,19 @@ def river(c: Canvas) -> None:
     c.paint(bank <= 0, "water", np.clip(-0.35 + 0.10 * c.noise(25) - 0.3 * smoothstep(0, 20, -bank), -1, 0.5), 0.0)
     c.feature = bank < 9
     c.relations.append(f"flowing {heading(angle)}")
-    if c.chance(0.4):
-        _bridge(c, u, v, bank)
+    if c.chance(0.4):  # a road at a straight angle to the valley, on a concrete deck over the water
+        u0, width = c.uniform(-0.25, 0.25) * c.extent, c.uniform(10, 15)
+        road = np.abs(u - u0) < width / 2
+        deck = road & (bank < 8)
+        c.paint(road, "asphalt", 0.1, 0.0)
+        c.paint(deck, "concrete", 0.7, 7.0)
+        c.paint(deck & (np.abs(u - u0) < width / 4), "asphalt", 0.3, 7.0)
+        c.counts["bridges"] = 1
+        c.relations.append("crossed by a bridge")
+        c.feature |= road  # the bridge belongs to the river when the river is laid over another class
 
 
-def _bridge(c: Canvas, u: np.ndarray, v: np.ndarray, bank: np.ndarray) -> None:
-    """A road across the river at a straight angle to its valley, on a concrete deck over the water."""
-    u0 = c.uniform(-0.25, 0.25) * c.extent
-    width = c.uniform(10, 15)
-    road = np.abs(u - u0) < width / 2
-    deck = road & (bank < 8)
-    c.paint(road, "asphalt", 0.1, 0.0)
-    c.paint(deck, "concrete", 0.7, 7.0)
-    c.paint(deck & (np.abs(u - u0) < width / 4), "asphalt", 0.3, 7.0)
-    c.counts["bridges"] = 1
-    c.relations.append("crossed by a bridge")
-    # The bridge belongs to the river when the river is laid over another class.
-    c.feature = (bank < 9) | road
-
-
-# Layouts of single large sites: airport, harbour, solar farm.
+# Single large sites, airport, harbour and solar farm; then built-up land.
 
 _FUSELAGE = np.array(
     [(0.5, 0), (0.44, 0.045), (0.3, 0.062), (-0.3, 0.062), (-0.5, 0.02), (-0.5, -0.02), (-0.3, -0.062), (0.3, -0.062), (0.44, -0.045)]
@@ -319,7 +302,20 @@ def harbour(c: Canvas) -> None:
     store = pier & (np.abs(lu) < wide * 0.28) & (v > quay - length * 0.85) & (v < quay - 14)
     if c.chance(0.6):
         c.paint(store, "metal", pick(c.table(), i, i) * 0.6 + 0.4, 8.0)
-    _moor(c, angle, x0, y0, quay, pitch, wide, length, i, lu, u)
+    # Ships alongside the piers, one or none on each side, bow out to sea. Pier 0 is read from the cell arithmetic at one pixel.
+    first, reach, seen = float(u[0, 0] - lu[0, 0] - i[0, 0] * pitch), c.extent * 0.75, 0
+    for k in range(int(np.floor((-reach - first) / pitch)), int(np.ceil((reach - first) / pitch)) + 1):
+        for side in (-1, 1):
+            size, beam = c.uniform(0.62, 0.95) * length, c.uniform(14, 19) * s
+            hull, cargo, moored = c.uniform(-1, 0.5), c.chance(0.5), c.chance(0.62) or (k == 0 and side == 1)
+            if moored:
+                along = first + k * pitch + side * (wide / 2 + beam / 2 + 1.5)
+                across = quay - length * 0.5 - c.uniform(-0.1, 0.15) * length
+                x, y = c.place(angle, along, across, x0, y0)
+                seen += _ship(c, x, y, angle - np.pi / 2, size, beam, hull, cargo) > 60
+    if seen:
+        c.counts["ships"] = seen
+        c.relations.append("with ships moored at the piers")
 
 
 def _stacks(c: Canvas, u: np.ndarray, inland: np.ndarray) -> None:
@@ -335,38 +331,6 @@ def _stacks(c: Canvas, u: np.ndarray, inland: np.ndarray) -> None:
     shed = (inland > 22 + deep) & (inland < 22 + deep + c.uniform(32, 45)) & (np.abs(gap) < 34)
     c.paint(shed, "metal", 0.4 + 0.5 * pick(c.table(), g, g), 10.0)
     c.relations.append("with container stacks on the quay")
-
-
-def _moor(
-    c: Canvas,
-    angle: float,
-    x0: float,
-    y0: float,
-    quay: float,
-    pitch: float,
-    wide: float,
-    length: float,
-    i: np.ndarray,
-    lu: np.ndarray,
-    u: np.ndarray,
-) -> None:
-    """Ships alongside the piers, one or none on each side, bow out to sea."""
-    # Middle of pier 0 along the quay, read from the cell arithmetic at one pixel.
-    first = float(u[0, 0] - lu[0, 0] - i[0, 0] * pitch)
-    reach = c.extent * 0.75
-    seen = 0
-    for k in range(int(np.floor((-reach - first) / pitch)), int(np.ceil((reach - first) / pitch)) + 1):
-        for side in (-1, 1):
-            size, beam = c.uniform(0.62, 0.95) * length, c.uniform(14, 19) * c.scale
-            hull, cargo, moored = c.uniform(-1, 0.5), c.chance(0.5), c.chance(0.62) or (k == 0 and side == 1)
-            if moored:
-                along = first + k * pitch + side * (wide / 2 + beam / 2 + 1.5)
-                across = quay - length * 0.5 - c.uniform(-0.1, 0.15) * length
-                x, y = c.place(angle, along, across, x0, y0)
-                seen += _ship(c, x, y, angle - np.pi / 2, size, beam, hull, cargo) > 60
-    if seen:
-        c.counts["ships"] = seen
-        c.relations.append("with ships moored at the piers")
 
 
 def _ship(c: Canvas, x: float, y: float, bearing: float, length: float, beam: float, hull: float, cargo: bool) -> int:
@@ -408,14 +372,10 @@ def solar_farm(c: Canvas) -> None:
     k, across = cells(lv + short / 2, period)
     fill = c.uniform(0.56, 0.68)
     panel = block & (np.abs(across) < fill * period / 2)
-    tilt = across / (fill * period) + 0.5
+    rise = across / (fill * period) + 0.5
     c.paint(block & ~panel, "grass", c.uniform(-0.4, 0.9), 0.1)
-    c.paint(
-        panel,
-        "solar",
-        np.clip(c.uniform(-0.4, 0.5) + 0.5 * (pick(c.table(), i, j) - 0.5), -1, 1),
-        0.8 + 2.0 * (1 - tilt if np.cos(angle) > 0 else tilt),
-    )
+    tint = np.clip(c.uniform(-0.4, 0.5) + 0.5 * (pick(c.table(), i, j) - 0.5), -1, 1)
+    c.paint(panel, "solar", tint, 0.8 + 2.0 * (1 - rise if np.cos(angle) > 0 else rise))
     if c.chance(0.6):
         hut = (edge < -1) & (np.abs(lu) < 6) & (np.abs(lv) > short / 2 + 1) & kept
         c.paint(hut, "concrete", 1.0, 3.0)
@@ -536,20 +496,18 @@ def industrial(c: Canvas) -> None:
     c.paint(shed, "metal", np.clip(tint + ribs, 0.35, 1), height + 1.5 * (1 - np.abs(lv) / (short / 2)))
     c.counts["sheds"] = count_cells(2 * i + (lu > 0) * (kind >= 0.2), j, shed, 60)
     _tanks(c, yard & (kind >= 0.6) & (kind < 0.8), i, j, lu, lv, long - road, short - road)
-    _yards(c, (inset > 9) & (kind >= 0.4) & (kind < 0.6), lu, lv)
+    containers = (inset > 9) & (kind >= 0.4) & (kind < 0.6)
+    if containers.any():  # stacks of coloured ones in rows
+        a, ta = cells(lu, 17.0)
+        b, tb = cells(lv, 11.0)
+        stack = containers & (np.abs(ta) < 6.6) & (np.abs(tb) < 3.4) & (pick(c.table(), a, b) < 0.75)
+        c.paint(containers, "asphalt", 0.4, 0.0)
+        c.paint(stack, "metal", pick(c.table(), a, b) * 1.3 - 1, 3 + 5 * pick(c.table(), a, b))
+        c.relations.append("with a container yard")
     c.crowns((inset > 0) & ((kind > 0.8) | (inset < 5)), 9, 8, keep=0.35)
 
 
-def _tanks(
-    c: Canvas,
-    where: np.ndarray,
-    i: np.ndarray,
-    j: np.ndarray,
-    lu: np.ndarray,
-    lv: np.ndarray,
-    long: float,
-    short: float,
-) -> None:
+def _tanks(c: Canvas, where: np.ndarray, i: np.ndarray, j: np.ndarray, lu: np.ndarray, lv: np.ndarray, long: float, short: float) -> None:
     """Round white tanks in a row of two or three by two, inside the parcels ``where``."""
     if not where.any():
         return
@@ -569,18 +527,6 @@ def _tanks(
         rows, cols = np.nonzero(tank & (np.abs(distance - radius) < c.spacing) & (np.abs(tb) < c.spacing))
         for row, col in zip(rows[::3], cols[::3]):
             c.point_at(row, col, 11.0, 18.0)
-
-
-def _yards(c: Canvas, where: np.ndarray, lu: np.ndarray, lv: np.ndarray) -> None:
-    """Stacks of coloured containers in rows."""
-    if not where.any():
-        return
-    a, ta = cells(lu, 17.0)
-    b, tb = cells(lv, 11.0)
-    stack = where & (np.abs(ta) < 6.6) & (np.abs(tb) < 3.4) & (pick(c.table(), a, b) < 0.75)
-    c.paint(where, "asphalt", 0.4, 0.0)
-    c.paint(stack, "metal", pick(c.table(), a, b) * 1.3 - 1, 3 + 5 * pick(c.table(), a, b))
-    c.relations.append("with a container yard")
 
 
 def stadium(c: Canvas) -> None:
@@ -608,20 +554,15 @@ def stadium(c: Canvas) -> None:
     c.paint(stand & roof, "metal", np.float32(c.uniform(0.6, 1.0)), 24.0)
     c.paint((d >= field) & (d < lane), "track", 0.1 + 0.3 * np.sign(np.sin(d * 1.2)), 0.0)
     c.paint(d < field, "grass", -0.8, 0.0)
-    _pitch(c, u, v, 46.0 if track else 50.0, 29.0 if track else 33.0)
+    inside_u, inside_v = (46.0 if track else 50.0) - np.abs(u), (29.0 if track else 33.0) - np.abs(v)
+    pitch, edge = (inside_u > 0) & (inside_v > 0), np.minimum(inside_u, inside_v)
+    c.paint(pitch, "grass", np.float32(-0.85) + np.float32(0.15) * np.sign(np.sin(u * 0.33)), 0.0)  # mown stripes
+    line = (edge < 2.2) | (np.abs(u) < 1.1) | (np.abs(np.hypot(u, v) - 9.5) < 1.1)
+    c.paint(pitch & line, "paint", 0.0, 0.0)
     c.relations.append("with a running track around the pitch" if track else "with stands close to the pitch")
     for bearing in np.linspace(0, 2 * np.pi, 16, endpoint=False):
         along, across = 0.85 * (40 + outer) * s * np.cos(bearing), outer * s * np.sin(bearing)
         c.point(*c.place(angle, along, across, x0, y0), 22.0, 20.0)
-
-
-def _pitch(c: Canvas, u: np.ndarray, v: np.ndarray, half_length: float, half_width: float) -> None:
-    """Mown stripes and white lines of a football pitch; ``u``, ``v`` in metres along and across."""
-    pitch = (np.abs(u) < half_length) & (np.abs(v) < half_width)
-    c.paint(pitch, "grass", np.float32(-0.85) + np.float32(0.15) * np.sign(np.sin(u * 0.33)), 0.0)
-    edge = np.minimum(half_length - np.abs(u), half_width - np.abs(v))
-    line = (edge < 2.2) | (np.abs(u) < 1.1) | (np.abs(np.hypot(u, v) - 9.5) < 1.1)
-    c.paint(pitch & line, "paint", 0.0, 0.0)
 
 
 def _car_parks(c: Canvas, u: np.ndarray, v: np.ndarray) -> None:
@@ -639,16 +580,6 @@ def _car_parks(c: Canvas, u: np.ndarray, v: np.ndarray) -> None:
 
 # Radar fine-tuning shows the first eight; their order is part of every scene's seed, so a new one comes last.
 LAYOUTS = {
-    "city": city,
-    "suburb": suburb,
-    "industrial": industrial,
-    "forest": forest,
-    "crop fields": crop_fields,
-    "coast": coast,
-    "mountains": mountains,
-    "river": river,
-    "airport": airport,
-    "harbour": harbour,
-    "solar farm": solar_farm,
-    "stadium": stadium,
+    layout.__name__.replace("_", " "): layout
+    for layout in (city, suburb, industrial, forest, crop_fields, coast, mountains, river, airport, harbour, solar_farm, stadium)
 }

@@ -133,7 +133,12 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
     maps to itself. Any other spacing or "slant" resamples, keeping energy. Deterministic in (scene, radar, seed); a
     mirrored scene seen from the other side gives the mirrored image. Raises InputError for a scene no image can be made of.
     """
-    _check(scene, radar)
+    rows, cols = _grid(scene, radar)[0]
+    if min(rows, cols) < SMALLEST:
+        raise InputError(
+            f"scene: {scene.height.shape} cells of {scene.spacing} m make only {rows}x{cols} pixels of radar "
+            f"{radar.name!r} ({radar.spacing_m[0]} x {radar.spacing_m[1]} m); use a larger scene or a finer radar"
+        )
     if seed < 0:
         raise InputError(f"speckle seed is {seed}; give a whole number of 0 or more")
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5A12]))
@@ -149,21 +154,17 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
         look = speckle.impulse_response(cells, ratios, radar.window)[MARGIN:-MARGIN, MARGIN:-MARGIN]
         first = look if first is None else first
         intensity = intensity + (look.real**2 + look.imag**2)
+    across = (np.arange(first.shape[1]) + 0.5 - first.shape[1] / 2) * radar.spacing_m[0]  # near range first
+    slant_range = across * (np.sin(np.deg2rad(radar.incidence_deg)) if radar.geometry == "ground" else 1.0)
     arrays = (
         first,
         intensity / np.float32(radar.looks),
         seen.coverage > LAYOVER_COVERAGE,
         seen.coverage < SHADOW_COVERAGE,
         seen.incidence.astype(np.float32),
-        _slant_range(first.shape[1], radar),
+        slant_range.astype(np.float32),
     )
     return SarImage(*(np.ascontiguousarray(a[..., ::-1] if mirrored else a) for a in arrays))
-
-
-def _slant_range(columns: int, radar: Radar) -> np.ndarray:
-    """Slant range of the columns relative to the middle of the swath, in metres, near range first."""
-    across = (np.arange(columns) + 0.5 - columns / 2) * radar.spacing_m[0]
-    return (across * (np.sin(np.deg2rad(radar.incidence_deg)) if radar.geometry == "ground" else 1.0)).astype(np.float32)
 
 
 def amplitude(image: SarImage) -> np.ndarray:
@@ -185,9 +186,14 @@ def reflectivity(scene: Scene, radar: Radar, rng: np.random.Generator) -> Reflec
     surface = facets.surface_strips(profile, np.gradient(ground, axis=0), scene.cover, scene.tint, table, scene.spacing)
     facades, corners, windows = facets.wall_strips(profile, scene.cover, table, scene.spacing, rng)
     metal = facets.metal_glints(scene.points, ground, profile, scene.spacing, rng)
-    maps = _maps((surface, facades, corners), near, (rows, shape[1]), shape[0], (factor, range_factor), radar.incidence_deg, rng)
+    strips, factors = (surface, facades, corners), (factor, range_factor)
+    maps = _maps(strips, near, (rows, shape[1]), shape[0], factors, radar.incidence_deg, rng)
     row, position, rcs = (np.concatenate([getattr(windows, n), getattr(metal, n)]) for n in ("row", "position", "rcs"))
-    return Reflectivity(*maps, *_points(row, position - near, rcs, scene.spacing, radar, factor, range_factor))
+    row, position, rcs = (values[rcs > 0] for values in (row, position - near, rcs))
+    slant_m = position * scene.spacing * np.sin(np.deg2rad(radar.incidence_deg))
+    phase = np.exp(-4j * np.pi / radar.wavelength_m * slant_m)  # two ways
+    cell_area = 1 / (factor * range_factor)  # on the ground, in scene cells
+    return Reflectivity(*maps, row * factor - 0.5, position * range_factor - 0.5, np.sqrt(rcs / cell_area) * phase)
 
 
 def _widen(scene: Scene, cot: float) -> tuple[Scene, int]:
@@ -202,14 +208,12 @@ def _widen(scene: Scene, cot: float) -> tuple[Scene, int]:
     index = np.pad(np.arange(scene.height.shape[1]), (near, far), mode="symmetric")
     points = np.array(scene.points, np.float32)
     points[:, 1] += near
-    return replace(
-        scene,
-        height=scene.height[:, index],
-        ground=scene.ground[:, index],
-        cover=scene.cover[:, index],
-        tint=scene.tint[:, index],
-        points=points,
-    ), near
+    return _columns(scene, index, points), near
+
+
+def _columns(scene: Scene, index: np.ndarray | slice, points: np.ndarray) -> Scene:
+    """The scene with other columns, in the order of ``index``, and other points."""
+    return replace(scene, points=points, **{name: getattr(scene, name)[:, index] for name in ("height", "ground", "cover", "tint")})
 
 
 def _grid(scene: Scene, radar: Radar) -> tuple[tuple[int, int], float, float]:
@@ -257,48 +261,9 @@ def _azimuth(rows: np.ndarray, count: int, factor: float) -> np.ndarray:
     return np.diff(total[below] * (1 - part) + total[below + 1] * part, axis=0)
 
 
-def _points(
-    row: np.ndarray, position: np.ndarray, rcs: np.ndarray, scene_spacing: float, radar: Radar, factor: float, range_factor: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Glints in scene cells → image positions and complex amplitudes with the two-way phase of their slant range."""
-    keep = rcs > 0
-    row, position, rcs = row[keep], position[keep], rcs[keep]
-    slant_m = position * scene_spacing * np.sin(np.deg2rad(radar.incidence_deg))
-    phase = np.exp(-4j * np.pi / radar.wavelength_m * slant_m)
-    cell_area = 1 / (factor * range_factor)  # on the ground, in scene cells
-    return row * factor - 0.5, position * range_factor - 0.5, np.sqrt(rcs / cell_area) * phase
-
-
 def _mirror(scene: Scene) -> Scene:
     """The scene seen in a mirror along range."""
     points = np.array(scene.points, np.float32)
     points[:, 1] = scene.height.shape[1] - 1 - points[:, 1]
     points[:, 4] = -points[:, 4]
-    return replace(
-        scene,
-        height=scene.height[:, ::-1],
-        ground=scene.ground[:, ::-1],
-        cover=scene.cover[:, ::-1],
-        tint=scene.tint[:, ::-1],
-        points=points,
-    )
-
-
-def _check(scene: Scene, radar: Radar) -> None:
-    shape = np.shape(scene.height)
-    if len(shape) != 2 or any(np.shape(a) != shape for a in (scene.ground, scene.cover, scene.tint)):
-        raise InputError(f"scene: height, ground, cover and tint must be arrays of one shape [rows, cols], height has {shape}")
-    numbers = {name: getattr(scene, name) for name in ("height", "ground", "tint")} | {"points": scene.points[:, :4]}
-    for name, values in numbers.items():
-        if not np.isfinite(values).all():
-            raise InputError(f"scene: {name} holds NaN or infinite values; fill the gaps first")
-    if not np.issubdtype(scene.cover.dtype, np.integer) or scene.cover.min() < 0 or scene.cover.max() >= len(COVERS):
-        raise InputError(
-            f"scene: cover must hold integer codes from 0 to {len(COVERS) - 1}, found {scene.cover.dtype} up to {scene.cover.max()}"
-        )
-    rows, cols = _grid(scene, radar)[0]
-    if min(rows, cols) < SMALLEST:
-        raise InputError(
-            f"scene: {shape[0]}x{shape[1]} cells of {scene.spacing} m make only {rows}x{cols} pixels of radar "
-            f"{radar.name!r} ({radar.spacing_m[0]} x {radar.spacing_m[1]} m); use a larger scene or a finer radar"
-        )
+    return _columns(scene, slice(None, None, -1), points)

@@ -19,13 +19,7 @@ SEEN: tuple[str, ...] = CLASSES[:8]
 """Classes that SAR fine-tuning shows."""
 UNSEEN: tuple[str, ...] = CLASSES[8:]
 """Classes that no SAR training image shows; the foundation knows them in optical only."""
-COMPOSITIONS: tuple[str, ...] = (
-    "river+forest",
-    "city+coast",
-    "crop fields+mountains",
-    "suburb+river",
-    "industrial+forest",
-)
+COMPOSITIONS: tuple[str, ...] = ("river+forest", "city+coast", "crop fields+mountains", "suburb+river", "industrial+forest")
 """Pairs of seen classes in one patch that no SAR training image shows."""
 
 
@@ -33,7 +27,7 @@ COMPOSITIONS: tuple[str, ...] = (
 class Scene:
     """One patch of the twin world; rows run from north to south (azimuth), columns from west to east (ground range).
 
-    Raises ``InputError`` when arrays disagree in shape, heights are not finite, or the spacing is not positive.
+    Raises ``InputError`` when arrays disagree in shape, numbers are not finite, a cover has no name, or the spacing is not positive.
     """
 
     kind: str  # class, or two classes joined by "+"
@@ -52,8 +46,13 @@ class Scene:
         shape = self.height.shape
         if len(shape) != 2 or any(a.shape != shape for a in (self.ground, self.cover, self.tint)):
             raise InputError(f"scene {self.kind!r}: give height, ground, cover and tint one 2-D shape, not {shape}.")
-        if not (np.isfinite(self.height).all() and np.isfinite(self.ground).all()):
-            raise InputError(f"scene {self.kind!r}: heights must be finite numbers; remove the NaN or infinite cells.")
+        codes = np.issubdtype(self.cover.dtype, np.integer)
+        if not codes or self.cover.min() < 0 or self.cover.max() >= len(COVERS):
+            raise InputError(f"scene {self.kind!r}: cover must hold whole numbers from 0 to {len(COVERS) - 1}, one a land cover.")
+        numbers = {name: getattr(self, name) for name in ("height", "ground", "tint")} | {"points": self.points[..., :4]}
+        for name, values in numbers.items():
+            if not np.isfinite(values).all():
+                raise InputError(f"scene {self.kind!r}: {name} holds NaN or infinite values; fill the gaps first.")
         if not self.spacing > 0:
             raise InputError(f"scene {self.kind!r}: spacing is {self.spacing}; give metres per cell above zero.")
         if self.points.ndim != 2 or self.points.shape[1] != 5:
@@ -94,7 +93,6 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
         LAYOUTS[part](canvas)
         canvases.append(canvas)
     canvas = canvases[0] if len(canvases) == 1 else _merge(canvases[0], canvases[1])
-    points = np.array(canvas.points, np.float32).reshape(-1, 5)
     ground = np.asarray(canvas.ground, np.float32)
     return Scene(
         kind=kind,
@@ -102,7 +100,7 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
         ground=ground,
         cover=canvas.cover,
         tint=np.clip(np.asarray(canvas.tint, np.float32), -1, 1),
-        points=points,
+        points=np.array(canvas.points, np.float32).reshape(-1, 5),
         spacing=float(spacing),
         season=season,
         counts=dict(canvas.counts),

@@ -10,15 +10,19 @@ import pytest
 
 from sarnb import foundation_path
 from sarnb.errors import InputError
-from sarnb.world.captions import LENGTHS, MODALITIES, caption, noun, prompt
-from sarnb.world.hard_negatives import (
+from sarnb.world.captions import (
     FACTS,
+    LENGTHS,
+    MODALITIES,
     OBJECTS,
+    caption,
     hard_negative,
     hard_negative_table,
     hard_negatives,
     mirror_table,
     mirrored_caption,
+    noun,
+    prompt,
 )
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEASONS, make_scene

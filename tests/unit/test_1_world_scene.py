@@ -187,10 +187,16 @@ def test_bad_input_is_one_clear_error(kind, seed, size, spacing, word):
         make_scene(kind, seed, size, spacing)
 
 
-def test_scene_refuses_heights_that_are_not_finite_and_shapes_that_differ():
+def test_scene_refuses_numbers_that_are_not_finite_unknown_covers_and_shapes_that_differ():
     scene = make_scene("forest", 0, 32)
     broken = scene.height.copy()
     broken[3, 3] = np.nan
-    for change in ({"height": broken}, {"cover": scene.cover[:-1]}, {"spacing": -1.0}, {"points": np.zeros((2, 3))}):
+    for change in ({"height": broken}, {"tint": broken}, {"points": np.full((1, 5), np.inf)}):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            dataclasses.replace(scene, **change)
+    for code in (len(COVERS), 1.5):
+        with pytest.raises(InputError, match="cover must hold"):
+            dataclasses.replace(scene, cover=np.full((32, 32), code))
+    for change in ({"cover": scene.cover[:-1]}, {"spacing": -1.0}, {"points": np.zeros((2, 3))}):
         with pytest.raises(InputError):
             dataclasses.replace(scene, **change)
