@@ -26,7 +26,7 @@ from sarnb.notebook import declared_parameters
 from sarnb.plots import set_theme
 from sarnb.results import Record
 from sarnb.settings import notebooks_folder
-from sarnb.train.finetune import FinetuneConfig, PriorSet, training_key
+from sarnb.train.finetune import FinetuneConfig, PriorSet
 from sarnb.train.training import RateChoice, tune_rates
 from sarnb.train.vae import VaeConfig
 
@@ -164,7 +164,7 @@ class Study:
         """
         values = self.values
         wanted = {"per_class": values.generate_per_class, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
-        foundation, data = foundation_fingerprint(load_foundation(values.foundation)), training_key(self.images("train"))
+        foundation, data = foundation_fingerprint(load_foundation(values.foundation)), self.images("train").digest
         trained = {"foundation": foundation, "data": data, "steps": values.train_steps}
         seeds = partial(seeds_of, seeds=values.train_seeds, repeated=values.seeded_strategies)
         found = find_runs(self.folder, test, wanted, trained, seeds)

@@ -1,10 +1,22 @@
-"""Noise prediction with SDXL's schedule: the forward process and the loss, as pure functions."""
+"""Noise prediction with SDXL's schedule: the forward process, the loss, and its error on images that training does not see."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
 import torch
-from diffusers import SchedulerMixin
+from diffusers import SchedulerMixin, StableDiffusionXLPipeline
 from torch import Tensor, nn
+
+from sarnb.errors import InputError
+from sarnb.model.foundation import encode_prompts, normalise_latents, time_ids
+from sarnb.train.cache import LatentCache
+from sarnb.train.loop import step_generator
+from sarnb.train.machine import autocast
+
+HELD_OUT = 6  # stream of random numbers of the held-out errors, next to those of ``sarnb.train.finetune``
 
 
 def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
@@ -83,3 +95,67 @@ def drop_captions(hidden: Tensor, pooled: Tensor, empty_hidden: Tensor, empty_po
     """
     keep = ~dropped
     return torch.where(keep[:, None, None], hidden, empty_hidden), torch.where(keep[:, None], pooled, empty_pooled)
+
+
+@torch.no_grad()
+def held_out_errors(
+    pipe: StableDiffusionXLPipeline,
+    latents: LatentCache,
+    captions: Sequence[str],
+    timesteps: Sequence[int],
+    batch_size: int = 16,
+    precision: str = "auto",
+) -> np.ndarray:
+    """Squared noise-prediction error of each image at each timestep, mean over the latent: float64 [N, T].
+
+    Posterior means, and noise that depends on the image's number and the timestep only: two calls differ by the weights
+    and the captions, so their difference is paired.
+    """
+    clean = normalise_latents(pipe.vae, latents.mean)
+    device, errors = pipe.unet.device, np.zeros((len(captions), len(timesteps)))
+    for start in range(0, len(captions), batch_size):
+        chosen = range(start, min(len(captions), start + batch_size))
+        with autocast(precision):
+            hidden, pooled = encode_prompts(pipe, [captions[i] for i in chosen])
+        for column, timestep in enumerate(timesteps):
+            noise = torch.stack([torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen])
+            with autocast(precision):
+                error = noise_prediction_error(
+                    pipe.unet,
+                    pipe.scheduler,
+                    clean[chosen.start : chosen.stop].to(device),
+                    hidden.to(device),
+                    pooled.to(device),
+                    time_ids(pipe, len(chosen)),
+                    noise.to(device),
+                    torch.full((len(chosen),), int(timestep), device=device),
+                )
+            errors[chosen.start : chosen.stop, column] = error.cpu().numpy()
+    return errors
+
+
+# Asking a denoiser which caption explains an image: its noise-prediction error under several wordings.
+
+
+def wording_errors(
+    pipe: StableDiffusionXLPipeline,
+    latents: Mapping[str, LatentCache],
+    captions: Mapping[str, Sequence[str]],
+    timesteps: Sequence[int],
+    batch_size: int = 16,
+    precision: str = "auto",
+) -> pd.DataFrame:
+    """Errors of every image at every timestep under every wording: columns images, wording, scene, timestep, error.
+
+    ``latents``: kind of image ("radar", "optical") → N scenes in the same order; ``captions``: wording → N texts. Noise
+    depends on scene and timestep only, so that rows which differ in the model, the wording or the kind of image are paired.
+    """
+    rows = []
+    for kind, cache in latents.items():
+        for wording, texts in captions.items():
+            if len(texts) != len(cache.mean):
+                raise InputError(f"probe: {len(cache.mean)} {kind} images but {len(texts)} captions in wording {wording}; give one each")
+            errors = held_out_errors(pipe, cache, texts, timesteps, batch_size, precision)
+            for (scene, column), error in np.ndenumerate(errors):
+                rows.append((kind, wording, scene, int(timesteps[column]), float(error)))
+    return pd.DataFrame(rows, columns=["images", "wording", "scene", "timestep", "error"])

@@ -28,77 +28,51 @@ from sarnb.model.foundation import components, encode_prompts, normalise_latents
 from sarnb.model.strategy import Strategy, prepare, trainable_parameters, trained_count
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
-from sarnb.train.checkpoint import sharding
-from sarnb.train.diffusion import drop_captions, noise_prediction_loss
-from sarnb.train.held_out import held_out_loss
+from sarnb.train.diffusion import drop_captions, held_out_errors, noise_prediction_loss
 from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
-from sarnb.train.state import LoopConfig
+from sarnb.train.state import LoopConfig, sharding
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
-# Stream 6 is that of the held-out loss (``sarnb.train.held_out``).
+# Stream 6 is that of the held-out loss (``sarnb.train.diffusion``).
 LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, PRIOR, OFFSET = 1, 2, 3, 4, 5, 7, 8
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
-    """How to fine-tune; one rate for each kind of component, the rest shared by all strategies."""
+class FinetuneConfig(LoopConfig):
+    """How to fine-tune: what every training says of its loop, and what follows; shared by all strategies."""
 
-    steps: int  # optimiser steps
     batch_size: int = 16  # images a step
-    seed: int = 0  # of everything random
+    # One rate for each kind of component; they take the place of learning_rate.
     lr_unet_full: float = 2e-4  # full UNet
     lr_unet_scratch: float = 4e-4  # UNet from random weights
     lr_unet_lora: float = 1e-3
     lr_text_full: float = 1e-4
     lr_text_lora: float = 3e-4
     lr_token: float = 5e-3
-    warmup_steps: int = 0  # linear rise of all rates
-    schedule: str = "constant"  # or "cosine"
-    weight_decay: float = 0.01  # AdamW; 0 for the token, whose length carries meaning
-    ema_decay: float = 0.0  # moving average of the weights; 0 is none
-    max_grad_norm: float = 1.0
-    accumulate: int = 1  # micro-batches a step
     gradient_checkpointing: bool = False  # activations are computed twice instead of stored
-    optimizer: str = "adamw"  # or "adamw8bit" on CUDA
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
     noise_offset: float = 0.0  # standard deviation of a further noise that is constant over a channel; 0 is none
     held_out_images: int = 64  # validation images of the held-out loss
     held_out_timesteps: int = 4  # evenly spaced timesteps, each with every held-out image
-    validate_every: int = 0  # steps; 0 is only at start and end
-    checkpoint_every: int = 200
-    log_every: int = 10
-    precision: str = "auto"  # "auto", "fp32" or "bf16"
     text_cache_gb: float = 4.0  # larger text caches are not made; captions are then encoded at every step
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "checkpoint_every", "log_every", "held_out_images", "held_out_timesteps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
-        for field in dataclasses.fields(self):
-            if field.name.startswith("lr_") and not getattr(self, field.name) > 0:
-                raise InputError(f"{field.name} is {getattr(self, field.name)}; give a positive number")
+        super().__post_init__()
         if not 0 <= self.caption_dropout < 1:
             raise InputError(f"caption_dropout is {self.caption_dropout}; give a number from 0 up to, not including, 1")
 
     @classmethod
     def of(cls, profile: Any, seed: int | None = None) -> FinetuneConfig:
         """What a profile says of training: its values of the same names; ``seed``, or the first of its training seeds."""
-        names = {field.name for field in dataclasses.fields(cls)} - {"seed"}
-        values = {name: getattr(profile, name) for name in names if hasattr(profile, name)}
-        return cls(steps=profile.train_steps, seed=profile.train_seeds[0] if seed is None else seed, **values)
+        return cls(steps=profile.train_steps, **cls.values(profile, seed))
 
     def rate(self, strategy: Strategy, component: str) -> float:
         """Peak learning rate of a component ("unet", "text", "token") under ``strategy``."""
         if component == "token":
             return self.lr_token
         return getattr(self, f"lr_{component}_{getattr(strategy, component)}")
-
-    def loop(self) -> LoopConfig:
-        """The part that the training loop reads."""
-        names = {field.name for field in dataclasses.fields(LoopConfig)}
-        return LoopConfig(**{name: value for name, value in asdict(self).items() if name in names})
 
 
 @dataclass(frozen=True)
@@ -175,11 +149,6 @@ def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
     return [tuple(map(with_token, captions)) for captions in several] if token else several
 
 
-def training_key(data: ImageSet) -> str:
-    """``data.digest``; goes when no notebook uses it."""
-    return data.digest
-
-
 def training_record(
     pipe: StableDiffusionXLPipeline, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None = None
 ) -> dict[str, Any]:
@@ -248,7 +217,7 @@ def finetune(
         history = train_loop(
             modules,
             loss,
-            config.loop(),
+            config,
             out,
             identity=_identity(record),
             batch_size=config.batch_size,
@@ -378,6 +347,13 @@ def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig,
     # Image i is asked by its caption i mod 3: all lengths, and always the same one.
     captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
     return lambda: held_out_loss(pipe, latents, captions, config)
+
+
+def held_out_loss(pipe: StableDiffusionXLPipeline, latents: LatentCache, captions: Sequence[str], config: FinetuneConfig) -> float:
+    """Mean squared noise-prediction error, unweighted, over all images times an even grid of timesteps."""
+    count, horizon = config.held_out_timesteps, pipe.scheduler.config.num_train_timesteps
+    timesteps = ((np.arange(count) + 0.5) * horizon / count).astype(int)  # middles of equal parts of the schedule
+    return float(held_out_errors(pipe, latents, captions, timesteps, config.batch_size, config.precision).mean())
 
 
 def _text_cache(pipe, strategy: Strategy, captions, config: FinetuneConfig, cache: Path | None) -> TextCache | None:

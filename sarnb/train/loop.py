@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sarnb.errors import DivergedError, InputError
-from sarnb.train.checkpoint import gathered, local, save_checkpoint
 from sarnb.train.machine import autocast
-from sarnb.train.state import LoopConfig, TrainState, rate_factor, start_training
+from sarnb.train.state import LoopConfig, TrainState, gathered, local, rate_factor, save_checkpoint
 
 HISTORY = "history.csv"
 
@@ -83,7 +82,7 @@ def train_loop(
     InputError : nothing trains, the batch cannot be shared out, a tracker is not installed, or the disk is full.
     DivergedError : the loss, or a weight that a checkpoint would hold, is not finite; the last checkpoint stands.
     """
-    state = start_training(modules, config, out, identity, batch_size, groups, trackers, label)
+    state = TrainState(modules, config, out, identity, batch_size, groups, trackers, label)
     if state.done == 0 and validate is not None:
         _note_held_out(state, validate())
     if state.done == 0:
@@ -204,8 +203,7 @@ def _save(state: TrainState) -> None:
     """Checkpoint and history, by the main process; a line of progress where no bar is drawn."""
     writes = state.accelerator.is_main_process
     if writes or state.empty:
-        trained = state.modules, state.optimizer, state.average
-        save_checkpoint(state.out, state.done, state.identity, *trained, {"history": state.rows}, writes=writes)
+        save_checkpoint(state)
     if writes:
         _write_history(state.rows, state.out)
         if not _watched(state):

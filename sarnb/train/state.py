@@ -1,25 +1,41 @@
-"""The state of a training under way, and how it starts: optimiser, processes, moving average, the last checkpoint."""
+"""The state of a training under way: its settings, how it starts, its checkpoint, and weights that processes share out.
+
+A checkpoint is a single safetensors file, renamed into place: either the old state or the new one, never half of each.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import json
 import math
+import os
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import FullyShardedDataParallelPlugin, ProjectConfiguration
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import forget_fingerprints
-from sarnb.train.checkpoint import load_checkpoint, shard, sharding
 
-# How long and how fast the training loop trains: its configuration, and the learning rate's course over the steps.
-
+CHECKPOINT = "checkpoint.safetensors"
+TRACKERS = "trackers"  # folder next to the checkpoint
 OPTIMIZERS = ("adamw", "adamw8bit")
+COUNTS = ("steps", "accumulate", "batch_size", "crop", "held_out_images", "held_out_timesteps", "collapse_patience")  # from 1 up
+COUNTS += ("checkpoint_every", "log_every")
 
 
 @dataclass(frozen=True)
@@ -43,18 +59,29 @@ class LoopConfig:
     seed: int = 0  # part of the run's identity
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; give at least 1")
-        if self.accumulate < 1:
-            raise InputError(f"accumulate is {self.accumulate}; give at least 1 micro-batch a step")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate is {self.learning_rate}; give a positive number")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in COUNTS and value < 1:
+                raise InputError(f"{field.name} is {value}; give at least 1")
+            if field.name.startswith(("lr_", "learning_rate")) and not value > 0:
+                raise InputError(f"{field.name} is {value}; give a positive number")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
         if self.schedule not in ("constant", "cosine"):
             raise InputError(f"schedule is {self.schedule!r}; choose constant or cosine")
+
+    @classmethod
+    def values(cls, profile: Any, seed: int | None = None, prefix: str = "") -> dict[str, Any]:
+        """What a profile says of these settings, by the same names or by those with ``prefix``, which come first.
+
+        ``seed`` is that of the profile's first training if None; ``steps`` is for the caller to give.
+        """
+        names = {field.name for field in dataclasses.fields(cls)} - {"steps", "seed"}
+        found = {name: next((key for key in (prefix + name, name) if hasattr(profile, key)), None) for name in names}
+        values = {name: getattr(profile, key) for name, key in found.items() if key is not None}
+        return values | {"seed": profile.train_seeds[0] if seed is None else seed}
 
 
 def rate_factor(step: int, config: LoopConfig) -> float:
@@ -65,11 +92,6 @@ def rate_factor(step: int, config: LoopConfig) -> float:
         return 1.0
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-# Trackers of a training's numbers, such as TensorBoard, by accelerate.
-
-FOLDER = "trackers"  # beside the checkpoint of a training
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -86,116 +108,74 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InputError(f"tracker {name!r} needs its package, which is not installed; pip install {name}, or drop it")
 
 
-@dataclass
 class TrainState:
-    """A training under way."""
+    """A training under way: networks on their device, optimiser, moving average, and what the last checkpoint holds.
 
-    config: LoopConfig
-    out: Path
-    identity: str
-    batch_size: int
-    label: str
-    accelerator: Accelerator
-    modules: dict[str, nn.Module]  # the networks themselves, which are saved
-    prepared: dict[str, nn.Module]  # the same as accelerate wrapped them, which are called
-    parameters: list[Tensor]
-    optimizer: torch.optim.Optimizer
-    peaks: list[float]  # peak rate of each parameter group
-    average: list[Tensor] | None
-    rows: list[dict]
-    done: int  # finished steps
-    empty: dict[str, nn.Module]  # twins of networks whose weights are shared out among processes
-    pending: list[dict[str, Tensor]] = field(default_factory=list)  # losses since the last row of the history
-    tick: float = 0.0  # when that row was written
-
-
-def start_training(
-    modules: dict[str, nn.Module],
-    config: LoopConfig,
-    out: Path,
-    identity: str,
-    batch_size: int,
-    groups: list[dict] | None,
-    trackers: Sequence[str],
-    label: str,
-) -> TrainState:
-    """Optimiser, moving average and the state of the last checkpoint; networks on their device.
+    ``modules`` are the networks themselves, which are saved, ``prepared`` the same as accelerate wrapped them, which are
+    called; ``empty`` are twins of networks whose weights are shared out among processes, ``peaks`` the peak rates of the
+    parameter groups, ``rows`` the history, ``done`` the finished steps, and ``pending`` the losses since the last row.
 
     The arguments are those of ``sarnb.train.loop.train_loop``. Raises ``InputError`` for a tracker that is not there, where
     nothing trains, for a batch that cannot be shared out, an optimiser that cannot work here, and another run's checkpoint.
     """
-    check_trackers(trackers)
-    forget_fingerprints()
-    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    if not parameters:
-        raise InputError(f"{label} trains nothing: no parameter requires a gradient")
-    accelerator = _accelerator(config, out, trackers)
-    _check_shares(batch_size, accelerator.num_processes, config.accumulate, label)
-    groups = groups or [{"params": parameters, "lr": config.learning_rate}]
-    plugin, empty = sharding(), {}
-    if plugin is not None:
-        if config.optimizer != "adamw":
-            raise InputError(f'optimizer is "{config.optimizer}", which cannot work on weights that FSDP shares out; choose "adamw"')
-        before = _named(modules)
-        empty = shard(modules, plugin, accelerator)
-        after = {id(p): q for p, q in zip(before.values(), _named(modules).values(), strict=True)}
-        parameters = [after[id(p)] for p in parameters]
-        groups = [group | {"params": [after[id(p)] for p in group["params"]]} for group in groups]
-    optimizer = make_optimizer(groups, config, fused=plugin is None)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    average = [p.detach().clone() for p in parameters] if config.ema_decay else None
-    identity = f"{identity}|{config}"
-    done, extra = load_checkpoint(out, identity, modules, optimizer, average)
-    if plugin is None:
-        *prepared, optimizer = accelerator.prepare(*modules.values(), optimizer)
-    else:
-        prepared, optimizer = modules.values(), accelerator.prepare_optimizer(optimizer)
-    if average is not None:
-        average = [value.to(p.device) for value, p in zip(average, parameters)]
-    return TrainState(
-        config,
-        out,
-        identity,
-        batch_size,
-        label,
-        accelerator,
-        modules,
-        dict(zip(modules, prepared)),
-        parameters,
-        optimizer,
-        peaks,
-        average,
-        extra.get("history", []),
-        done,
-        empty,
-    )
 
-
-def _accelerator(config: LoopConfig, out: Path, trackers: Sequence[str]) -> Accelerator:
-    """accelerate's own, with its trackers running."""
-    accelerator = Accelerator(
-        mixed_precision="no",  # ``autocast`` chooses the format by the hardware
-        gradient_accumulation_steps=config.accumulate,
-        log_with=list(trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / FOLDER)),
-    )
-    if trackers:
-        accelerator.init_trackers("sarnb")
-    return accelerator
-
-
-def _check_shares(batch_size: int, processes: int, accumulate: int, label: str) -> None:
-    shares = processes * accumulate
-    if shares > 1 and batch_size % shares:
-        raise InputError(
-            f"{label}: a batch of {batch_size} images cannot be shared out to {processes} process(es) with "
-            f"{accumulate} micro-batch(es) each; give a multiple of {shares}"
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        config: LoopConfig,
+        out: Path,
+        identity: str,
+        batch_size: int,
+        groups: list[dict] | None,
+        trackers: Sequence[str],
+        label: str,
+    ) -> None:
+        check_trackers(trackers)
+        forget_fingerprints()
+        self.modules, self.config, self.out, self.batch_size, self.label = modules, config, out, batch_size, label
+        self.identity = f"{identity}|{config}"
+        self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise InputError(f"{label} trains nothing: no parameter requires a gradient")
+        self.accelerator = Accelerator(
+            mixed_precision="no",  # ``autocast`` chooses the format by the hardware
+            gradient_accumulation_steps=config.accumulate,
+            log_with=list(trackers) or None,
+            project_config=ProjectConfiguration(project_dir=str(out), logging_dir=str(out / TRACKERS)),
         )
-
-
-def _named(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """All parameters by network and name."""
-    return {f"{key}.{name}": p for key, module in modules.items() for name, p in module.named_parameters()}
+        if trackers:
+            self.accelerator.init_trackers("sarnb")
+        shares = self.accelerator.num_processes * config.accumulate
+        if shares > 1 and batch_size % shares:
+            raise InputError(
+                f"{label}: a batch of {batch_size} images cannot be shared out to {self.accelerator.num_processes} process(es) with "
+                f"{config.accumulate} micro-batch(es) each; give a multiple of {shares}"
+            )
+        groups = groups or [{"params": self.parameters, "lr": config.learning_rate}]
+        plugin = sharding()
+        self.empty: dict[str, nn.Module] = {}
+        if plugin is not None:
+            if config.optimizer != "adamw":
+                raise InputError(f'optimizer is "{config.optimizer}", which cannot work on weights that FSDP shares out; choose "adamw"')
+            before = [p for module in modules.values() for p in module.parameters()]
+            self.empty = shard(modules, plugin, self.accelerator)
+            after = dict(zip(map(id, before), (p for module in modules.values() for p in module.parameters()), strict=True))
+            self.parameters = [after[id(p)] for p in self.parameters]
+            groups = [group | {"params": [after[id(p)] for p in group["params"]]} for group in groups]
+        self.optimizer = make_optimizer(groups, config, fused=plugin is None)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema_decay else None
+        self.done, self.rows = 0, []
+        load_checkpoint(self)
+        if plugin is None:
+            *prepared, self.optimizer = self.accelerator.prepare(*modules.values(), self.optimizer)
+        else:
+            prepared, self.optimizer = modules.values(), self.accelerator.prepare_optimizer(self.optimizer)
+        self.prepared = dict(zip(modules, prepared))
+        if self.average is not None:
+            self.average = [value.to(p.device) for value, p in zip(self.average, self.parameters)]
+        self.pending: list[dict[str, Tensor]] = []
+        self.tick = 0.0  # when the last row was written
 
 
 def make_optimizer(groups: list[dict], config: LoopConfig, fused: bool = True) -> torch.optim.Optimizer:
@@ -211,3 +191,152 @@ def make_optimizer(groups: list[dict], config: LoopConfig, fused: bool = True) -
     if not torch.cuda.is_available():
         raise InputError('optimizer is "adamw8bit", which needs a CUDA graphics card; choose "adamw"')
     return AdamW8bit(groups, **how)
+
+
+def trained_tensors(modules: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Parameters that train, and all buffers that are saved, by ``module.name``; frozen weights are not repeated."""
+    tensors = {}
+    for key, module in modules.items():
+        buffers = module.state_dict().keys() - {name for name, _ in module.named_parameters()}
+        state = module.state_dict(keep_vars=True)
+        for name, value in state.items():
+            if name in buffers or value.requires_grad:
+                tensors[f"{key}.{name}"] = value.detach()
+    return tensors
+
+
+def save_checkpoint(state: TrainState) -> None:
+    """Write the state after its finished steps, atomically.
+
+    Where weights are shared out among processes, all of them call it and the main one writes. The file names what is trained
+    (strategy, foundation, seed, configuration): a run of another identity refuses it. Raises ``InputError`` when it cannot be
+    written; the previous checkpoint then still stands.
+    """
+    tensors = {f"weights.{name}": value for name, value in trained_tensors(state.modules).items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors |= {f"average.{index}": value for index, value in enumerate(state.average or [])}
+    tensors = {name: whole(value.detach()).cpu().contiguous().clone() for name, value in tensors.items()}
+    if not state.accelerator.is_main_process:
+        return
+    path, temporary = state.out / CHECKPOINT, state.out / f"{CHECKPOINT}.tmp"
+    metadata = {"step": str(state.done), "identity": state.identity, "extra": json.dumps({"history": state.rows})}
+    try:
+        state.out.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, metadata=metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: the checkpoint after step {state.done} could not be saved ({error}); "
+            "free some disk space and run again, the last checkpoint still stands"
+        ) from error
+
+
+def load_checkpoint(state: TrainState) -> None:
+    """Restore in place what the checkpoint holds, where there is one.
+
+    Raises ``InputError`` if the file is damaged or belongs to another run.
+    """
+    path = state.out / CHECKPOINT
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged checkpoint ({error}); delete it to start this run again") from error
+    if metadata["identity"] != state.identity:
+        raise InputError(
+            f"{path}: this checkpoint belongs to another run ({metadata['identity']}, wanted {state.identity}); "
+            "delete its folder or choose another one"
+        )
+    for name, value in trained_tensors(state.modules).items():
+        value.copy_(shared_like(tensors[f"weights.{name}"], value))
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            moments.setdefault(int(index), {})[key] = shared_like(value, parameters[int(index)])
+    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
+    for index, value in enumerate(state.average or []):
+        value.copy_(shared_like(tensors[f"average.{index}"], value))
+    state.done, state.rows = int(metadata["step"]), json.loads(metadata["extra"])["history"]
+
+
+# Networks whose weights are shared out among processes: fully sharded data parallel (Zhao et al. 2023), by torch's FSDP2.
+# accelerate's own preparation takes one network; a strategy trains up to three (the UNet and both text encoders) with one
+# optimiser. So its configuration is read, and torch is asked directly. Weights are then DTensors, of which every process holds
+# its part; checkpoints and exports hold whole tensors, the same as those of one process.
+
+
+def sharding() -> FullyShardedDataParallelPlugin | None:
+    """What ``accelerate launch`` was told of FSDP, or None. Raises ``InputError`` for the first version of FSDP."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return None
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise InputError(f"accelerate's configuration says fsdp_version {version}; set fsdp_version: 2")
+    return FullyShardedDataParallelPlugin()
+
+
+def shard(modules: dict[str, nn.Module], plugin: FullyShardedDataParallelPlugin, accelerator: Accelerator) -> dict[str, nn.Module]:
+    """Share out the weights of ``modules`` in place; their empty twins on the meta device, for ``gathered``.
+
+    The parts of the classes in the configuration's ``fsdp_transformer_layer_cls_to_wrap`` are gathered one at a time: blocks
+    that are called as a whole, for within them adapters read the weights of their layers directly.
+    """
+    # Text encoders hand out views of what they computed; nobody writes into them, which is what torch warns of.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    blocks, empty = plugin.transformer_cls_names_to_wrap or (), {}
+    for name, module in modules.items():
+        shells = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in module.parameters()}
+        empty[name] = copy.deepcopy(module, shells)
+        for part in [part for part in module.modules() if type(part).__name__ in blocks]:
+            fully_shard(part, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        for part in module.modules():  # transformers looks up by class which outputs it hands out; FSDP makes new classes
+            if getattr(part, "_can_record_outputs", None):
+                _CAN_RECORD_REGISTRY[part] = part._can_record_outputs
+    return empty
+
+
+def gathered(module: nn.Module, empty: nn.Module) -> nn.Module:
+    """The empty twin of a sharded network with its whole weights; every process has to call it."""
+    empty.load_state_dict({name: whole(value) for name, value in module.state_dict().items()}, assign=True)
+    return empty
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be shared out; every process has to call it.
+
+    ``full_tensor`` does the same, but over gloo by a coalesced gather, which in torch 2.13 now and then ends in a segmentation
+    fault. FSDP shares out the first axis in equal parts, of which the last may be short or empty: so parts of one length are
+    gathered, and what is too much stands at the end.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    if tensor.placements != (Shard(0),):
+        return tensor.full_tensor()
+    part, rows, sides = tensor.to_local(), tensor.shape[0], tensor.shape[1:]
+    length = -(-rows // tensor.device_mesh.size())
+    own = part.new_zeros(length, *sides)
+    own[: len(part)] = part
+    together = part.new_empty(length * tensor.device_mesh.size(), *sides)
+    torch.distributed.all_gather_into_tensor(together, own, group=tensor.device_mesh.get_group())
+    return together[:rows]
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The own part of a tensor that may be shared out, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shared_like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """A whole tensor shared out as ``reference`` of the same shape is, if it is."""
+    if not isinstance(reference, DTensor) or tensor.shape != reference.shape:
+        return tensor
+    return distribute_tensor(tensor.to(reference.device), reference.device_mesh, reference.placements)

@@ -17,11 +17,10 @@ from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import RECORD, foundation_fingerprint, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy
-from sarnb.train.checkpoint import NAME as CHECKPOINT
 from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, finetune, training_record
 from sarnb.train.loop import HISTORY, Watcher
 from sarnb.train.machine import processes
-from sarnb.train.state import FOLDER as TRACKERS
+from sarnb.train.state import CHECKPOINT, TRACKERS
 
 TRIAL = "trial.json"
 TRAINING = ".training-"  # folder of a training that is under way, below that of the finished model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -67,12 +66,6 @@ class VaeConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "crop", "held_out_images", "collapse_patience", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least 1")
-        for name in ("lr_vae_lora", "lr_vae_full", "lr_discriminator"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; give a positive number")
         if not 0 <= self.point_share <= 1:
             raise InputError(f"point_share is {self.point_share}; give a share from 0 to 1")
         parse_recipe(self.losses, self.adversarial_start)
@@ -80,12 +73,9 @@ class VaeConfig(LoopConfig):
     @classmethod
     def of(cls, profile: Any, seed: int | None = None) -> VaeConfig:
         """What a profile says of it: its values named ``vae_...``, and those of the same names as here."""
-        names = {field.name for field in dataclasses.fields(cls)} - {"seed", "steps", "batch_size", "precision"}
-        values = {name: getattr(profile, name) for name in names if hasattr(profile, name)}
-        values |= {name: getattr(profile, f"vae_{name}") for name in names if hasattr(profile, f"vae_{name}")}
-        values["warmup_steps"] = min(profile.warmup_steps, profile.vae_steps // 4)
-        seed = profile.train_seeds[0] if seed is None else seed
-        return cls(steps=profile.vae_steps, batch_size=profile.vae_batch, seed=seed, **values)
+        values = cls.values(profile, seed, "vae_")
+        values |= {"warmup_steps": min(profile.warmup_steps, profile.vae_steps // 4), "batch_size": profile.vae_batch}
+        return cls(steps=profile.vae_steps, **values)
 
     def rate(self, strategy: Strategy) -> float:
         """Peak learning rate of the autoencoder under ``strategy``."""

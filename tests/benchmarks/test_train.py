@@ -30,8 +30,7 @@ from sarnb.data.twin import SplitSpec, build_twin
 from sarnb.model.export import load_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.train.cache import cache_latents
-from sarnb.train.finetune import FinetuneConfig
-from sarnb.train.held_out import held_out_loss
+from sarnb.train.finetune import FinetuneConfig, held_out_loss
 from sarnb.train.machine import autocast, plain_attention, resolve_precision
 
 BATCH, STEPS, WARM, RATES = 16, int(os.environ.get("SARNB_BENCHMARK_STEPS", 24)), 3, {"lora": 1e-3, "full": 2e-4}

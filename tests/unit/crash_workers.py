@@ -21,16 +21,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import sarnb.train.cache as cache
-import sarnb.train.checkpoint as checkpoint
 import sarnb.train.finetune as module
+import sarnb.train.state as checkpoint
 import sarnb.train.vae as vae_module
 from sarnb.generate.progress import watch_samples, watch_token
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.train.cache import tensor_store
-from sarnb.train.checkpoint import whole
 from sarnb.train.finetune import FinetuneConfig, finetune
 from sarnb.train.machine import processes
+from sarnb.train.state import whole
 from sarnb.train.training import GRIDS, TOKEN_PATH
 from sarnb.train.vae import VaeConfig
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import sarnb.train.state as tracking
 from sarnb.errors import DivergedError, InputError
-from sarnb.train import checkpoint
+from sarnb.train import state
 from sarnb.train.loop import WHOLE, MicroBatch, Watcher, batch_ids, ema_decay_at, last, step_generator, train_loop
 from sarnb.train.machine import peak_memory_mb, reset_peak_memory, uncounted_memory
 from sarnb.train.state import LoopConfig, rate_factor
@@ -140,7 +138,7 @@ def counting(loss):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_gradient_that_is_not_finite_poisons_no_checkpoint(tmp_path, ema):
     network, loss = regression()
-    path, before = tmp_path / checkpoint.NAME, []
+    path, before = tmp_path / state.CHECKPOINT, []
 
     def poisoned(modules, step, micro):
         value = loss(modules, step, micro)
@@ -197,22 +195,26 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
 def test_truncated_checkpoint_is_named(tmp_path):
     network, loss = regression()
     train_loop({"net": network}, loss, config(5), tmp_path)
-    path = tmp_path / checkpoint.NAME
+    path = tmp_path / state.CHECKPOINT
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="damaged"):
         train_loop({"net": network}, loss, config(5), tmp_path)
 
 
 def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    network, loss = regression()
-    train_loop({"net": network}, loss, config(5), tmp_path)
-    before = (tmp_path / checkpoint.NAME).read_bytes()
+    (network, loss), kept = regression(), []
+    save_file = state.save_file
 
-    monkeypatch.setattr(checkpoint, "save_file", Mock(side_effect=OSError(28, "No space left on device")))
-    optimizer = torch.optim.AdamW(network.parameters())
-    with pytest.raises(InputError, match="disk space"):
-        checkpoint.save_checkpoint(tmp_path, 6, "", {"net": network}, optimizer, None)
-    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+    def saved(tensors, path, metadata):
+        if kept:
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path, metadata=metadata)
+        kept.append(path.read_bytes())
+
+    monkeypatch.setattr(state, "save_file", saved)
+    with pytest.raises(InputError, match="after step 10 could not be saved.*disk space"):
+        train_loop({"net": network}, loss, config(), tmp_path)
+    assert [(tmp_path / state.CHECKPOINT).read_bytes()] == kept
 
 
 @pytest.mark.parametrize(
@@ -369,7 +371,7 @@ def test_senseless_watchers_and_trackers_are_refused(tmp_path, monkeypatch):
     network, loss = drawing_regression()
     with pytest.raises(InputError, match="unknown tracker 'paper'; choose one of .*tensorboard"):
         train_loop({"net": network}, loss, CONFIG, tmp_path, trackers=["paper"])
-    monkeypatch.setattr(tracking, "get_available_trackers", list)
+    monkeypatch.setattr(state, "get_available_trackers", list)
     with pytest.raises(InputError, match="tracker 'tensorboard' needs its package.*pip install tensorboard"):
         train_loop({"net": network}, loss, CONFIG, tmp_path, trackers=["tensorboard"])
     assert not list(tmp_path.iterdir())

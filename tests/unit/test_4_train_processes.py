@@ -25,7 +25,7 @@ from tiny import all_weights, tiny_pipeline, tiny_set
 from typer.testing import CliRunner
 
 import sarnb.profile
-import sarnb.train.checkpoint as checkpoint
+import sarnb.train.state as checkpoint
 from sarnb.cli import app
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
@@ -33,8 +33,8 @@ from sarnb.generate.progress import read_progress, token_files
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import find_strategy
 from sarnb.settings import repository
-from sarnb.train.checkpoint import NAME, sharding
 from sarnb.train.finetune import finetune
+from sarnb.train.state import CHECKPOINT, sharding
 
 SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
 
@@ -69,7 +69,7 @@ def test_two_processes_train_as_one(kind, tmp_path):
     """AdamW divides by the gradient's size, so its first steps amplify the rounding of sums in another order a little."""
     name, alone, two = "hybrid-r4", tmp_path / "one", tmp_path / "two"
     if kind == "fsdp":  # and resume from whole weights
-        assert by_two(crash_workers.work, kind, name, two, 3) == [3, 3] and (two / NAME).exists()
+        assert by_two(crash_workers.work, kind, name, two, 3) == [3, 3] and (two / CHECKPOINT).exists()
     assert by_two(crash_workers.work, kind, name, two) == [0, 0]
     expected, found = all_weights(crash_workers.train_together(name, alone)), load_file(two / "weights.safetensors")
     assert found.keys() == expected.keys()
@@ -79,7 +79,7 @@ def test_two_processes_train_as_one(kind, tmp_path):
     for column in ("loss", "held_out", "learning_rate"):
         np.testing.assert_allclose(*(table[column].dropna() for table in histories), rtol=1e-4)
     # One checkpoint is as good as the other: whole tensors under the same names.
-    shapes = [{key: value.shape for key, value in load_file(out / NAME).items()} for out in (alone, two)]
+    shapes = [{key: value.shape for key, value in load_file(out / CHECKPOINT).items()} for out in (alone, two)]
     assert shapes[0] == shapes[1]
     # Each cache, of training and held-out images, was made once: by one process, for which the other waited.
     assert len((two / "encoded").read_text().split()) == 2
@@ -160,7 +160,7 @@ def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
         steps = kill_at(name, tmp_path / "cut", int(step), float(rng.uniform(0, seconds)))
         assert steps[0] % crash_workers.CONFIG.checkpoint_every == 0  # it went on from a checkpoint, not from where it died
     code, heard = finish(name, tmp_path / "cut", dies_saving=crash_workers.CONFIG.steps)
-    assert code == -signal.SIGKILL and (tmp_path / "cut" / (NAME + ".tmp")).exists()
+    assert code == -signal.SIGKILL and (tmp_path / "cut" / (CHECKPOINT + ".tmp")).exists()
     code, heard = finish(name, tmp_path / "cut")
     assert code == 0 and heard[0][0] == crash_workers.CONFIG.steps - crash_workers.CONFIG.checkpoint_every
     whole, cut = ((tmp_path / part / crash_workers.DIGEST).read_text() for part in ("whole", "cut"))
@@ -186,7 +186,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(InputError, match="checkpoint after step 6 could not be saved.*No space left.*last checkpoint still stands"):
         train(tmp_path / "cut")
-    assert [path.name for path in (tmp_path / "cut").glob("checkpoint*")] == [NAME]
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint*")] == [CHECKPOINT]
     monkeypatch.setattr(checkpoint, "save_file", save)
     assert train(tmp_path / "cut") == train(tmp_path / "whole")
 

@@ -23,8 +23,8 @@ from sarnb.model.strategy import VAE_STRATEGIES, find_strategy
 from sarnb.model.vae import reconstruct
 from sarnb.train import vae as vae_finetune
 from sarnb.train.cache import LatentCache, cache_latents
-from sarnb.train.checkpoint import NAME
 from sarnb.train.finetune import FinetuneConfig, finetune, training_loss
+from sarnb.train.state import CHECKPOINT
 from sarnb.train.vae import VaeConfig, finetune_vae, held_out_reconstruction, step_crops, train_vae
 from sarnb.train.vae_losses import parse_recipe
 
@@ -86,7 +86,7 @@ def test_after_kill_9_a_run_ends_with_the_bits_of_the_uninterrupted_one(tmp_path
     )
     process.start()
     process.join()
-    assert process.exitcode == -signal.SIGKILL and (tmp_path / "cut" / NAME).exists()
+    assert process.exitcode == -signal.SIGKILL and (tmp_path / "cut" / CHECKPOINT).exists()
     resumed = tiny_pipeline()
     finetune_vae(resumed, strategy, IMAGES, config, tmp_path / "cut")
     assert fingerprint(resumed.vae) == fingerprint(whole.vae)
@@ -153,7 +153,7 @@ def test_a_discriminator_that_has_won_stops_with_the_step_and_keeps_the_checkpoi
     config = replace(CONFIG, steps=20, collapse_level=10.0, collapse_patience=3)
     with pytest.raises(DivergedError, match="has won.* step 12;.*last good checkpoint stands"):
         finetune_vae(tiny_pipeline(), DECODER, IMAGES, config, tmp_path)
-    with safe_open(tmp_path / NAME, framework="pt") as file:
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
         weights = [file.get_tensor(name) for name in file.keys() if name.startswith("weights.")]
         assert file.metadata()["step"] == "12"  # all steps before the one that stopped, as two make a checkpoint
     assert weights and all(torch.isfinite(value).all() for value in weights)
