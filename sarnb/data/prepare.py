@@ -7,7 +7,7 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.card import data_card
+from sarnb.data.dataset import data_card
 from sarnb.data.files import (
     CARD,
     METADATA,
@@ -29,30 +29,16 @@ from sarnb.data.files import (
     write_rows,
     write_text,
 )
-from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, UserImage, list_images, merged_scale, survey
+from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, Origins, UserImage, list_images, merged_scale, survey
 from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
 LEAST_IMAGES = 3  # a class: one each for train, val and test
 
-Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 
-
-@dataclass(frozen=True)
-class CheckedFolder:
-    """A folder without fault: its images with their facts, and the ``origins`` of the patches of each, by name.
-
-    ``duplicates``: names left out because another image of the class has the same pixels.
-    """
-
-    folder: ImageFolder
-    origins: dict[str, Origins]
-    duplicates: tuple[str, ...]
-
-
-def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4) -> CheckedFolder:
-    """Read every image of a folder and find every fault, writing nothing.
+def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4) -> ImageFolder:
+    """Read every image of a folder and find every fault, writing nothing: the images with their facts and patches.
 
     Parameters
     ----------
@@ -70,23 +56,18 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
         raise InputError(f"size {size} and tiles_per_image {tiles_per_image} make no patch; use at least 8 px and 1 patch")
     folder = list_images(source)
     checked = survey(folder.images, partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image))
-    images, duplicates = _drop_duplicates([image for image, _ in checked])
+    images, duplicates = _drop_duplicates(checked)
     for label, count in sorted(Counter(image.label for image in images).items()):
         if count < LEAST_IMAGES:
             raise InputError(
                 f"{source}: class '{label}' has {count} different image(s); give at least {LEAST_IMAGES} "
                 "(train, validation and test need one each) or remove the class"
             )
-    return CheckedFolder(replace(folder, images=images), {image.name: origins for image, origins in checked}, duplicates)
+    return replace(folder, images=images, duplicates=duplicates)
 
 
 def prepare_user_data(
-    source: Path,
-    out: Path,
-    size: int = 128,
-    seed: int = 0,
-    tiles_per_image: int = 4,
-    tiles_per_class: int = 256,
+    source: Path, out: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4, tiles_per_class: int = 256
 ) -> dict[str, Any]:
     """Make ``out/{train,val,test,judge}`` and ``out/card.json`` of the user's images; a set made here earlier is replaced.
 
@@ -116,11 +97,10 @@ def prepare_user_data(
     source_folder, target = Path(source).resolve(), out.resolve()
     if target.is_relative_to(source_folder) or source_folder.is_relative_to(target):  # it must not replace its own source
         raise InputError(f"{target}: lies in the source folder {source_folder} or holds it; write the data set elsewhere")
-    checked = check_user_folder(source, size, seed, tiles_per_image)
-    images = checked.folder.images
+    folder = check_user_folder(source, size, seed, tiles_per_image)
+    images = _choose_patches(folder.images, tiles_per_class)
     splits = split_images(images, seed)
     scales = _fit_scales(images, splits["train"])
-    patches = _choose_patches(images, checked.origins, tiles_per_class)
     # a column known for some images only would differ in type between splits
     shared = [name for name in EXTRA_COLUMNS if all(name in image.extra for image in images)]
     temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
@@ -128,11 +108,11 @@ def prepare_user_data(
         try:
             counts = {}
             for split in ("train", "val", "test"):
-                rows = _write_split(temporary / split, splits[split], patches, scales, size, shared)
+                rows = _write_split(temporary / split, splits[split], scales, size, shared)
                 counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
             shutil.copytree(temporary / "train", temporary / "judge")
             counts["judge"] = counts["train"]
-            card = _card(checked, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
+            card = _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
             write_json(temporary / CARD, card)
             write_text(temporary / README, data_card(card))
             replace_folder(temporary, out)
@@ -171,7 +151,7 @@ def patch_origins(amplitude: np.ndarray, size: int, limit: int, rng: np.random.G
     return tuple(origins)
 
 
-def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -> tuple[UserImage, Origins]:
+def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -> UserImage:
     read = read_image(image.path)
     height, width = read.amplitude.shape
     if min(height, width) < size:
@@ -182,7 +162,7 @@ def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -
     origins = patch_origins(read.amplitude, size, tiles_per_image, rng)
     if not origins:
         raise InputError(f"{image.path}: is constant in every {size} px patch of its grid; crop it to what is imaged or remove it")
-    return replace(image, facts=read.facts()), origins
+    return replace(image, facts=read.facts(), origins=origins)
 
 
 def _drop_duplicates(images: Sequence[UserImage]) -> tuple[tuple[UserImage, ...], tuple[str, ...]]:
@@ -210,32 +190,26 @@ def _fit_scales(images: Sequence[UserImage], train: Sequence[UserImage]) -> dict
     return scales
 
 
-def _choose_patches(images: Sequence[UserImage], origins: dict[str, Origins], tiles_per_class: int) -> dict[str, list[tuple[int, int]]]:
-    """Origins by image name: the first of every image, then second ones, third ones … while the class has room."""
-    chosen = {image.name: [origins[image.name][0]] for image in images}
-    taken = Counter(image.label for image in images)
-    for rank in range(1, max(map(len, origins.values()))):
+def _choose_patches(images: Sequence[UserImage], tiles_per_class: int) -> list[UserImage]:
+    """The images with the first patch of each, then second ones, third ones … while the class has room."""
+    taken, counts = Counter(image.label for image in images), Counter(image.name for image in images)
+    for rank in range(1, max(len(image.origins) for image in images)):
         for image in images:
-            if rank < len(origins[image.name]) and taken[image.label] < tiles_per_class:
-                chosen[image.name].append(origins[image.name][rank])
+            if rank < len(image.origins) and taken[image.label] < tiles_per_class:
+                counts[image.name] += 1
                 taken[image.label] += 1
-    return {name: sorted(own) for name, own in chosen.items()}
+    return [replace(image, origins=tuple(sorted(image.origins[: counts[image.name]]))) for image in images]
 
 
 def _write_split(
-    folder: Path,
-    images: Sequence[UserImage],
-    patches: dict[str, list[tuple[int, int]]],
-    scales: dict[str, Normalisation],
-    size: int,
-    shared: Sequence[str],
+    folder: Path, images: Sequence[UserImage], scales: dict[str, Normalisation], size: int, shared: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Write the patches of one split; returns their rows."""
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for image in images:
         amplitude, storage = read_image(image.path).amplitude, image.facts.storage
-        for row, column in patches[image.name]:
+        for row, column in image.origins:
             patch = amplitude[row : row + size, column : column + size]
             name = f"{len(rows):06d}.png"
             write_png(folder / name, scales[storage].apply(patch) if storage in scales else patch)
@@ -258,7 +232,7 @@ def _write_split(
 
 
 def _card(
-    checked: CheckedFolder,
+    folder: ImageFolder,
     splits: dict[str, list[UserImage]],
     counts: dict[str, dict[str, int]],
     scales: dict[str, Normalisation],
@@ -267,7 +241,6 @@ def _card(
     tiles_per_image: int,
     tiles_per_class: int,
 ) -> dict[str, Any]:
-    folder = checked.folder
     storages = Counter(image.facts.storage for image in folder.images)
     only = next(iter(scales.values())) if len(scales) == 1 and len(storages) == 1 else None
     notes = [
@@ -306,6 +279,6 @@ def _card(
         "normalisation": {storage: {"mu": scale.mu, "sigma": scale.sigma} for storage, scale in scales.items()},
         "storages": dict(sorted(storages.items())),
         "ignored_files": folder.ignored,
-        "left_out_duplicates": list(checked.duplicates),
+        "left_out_duplicates": list(folder.duplicates),
         "notes": notes,
     }

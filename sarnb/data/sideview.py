@@ -7,31 +7,15 @@ simulator, so that flat ground stays where it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
-from sarnb.data.amplitude import Normalisation
 from sarnb.errors import InputError
 from sarnb.world.backscatter import CODE
-from sarnb.world.radar import Radar, amplitude, simulate
+from sarnb.world.radar import Radar
 from sarnb.world.scene import Scene
 
 LEAST_HEIGHT = 5.0  # m: lower steps are left out, they are a pixel or two
-
-
-@dataclass(frozen=True)
-class RangeLine:
-    """One range line: arrays [cols] near range first, in metres.
-
-    ``ground``: distance of the cell centres from the near border. ``height``: of the surface above the median ground.
-    ``dark``: bool, no ray reaches the middle of the cell.
-    """
-
-    ground: np.ndarray
-    height: np.ndarray
-    dark: np.ndarray
 
 
 def block_scene(height: float = 30.0, depth: int = 16, width: int = 24, size: int = 96, spacing: float = 2.0) -> Scene:
@@ -61,56 +45,17 @@ def block_scene(height: float = 30.0, depth: int = 16, width: int = 24, size: in
     )
 
 
-@dataclass(frozen=True)
-class SideView:
-    """A radar image with the geometry that its scene predicts: image uint8 and the simulator's masks bool [H, W]."""
+def range_line(scene: Scene, radar: Radar, row: int) -> pd.DataFrame:
+    """The surface along one row as the radar meets it, near range first.
 
-    image: np.ndarray
-    layover: np.ndarray
-    shadow: np.ndarray
-    row: int  # of the range line
-    line: RangeLine
-    walls: pd.DataFrame  # from wall_marks
-    shadows: pd.DataFrame  # from shadow_marks
-    incidence_deg: float
-    spacing: float  # metres a pixel along range
-
-
-def side_view(scene: Scene, radar: Radar, seed: int, row: int | None = None) -> SideView:
-    """Image a scene and predict its walls and shadows; ``row`` of the range line, or that of the highest wall in sight.
-
-    The image is scaled by its own A / (mu + 3 sigma). Raises InputError for a radar whose grid is not the scene's, because
-    the marks count its columns, or that looks from the right: a range line is drawn with near range at the left.
+    Columns: ground (distance of the cell centres from the near border) and height (above the median ground), both in
+    metres; dark (no ray reaches the middle of the cell). Raises InputError for no such row.
     """
-    if radar.look != "left":
-        raise InputError(f"side view: radar {radar.name!r} looks from the {radar.look}; use look 'left'")
-    if radar.geometry != "ground" or radar.spacing_m != (scene.spacing, scene.spacing):
-        raise InputError(f"side view: radar {radar.name!r} has its own grid; use ground range and a spacing of {scene.spacing} m")
-    walls, shadows = wall_marks(scene, radar), shadow_marks(scene, radar)
-    if row is None:
-        row = int(walls.loc[walls["height"].idxmax(), "row"]) if len(walls) else len(scene.height) // 2
-    seen = simulate(scene, radar, seed)
-    level = amplitude(seen)
-    return SideView(
-        Normalisation.fit([level]).apply(level),
-        seen.layover,
-        seen.shadow,
-        row,
-        range_line(scene, radar, row),
-        walls,
-        shadows,
-        radar.incidence_deg,
-        scene.spacing,
-    )
-
-
-def range_line(scene: Scene, radar: Radar, row: int) -> RangeLine:
-    """The heights along one row as the radar meets them, and which cells lie in shadow. Raises InputError for no such row."""
     z, cot = _from_near(scene, radar)
     if not 0 <= row < len(z):
         raise InputError(f"range line {row}: the scene has the rows 0 to {len(z) - 1}")
     dark = _heights_above_rays(z, cot, scene.spacing)[row] < 0
-    return RangeLine((np.arange(z.shape[1]) + 0.5) * scene.spacing, z[row] * scene.spacing, dark)
+    return pd.DataFrame({"ground": (np.arange(z.shape[1]) + 0.5) * scene.spacing, "height": z[row] * scene.spacing, "dark": dark})
 
 
 def wall_marks(scene: Scene, radar: Radar, least: float = LEAST_HEIGHT) -> pd.DataFrame:

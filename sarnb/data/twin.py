@@ -18,8 +18,7 @@ import numpy as np
 
 import sarnb.world
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.card import data_card
-from sarnb.data.dataset import GROUPS, TRUTH, load_card
+from sarnb.data.dataset import GROUPS, TRUTH, data_card, load_card
 from sarnb.data.files import (
     CARD,
     METADATA,

@@ -11,9 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from sarnb.data.sideview import SideView
+from sarnb.data.amplitude import Normalisation
+from sarnb.data.sideview import range_line, shadow_marks, wall_marks
 from sarnb.metrics.describe import fit_histogram, law_log_cumulants
 from sarnb.plots import image_grid
+from sarnb.world.radar import Radar, SarImage, amplitude
+from sarnb.world.scene import Scene
 
 MASK_COLOURS = {"layover": (0.902, 0.471, 0.0), "shadow": (0.0, 0.51, 0.902)}
 """Orange and blue, distinguishable by colour-blind readers."""
@@ -107,28 +110,40 @@ def law_lines(axis: Axes, laws: Sequence[str], points: pd.DataFrame) -> None:
     axis.set(xlabel="third log-cumulant κ₃", ylabel="second log-cumulant κ₂")
 
 
-def side_views(views: Mapping[str, SideView]) -> Figure:
-    """One column a view, lit from the left: the range line with its rays, the radar image with the predicted marks, and the masks.
+def side_views(views: Mapping[str, tuple[Scene, Radar, SarImage]]) -> Figure:
+    """One column a view: the range line with its rays, the radar image with the predicted marks, and the simulator's masks.
 
     All three rows share the axis of ground range, in metres. Green: feet of walls, where the double bounce arrives; orange:
-    where the tops of the walls arrive; blue: where shadows end. The line cuts the image at the white ticks.
+    where the tops of the walls arrive; blue: where shadows end. The line, that of the highest wall in sight, cuts the image
+    at the white ticks.
+
+    Parameters
+    ----------
+    views : name -> scene, radar and the image that ``simulate`` gives of them. The radar looks from the left and has the
+        ground grid of the scene, because the marks count its columns. The image is scaled by its own A / (mu + 3 sigma).
     """
     figure, axes = plt.subplots(
         3, len(views), figsize=(4.4 * len(views), 9.6), squeeze=False, sharex="col", gridspec_kw={"height_ratios": (PANEL, 1, 1)}
     )
-    for column, (name, view) in zip(axes.T, views.items()):
-        _range_panel(column[0], view)
-        column[0].set_title(f"{name}, incidence {view.incidence_deg:.0f}°")
-        rows, cols = view.image.shape
-        extent = (0, cols * view.spacing, rows * view.spacing, 0)
-        for axis, picture in ((column[1], view.image), (column[2], paint(view.image, view.layover, view.shadow))):
-            axis.imshow(picture, vmin=0, vmax=255, extent=extent)
+    for column, (name, (scene, radar, seen)) in zip(axes.T, views.items()):
+        walls, shadows = wall_marks(scene, radar), shadow_marks(scene, radar)
+        row = int(walls.loc[walls["height"].idxmax(), "row"]) if len(walls) else len(scene.height) // 2
+        _range_panel(column[0], range_line(scene, radar, row), walls[walls["row"] == row], shadows[shadows["row"] == row], radar)
+        column[0].set_title(f"{name}, incidence {radar.incidence_deg:.0f}°")
+        image = Normalisation.fit([amplitude(seen)]).apply(amplitude(seen))
+        height, width = np.multiply(image.shape, scene.spacing)
+        for axis, picture in ((column[1], image), (column[2], paint(image, seen.layover, seen.shadow))):
+            axis.imshow(picture, vmin=0, vmax=255, extent=(0, width, height, 0))
             axis.set(ylabel="azimuth [m]")
-        _marks(column[1], view)
-        at = (view.row + 0.5) * view.spacing
-        for end in (0, cols * view.spacing):
-            column[1].plot([end], [at], "w>" if end == 0 else "w<", ms=7, mec="k", clip_on=False)
-        column[2].set(xlabel="ground range [m], near range at the left", xlim=(0, cols * view.spacing))
+        for mark, table, colour in (
+            ("layover", walls, MASK_COLOURS["layover"]),
+            ("end", shadows, MASK_COLOURS["shadow"]),
+            ("foot", walls, FOOT),
+        ):
+            column[1].plot(table[mark] * scene.spacing, (table["row"] + 0.5) * scene.spacing, "s", color=colour, ms=2.4, mew=0)
+        for end in (0, width):
+            column[1].plot([end], [(row + 0.5) * scene.spacing], "w>" if end == 0 else "w<", ms=7, mec="k", clip_on=False)
+        column[2].set(xlabel="ground range [m], near range at the left", xlim=(0, width))
     axes[1, 0].legend(
         handles=[
             Patch(color=FOOT, label="foot of a wall: double bounce"),
@@ -150,39 +165,29 @@ def side_views(views: Mapping[str, SideView]) -> Figure:
     return figure
 
 
-def _marks(axis: Axes, view: SideView) -> None:
-    for column, table, colour in (
-        ("layover", view.walls, MASK_COLOURS["layover"]),
-        ("end", view.shadows, MASK_COLOURS["shadow"]),
-        ("foot", view.walls, FOOT),
-    ):
-        axis.plot(table[column] * view.spacing, (table["row"] + 0.5) * view.spacing, "s", color=colour, ms=2.4, mew=0)
-
-
-def _range_panel(axis: Axes, view: SideView) -> None:
+def _range_panel(axis: Axes, line: pd.DataFrame, walls: pd.DataFrame, shadows: pd.DataFrame, radar: Radar) -> None:
     """Heights along the line, shadowed ground, and for each wall its wave front and the last ray over the shadow."""
-    line, cot = view.line, 1 / np.tan(np.deg2rad(view.incidence_deg))
-    floor = min(0.0, float(line.height.min()))
-    edges = np.concatenate([line.ground - view.spacing / 2, [line.ground[-1] + view.spacing / 2]])
-    axis.stairs(line.height, edges, baseline=floor - 10, fill=True, color="0.8")
-    axis.stairs(line.height, edges, baseline=None, color="0.3", lw=1)
-    axis.stairs(np.where(line.dark, line.height, np.nan), edges, baseline=None, color=MASK_COLOURS["shadow"], lw=3)
+    spacing, cot = radar.spacing_m[0], 1 / np.tan(np.deg2rad(radar.incidence_deg))
+    floor = min(0.0, float(line["height"].min()))
+    edges = np.append(line["ground"] - spacing / 2, line["ground"].iloc[-1] + spacing / 2)
+    axis.stairs(line["height"], edges, baseline=floor - 10, fill=True, color="0.8")
+    axis.stairs(line["height"], edges, baseline=None, color="0.3", lw=1)
+    axis.stairs(line["height"].where(line["dark"]), edges, baseline=None, color=MASK_COLOURS["shadow"], lw=3)
     axis.set_box_aspect(PANEL)
-    walls, shadows = (table[table["row"] == view.row] for table in (view.walls, view.shadows))
     for _, wall in walls.iterrows():
-        edge, foot, top = (wall[name] * view.spacing for name in ("edge", "foot", "layover"))
+        edge, foot, top = (wall[name] * spacing for name in ("edge", "foot", "layover"))
         axis.plot([top, foot], [0, 0], color=MASK_COLOURS["layover"], lw=3, solid_capstyle="butt")
         axis.plot([top, edge], [0, (edge - top) / cot], color=MASK_COLOURS["layover"], lw=0.9, ls="--")  # a wave front: points of one range
         axis.plot([edge], [(edge - foot) / cot], "o", color=FOOT, ms=5, zorder=4)
-    for end in shadows["end"] * view.spacing:
-        ray = np.array([end - 1.3 * line.height.max() / cot, end])  # the last ray over the roof
+    for end in shadows["end"] * spacing:
+        ray = np.array([end - 1.3 * line["height"].max() / cot, end])  # the last ray over the roof
         axis.plot(ray, (end - ray) * cot, color=MASK_COLOURS["shadow"], lw=0.9, ls="--")
     if len(walls) == len(shadows) == 1:
         wall, shadow = walls.iloc[0], shadows.iloc[0]
-        middle = 0.5 * (wall["foot"] + wall["layover"]) * view.spacing
+        middle = 0.5 * (wall["foot"] + wall["layover"]) * spacing
         axis.text(middle, -1, f"h / tan θ\n{wall['height'] * cot:.0f} m", color=MASK_COLOURS["layover"], fontsize=8, ha="center", va="top")
         axis.text(
-            shadow["end"] * view.spacing - shadow["length"] / 2,
+            shadow["end"] * spacing - shadow["length"] / 2,
             -1,
             f"h tan θ\n{shadow['length']:.0f} m",
             color=MASK_COLOURS["shadow"],
@@ -190,5 +195,5 @@ def _range_panel(axis: Axes, view: SideView) -> None:
             ha="center",
             va="top",
         )
-    axis.set(ylabel="height [m]", ylim=(floor - 10, 1.3 * line.height.max() + 2))
-    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.3 * line.height.max()])
+    axis.set(ylabel="height [m]", ylim=(floor - 10, 1.3 * line["height"].max() + 2))
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= 1.3 * line["height"].max()])

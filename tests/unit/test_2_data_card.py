@@ -9,8 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from sarnb.data.card import data_card, size_category
-from sarnb.data.dataset import load_card, load_set
+from sarnb.data.dataset import data_card, load_card, load_set
 from sarnb.data.files import README, read_numbered
 from sarnb.data.prepare import prepare_user_data
 from sarnb.data.twin import SplitSpec, build_twin
@@ -44,8 +43,8 @@ def test_front_matter_is_what_the_hub_reads(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "name"), [(0, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (5_000_000, "1M<n<10M")])
-def test_size_categories(images: int, name: str) -> None:
-    assert size_category(images) == name
+def test_size_categories(folder: Path, images: int, name: str) -> None:
+    assert front_matter(data_card({**load_card(folder), "totals": {"train": images}}))["size_categories"] == [name]
 
 
 def test_counts_are_those_of_the_images(folder: Path) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.card import card_table
-from sarnb.data.dataset import ImageSet, columns_of, load_set, missing_groups, pick, read_metadata, some_per_label
+from sarnb.data.dataset import ImageSet, card_table, columns_of, load_set, missing_groups, pick, read_metadata, some_per_label
 from sarnb.data.twin import SplitSpec, build_twin, redraw_scene
 from sarnb.errors import InputError
 from sarnb.world.radar import amplitude, simulate

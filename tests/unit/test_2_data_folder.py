@@ -278,7 +278,7 @@ def test_real_images_pass(tmp_path: Path) -> None:
     card = prepare_user_data(Path(REAL), tmp_path / "out", 128)
     checked = check_user_folder(Path(REAL), 128)
     assert load_card(tmp_path / "out") == card and not card["has_truth"]
-    assert sum(card["source_images"][split] for split in ("train", "val", "test")) == len(checked.folder)
+    assert sum(card["source_images"][split] for split in ("train", "val", "test")) == len(checked)
     for split in ("train", "val", "test"):
         images = load_set(tmp_path / "out" / split)
         assert len(images) == card["totals"][split] and images.images.shape[1:] == (128, 128)

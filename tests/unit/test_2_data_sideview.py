@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarnb.data.sideview import block_scene, range_line, shadow_marks, side_view, wall_marks
+from sarnb.data.sideview import block_scene, range_line, shadow_marks, wall_marks
 from sarnb.errors import InputError
 from sarnb.world.backscatter import CODE
 from sarnb.world.radar import PRESETS, simulate
@@ -82,23 +82,11 @@ def test_hidden_walls_low_steps_and_trees_are_left_out() -> None:
 
 def test_range_line_knows_its_dark_cells() -> None:
     line = range_line(block_scene(height=20.0), replace(RADAR, incidence_deg=45.0), 48)
-    assert np.flatnonzero(line.dark).tolist() == list(range(56, 66))  # 20 m of shadow, 2 m a cell
-    assert line.ground[0] == 1.0 and line.height[48] == 20.0
-    assert not range_line(block_scene(), RADAR, 5).dark.any()
+    assert np.flatnonzero(line["dark"]).tolist() == list(range(56, 66))  # 20 m of shadow, 2 m a cell
+    assert line["ground"][0] == 1.0 and line["height"][48] == 20.0
+    assert not range_line(block_scene(), RADAR, 5)["dark"].any()
     with pytest.raises(InputError, match="rows 0 to 95"):
         range_line(block_scene(), RADAR, 96)
-
-
-def test_side_view_takes_the_row_of_the_highest_wall() -> None:
-    scene = block_scene(height=20.0)
-    height = scene.height.copy()
-    height[50, 40:56] = 26.0
-    view = side_view(replace(scene, height=height), RADAR, 0)
-    assert view.row == 50 and view.image.dtype == np.uint8 and view.line.height.max() == 26.0
-    with pytest.raises(InputError, match="look 'left'"):
-        side_view(scene, replace(RADAR, look="right"), 0)
-    with pytest.raises(InputError, match="its own grid"):
-        side_view(scene, PRESETS["terrasar-x"], 0)
 
 
 def test_a_block_has_to_fit() -> None:

@@ -12,9 +12,9 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from sarnb.data.sideview import block_scene, side_view  # noqa: E402
+from sarnb.data.sideview import block_scene, shadow_marks  # noqa: E402
 from sarnb.plots import data as plots  # noqa: E402
-from sarnb.world.radar import PRESETS  # noqa: E402
+from sarnb.world.radar import PRESETS, simulate  # noqa: E402
 
 RADAR = replace(PRESETS["airborne-x"], spacing_m=(2.0, 2.0), look="left")
 
@@ -75,10 +75,11 @@ def test_law_lines_meet_at_the_star() -> None:
 
 
 def test_a_block_draws_its_wall_and_shadow_in_metres() -> None:
-    view = side_view(block_scene(), RADAR, 0)
-    figure = plots.side_views({"one block": view})
+    scene = block_scene()
+    figure = plots.side_views({"one block": (scene, RADAR, simulate(scene, RADAR, 0))})
     assert [axis.get_ylabel() for axis in figure.axes] == ["height [m]", "azimuth [m]", "azimuth [m]"]
     texts = [text.get_text() for text in figure.axes[0].texts]
-    tangent = np.tan(np.radians(view.incidence_deg))
-    assert texts == [f"h / tan θ\n{30 / tangent:.0f} m", f"h tan θ\n{view.shadows.iloc[0]['length']:.0f} m"]
-    assert view.shadows.iloc[0]["length"] == pytest.approx(30 * tangent, abs=2)
+    tangent = np.tan(np.radians(RADAR.incidence_deg))
+    length = shadow_marks(scene, RADAR)["length"][0]
+    assert texts == [f"h / tan θ\n{30 / tangent:.0f} m", f"h tan θ\n{length:.0f} m"]
+    assert length == pytest.approx(30 * tangent, abs=2)
