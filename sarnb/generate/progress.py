@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +91,8 @@ def watch_samples(
         with uncounted_memory():  # the cost is that of training
             images = generate(pipe, texts, seeds, steps, guidance_scale, batch, size, precision, label=f"step {step}")
         if processes().is_main_process:
-            with saving(path):
-                temporary = path.with_name(f".{path.name}.partial")
+            with _whole(path) as temporary:
                 write_png(temporary, np.concatenate(list(images), axis=1))
-                os.replace(temporary, path)
 
     return Watcher(every, draw)
 
@@ -117,12 +116,8 @@ def watch_token(pipe: StableDiffusionXLPipeline, folder: Path, every: int) -> Wa
         path, writes = folder / f"learned_embeds-{step:06d}.safetensors", processes().is_main_process
         if path.exists():
             return
-        with saving(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.partial")
+        with _whole(path, writes) as temporary:
             save_token(pipe, temporary, writes=writes)
-            if writes:
-                os.replace(temporary, path)
 
     return Watcher(every, keep)
 
@@ -131,6 +126,16 @@ def token_files(model: Path) -> dict[int, Path]:
     """Step → file of the word's rows, in the order of the steps, that the training of ``model`` left."""
     paths = sorted((Path(model) / TOKEN_PATH).glob("learned_embeds-*.safetensors"))
     return {int(path.stem.rpartition("-")[2]): path for path in paths}
+
+
+@contextmanager
+def _whole(path: Path, writes: bool = True) -> Iterator[Path]:
+    """A temporary file to be written, which becomes ``path`` at the end; readers see all of it or none."""
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield (temporary := path.with_name(f".{path.name}.partial"))
+        if writes:
+            os.replace(temporary, path)
 
 
 def _evenly(rows: Sequence[dict], count: int) -> list[dict]:

@@ -1,19 +1,35 @@
-"""The prompts of the study: one wording a class and purpose, and one request in several wordings."""
+"""The prompts of the study, one request in several wordings, and the foundation's own pictures of its classes.
+
+Ruiz et al. 2023 (DreamBooth) train on a model's own pictures next to the new ones, so that what the new ones lack is not
+forgotten. Here these are the classes in optical, those that no radar image shows among them.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from diffusers import StableDiffusionXLPipeline
 
+from sarnb.data.dataset import load_set
+from sarnb.data.files import content_key, kept
 from sarnb.data.imagefolder import label_words
-from sarnb.generate.sample import evaluation_text, group_of
+from sarnb.generate.sample import evaluation_text, generate, group_of
+from sarnb.model.export import foundation_fingerprint
+from sarnb.model.strategy import Strategy
 from sarnb.model.token import TOKEN, with_token
+from sarnb.train.finetune import PriorSet
 from sarnb.world.captions import LENGTHS, caption, prompt
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
+
+PRIOR_PICTURES = 128  # of all classes together; this project's choice
+PICTURES = "images.npy"
 
 
 def optical_text(label: str) -> str:
@@ -22,9 +38,8 @@ def optical_text(label: str) -> str:
     >>> optical_text("river+forest"), optical_text("sea_ships")
     ('an aerial photograph of a river through a forest', 'an aerial photograph of sea ships')
     """
-    if label in CLASSES or label in COMPOSITIONS:
-        return prompt(label, "optical")
-    return f"an aerial photograph of {' '.join(label.replace('_', ' ').split())}"
+    words = label_words(label)
+    return prompt(words, "optical") if words in CLASSES or words in COMPOSITIONS else f"an aerial photograph of {words}"
 
 
 def prompt_table(
@@ -78,3 +93,26 @@ def wordings(prompt: str) -> dict[str, str]:
     with_article = re.compile(rf"\ban? {re.escape(TOKEN)} image")
     kinds = {f"{TOKEN} image": "a", "radar image": "a", "image": "an", "aerial photograph": "an"}
     return {kind: with_article.sub(f"{article} {kind}", base).replace(f"{TOKEN} image", kind) for kind, article in kinds.items()}
+
+
+def prior_set(pipe: StableDiffusionXLPipeline, strategy: Strategy, data_dir: Path, folder: Path) -> PriorSet | None:
+    """What ``strategy`` shows of the foundation ``pipe`` next to the radar images; None without prior preservation.
+
+    ``PRIOR_PICTURES`` pictures of all classes of the test split of ``data_dir``, which take turns, those hidden from fine-tuning
+    among them (only their names are read there). They are drawn once into ``folder``; of several processes that want the same
+    pictures one draws them and the others wait. Raises ``InputError`` for what ``generate`` refuses and a full disk.
+    """
+    if not strategy.prior:
+        return None
+    labels = [label for label in dict.fromkeys(load_set(Path(data_dir) / "test").labels) if label] or ["scene"]
+    texts = [optical_text(labels[number % len(labels)]) for number in range(PRIOR_PICTURES)]
+    wanted = {"foundation": foundation_fingerprint(pipe), "texts": texts, "steps": 20, "guidance_scale": 4.0}
+    place = Path(folder) / f"prior-{content_key(json.dumps(wanted))}"
+
+    def make() -> dict:
+        images = generate(pipe, texts, range(len(texts)), wanted["steps"], wanted["guidance_scale"], label="prior pictures")
+        place.mkdir(exist_ok=True)
+        np.save(place / PICTURES, images)
+        return {}
+
+    return PriorSet(kept(place, wanted, make, lambda _: np.load(place / PICTURES)), tuple(texts))

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,15 +14,15 @@ from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, content_key, kept
-from sarnb.generate.prior import prior_set
 from sarnb.generate.progress import TOKEN_POINTS, progress_rows, watch_samples, watch_token
+from sarnb.generate.prompts import prior_set
 from sarnb.generate.sample import draw, evaluation_prompts, read_latents, to_grey, write_latents, write_samples
 from sarnb.model.export import RECORD, foundation_fingerprint, load_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.model.token import TOKEN, with_token
 from sarnb.train import training
-from sarnb.train.finetune import FinetuneConfig, PriorSet
+from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.loop import Watcher
 from sarnb.train.training import GRIDS, TOKEN_PATH
 
@@ -113,9 +114,7 @@ def train_strategy(
             found.append(watch_token(pipe, folder / TOKEN_PATH, max(1, config.steps // TOKEN_POINTS)))
         return found
 
-    def prior(pipe: StableDiffusionXLPipeline) -> PriorSet | None:
-        return prior_set(pipe, strategy, data_dir, cache)
-
+    prior = partial(prior_set, strategy=strategy, data_dir=data_dir, folder=cache)
     return training.train(strategy, foundation, data_dir, out, config, cache, prior, watchers, trackers)
 
 
@@ -137,17 +136,9 @@ def sample(
 
     def make() -> dict[str, dict]:
         pipe, start = untrained or load_trained(foundation, model, fuse=True), time.perf_counter()
-        images, latents = draw(
-            pipe,
-            [row["text"] for row in rows],
-            [row["seed"] for row in rows],
-            sampling.steps,
-            sampling.guidance_scale,
-            sampling.batch_size,
-            size,
-            precision=sampling.precision,
-            label=strategy.name,
-        )
+        texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
+        how = sampling.steps, sampling.guidance_scale, sampling.batch_size, size, sampling.precision
+        images, latents = draw(pipe, texts, seeds, *how, label=strategy.name)
         seconds = time.perf_counter() - start
         write_samples(out, to_grey(images), rows)
         write_latents(out, latents)

@@ -19,6 +19,7 @@ from sarnb.generate.strategies import SAMPLING, SamplingConfig, StrategyResult, 
 from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
 
+Seeds = Callable[[str], Sequence[int]] | None  # a strategy's name -> the training seeds that it should have
 PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was to show
 
 
@@ -44,7 +45,7 @@ def find_runs(
     test: ImageSet,
     wanted: Mapping[str, Any] | None = None,
     trained: Mapping[str, Any] | None = None,
-    seeds: Callable[[str], Sequence[int]] | None = None,
+    seeds: Seeds = None,
 ) -> list[DrawnSamples]:
     """Every finished samples folder of a results folder, the foundation's own first, then by strategy, rank and seed.
 
@@ -60,7 +61,7 @@ def find_runs(
     a seed that is not among those, has a ``problem``. Where the model was deleted, its training is not asked for.
     """
     folders = [path.parent for path in (results / "samples").glob(f"*/seed*/{METADATA}") if re.fullmatch(r"seed\d+", path.parent.name)]
-    runs = [_read(results, folder, test, dict(wanted or {}), dict(trained or {}), seeds) for folder in folders]
+    runs = [_read(results, folder, test, wanted or {}, trained or {}, seeds) for folder in folders]
     return sorted(runs, key=lambda run: (strategy_order(run.strategy), run.seed))
 
 
@@ -85,12 +86,9 @@ def cost_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
 
     Columns: strategy, seed, trainable parameters, images seen, checkpoint [MB] (10^6 bytes of the trained weights), caches.
     """
-    numbers = {
-        "trainable parameters": ("trainable_parameters", 1.0),
-        "images seen": ("images_seen", 1.0),
-        "checkpoint [MB]": ("checkpoint_bytes", 1e-6),
-    }
-    return _costs(runs, numbers).assign(caches=[", ".join(run.cost.get("caches", [])) or "none" for run in runs])
+    entries = {"trainable parameters": "trainable_parameters", "images seen": "images_seen", "checkpoint [MB]": "checkpoint_bytes"}
+    table = _costs(runs, entries).assign(caches=[", ".join(run.cost.get("caches", [])) or "none" for run in runs])
+    return table.assign(**{"checkpoint [MB]": table["checkpoint [MB]"] * 1e-6})
 
 
 def timing_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
@@ -98,23 +96,15 @@ def timing_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
 
     Columns: strategy, seed, training [s], training [images/s], peak memory [MB] (10^6 bytes), drawing [images/s].
     """
-    numbers = {
-        "training [s]": ("seconds", 1.0),
-        "training [images/s]": ("images_per_second", 1.0),
-        "peak memory [MB]": ("peak_memory_mb", 1.0),
-        "drawing [images/s]": ("sampling_images_per_second", 1.0),
-    }
-    return _costs(runs, numbers)
+    entries = {"training [s]": "seconds", "training [images/s]": "images_per_second"}
+    return _costs(runs, entries | {"peak memory [MB]": "peak_memory_mb", "drawing [images/s]": "sampling_images_per_second"})
 
 
-def _costs(runs: Sequence[DrawnSamples | StrategyResult], numbers: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
-    """Columns strategy, seed and those of ``numbers``: name -> (entry of a run's cost, factor)."""
-    rows = [
-        {"strategy": getattr(run.strategy, "name", run.strategy), "seed": run.seed}
-        | {name: float(run.cost.get(key, np.nan)) * factor for name, (key, factor) in numbers.items()}
-        for run in runs
-    ]
-    return pd.DataFrame(rows, columns=["strategy", "seed", *numbers])
+def _costs(runs: Sequence[DrawnSamples | StrategyResult], entries: Mapping[str, str]) -> pd.DataFrame:
+    """Columns strategy, seed and those of ``entries``: name -> entry of a run's cost."""
+    names = [(getattr(run.strategy, "name", run.strategy), run.seed) for run in runs]
+    rows = [(*name, *(float(run.cost.get(key, np.nan)) for key in entries.values())) for name, run in zip(names, runs)]
+    return pd.DataFrame(rows, columns=["strategy", "seed", *entries])
 
 
 def _family(name: str) -> tuple[str, int]:
@@ -125,14 +115,7 @@ def _family(name: str) -> tuple[str, int]:
     return name, STRATEGIES[name].rank if name in STRATEGIES and STRATEGIES[name].has_lora else 0
 
 
-def _read(
-    results: Path,
-    folder: Path,
-    test: ImageSet,
-    wanted: dict[str, Any],
-    trained: dict[str, Any],
-    seeds: Callable[[str], Sequence[int]] | None,
-) -> DrawnSamples:
+def _read(results: Path, folder: Path, test: ImageSet, wanted: Mapping[str, Any], trained: Mapping[str, Any], seeds: Seeds) -> DrawnSamples:
     name, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     record = results / "models" / name / folder.name / RECORD
     try:
@@ -145,43 +128,34 @@ def _read(
         return DrawnSamples(name, seed, folder, problem=f"its files cannot be read ({error}); run its notebook again")
     cost = {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0} if name == "zero-shot" else {}
     cost = cost | model.get("cost", {}) | stamp.get("cost", {})
-    problem = _problem(images, test, strategy, sampling, wanted) or _other_seed(name, seed, seeds)
-    if not problem:
-        # Images of the foundation itself are stamped with its fingerprint.
-        problem = _other_training(model or ({"foundation": model_key} if name == "zero-shot" else {}), trained)
+    # Images of the foundation itself are stamped with its fingerprint.
+    record_of = model or ({"foundation": model_key} if name == "zero-shot" else {})
+    problem = _drawn_otherwise(images, test, strategy, sampling, wanted) or _trained_otherwise(name, seed, seeds, record_of, trained)
     if not problem and model and model_key != content_key(record.read_bytes()):
         problem = "drawn by an earlier model than the one that is there; run its notebook again"
     return DrawnSamples(name, seed, folder, images, asdict(sampling), cost, problem)
 
 
-def _problem(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: SamplingConfig, wanted: dict[str, Any]) -> str:
+def _drawn_otherwise(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: SamplingConfig, wanted: Mapping[str, Any]) -> str:
     """Why images must not be compared: other settings, another size, or other prompts than the test images ask for."""
     for name, value in wanted.items():
         if getattr(sampling, name) != value:
             return f"drawn with {name} {getattr(sampling, name)}, not {value}; run its notebook again"
     if images.images.shape[1:] != test.images.shape[1:]:
         return f"drawn at {images.images.shape[1]} px, the test images have {test.images.shape[1]} px; run its notebook again"
-    requested = evaluation_rows(test, strategy, sampling)
-    if [{name: row.get(name) for name in PROMPT} for row in images.rows] != [{name: row[name] for name in PROMPT} for row in requested]:
-        return "drawn for other classes, sides or seeds than the test images ask for; run its notebook again"
-    return ""
+    shown, requested = (
+        [[row.get(name) for name in PROMPT] for row in rows] for rows in (images.rows, evaluation_rows(test, strategy, sampling))
+    )
+    return "" if shown == requested else "drawn for other classes, sides or seeds than the test images ask for; run its notebook again"
 
 
-def _other_seed(name: str, seed: int, seeds: Callable[[str], Sequence[int]] | None) -> str:
-    """Why a seed does not belong: left from a run with others."""
+def _trained_otherwise(name: str, seed: int, seeds: Seeds, record: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
+    """Why a model does not belong: a seed left from a run with others, another foundation, other data, or another setting."""
     expected = [seed] if seeds is None else list(seeds(name))
-    if seed in expected:
-        return ""
-    return f"of the training seed {seed}, this profile trains {', '.join(map(str, expected))}; delete the folder or add the seed"
-
-
-def _other_training(record: dict[str, Any], trained: dict[str, Any]) -> str:
-    """Why a model does not belong: its record names another foundation, other data, or another setting such as the steps."""
-    held = record.get("config", {}) | {name: record[name] for name in ("foundation", "data") if name in record}
-    for name, value in trained.items():
-        if name in held and held[name] != value:
-            return f"trained with {name} {held[name]}, not {value}; run its notebook again"
+    if seed not in expected:
+        return f"of the training seed {seed}, this profile trains {', '.join(map(str, expected))}; delete the folder or add the seed"
+    held = record.get("config", {}) | {key: record[key] for key in ("foundation", "data") if key in record}
+    for key, value in trained.items():
+        if key in held and held[key] != value:
+            return f"trained with {key} {held[key]}, not {value}; run its notebook again"
     return ""
-
-
-SampleRun = DrawnSamples  # goes when no notebook uses it

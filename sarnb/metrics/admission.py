@@ -10,7 +10,7 @@ pass; the rest is shown, not claimed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,33 +34,17 @@ PIXELS = (BLUR, GAUSSIAN, MULTILOOK, GAMMA)
 BY_CLASS = ("amplitude_kl by class", "texture_distance by class")
 """Means over the classes' own values: pooled figures cannot see that classes were exchanged."""
 
-CLAIMS: dict[str, tuple[str, ...]] = {
-    "amplitude_kl": PIXELS,
-    "amplitude_reverse_kl": PIXELS,
-    "amplitude_js": PIXELS,
-    "amplitude_wasserstein": PIXELS,
-    "amplitude_ks": PIXELS,
-    "log_cumulant_distance": PIXELS,
+CLAIMS: dict[str, tuple[str, ...]] = dict.fromkeys(METRICS, PIXELS) | {
     "amplitude_cv": (BLUR, MULTILOOK, GAMMA),  # the Gaussian law has the coefficient of variation of the right one
-    "amplitude_enl": PIXELS,
-    "amplitude_kappa2": PIXELS,
     "amplitude_kappa3": (GAUSSIAN, MULTILOOK, GAMMA),  # blur takes the left tail at once, and more blur then changes little
-    "texture_distance": PIXELS,
     # the differences of neighbours: an exponent that lifts the shadows lowers the lights, and the two nearly cancel
     "texture_contrast": (BLUR, GAUSSIAN, MULTILOOK),
-    "texture_dissimilarity": PIXELS,
     # how often levels meet, whatever their distance: a law of speckle of the same spread looks the same
-    "texture_homogeneity": (BLUR, MULTILOOK, GAMMA),
-    "texture_energy": (BLUR, MULTILOOK, GAMMA),
+    **dict.fromkeys(("texture_homogeneity", "texture_energy", "texture_entropy"), (BLUR, MULTILOOK, GAMMA)),
     "texture_correlation": (BLUR, MULTILOOK),  # unchanged by a law or curve that keeps the order of brightness, or nearly so
-    "texture_entropy": (BLUR, MULTILOOK, GAMMA),
-    "texture_frechet": PIXELS,
-    "clip_cosine": (SWAPPED,),
-    "clip_accuracy": (SWAPPED,),
-    "clip_retrieval_r1": (SWAPPED,),
+    **dict.fromkeys(("clip_cosine", "clip_accuracy", "clip_retrieval_r1"), (SWAPPED,)),
     # half a pixel of blur moves the features less than two sets of eight images a class differ
-    "clip_frechet_distance": (MULTILOOK, GAMMA),
-    "clip_kid": (MULTILOOK, GAMMA),
+    **dict.fromkeys(("clip_frechet_distance", "clip_kid"), (MULTILOOK, GAMMA)),
     "clip_precision": (MULTILOOK,),  # an exponent brings images together, and so nearer to some real one
     "clip_recall": (DUPLICATES,),
     "memorised_fraction": (COPIES,),
@@ -146,7 +130,7 @@ def swap_classes(images: ImageSet, share: float, rng: np.random.Generator) -> Im
             source[taken] = rng.permutation(np.resize(others, len(taken)))
     if all(images.labels[index] == label for index, label in zip(source, images.labels)):
         raise InputError("swapped classes: no group of the images has two classes; leave this corruption out.")
-    return _redrawn(images, source)
+    return _showing(images, images, dict(enumerate(source)))
 
 
 def duplicate(images: ImageSet, share: float, rng: np.random.Generator) -> ImageSet:
@@ -159,21 +143,19 @@ def duplicate(images: ImageSet, share: float, rng: np.random.Generator) -> Image
         members = rng.permutation(_of_class(images, label))
         count = min(int(round(share * len(members))), len(members) - 1)
         source[members[:count]] = np.resize(members[count:], count)
-    return _redrawn(images, source)
+    return _showing(images, images, dict(enumerate(source)))
 
 
 def training_copies(train: ImageSet) -> Corruption:
     """A ``share`` of the images becomes training images of the same class, as far as it has any: what memorising does."""
 
     def copy(images: ImageSet, share: float, rng: np.random.Generator) -> ImageSet:
-        pixels, rows = images.images.copy(), list(images.rows)
+        source: dict[int, int] = {}
         for label in dict.fromkeys(images.labels):
             members, others = _of_class(images, label), _of_class(train, label)
             taken = members[_some(len(members), share, rng)] if len(others) else members[:0]
-            for place, source in zip(taken, rng.permutation(np.resize(others, len(taken)))):
-                pixels[place] = train.images[source]
-                rows[place] = _with_side(rows[place], train.rows[source])
-        return replace(images, images=pixels, rows=tuple(rows))
+            source |= dict(zip(taken, rng.permutation(np.resize(others, len(taken)))))
+        return _showing(images, train, source)
 
     return Corruption(COPIES, (0.25, 0.5, 1.0), "share of the images", copy)
 
@@ -218,14 +200,14 @@ def _of_class(images: ImageSet, label: str) -> np.ndarray:
     return np.flatnonzero(np.asarray(images.labels, dtype=object) == label)
 
 
-def _redrawn(images: ImageSet, source: np.ndarray) -> ImageSet:
-    """The pixels of ``source`` [N] with the side that they show; all else is said of them as before."""
-    rows = tuple(_with_side(row, images.rows[index]) for row, index in zip(images.rows, source))
-    return replace(images, images=images.images[source], rows=rows)
-
-
-def _with_side(row: dict, shown: dict) -> dict:
-    return {**row, "look": shown.get("look")} if "look" in row else row
+def _showing(images: ImageSet, other: ImageSet, source: Mapping[int, int]) -> ImageSet:
+    """At each place of ``source`` the pixels of that image of ``other`` and the side that it shows; all else is said as before."""
+    pixels, rows = images.images.copy(), list(images.rows)
+    for place, index in source.items():
+        pixels[place] = other.images[index]
+        if "look" in rows[place]:
+            rows[place] = {**rows[place], "look": other.rows[index].get("look")}
+    return replace(images, images=pixels, rows=tuple(rows))
 
 
 def _some(count: int, share: float, rng: np.random.Generator) -> np.ndarray:

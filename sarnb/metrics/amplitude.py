@@ -129,21 +129,29 @@ def local_enl(images: np.ndarray, window: int = 8) -> np.ndarray:
     ----------
     Oliver and Quegan, Understanding SAR Images, 2004, section 4.3.
     """
-    stack = image_stack(images)
-    rows, cols = stack.shape[1] // window, stack.shape[2] // window
-    if rows == 0 or cols == 0:
-        raise InputError(f"images: {stack.shape[1]}x{stack.shape[2]} pixels, smaller than the {window} px window; give larger images.")
-    found = np.full(len(stack), np.nan)
-    for index, image in enumerate(stack):
-        cut = image[: rows * window, : cols * window].reshape(rows, window, cols, window).swapaxes(1, 2)
-        blocks = cut.reshape(rows * cols, window * window).astype(np.float64)
-        valid = (blocks.mean(1) >= 4.0) & ((blocks == LEVELS - 1).mean(1) <= 0.05)
-        intensity = blocks[valid] ** 2
+    found = np.full(len(images), np.nan)
+    for index, image in enumerate(image_stack(images)):
+        values = windows(image[None], window)
+        intensity = values[usable(values)] ** 2.0
         variance = intensity.var(1, ddof=1)
         varied = variance > 0
         if varied.any():
             found[index] = np.median(intensity[varied].mean(1) ** 2 / variance[varied])
     return found
+
+
+def windows(stack: np.ndarray, window: int) -> np.ndarray:
+    """Pixels of the windows side by side of images [N, H, W]: [N * rows * columns, window²]. InputError where none fits."""
+    rows, cols = stack.shape[1] // window, stack.shape[2] // window
+    if not rows or not cols:
+        raise InputError(f"images: {stack.shape[1]}x{stack.shape[2]} px, smaller than the {window} px window; give larger images.")
+    cut = stack[:, : rows * window, : cols * window].reshape(-1, rows, window, cols, window)
+    return cut.swapaxes(2, 3).reshape(-1, window * window)
+
+
+def usable(values: np.ndarray) -> np.ndarray:
+    """Which windows [n, window²] are neither darker than 4 levels, where quantisation rules, nor saturated in over 5 % of their pixels."""
+    return (values.mean(1) >= 4.0) & ((values == LEVELS - 1).mean(1) <= 0.05)
 
 
 def log_cumulants(counts: np.ndarray) -> np.ndarray:

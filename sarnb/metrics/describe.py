@@ -17,7 +17,7 @@ from scipy.special import digamma, gammainc, gammaln, kve, polygamma
 
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
-from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_enl, log_cumulants
+from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_enl, log_cumulants, usable, windows
 from sarnb.metrics.texture import DIRECTIONS, PROPERTIES, cooccurrence, properties
 from sarnb.world.backscatter import COVERS
 
@@ -111,17 +111,9 @@ def _one_cover_windows(images: np.ndarray, masks: np.ndarray, window: int) -> tu
     stack, covers = image_stack(images), image_stack(masks, "masks")
     if stack.shape != covers.shape:
         raise InputError(f"masks are {covers.shape} and images {stack.shape}; give one mask an image, of its size.")
-    values, codes = _cut(stack, window).astype(np.float64), _cut(covers, window)
-    keep = (codes.min(1) == codes.max(1)) & (values.mean(1) >= 4.0) & ((values == LEVELS - 1).mean(1) <= 0.05)
+    values, codes = windows(stack, window).astype(np.float64), windows(covers, window)
+    keep = (codes.min(1) == codes.max(1)) & usable(values)
     return values[keep], codes[keep, 0]
-
-
-def _cut(stack: np.ndarray, window: int) -> np.ndarray:
-    count, rows, cols = len(stack), stack.shape[1] // window, stack.shape[2] // window
-    if not rows or not cols:
-        raise InputError(f"images: {stack.shape[1]}x{stack.shape[2]} px, smaller than the {window} px window; give larger images.")
-    cut = stack[:, : rows * window, : cols * window].reshape(count, rows, window, cols, window)
-    return cut.swapaxes(2, 3).reshape(count * rows * cols, window * window)
 
 
 def flat_enl(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> np.ndarray:
@@ -137,8 +129,8 @@ def flat_enl(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> n
         raise InputError(f"flat enl: the window has {window} px; give an even number, it is cut into quarters.")
     enl = np.full(len(images), np.nan)
     for index, image in enumerate(image_stack(images)):
-        values = _cut(image[None], window).astype(np.float64)
-        intensity = values[(values.mean(1) >= 4.0) & ((values == LEVELS - 1).mean(1) <= 0.05)] ** 2
+        values = windows(image[None], window)
+        intensity = values[usable(values)] ** 2.0
         variance = intensity.var(1, ddof=1)
         intensity, variance = intensity[variance > 0], variance[variance > 0]
         if not len(intensity):
@@ -157,15 +149,11 @@ def lag_one_correlation(images: np.ndarray) -> np.ndarray:
     """
     stack, found = image_stack(images), []
     for image in stack.astype(np.float64):
-        pairs = ((image[:, :-1], image[:, 1:]), (image[:-1], image[1:]))
-        found.append([_correlation(first.ravel(), second.ravel()) for first, second in pairs])
-    return np.array(found)
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    scale = np.sqrt((first @ first) * (second @ second))
-    return float(first @ second / scale) if scale > 0 else float("nan")
+        for first, second in ((image[:, :-1], image[:, 1:]), (image[:-1], image[1:])):
+            first, second = (part.ravel() - part.mean() for part in (first, second))
+            scale = np.sqrt((first @ first) * (second @ second))
+            found.append(first @ second / scale if scale > 0 else np.nan)
+    return np.reshape(found, (-1, 2))
 
 
 def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
@@ -231,31 +219,55 @@ class AmplitudeFit:
 
     def pdf(self, amplitude: np.ndarray) -> np.ndarray:
         """Probability density at ``amplitude`` (any shape, > 0), in 1/unit."""
-        amplitude = np.asarray(amplitude, dtype=np.float64)
-        if self.family == "k":
-            return _k_pdf(amplitude, **self.parameters)
-        return _frozen(self).pdf(amplitude)
+        return self._law.pdf(np.asarray(amplitude, dtype=np.float64))
 
     def cdf(self, amplitude: np.ndarray) -> np.ndarray:
         """Distribution function at ``amplitude`` (any shape), 0 to 1."""
-        amplitude = np.asarray(amplitude, dtype=np.float64)
-        if self.family == "k":
-            return _k_cdf(amplitude, **self.parameters)
-        return _frozen(self).cdf(amplitude)
+        return self._law.cdf(np.asarray(amplitude, dtype=np.float64))
+
+    @property
+    def _law(self):
+        p = self.parameters
+        match self.family:
+            case "rayleigh":
+                return stats.rayleigh(scale=p["scale"])
+            case "weibull":
+                return stats.weibull_min(p["shape"], scale=p["scale"])
+            case "lognormal":
+                return stats.lognorm(p["sigma"], scale=np.exp(p["mu"]))
+            case "gamma":
+                return stats.gamma(p["shape"], scale=p["scale"])
+            case "k" if np.isinf(p["nu"]):
+                return stats.nakagami(p["looks"], scale=np.sqrt(p["mean"]))
+            case "k":
+                return _KLaw(**p)
+        raise InputError(f"amplitude fit: unknown law {self.family!r}; use one of {', '.join(FAMILIES)}.")
 
 
-def _frozen(fit: AmplitudeFit):
-    p = fit.parameters
-    match fit.family:
-        case "rayleigh":
-            return stats.rayleigh(scale=p["scale"])
-        case "weibull":
-            return stats.weibull_min(p["shape"], scale=p["scale"])
-        case "lognormal":
-            return stats.lognorm(p["sigma"], scale=np.exp(p["mu"]))
-        case "gamma":
-            return stats.gamma(p["shape"], scale=p["scale"])
-    raise InputError(f"amplitude fit: unknown law {fit.family!r}; use one of {', '.join(FAMILIES)}.")
+@dataclass(frozen=True)
+class _KLaw:
+    """Gamma speckle of ``looks`` looks times gamma texture of order ``nu``; ``mean`` is that of the intensity."""
+
+    mean: float
+    nu: float
+    looks: float
+
+    def pdf(self, amplitude: np.ndarray) -> np.ndarray:
+        nu, looks = self.nu, self.looks
+        rate = np.sqrt(looks * nu / self.mean)
+        argument = np.maximum(2.0 * rate * amplitude, 1e-300)
+        order = abs(nu - looks)
+        with np.errstate(over="ignore", divide="ignore"):
+            bessel = np.log(kve(order, argument)) - argument
+        # kve overflows at small arguments; its leading term Gamma(order)/2 (2/x)^order is exact there
+        small = gammaln(max(order, 1e-9)) - np.log(2.0) + order * np.log(2.0 / argument)
+        bessel = np.where(np.isfinite(bessel), bessel, small)
+        return np.exp(np.log(4.0 * rate) + (looks + nu - 1.0) * np.log(argument / 2.0) - gammaln(looks) - gammaln(nu) + bessel)
+
+    def cdf(self, amplitude: np.ndarray) -> np.ndarray:
+        # average the speckle law over equally probable values of the texture
+        texture = stats.gamma.ppf((np.arange(_NODES) + 0.5) / _NODES, self.nu, scale=self.mean / self.nu)
+        return gammainc(self.looks, self.looks * amplitude[..., None] ** 2 / np.maximum(texture, 1e-300)).mean(-1)
 
 
 def _prepare(amplitude: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -274,98 +286,48 @@ def _prepare(amplitude: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndar
     return amplitude, weights / weights.sum()
 
 
-def fit_rayleigh(amplitude: np.ndarray, weights: np.ndarray | None = None) -> AmplitudeFit:
-    """Rayleigh by maximum likelihood: scale^2 = E[A^2]/2. Single-look speckle on a flat scene."""
-    a, w = _prepare(amplitude, weights)
-    return AmplitudeFit("rayleigh", {"scale": float(np.sqrt(w @ a**2 / 2.0))})
+def fit(family: str, amplitude: np.ndarray, weights: np.ndarray | None = None, looks: float = 1.0) -> AmplitudeFit:
+    """Fit the law named ``family`` (one of FAMILIES) to amplitudes, by maximum likelihood but for K.
 
-
-def fit_weibull(amplitude: np.ndarray, weights: np.ndarray | None = None) -> AmplitudeFit:
-    """Weibull by maximum likelihood; shape 2 is Rayleigh, a lower shape has the heavier tail."""
-    a, w = _prepare(amplitude, weights)
-    log = np.log(a)
-    log = log - log.max()  # the equation for the shape is free of scale; this keeps powers finite
-    mean_log = w @ log
-
-    def equation(shape: float) -> float:
-        power = w * np.exp(shape * log)
-        return float(power @ log / power.sum() - 1.0 / shape - mean_log)
-
-    shape = brentq(equation, 1e-2, 1e3)
-    scale = a.max() * float(w @ np.exp(shape * log)) ** (1.0 / shape)
-    return AmplitudeFit("weibull", {"shape": float(shape), "scale": float(scale)})
-
-
-def fit_lognormal(amplitude: np.ndarray, weights: np.ndarray | None = None) -> AmplitudeFit:
-    """Log-normal by maximum likelihood: mean ``mu`` and standard deviation ``sigma`` of ln A."""
-    a, w = _prepare(amplitude, weights)
-    mu = float(w @ np.log(a))
-    return AmplitudeFit("lognormal", {"mu": mu, "sigma": float(np.sqrt(w @ (np.log(a) - mu) ** 2))})
-
-
-def fit_gamma(amplitude: np.ndarray, weights: np.ndarray | None = None) -> AmplitudeFit:
-    """Gamma law of the amplitude by maximum likelihood: ln k - psi(k) = ln E[A] - E[ln A], scale = E[A]/k."""
-    a, w = _prepare(amplitude, weights)
-    mean = float(w @ a)
-    gap = float(np.log(mean) - w @ np.log(a))
-    shape = brentq(lambda k: np.log(k) - digamma(k) - gap, 1e-3, 1e9)
-    return AmplitudeFit("gamma", {"shape": float(shape), "scale": mean / shape})
-
-
-def fit_k(amplitude: np.ndarray, weights: np.ndarray | None = None, looks: float = 1.0) -> AmplitudeFit:
-    """K law by log-cumulants: gamma speckle of ``looks`` looks times gamma texture of order ``nu``.
-
-    Intensity I = A^2 has kappa_2 = psi'(L) + psi'(nu) and kappa_1 = ln mean + psi(L) - ln L + psi(nu) - ln nu.
-    Where the data vary less than speckle alone, nu is infinite (no texture) and the law is Nakagami.
-    Jakeman and Pusey, IEEE T-AP 24 (1976) 806; Nicolas, Traitement du Signal 19 (2002) 139.
+    Rayleigh (single-look speckle on a flat scene): scale^2 = E[A^2]/2. Weibull: a shape of 2 is Rayleigh, a lower one has the
+    heavier tail. Gamma: ln k - psi(k) = ln E[A] - E[ln A], scale = E[A]/k. K, by log-cumulants, is gamma speckle of ``looks``
+    looks times gamma texture of order ``nu``: the intensity I = A^2 has kappa_2 = psi'(L) + psi'(nu) and
+    kappa_1 = ln mean + psi(L) - ln L + psi(nu) - ln nu. Where the data vary less than speckle alone, nu is infinite (no texture)
+    and the law is Nakagami. Jakeman and Pusey, IEEE T-AP 24 (1976) 806; Nicolas, Traitement du Signal 19 (2002) 139.
     """
+    if family not in FAMILIES:
+        raise InputError(f"amplitude fit: unknown law {family!r}; use one of {', '.join(FAMILIES)}.")
     if not looks > 0:
         raise InputError(f"amplitude fit: {looks} looks; give a number above 0.")
     a, w = _prepare(amplitude, weights)
     log = np.log(a)
     first = float(w @ log)
-    second = 4.0 * float(w @ (log - first) ** 2)
-    texture = second - float(polygamma(1, looks))
-    nu = np.inf
+    if family == "rayleigh":
+        return AmplitudeFit(family, {"scale": float(np.sqrt(w @ a**2 / 2.0))})
+    if family == "lognormal":
+        return AmplitudeFit(family, {"mu": first, "sigma": float(np.sqrt(w @ (log - first) ** 2))})
+    if family == "gamma":
+        mean = float(w @ a)
+        gap = float(np.log(mean) - first)
+        shape = brentq(lambda k: np.log(k) - digamma(k) - gap, 1e-3, 1e9)
+        return AmplitudeFit(family, {"shape": float(shape), "scale": mean / shape})
+    if family == "weibull":
+        relative = log - log.max()  # the equation for the shape is free of scale; this keeps powers finite
+
+        def equation(shape: float) -> float:
+            power = w * np.exp(shape * relative)
+            return float(power @ relative / power.sum() - 1.0 / shape - w @ relative)
+
+        shape = brentq(equation, 1e-2, 1e3)
+        scale = a.max() * float(w @ np.exp(shape * relative)) ** (1.0 / shape)
+        return AmplitudeFit(family, {"shape": float(shape), "scale": float(scale)})
+    texture = 4.0 * float(w @ (log - first) ** 2) - float(polygamma(1, looks))
+    nu, shift = np.inf, 0.0
     if texture > float(polygamma(1, _SMOOTH_ORDER)):
         nu = float(brentq(lambda value: float(polygamma(1, value)) - texture, 1e-3, _SMOOTH_ORDER))
-    shift = 0.0 if np.isinf(nu) else digamma(nu) - np.log(nu)
+        shift = digamma(nu) - np.log(nu)
     mean = float(np.exp(2.0 * first - digamma(looks) + np.log(looks) - shift))
-    return AmplitudeFit("k", {"mean": mean, "nu": nu, "looks": float(looks)})
-
-
-def _k_pdf(amplitude: np.ndarray, mean: float, nu: float, looks: float) -> np.ndarray:
-    if np.isinf(nu):
-        return stats.nakagami(looks, scale=np.sqrt(mean)).pdf(amplitude)
-    rate = np.sqrt(looks * nu / mean)
-    argument = np.maximum(2.0 * rate * amplitude, 1e-300)
-    order = abs(nu - looks)
-    with np.errstate(over="ignore", divide="ignore"):
-        bessel = np.log(kve(order, argument)) - argument
-    # kve overflows at small arguments; its leading term Gamma(order)/2 (2/x)^order is exact there
-    small = gammaln(max(order, 1e-9)) - np.log(2.0) + order * np.log(2.0 / argument)
-    bessel = np.where(np.isfinite(bessel), bessel, small)
-    log = np.log(4.0 * rate) + (looks + nu - 1.0) * np.log(argument / 2.0) - gammaln(looks) - gammaln(nu) + bessel
-    return np.exp(log)
-
-
-def _k_cdf(amplitude: np.ndarray, mean: float, nu: float, looks: float) -> np.ndarray:
-    intensity = np.asarray(amplitude)[..., None] ** 2
-    if np.isinf(nu):
-        return gammainc(looks, looks * intensity[..., 0] / mean)
-    # average the speckle law over equally probable values of the texture
-    texture = stats.gamma.ppf((np.arange(_NODES) + 0.5) / _NODES, nu, scale=mean / nu)
-    return gammainc(looks, looks * intensity / np.maximum(texture, 1e-300)).mean(-1)
-
-
-_FITTERS = {"rayleigh": fit_rayleigh, "weibull": fit_weibull, "lognormal": fit_lognormal, "gamma": fit_gamma, "k": fit_k}
-
-
-def fit(family: str, amplitude: np.ndarray, weights: np.ndarray | None = None) -> AmplitudeFit:
-    """Fit the law named ``family`` (one of FAMILIES; K with one look) to amplitudes."""
-    if family not in _FITTERS:
-        raise InputError(f"amplitude fit: unknown law {family!r}; use one of {', '.join(FAMILIES)}.")
-    return _FITTERS[family](amplitude, weights)
+    return AmplitudeFit(family, {"mean": mean, "nu": nu, "looks": float(looks)})
 
 
 def fit_histogram(family: str, counts: np.ndarray) -> AmplitudeFit:

@@ -89,31 +89,18 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 
 def frechet_distance(
-    real: np.ndarray,
-    fake: np.ndarray,
-    real_weights: np.ndarray | None = None,
-    fake_weights: np.ndarray | None = None,
-    shrinkage: str = "auto",
+    real: np.ndarray, fake: np.ndarray, real_weights: np.ndarray | None = None, fake_weights: np.ndarray | None = None
 ) -> float:
     """Squared Frechet distance between Gaussians fitted to features [N, D] and [M, D].
 
-    Parameters
-    ----------
-    real_weights, fake_weights : [N] and [M], each sums to 1; equal if None.
-    shrinkage : "none", or "auto": when either set has fewer than 2 D effective samples, both covariances are shrunk towards
-        their mean variance by the larger of their two OAS intensities (the same for both, so that unequal sizes alone make
-        no distance).
-
-    Raises
-    ------
-    InputError : fewer than two images, different D, NaN, unknown shrinkage.
+    ``real_weights`` [N] and ``fake_weights`` [M] each sum to 1; equal if None. When either set has fewer than 2 D effective
+    samples, both covariances are shrunk towards their mean variance by the larger of their two OAS intensities (the same for
+    both, so that unequal sizes alone make no distance). Raises InputError for fewer than two images, different D, and NaN.
     """
-    if shrinkage not in ("auto", "none"):
-        raise InputError(f"frechet distance: shrinkage {shrinkage!r}; use 'auto' or 'none'.")
     real, fake = feature_pair(real, fake, "frechet distance")
     mean_a, cov_a, n_a = weighted_moments(real, real_weights)
     mean_b, cov_b, n_b = weighted_moments(fake, fake_weights)
-    if shrinkage == "auto" and min(n_a, n_b) < 2 * real.shape[1]:
+    if min(n_a, n_b) < 2 * real.shape[1]:
         intensity = max(oas_intensity(cov_a, n_a), oas_intensity(cov_b, n_b))
         cov_a, cov_b = shrink(cov_a, intensity), shrink(cov_b, intensity)
     return gaussian_frechet(mean_a, cov_a, mean_b, cov_b)

@@ -273,22 +273,3 @@ def truth_table(scores: pd.DataFrame, resamples: int = 200, seed: int = 0) -> pd
             ends = percentile_interval(weighted_mean(values, resampled), value)
             rows.append((name, value, *ends, int(np.isfinite(values).sum()), meaning))
     return pd.DataFrame(rows, columns=["measure", "value", "lo", "hi", "n", "meaning"])
-
-
-def truth_anchors(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M, resamples: int = 200, seed: int = 0) -> pd.DataFrame:
-    """The scores of real images, of the same with the wrong side in their rows, and of the optical twin as grey, below each other.
-
-    Columns images, then those of ``truth_table``. The first is what can be reached at most, the others what blindness gives.
-    """
-    turned = {"left": "right", "right": "left"}
-    mirrored = tuple({**row, "look": turned.get(row.get("look"))} for row in images.rows)
-    sets = {"real": images, "real, other side told": replace(images, rows=mirrored)}
-    optical = images.optical()
-    if optical is not None:
-        sets["optical as grey"] = replace(images, images=np.rint(optical.mean(axis=3)).astype(np.uint8))
-    parts = []
-    for name, part in sets.items():
-        table = truth_table(truth_scores(part, sensor, spacing), resamples, seed)
-        table.insert(0, "images", name)
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True)

@@ -206,15 +206,6 @@ def fit_scale(logits: np.ndarray, truth: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def crossed_scales(logits: np.ndarray, truth: np.ndarray, folds: tuple[np.ndarray, np.ndarray], own_scale: float) -> np.ndarray:
-    """For each image [N] the factor that was fitted on the half that it is not in; ``own_scale`` where a half is empty."""
-    scales = np.full(len(truth), own_scale)
-    for fitted, examined in (folds, folds[::-1]):
-        if len(fitted) and len(examined):
-            scales[examined] = fit_scale(logits[fitted], truth[fitted])
-    return scales
-
-
 def reliability(certainty: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """The reliability diagram: images by certainty, in bins of equal width that hold any.
 

@@ -1,12 +1,13 @@
 """The evaluation table rearranged and put into words; table and sentences come from the same rows, so they cannot disagree.
 
-Below: joined training seeds, the verdict, the headline measures of a strategy's notebook, what the figures draw, scores between
-the anchors, quality against cost, and the protocol.
+Below: joined training seeds, the verdict, the headline measures of a strategy's notebook, what the figures draw, quality against
+cost, the targets, and the protocol.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -168,45 +169,6 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def seed_table(table: pd.DataFrame) -> pd.DataFrame:
-    """How far the trainings of one strategy lie apart: columns strategy, split, metric, seeds, mean, sd, min, max.
-
-    One row a strategy (no anchors), split and measure over all classes. ``seeds`` counts trainings; ``sd`` is their sample
-    standard deviation, NaN for one training. Unit: that of the measure.
-    """
-    rows = table[~table["strategy"].isin(ANCHORS) & (table["class"] == "all")]
-    parts = rows.groupby(["strategy", "split", "metric"], sort=False)
-    joined = parts.agg(seeds=("seed", "nunique"), mean=("value", "mean"), sd=("value", "std"), min=("value", "min"), max=("value", "max"))
-    return joined.reset_index()
-
-
-def lead_sentences(seeds: pd.DataFrame, strategy: str, split: str = "pooled", metrics: Sequence[str] = KEY_METRICS) -> list[str]:
-    """Whether the lead of a strategy exceeds the spread of its own trainings, one sentence a measure, from ``seed_table``.
-
-    Lead: how much better its mean over trainings is than that of the best other strategy. Spread: from the lowest to the
-    highest of its own trainings.
-    """
-    lines = []
-    for metric in metrics:
-        own = seeds[(seeds["split"] == split) & (seeds["metric"] == metric)].set_index("strategy")
-        others = own["mean"].drop(index=strategy, errors="ignore")
-        if strategy not in own.index or others.empty:
-            continue
-        sign = {"higher": -1.0, "lower": 1.0}[find_metric(metric).better]
-        rival = (sign * others).idxmin()
-        mine, lead = own.loc[strategy], sign * (others[rival] - own.loc[strategy, "mean"])
-        spread = mine["max"] - mine["min"]
-        if lead <= 0:
-            words = f"{strategy} has no lead, {rival} is as good or better"
-        elif mine["seeds"] < 2:
-            words = f"{strategy} leads {rival} by {lead:.3g}; it was trained once at most, so the spread of its trainings is not known"
-        else:
-            relation = "more than" if lead > spread else "no more than"
-            words = f"{strategy} leads {rival} by {lead:.3g}, {relation} the spread of its own {mine['seeds']} trainings, {spread:.3g}"
-        lines.append(f"{metric} ({split}): {words}.")
-    return lines
-
-
 # What the figures draw. Only classes that all sets have are used, and each of them counts the same.
 
 
@@ -262,39 +224,6 @@ def cumulant_points(sets: Sets) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["strategy", "class", "kappa2", "kappa3"])
 
 
-def anchored_scores(evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS) -> pd.DataFrame:
-    """Each measure on one scale: 1 = real against real, 0 = optical as grey (or the worst strategy where there is no optical).
-
-    Returns
-    -------
-    Columns strategy, metric, score, lo, hi of the pooled split, not clipped: beyond the anchors a score is above 1 or below 0.
-    A measure without a floor row, or whose anchors are equal, is left out.
-
-    Raises
-    ------
-    InputError
-        A measure without a better direction, or none of the measures in the table.
-    """
-    rows, parts = _select(evaluation, metrics, "pooled"), []
-    for metric in metrics:
-        better = find_metric(metric).better
-        if better == "match":
-            raise InputError(f"score between the anchors: {metric} has no better direction; leave it out.")
-        own = rows[rows["metric"] == metric].set_index("strategy")
-        drawn = own.drop(index=[name for name in ANCHORS if name in own.index])
-        if REAL_VS_REAL not in own.index or drawn.empty:
-            continue
-        top = own.loc[REAL_VS_REAL, "value"]
-        worst = drawn["value"].min() if better == "higher" else drawn["value"].max()
-        bottom = own.loc[OPTICAL_AS_GREY, "value"] if OPTICAL_AS_GREY in own.index else worst
-        if top != bottom:
-            scaled = (drawn[["value", "lo", "hi"]] - bottom) / (top - bottom)
-            scaled["lo"], scaled["hi"] = scaled[["lo", "hi"]].min(axis=1), scaled[["lo", "hi"]].max(axis=1)
-            parts.append(scaled.rename(columns={"value": "score"}).assign(metric=metric).reset_index())
-    columns = ["strategy", "metric", "score", "lo", "hi"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
 def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metrics: Sequence[str], cost: str) -> pd.DataFrame:
     """Which strategies no other beats in quality and cost at once, on the pooled split.
 
@@ -323,6 +252,84 @@ def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metrics: Sequenc
             beaten.append("; ".join(own.loc[better[better].index.sort_values(), "strategy"]))
         tables.append(table.assign(**{"dominated by": beaten}))
     return pd.concat(tables, ignore_index=True)
+
+
+# What this study set its best strategy as targets, and what is reached of them; notebooks 00 and 03 set their own.
+
+REACHED, INSIDE, MISSED = "reached", "not reached, but inside the interval", "not reached"
+UNKNOWN = "could not be computed"
+
+
+@dataclass(frozen=True)
+class Target:
+    """``metric`` of the evaluation table on ``split``: at least ``bound`` if ``most`` is False, else at most.
+
+    ``floors``: the bound counts floors, the value of the "real vs real" row of the same measure and split.
+    """
+
+    title: str
+    metric: str
+    split: str
+    bound: float
+    most: bool = False
+    floors: bool = False
+
+
+TARGETS = (  # of the best strategy, set before anything was drawn
+    Target("amplitude KL at most 3 floors", "amplitude_kl", "seen", 3.0, most=True, floors=True),
+    Target("class accuracy of the judge at least 80 %", "clip_accuracy", "seen", 0.80),
+    Target("class accuracy of the judge at least 50 %", "clip_accuracy", "unseen", 0.50),
+    Target("look side obeyed at least 90 %", "look_accuracy", "pooled", 0.90),
+    Target("recall at least 0.3", "clip_recall", "pooled", 0.30),
+    Target("no memorised image", "memorised_fraction", "pooled", 0.0, most=True),
+)
+
+
+def target_table(evaluation: pd.DataFrame, strategy: str) -> pd.DataFrame:
+    """What a strategy reaches of ``TARGETS``, the mean over its training seeds: columns aim, split, asked, value, lo, hi, verdict.
+
+    Parameters
+    ----------
+    evaluation : table of ``evaluate``, with the "real vs real" rows of ``anchors`` for targets that count floors.
+    strategy : the one the targets are for, the first in the average rank.
+
+    Raises
+    ------
+    InputError
+        A table without this strategy.
+    """
+    if strategy in ANCHORS or strategy not in set(evaluation["strategy"]):
+        raise InputError(f"targets: no strategy {strategy!r} in the evaluation table; evaluate it first.")
+    joined = over_seeds(evaluation)
+    whole = joined[joined["class"] == "all"].set_index(["strategy", "split", "metric"])[["value", "lo", "hi"]].astype(float)
+    wanted = [(name, target.split, target.metric) for name in (strategy, REAL_VS_REAL) for target in TARGETS]
+    own, floors = np.split(whole.reindex(wanted).to_numpy(), 2)  # NaN where the table has no such row
+    rows = []
+    for target, (value, lo, hi), (floor, *_) in zip(TARGETS, own, floors):
+        bound = target.bound * (floor if target.floors else 1.0)
+        rows.append((target.title, target.split, bound, value, lo, hi, verdict(target.most, bound, value, lo, hi)))
+    return pd.DataFrame(rows, columns=["aim", "split", "asked", "value", "lo", "hi", "verdict"])
+
+
+def target_sentences(table: pd.DataFrame, strategy: str) -> list[str]:
+    """How many targets the strategy reaches, then one sentence a target, from ``target_table``."""
+    lines = [f"{strategy} reaches {(table['verdict'] == REACHED).sum()} of {len(table)} targets that were set beforehand."]
+    for row in table.itertuples():
+        if row.verdict == UNKNOWN:
+            lines.append(f"{row.aim} ({row.split}): {UNKNOWN}.")
+        else:
+            interval = "" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}]"
+            lines.append(f"{row.aim} ({row.split}): {row.verdict}; {row.value:.3g}{interval}, target {row.asked:.3g}.")
+    return lines
+
+
+def verdict(most: bool, asked: float, value: float, lo: float, hi: float) -> str:
+    """Whether ``value`` is at most (``most``) or at least ``asked``, or else its interval [lo, hi] holds a value that is."""
+    if np.isnan(value) or np.isnan(asked):
+        return UNKNOWN
+    if value <= asked if most else value >= asked:
+        return REACHED
+    return INSIDE if (lo <= asked if most else hi >= asked) else MISSED
 
 
 def protocol_table(resamples: int) -> pd.DataFrame:

@@ -228,13 +228,16 @@ def set_table(real: np.ndarray, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
 
 def _paired(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray | None) -> dict[str, float]:
     """The measures of images and what their round trip made of them."""
+    if decoded.ndim != 4 or decoded.shape[-1] != 3:
+        raise InputError(f"round trip: decoded images of shape {decoded.shape}; give the three channels, [N, H, W, 3]")
     grey = to_grey(decoded)
     if grey.shape != real.shape:
         raise InputError(f"round trip: {real.shape} before and {grey.shape} after; decode the same images")
     with np.errstate(divide="ignore"):  # infinite where nothing changed
         psnr = float(np.mean([peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(real, grey)]))
     bias = sigma0_bias(real, grey, masks, masks)["bias_db"].abs().max() if masks is not None else np.nan
-    leak = float(np.sqrt((colour_leak(decoded) ** 2).mean()))
+    channels = decoded.astype(np.float64)  # how far they lie from their mean, in grey levels; 0 is grey
+    leak = float(np.sqrt(((channels - channels.mean(-1, keepdims=True)) ** 2).mean((1, 2, 3)).mean()))
     return _unpaired(real, grey, masks, masks) | {"psnr_db": psnr, "bias_db": bias, "leak": leak}
 
 
@@ -256,15 +259,6 @@ def _unpaired(
         "periodogram_db": float(np.abs(periodogram_gap(real, fake)).mean()),
         "lattice": lattice(fake),
     }
-
-
-def colour_leak(decoded: np.ndarray) -> np.ndarray:
-    """How coloured a grey image came back: uint8 [N, H, W, 3] → [N], root mean square distance of the channels from their
-    mean, in grey levels; 0 is grey."""
-    if decoded.ndim != 4 or decoded.shape[-1] != 3:
-        raise InputError(f"colour leak: images of shape {decoded.shape}; give the three channels, [N, H, W, 3]")
-    values = decoded.astype(np.float64)
-    return np.sqrt(((values - values.mean(-1, keepdims=True)) ** 2).mean((1, 2, 3)))
 
 
 def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, decoded_masks: np.ndarray, least: int = 256) -> pd.DataFrame:

@@ -8,7 +8,7 @@ measures of different units on one footing and say nothing of how large a lead i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -181,48 +181,6 @@ def pair_sentences(tests: pd.DataFrame) -> list[str]:
     return lines
 
 
-def decoder_table(
-    real: ImageStatistics,
-    frozen: Mapping[str, ImageStatistics],
-    adapted: Mapping[str, ImageStatistics],
-    judge: Judge | None,
-    metrics: Sequence[str] = TESTED,
-    permutations: int = 4999,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """What another decoder makes of the same latents, paired image by image.
-
-    Parameters
-    ----------
-    frozen, adapted : strategy -> images of the same latents in the same order, by either decoder.
-
-    Returns
-    -------
-    Columns strategy, metric, frozen, adapted, gain (positive: the adapted decoder is better), p, p_holm (corrected over the
-    strategies of a measure), verdict. Classes count the same, all groups pooled.
-    """
-    rows = []
-    for metric in metrics:
-        own = []
-        for name in frozen:
-            sides = [paired_rows(real, part, judge, (metric,)).get(metric) for part in (frozen[name], adapted[name])]
-            if any(side is None for side in sides):
-                continue
-            if frozen[name].labels != adapted[name].labels:
-                raise InputError(f"decoders: the images of {name} are of other classes or in another order; decode the same latents.")
-            inside = np.isin(np.asarray(frozen[name].labels, dtype=object), real.labels)
-            sides = [side[inside] for side in sides]
-            labels = [label for label, used in zip(frozen[name].labels, inside) if used]
-            weights, statistic = weighted_measure(metric, real, labels)
-            before, after = (float(statistic((weights @ side)[None])[0]) for side in sides)
-            _, p = exchange_test(*sides, weights, statistic, permutations, seed)
-            gain = (after - before) * (1 if find_metric(metric).better == "higher" else -1)
-            own.append((name, metric, before, after, gain, p))
-        corrected = holm(np.array([row[-1] for row in own]))
-        rows += [(*row, p, ("better" if row[4] > 0 else "worse") if p < ALPHA else UNDECIDED) for row, p in zip(own, corrected)]
-    return pd.DataFrame(rows, columns=["strategy", "metric", "frozen", "adapted", "gain", "p", "p_holm", "verdict"])
-
-
 def rank_table(
     real: ImageStatistics,
     runs: Runs,
@@ -306,8 +264,6 @@ def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> lis
 
 COLUMNS = ("split", "metric", "seeds", "n", "without", "with", "change", "lo", "hi", "spread")
 
-_Distances = dict[tuple[str, str], np.ndarray]  # (split, metric) -> [1 + resamples], the images as given first
-
 
 def paired_changes(
     test: ImageSet,
@@ -341,51 +297,30 @@ def paired_changes(
     shared = [k for k in without if k in with_it]
     if not shared:
         raise InputError(f"change: training seeds {list(without)} and {list(with_it)} have none in common.")
-    if any(_requested(without[k]) != _requested(with_it[k]) for k in shared):
+    shown = [
+        [[(row.get("label"), row.get("look"), row.get("seed")) for row in side[k].rows] for k in shared] for side in (without, with_it)
+    ]
+    if shown[0] != shown[1]:
         raise InputError("change: the two were drawn for other prompts or from other noise; draw them for the same.")
     real = measure(test, None, "real images")
-    own = _values(real, real, metrics, resamples, seed)
-    before, after = (
-        {
-            k: _distances(own, _values(real, measure(images, None, "generated images"), metrics, resamples, seed))
-            for k, images in side.items()
-        }
-        for side in (without, with_it)
-    )
+
+    def values(images: ImageSet | ImageStatistics) -> dict[tuple[str, str], tuple[int, np.ndarray]]:
+        """(split, measure) -> number of images, and [1 + resamples]: the images as given first."""
+        parts = outcomes(real, measure(images, None, "generated images"), None, resamples, seed, splits=SPLITS[1:], classes=False)
+        return {(split, name): (n, own) for split, _, n, outcome in parts for name, own in _samples(outcome, metrics).items()}
+
+    own, sides = values(real), [{k: values(images) for k, images in side.items()} for side in (without, with_it)]
+
+    def distance(key: tuple[str, str], part: dict) -> np.ndarray:
+        return np.abs(part[key][1] - own[key][1]) if find_metric(key[1]).better == "match" else part[key][1]
+
     rows = []
-    for split, metric in ((split, metric) for split in SPLITS[1:] for metric in metrics):
-        key = split, metric
-        if any(key not in side[k] for k in shared for side in (before, after)):
+    for key in product(SPLITS[1:], metrics):
+        if key not in own or any(key not in side[k] for k in shared for side in sides):
             continue
-        count = sum(
-            label in test.labels and (row.get("group") or "seen") == split
-            for k in shared
-            for label, row in zip(without[k].labels, without[k].rows)
-        )
-        old, new = (np.mean([side[k][key] for k in shared], axis=0) for side in (before, after))
-        trained = [part[key][0] for part in before.values() if key in part]
-        spread = np.ptp(trained) if len(trained) > 1 else np.nan
+        old, new = (np.mean([distance(key, side[k]) for k in shared], axis=0) for side in sides)
+        trained = [distance(key, part)[0] for part in sides[0].values() if key in part]
+        spread, count = np.ptp(trained) if len(trained) > 1 else np.nan, sum(sides[0][k][key][0] for k in shared)
         change = new - old
         rows.append((*key, len(shared), count, old[0], new[0], change[0], *percentile_interval(change[1:], change[0]), spread))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _requested(images: ImageSet) -> list[tuple]:
-    """What each image was to show, and the seed of its noise."""
-    return [(row.get("label"), row.get("look"), row.get("seed")) for row in images.rows]
-
-
-def _values(real: ImageStatistics, fake: ImageStatistics, metrics: Sequence[str], resamples: int, seed: int) -> _Distances:
-    """Each measure over whole splits, and its bootstrap samples."""
-    return {
-        (split, name): samples
-        for split, _, _, outcome in outcomes(real, fake, None, resamples, seed, classes=False)
-        for name, samples in _samples(outcome, metrics).items()
-    }
-
-
-def _distances(own: _Distances, values: _Distances) -> _Distances:
-    """Values that have to match become their distance from the real ones."""
-    return {
-        key: np.abs(value - own[key]) if find_metric(key[1]).better == "match" else value for key, value in values.items() if key in own
-    }

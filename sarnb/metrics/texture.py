@@ -14,7 +14,7 @@ from scipy.special import xlogy
 
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
-from sarnb.metrics.distribution import feature_pair, frechet_distance
+from sarnb.metrics.distribution import feature_pair
 
 LEVELS = 64
 DISTANCES = (1, 2, 4, 8)  # pixels
@@ -127,9 +127,3 @@ def texture_distance(real: np.ndarray, fake: np.ndarray) -> float:
     """
     real, fake = feature_pair(real, fake, "texture descriptors", (2, 1))
     return float(np.abs(standardise(fake, real).mean(0)).mean())
-
-
-def texture_frechet(real: np.ndarray, fake: np.ndarray) -> float:
-    """Fréchet distance of the standardised descriptors [N, P], [M, P], shrunk as in ``frechet_distance``, in real variances."""
-    real, fake = feature_pair(real, fake, "texture descriptors")
-    return frechet_distance(standardise(real, real), standardise(fake, real))

@@ -188,7 +188,7 @@ def finetune(
     if len(data.images) == 0:
         raise InputError("fine-tuning got an empty training set; give at least one image")
     if strategy.prior and prior is None:
-        raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prior)")
+        raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prompts)")
     prior = prior if strategy.prior else None
     record = training_record(pipe, strategy, data, config, prior)
     reset_peak_memory()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from unittest.mock import Mock
-
 import numpy as np
-import pytest
 from tiny import tiny_pipeline, tiny_set
 
-import sarnb.generate.prior as module
-from sarnb.generate.prior import draw_prior, prior_prompts, prior_set
-from sarnb.generate.prompts import caption_variants, optical_text, prompt_table, wordings
+import sarnb.generate.prompts as module
+from sarnb.generate.prompts import caption_variants, optical_text, prior_set, prompt_table, wordings
 from sarnb.model.strategy import find_strategy
 from sarnb.world.captions import noun, prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
@@ -65,37 +61,21 @@ def test_wordings_differ_in_the_kind_of_image_only():
 # The foundation's own pictures: whose classes they show, drawn once.
 
 
-def test_all_classes_take_turns_in_optical_words():
-    texts = prior_prompts(["airport", "river+forest", "sea_ships"], 5)
-    assert texts[0] == "an aerial photograph of an airport" and texts[1] == "an aerial photograph of a river through a forest"
-    assert texts[2] == "an aerial photograph of sea ships" and texts[3] == texts[0]
-    assert not any("radar" in text for text in texts)
-
-
-def test_pictures_are_drawn_once_for_a_foundation(monkeypatch, tmp_path):
-    first = draw_prior(tiny_pipeline(), ["city"], 3, tmp_path, steps=2)
-    assert first.images.shape == (3, 16, 16, 3) and len(first.captions) == 3
-
-    monkeypatch.setattr(module, "generate", Mock(side_effect=AssertionError("drawn again")))
-    assert np.array_equal(draw_prior(tiny_pipeline(), ["city"], 3, tmp_path, steps=2).images, first.images)
-    with pytest.raises(AssertionError, match="drawn again"):
-        draw_prior(tiny_pipeline(seed=1), ["city"], 3, tmp_path, steps=2)
-    assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_the_set_of_a_strategy_shows_every_class_and_is_the_same_for_trials_and_training(monkeypatch, tmp_path):
+def test_the_pictures_show_every_class_in_turn_in_optical_words_and_are_drawn_once_for_a_foundation(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "PRIOR_PICTURES", 5)
     monkeypatch.setattr(module, "load_set", lambda folder: tiny_set(4) if folder == tmp_path / "test" else None)
     drawn = []
 
     def generate(pipe, texts, *args, **kwargs):
         drawn.append(texts)
-        return np.zeros((len(texts), 16, 16, 3), np.uint8)
+        return np.full((len(texts), 16, 16, 3), len(drawn), np.uint8)
 
     monkeypatch.setattr(module, "generate", generate)
-    pipe = tiny_pipeline()
+    pipe, strategy = tiny_pipeline(), find_strategy("hybrid+prior")
     assert prior_set(pipe, find_strategy("hybrid"), tmp_path, tmp_path) is None and not drawn
-    prior = prior_set(pipe, find_strategy("hybrid+prior"), tmp_path, tmp_path)
-    assert prior.captions == tuple(prior_prompts(["forest", "city"], 5)) and len(prior.images) == 5
-    again = prior_set(pipe, find_strategy("hybrid+prior"), tmp_path, tmp_path)
-    assert again.captions == prior.captions and len(drawn) == 1
+    prior, again = (prior_set(pipe, strategy, tmp_path, tmp_path) for _ in range(2))
+    forest, city = "an aerial photograph of a forest", "an aerial photograph of a city"
+    assert prior.captions == again.captions == (forest, city, forest, city, forest) and len(drawn) == 1
+    assert len(prior.images) == 5 and np.array_equal(prior.images, again.images)
+    assert prior_set(tiny_pipeline(seed=1), strategy, tmp_path, tmp_path).images.max() == 2, "another foundation draws its own"
+    assert not list(tmp_path.glob("*.tmp"))

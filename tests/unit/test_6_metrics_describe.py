@@ -174,7 +174,7 @@ def test_lognormal_and_gamma_equal_scipy() -> None:
 
 @pytest.mark.parametrize(("nu", "looks"), [(0.8, 1.0), (3.0, 1.0), (4.0, 3.0)])
 def test_k_finds_its_parameters(nu: float, looks: float) -> None:
-    model = describe.fit_k(k_samples(nu, looks, 0.05), looks=looks)
+    model = describe.fit("k", k_samples(nu, looks, 0.05), looks=looks)
     assert model.parameters["nu"] == pytest.approx(nu, rel=0.12)
     assert model.parameters["mean"] == pytest.approx(0.05, rel=0.03)
 
@@ -189,7 +189,7 @@ def test_k_density_integrates_to_its_distribution(nu: float, looks: float) -> No
 
 def test_k_without_texture_is_rayleigh() -> None:
     sample = stats.rayleigh(scale=0.3).rvs(COUNT, random_state=4)
-    model, points = describe.fit_k(sample), np.linspace(0.1, 1, 10)
+    model, points = describe.fit("k", sample), np.linspace(0.1, 1, 10)
     np.testing.assert_allclose(model.cdf(points), stats.rayleigh(scale=0.3).cdf(points), atol=0.02)
 
 
@@ -226,4 +226,4 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="0 or less"):
         describe.fit("rayleigh", np.array([0.0, 1.0]))
     with pytest.raises(InputError, match="looks"):
-        describe.fit_k(np.array([0.1, 1.0]), looks=0)
+        describe.fit("k", np.array([0.1, 1.0]), looks=0)

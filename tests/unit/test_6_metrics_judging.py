@@ -14,7 +14,6 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics.judging import (
-    crossed_scales,
     fit_scale,
     hard_negative_scores,
     judge_images,
@@ -193,18 +192,6 @@ def test_reliability_by_hand():
     assert table["accuracy"].tolist() == pytest.approx([0.5, 2 / 3])
     half, centre = 1.96 / (1 + 1.96**2 / 2) * np.sqrt(0.25 / 2 + 1.96**2 / 16), 0.5  # Wilson 1927, one hit of two
     assert table.loc[0, ["lo", "hi"]].tolist() == pytest.approx([centre - half, centre + half], abs=1e-4)
-
-
-def test_the_factor_of_an_image_comes_from_the_half_that_it_is_not_in():
-    similarity, truth = drawn(4.0, 4000, seed=1)
-    folds = (np.arange(0, 4000, 2), np.arange(1, 4000, 2))
-    scales = crossed_scales(similarity, truth, folds, own_scale=40.0)
-    assert scales == pytest.approx(np.full(4000, 4.0), rel=0.1)
-    changed = truth.copy()
-    changed[folds[0]] = similarity.argmax(1)[folds[0]]
-    again = crossed_scales(similarity, changed, folds, own_scale=40.0)
-    assert np.array_equal(again[folds[0]], scales[folds[0]]) and not np.array_equal(again[folds[1]], scales[folds[1]])
-    assert crossed_scales(similarity, truth, (np.arange(4000), np.array([], int)), 40.0).tolist() == [40.0] * 4000
 
 
 def test_kappa_of_a_two_by_two_table_by_hand():

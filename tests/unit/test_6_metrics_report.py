@@ -11,32 +11,37 @@ import pytest
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, texture
+from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, find_metric, texture
 from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, evaluate
 from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import (
+    INSIDE,
+    MISSED,
+    REACHED,
+    TARGETS,
+    UNKNOWN,
     amplitude_shares,
-    anchored_scores,
     class_means,
     cumulant_points,
     headline_measures,
-    lead_sentences,
     over_seeds,
     pareto_table,
     protocol_table,
     rank,
-    seed_table,
     sentences,
     shared_labels,
     splits_of,
+    target_sentences,
+    target_table,
     texture_curves,
     verdict_table,
 )
 
 
 def table(*rows: tuple) -> pd.DataFrame:
-    """Rows (strategy, seed, metric, value, lo, hi) as an evaluation table of the pooled split."""
-    return pd.DataFrame([(s, k, "pooled", "all", m, v, lo, hi, 8) for s, k, m, v, lo, hi in rows], columns=list(COLUMNS))
+    """Rows (strategy, seed[, split], metric, value, lo, hi) as an evaluation table, of the pooled split where none is named."""
+    whole = [(*row[:2], *("pooled",)[: 7 - len(row)], *row[2:]) for row in rows]
+    return pd.DataFrame([(s, k, split, "all", m, v, lo, hi, 8) for s, k, split, m, v, lo, hi in whole], columns=list(COLUMNS))
 
 
 EVALUATION = table(
@@ -139,30 +144,6 @@ def test_splits_are_those_of_strategies_not_of_anchors():
     assert splits_of(TABLE) == ["seen", "unseen"]
 
 
-def test_trainings_by_hand():
-    table = seed_table(TABLE)
-    assert table.columns.tolist() == ["strategy", "split", "metric", "seeds", "mean", "sd", "min", "max"]
-    assert set(table["strategy"]) == {"hybrid", "scratch"} and len(table) == 4, "no anchors, no single classes"
-    row = table.set_index(["strategy", "split"]).loc[("hybrid", "seen")]
-    assert row[["seeds", "mean", "sd", "min", "max"]].tolist() == pytest.approx([2, 0.8, (2 * 0.1**2) ** 0.5, 0.7, 0.9])
-    assert pd.isna(table.set_index(["strategy", "split"]).loc[("scratch", "seen"), "sd"])
-
-
-def leads(**values):
-    """Lead sentences of "hybrid" on seen: strategy -> values of its trainings."""
-    rows = [(name, k, "seen", "all", "amplitude_kl", v, v, v, 8) for name, several in values.items() for k, v in enumerate(several)]
-    return lead_sentences(seed_table(pd.DataFrame(rows, columns=list(COLUMNS))), "hybrid", "seen")
-
-
-def test_a_lead_is_held_against_the_spread_of_its_own_trainings():
-    (sentence,) = leads(hybrid=[0.25, 0.5], scratch=[1.0, 2.0], token=[0.875])
-    assert sentence == ("amplitude_kl (seen): hybrid leads token by 0.5, more than the spread of its own 2 trainings, 0.25.")
-    assert "no more than the spread of its own 2 trainings, 0.25" in leads(hybrid=[0.25, 0.5], token=[0.625])[0]
-    assert "spread of its trainings is not known" in leads(hybrid=[0.25], token=[0.625])[0]
-    assert "hybrid has no lead, token is as good or better" in leads(hybrid=[0.25, 0.5], token=[0.375])[0]
-    assert leads(hybrid=[0.25]) == [] and leads(token=[0.25]) == []
-
-
 def rayleigh_set(count: int, seed: int) -> ImageSet:
     """Single-look Rayleigh amplitude, 32 px, two classes."""
     rng = np.random.default_rng(seed)
@@ -254,19 +235,6 @@ def wide_evaluation(**values):
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def test_scores_lie_between_ceiling_and_floor():
-    table = wide_evaluation(
-        amplitude_kl={"a": 0.5, "b": 1.25, REAL_VS_REAL: 0.0, OPTICAL_AS_GREY: 1.0},
-        clip_accuracy={"a": 0.3, "b": 0.9, REAL_VS_REAL: 0.9},
-    )
-    scores = anchored_scores(table, ("amplitude_kl", "clip_accuracy", "clip_recall")).set_index(["metric", "strategy"])
-    assert scores.loc[("amplitude_kl", "a"), ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
-    assert scores.loc[("amplitude_kl", "b"), "score"] == pytest.approx(-0.25)
-    assert scores.loc[("clip_accuracy",), "score"].tolist() == pytest.approx([0.0, 1.0])  # the worst is the bottom without a ceiling
-    with pytest.raises(InputError, match="amplitude_cv"):
-        anchored_scores(table, ("amplitude_kl", "amplitude_cv"))
-
-
 def test_the_front_is_what_nobody_beats():
     table = wide_evaluation(clip_accuracy={"cheap": 0.5, "good": 0.9, "dear": 0.9, "poor": 0.4, "unknown": 1.0, REAL_VS_REAL: 1.0})
     costs = pd.DataFrame({"strategy": ["cheap", "good", "good", "dear", "poor", "unknown"], "seconds": [1.0, 4, 6, 9, 2, np.nan]})
@@ -279,11 +247,59 @@ def test_several_trainings_count_by_their_mean_and_span():
     single = wide_evaluation(amplitude_kl={"a": 0.5, "b": 0.75, REAL_VS_REAL: 0.0, OPTICAL_AS_GREY: 1.0})
     low, high = (single[single["strategy"] == "a"].assign(seed=k, value=v, lo=v - 0.1, hi=v + 0.1) for k, v in ((0, 0.25), (1, 0.75)))
     several = pd.concat([low, high, single[single["strategy"] != "a"]], ignore_index=True)
-    one, two = (anchored_scores(table, ("amplitude_kl",)).set_index("strategy") for table in (single, several))
-    assert one.loc["a", ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.4, 0.6])
-    assert two.loc["a", ["score", "lo", "hi"]].tolist() == pytest.approx([0.5, 0.15, 0.85])
-    assert two.loc["b", ["score", "lo", "hi"]].tolist() == one.loc["b", ["score", "lo", "hi"]].tolist()
     costs = pd.DataFrame({"strategy": ["a", "a", "b"], "seconds": [1.0, 3.0, 2.0]})  # two trainings of a: 2 s on average
     fronts = [pareto_table(table, costs, ["amplitude_kl"], "seconds").set_index("strategy") for table in (single, several)]
     pd.testing.assert_frame_equal(*fronts)
     assert fronts[1].loc["a", ["value", "cost"]].tolist() == [0.5, 2.0] and fronts[1].loc["b", "dominated by"] == "a"
+
+
+# The targets by hand: one just met, one just missed, one inside its interval, one without a row.
+
+
+FLOOR = (REAL_VS_REAL, 0, "seen", "amplitude_kl", 0.125, 0.1, 0.2)
+AIMED = table(
+    FLOOR,
+    ("best", 0, "seen", "amplitude_kl", 0.25, 0.2, 0.6),  # the mean of both is 0.375, exactly 3 floors
+    ("best", 1, "seen", "amplitude_kl", 0.5, 0.4, 0.7),
+    ("best", 0, "seen", "clip_accuracy", 0.79, 0.70, 0.799),
+    ("best", 0, "unseen", "clip_accuracy", 0.49, 0.40, 0.50),
+    ("best", 0, "pooled", "look_accuracy", 0.90, 0.85, 0.95),
+    ("best", 0, "pooled", "memorised_fraction", 0.01, 0.005, 0.02),
+    ("other", 0, "pooled", "clip_recall", 0.9, 0.8, 1.0),
+)
+
+
+def test_targets_by_hand() -> None:
+    found = target_table(AIMED, "best")
+    assert found["verdict"].tolist() == [REACHED, MISSED, INSIDE, REACHED, UNKNOWN, MISSED]
+    assert found["asked"].tolist() == pytest.approx([0.375, 0.8, 0.5, 0.9, 0.3, 0.0])
+    assert found.loc[0, ["value", "lo", "hi"]].tolist() == pytest.approx([0.375, 0.2, 0.7])
+    assert np.isnan(found.loc[4, ["value", "lo", "hi"]].astype(float)).all()
+    lines = target_sentences(found, "best")
+    assert lines[0].startswith("best reaches 2 of 6") and len(lines) == 7
+    assert "0.79 [0.7, 0.799], target 0.8" in lines[2] and "not reached;" in lines[2]
+    assert lines[5] == "recall at least 0.3 (pooled): could not be computed."
+
+
+def test_just_above_three_floors_is_not_reached_and_the_interval_decides_how() -> None:
+    for lo, verdict in ((0.375, INSIDE), (0.376, MISSED)):
+        rows = table(FLOOR, ("best", 0, "seen", "amplitude_kl", 0.376, lo, 0.5))
+        assert target_table(rows, "best").loc[0, "verdict"] == verdict
+
+
+def test_without_a_floor_a_target_that_counts_floors_cannot_be_computed() -> None:
+    rows = table(("best", 0, "seen", "amplitude_kl", 0.0, 0.0, 0.0), ("best", 0, "pooled", "memorised_fraction", 0, None, None))
+    found = target_table(rows, "best")
+    assert found.loc[0, "verdict"] == UNKNOWN and found.loc[5, "verdict"] == REACHED
+    assert target_sentences(found, "best")[-1] == "no memorised image (pooled): reached; 0, target 0."
+
+
+def test_targets_name_measures_of_the_catalogue_in_their_direction() -> None:
+    for target in TARGETS:
+        assert find_metric(target.metric).better == ("lower" if target.most else "higher")
+
+
+def test_an_unknown_strategy_is_refused() -> None:
+    for name in ("nobody", REAL_VS_REAL):
+        with pytest.raises(InputError, match="no strategy"):
+            target_table(AIMED, name)

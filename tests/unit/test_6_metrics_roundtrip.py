@@ -12,7 +12,6 @@ from sarnb.errors import InputError
 from sarnb.metrics.roundtrip import (
     FLOOR,
     MEASURES,
-    colour_leak,
     homogeneous_enl,
     lattice,
     linear_code_psnr,
@@ -50,12 +49,12 @@ def smoothed(images: np.ndarray, width: float) -> np.ndarray:
 
 
 def test_leak_is_the_distance_from_grey_by_hand():
-    image = np.full((1, 4, 4, 3), 100, np.uint8)
-    assert colour_leak(image)[0] == 0
-    image[..., 0], image[..., 2] = 97, 103
-    assert colour_leak(image)[0] == pytest.approx(np.sqrt((9 + 0 + 9) / 3))
+    real = noise(32)
+    tinted = np.repeat(np.clip(real, 3, 252)[..., None], 3, axis=-1) + np.array([-3, 0, 3], np.int8).astype(np.uint8)
+    leaks = round_trip_table(real, {"grey": np.repeat(real[..., None], 3, axis=-1), "tinted": tinted})["leak"]
+    assert leaks[0] == 0 and leaks[1] == pytest.approx(np.sqrt((9 + 0 + 9) / 3))
     with pytest.raises(InputError, match="three channels"):
-        colour_leak(image[..., 0])
+        round_trip_table(real, {"grey": real})
 
 
 def test_spectrum_of_white_noise_is_flat_and_of_a_wave_has_its_line():
