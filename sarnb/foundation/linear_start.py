@@ -37,47 +37,40 @@ def signal_count(vae: AutoencoderKL, width: int) -> int:
 
 def skeleton(vae: AutoencoderKL) -> list[nn.Conv2d]:
     """The convolutions that are not inside a residual branch, in the order in which they act."""
-    chain = []
-    for part, blocks in ((vae.encoder, vae.encoder.down_blocks), (vae.decoder, vae.decoder.up_blocks)):
-        chain.append(part.conv_in)
-        for block in blocks:
-            chain += _shortcuts(block) + [sampler.conv for sampler in _samplers(block)]
-        chain.append(part.conv_out)
-    return chain
+    parts = vae.encoder, vae.decoder
+    return [getattr(layer, "conv", layer) for part in parts for layer in (*_chain(part), part.conv_out)]
+
+
+def _chain(part: nn.Module) -> list[nn.Module]:
+    """The layers of one half outside its residual branches, but for the last convolution: convolutions and samplers."""
+    layers = [part.conv_in]
+    for block in getattr(part, "down_blocks", None) or part.up_blocks:
+        if (shortcut := block.resnets[0].conv_shortcut) is not None:  # the block changes the width, and no other residual block does
+            layers.append(shortcut)
+        layers += getattr(block, "downsamplers", None) or getattr(block, "upsamplers", None) or []
+    return layers
 
 
 def skeleton_encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     """Mean of the latents [N, C, H/8, W/8] of pixels [N, 3, H, W], through the skeleton alone."""
-    return _linear(vae, vae.encoder, vae.encoder.down_blocks, pixels)[:, : vae.config.latent_channels]
+    return _linear(vae, vae.encoder, pixels)[:, : vae.config.latent_channels]
 
 
 def skeleton_decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Pixels [N, 3, H, W] of latents, through the skeleton alone."""
-    return _linear(vae, vae.decoder, vae.decoder.up_blocks, latents)
+    return _linear(vae, vae.decoder, latents)
 
 
-def _linear(vae: AutoencoderKL, part: nn.Module, blocks: nn.ModuleList, values: Tensor) -> Tensor:
-    signals = _signals(vae, part, blocks, values)
+def _linear(vae: AutoencoderKL, part: nn.Module, values: Tensor) -> Tensor:
+    signals = _signals(vae, part, values)
     return F.conv2d(signals, part.conv_out.weight[:, : signals.shape[1]], part.conv_out.bias, padding=1)
 
 
-def _signals(vae: AutoencoderKL, part: nn.Module, blocks: nn.ModuleList, values: Tensor) -> Tensor:
+def _signals(vae: AutoencoderKL, part: nn.Module, values: Tensor) -> Tensor:
     """What passes the last normalisation of one half, before it: [N, ``signal_count``, H, W]."""
-    values = part.conv_in(values)
-    for block in blocks:
-        for layer in _shortcuts(block) + _samplers(block):
-            values = layer(values)
+    for layer in _chain(part):
+        values = layer(values)
     return values[:, : signal_count(vae, values.shape[1])]
-
-
-def _shortcuts(block: nn.Module) -> list[nn.Module]:
-    """The convolution that changes a block's width, if it does: no other residual block has one."""
-    shortcut = block.resnets[0].conv_shortcut
-    return [] if shortcut is None else [shortcut]
-
-
-def _samplers(block: nn.Module) -> list[nn.Module]:
-    return list(getattr(block, "downsamplers", None) or getattr(block, "upsamplers", None) or [])
 
 
 @torch.no_grad()
@@ -116,11 +109,13 @@ def _start_encoder(vae: AutoencoderKL, pixels: Tensor) -> list[Tensor]:
     levels, values, known = [pixels], pixels, 3
     _pass_through(encoder.conv_in, known)
     values = encoder.conv_in(values)
-    for block in encoder.down_blocks:
-        values, known = _start_shortcuts(block, values, known)
-        for sampler in _samplers(block):
-            known = _principal_components(sampler.conv, values, known)
-            values = sampler(values)
+    for layer in _chain(encoder)[1:]:
+        if isinstance(layer, nn.Conv2d):
+            known = _pass_through(layer, known)
+        else:
+            known = _principal_components(layer.conv, values, known)
+        values = layer(values)
+        if not isinstance(layer, nn.Conv2d):
             levels.append(values[:, :known])
     _pass_through(encoder.conv_out, channels)
     spread = values[:, :channels].std(dim=(0, 2, 3)).clamp_min(1e-6)
@@ -135,24 +130,18 @@ def _start_decoder(vae: AutoencoderKL, levels: list[Tensor]) -> None:
         decoder.conv_in.weight[row, channel, 1 - down, 1 - right] = 1
     values, known = decoder.conv_in(levels[-1]), decoder.conv_in.out_channels
     signals = signal_count(vae, decoder.conv_out.in_channels)
-    for index, block in enumerate(decoder.up_blocks):
-        values, known = _start_shortcuts(block, values, known)
-        for sampler in _samplers(block):
-            target = levels[len(levels) - 2 - index]
-            room = min(sampler.conv.out_channels, 9 * target.shape[1], signals if index == 2 else sampler.conv.out_channels)
+    finer = levels[:-1]
+    for layer in _chain(decoder)[1:]:
+        if isinstance(layer, nn.Conv2d):
+            known = _pass_through(layer, known)
+        else:
+            target, room = finer.pop(), layer.conv.out_channels
+            room = min(room, 9 * target.shape[1], room if finer else signals)
             wanted = torch.stack([torch.roll(target[:, c], shift, (1, 2)) for c, shift in _shifted_channels(target.shape[1], room)], dim=1)
-            _least_squares(sampler.conv, F.interpolate(values, scale_factor=2.0, mode="nearest"), wanted, known)
-            values, known = sampler(values), room
+            _least_squares(layer.conv, F.interpolate(values, scale_factor=2.0, mode="nearest"), wanted, known)
+            known = room
+        values = layer(values)
     _least_squares(decoder.conv_out, values, levels[0], signals)
-
-
-def _start_shortcuts(block: nn.Module, values: Tensor, known: int) -> tuple[Tensor, int]:
-    """``known`` channels pass through a block's shortcut, as many as it has room for; values and channels behind it."""
-    for shortcut in _shortcuts(block):
-        known = min(known, shortcut.out_channels)
-        _pass_through(shortcut, known)
-        values = shortcut(values)
-    return values, known
 
 
 def _shifted_channels(channels: int, room: int) -> list[tuple[int, tuple[int, int]]]:
@@ -160,12 +149,13 @@ def _shifted_channels(channels: int, room: int) -> list[tuple[int, tuple[int, in
     return [(channel, shift) for shift in SHIFTS for channel in range(channels)][:room]
 
 
-def _pass_through(conv: nn.Conv2d, count: int) -> None:
-    """The first ``count`` channels as they are, nothing else."""
+def _pass_through(conv: nn.Conv2d, known: int) -> int:
+    """The first ``known`` channels as they are, as many as there is room for, and nothing else; their number."""
     nn.init.zeros_(conv.weight)
-    centre = conv.kernel_size[0] // 2
-    for channel in range(count):
+    known, centre = min(known, conv.out_channels), conv.kernel_size[0] // 2
+    for channel in range(known):
         conv.weight[channel, channel, centre, centre] = 1
+    return known
 
 
 def _principal_components(conv: nn.Conv2d, values: Tensor, known: int) -> int:
@@ -204,8 +194,8 @@ def bypass_norms(vae: AutoencoderKL, pixels: Tensor) -> None:
     x goes through as the pair (x, -x), for SiLU(x) - SiLU(-x) = x. Both are ordinary weights and train on.
     """
     encoder, decoder, groups = vae.encoder, vae.decoder, vae.config.norm_num_groups
-    encoded = _signals(vae, encoder, encoder.down_blocks, pixels)
-    decoded = _signals(vae, decoder, decoder.up_blocks, skeleton_encode(vae, pixels))  # before the encoder is changed
+    encoded = _signals(vae, encoder, pixels)
+    decoded = _signals(vae, decoder, skeleton_encode(vae, pixels))  # before the encoder is changed
     _arrange(encoder, encoder.down_blocks[-1], encoder.mid_block.resnets, encoded, groups)
     _arrange(decoder, decoder.up_blocks[-1], [], decoded, groups)
 

@@ -1,6 +1,6 @@
 """Pretraining of the embedded foundation, stage by stage, on optical pictures only. Each stage resumes.
 
-scenes and textures → linear code → VAE → its decoder alone;  scenes and captions → text towers;  scenes and captions → UNet.
+scenes and textures → linear code → VAE;  scenes and captions → text towers;  scenes and captions → UNet.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,15 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from sarnb.data.twin import scene_seed, twin_optical
 from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card
 from sarnb.foundation.linear_start import bypass_norms, fit_linear, start_linear
-from sarnb.foundation.tokenizer import train_tokenizer
-from sarnb.foundation.vae import VaeLossWeights, fold_latent_statistics, pretrain_vae
+from sarnb.foundation.vae import fold_latent_statistics, pretrain_vae
 from sarnb.model.foundation import (
     FoundationConfig,
     assemble,
@@ -50,8 +52,11 @@ from sarnb.world.optical import texture_pictures
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
 
+START, END = "<|startoftext|>", "<|endoftext|>"
+# CLIP's split of a text into words, numbers and runs of punctuation.
+WORDS = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
 Captions = list[tuple[str, ...]]
-STAGES = ("linear", "vae", "decoder", "text", "unet")  # their curves, in order
+STAGES = ("linear", "vae", "text", "unet")  # their curves, in order
 CYCLES = (  # what has one value a cycle, the steps first
     ("vae_steps", "vae_rates", "vae_crops"),
     ("text_steps", "text_rates", "text_negatives", "text_separation"),
@@ -77,9 +82,6 @@ class FoundationRecipe:
     vae_kl: float = 5e-5
     vae_perceptual: float = 0.03
     latent_balance: float = 0.5  # of the latents' variances: 0 all alike, 1 as their channels weigh in the pixels
-    decoder_steps: int = 0  # then the decoder alone, against a discriminator: the latents stay; 0: not done
-    decoder_rate: float = 3e-4
-    decoder_adversarial: float = 0.1
     vocabulary: int = 1_400  # tokens
     text_steps: tuple[int, ...] = (350, 260)  # contrastive, of both text towers and the image tower; cycles
     text_rates: tuple[float, ...] = (1e-3, 5e-4)
@@ -146,10 +148,7 @@ def radar_captions(count: int, seed: int) -> list[str]:
 
 
 def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
-    """A general VAE: the best linear code first, then scenes for what is to be drawn and textures for all else.
-
-    At the end, where the recipe asks for it, the decoder alone learns grain from a discriminator: the latents stay.
-    """
+    """A general VAE: the best linear code first, then scenes for what is to be drawn and textures for all else."""
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
     if recipe.linear_steps:
@@ -160,19 +159,23 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
         loop = recipe.loop(recipe.linear_steps, recipe.linear_rate, **changes)
         fit_linear(vae, scenes, loop, out / "linear", batch_size=recipe.vae_batch, crop=recipe.vae_crops[0])
         bypass_norms(vae, pixels)
-    data = scenes, texture_pictures(recipe.textures, recipe.seed)
-    common = {"batch_size": recipe.vae_batch, "features": features, "scene_share": recipe.vae_scenes}
-    weights = VaeLossWeights(kl=recipe.vae_kl, perceptual=recipe.vae_perceptual, adversarial=0.0)
+    textures = texture_pictures(recipe.textures, recipe.seed)
     cycles = zip(recipe.vae_steps, recipe.vae_rates, recipe.vae_crops, strict=True)
     for cycle, (steps, rate, crop) in enumerate(cycles, start=1):
-        loop = recipe.loop(steps, rate, weight_decay=0.0, ema_decay=0.998)
-        pretrain_vae(vae, *data, loop, out / f"vae-{cycle}", weights=weights, crop=crop, **common)
+        pretrain_vae(
+            vae,
+            scenes,
+            textures,
+            recipe.loop(steps, rate, weight_decay=0.0, ema_decay=0.998),
+            out / f"vae-{cycle}",
+            batch_size=recipe.vae_batch,
+            crop=crop,
+            kl=recipe.vae_kl,
+            perceptual=recipe.vae_perceptual,
+            features=features,
+            scene_share=recipe.vae_scenes,
+        )
     fold_latent_statistics(vae, scenes[:512], recipe.latent_balance)
-    if recipe.decoder_steps:
-        torch.manual_seed(recipe.seed + 1)  # of the new discriminator
-        loop = recipe.loop(recipe.decoder_steps, recipe.decoder_rate, weight_decay=0.0, ema_decay=0.998)
-        weights = VaeLossWeights(perceptual=recipe.vae_perceptual, adversarial=recipe.decoder_adversarial, adversarial_start=0.0)
-        pretrain_vae(vae, *data, loop, out / "decoder", weights=weights, decoder_only=True, **common)
     return vae
 
 
@@ -206,6 +209,49 @@ def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions,
         )
     encoder.save(out / "encoder")
     return encoder
+
+
+def train_tokenizer(captions: Iterable[str], vocabulary_size: int, max_length: int, folder: Path) -> CLIPTokenizer:
+    """Learn merges from ``captions`` and save a tokenizer that ``CLIPTokenizer.from_pretrained(folder)`` opens.
+
+    All 256 bytes are in the vocabulary, with and without the end-of-word mark, so that an unknown word falls into
+    pieces and none is lost (Sennrich et al. 2016; the layout is CLIP's: Radford et al. 2021).
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(WORDS, behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size - len(alphabet) - 2,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.model.save(str(folder))
+    merges = [line for line in (folder / "merges.txt").read_text().splitlines() if not line.startswith("#")]
+    symbols = alphabet + [symbol + "</w>" for symbol in alphabet]
+    symbols += [merge.replace(" ", "") for merge in merges] + [START, END]
+    vocabulary = {symbol: index for index, symbol in enumerate(dict.fromkeys(symbols))}
+    result = CLIPTokenizer(
+        vocab=vocabulary,
+        merges=[tuple(merge.split(" ")) for merge in merges],
+        unk_token=END,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=max_length,
+    )
+    result.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    return result
 
 
 def unet_stage(
@@ -279,13 +325,13 @@ def export_foundation(pipe: StableDiffusionXLPipeline, encoder: DualEncoder, rec
     weights = staging / "text_encoder" / "model.safetensors"
     names = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(weights).items()}
     save_file(names, weights, metadata={"format": "pt"})
-    for name in ("text_encoder", "text_encoder_2"):  # transformers loads in the type named here, diffusers in float32
-        config = staging / name / "config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=1) + "\n")
     for config in (staging / "model_index.json", *staging.glob("*/config.json")):
         values = json.loads(config.read_text())
         if "_name_or_path" in values:  # the folder that it was loaded from says nothing to others
-            config.write_text(json.dumps(values | {"_name_or_path": ""}, indent=2) + "\n")
+            values["_name_or_path"] = ""
+        if config.parent.name.startswith("text_encoder"):  # transformers loads in the type named here, diffusers in float32
+            values["dtype"] = "float32"
+        config.write_text(json.dumps(values, indent=2) + "\n")
     judge = DualEncoder([encoder.texts[1]], encoder.tokenizer)
     judge.image, judge.log_scale = encoder.image, encoder.log_scale
     copy.deepcopy(judge).half().save(staging / "judge")

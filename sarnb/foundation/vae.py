@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,70 +9,24 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from sarnb.model.foundation import encode_posterior, to_pixels
 from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae import random_crops
-from sarnb.train.vae_losses import PatchDiscriminator, hinge_discriminator_loss, kl_to_unit_normal, perceptual_distance
-
-
-@dataclass(frozen=True)
-class VaeLossWeights:
-    """Weights of the terms that are added to L1."""
-
-    kl: float = 1e-6  # per latent element, towards the unit normal
-    perceptual: float = 0.1  # on the features of a frozen network, where one is given
-    adversarial: float = 0.05  # hinge loss of a patch discriminator
-    adversarial_start: float = 0.4  # share of the run after which the discriminator joins
+from sarnb.train.vae_losses import kl_to_unit_normal, perceptual_distance
 
 
 def mixed_crops(
     scenes: np.ndarray, textures: np.ndarray, count: int, size: int, seed: int, step: int, scene_share: float = 0.625
 ) -> np.ndarray:
     """One batch of crops, uint8 [count, size, size, 3]: a share of scenes, the rest textures, a quarter of all as grey."""
-    rng = np.random.default_rng((seed, 31, step))
-    share = int(count * scene_share)
-    pictures = np.concatenate(
-        [
-            random_crops(scenes[batch_ids(len(scenes), share, seed, step)], size, rng),
-            random_crops(textures[batch_ids(len(textures), count - share, seed, step)], size, rng),
-        ]
-    )
+    rng, share = np.random.default_rng((seed, 31, step)), int(count * scene_share)
+    sources = ((scenes, share), (textures, count - share))
+    pictures = np.concatenate([random_crops(source[batch_ids(len(source), part, seed, step)], size, rng) for source, part in sources])
     grey = rng.random(count) < 0.25
     pictures[grey] = pictures[grey].mean(axis=3, keepdims=True).astype(np.uint8)
     return pictures
-
-
-def autoencoder_losses(
-    vae: nn.Module,
-    discriminator: nn.Module,
-    pixels: Tensor,
-    noise: Tensor,
-    weights: VaeLossWeights,
-    features: nn.Module | None,
-    adversarial: bool,
-) -> dict[str, Tensor]:
-    """All terms of one step; the entry ``"loss"`` trains autoencoder and discriminator in one backward pass.
-
-    The generator term sees the discriminator's weights detached, the discriminator term sees the picture detached.
-    """
-    posterior = vae.encode(pixels).latent_dist
-    decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-    parts = {"l1": (decoded - pixels).abs().mean(), "kl": kl_to_unit_normal(posterior.mean, posterior.logvar)}
-    parts["loss"] = parts["l1"] + weights.kl * parts["kl"]
-    if features is not None:
-        parts["perceptual"] = perceptual_distance(features, pixels, decoded)
-        parts["loss"] = parts["loss"] + weights.perceptual * parts["perceptual"]
-    parts["discriminator"] = parts["loss"].new_zeros(())
-    if adversarial:
-        detached = {name: value.detach() for name, value in discriminator.named_parameters()}
-        generator = -functional_call(discriminator, detached, (decoded,)).mean()
-        scores = discriminator(torch.cat([pixels, decoded.detach()])).chunk(2)
-        parts["discriminator"] = hinge_discriminator_loss(*scores)
-        parts["loss"] = parts["loss"] + weights.adversarial * generator + parts["discriminator"]
-    return parts
 
 
 def pretrain_vae(
@@ -83,11 +36,11 @@ def pretrain_vae(
     config: LoopConfig,
     out: Path,
     *,
-    batch_size: int = 16,
-    crop: int = 64,
-    weights: VaeLossWeights = VaeLossWeights(),
+    batch_size: int,
+    crop: int,
+    kl: float,
+    perceptual: float = 0.0,
     features: nn.Module | None = None,
-    decoder_only: bool = False,
     scene_share: float = 0.625,
 ) -> pd.DataFrame:
     """Train a general VAE on ``mixed_crops`` of optical scenes and texture pictures; no SAR.
@@ -96,25 +49,26 @@ def pretrain_vae(
     ----------
     scenes, textures : uint8 [N, H, W, 3].
     crop : side of a crop in px.
-    features : network of the perceptual loss; none leaves that loss out.
-    decoder_only : leaves encoder and latents as they are, and so all that was built on them.
+    kl : weight, per latent element, of the divergence from the unit normal, which is added to L1.
+    perceptual, features : weight and network of the perceptual loss; no network leaves that loss out.
     scene_share : of the crops that are of scenes.
     """
-    discriminator = PatchDiscriminator()
-    trained = (vae.decoder, vae.post_quant_conv) if decoder_only else (vae,)
-    vae.eval().requires_grad_(False)
-    for part in trained:
-        part.train().requires_grad_(True)
 
     def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
         pixels = to_pixels(micro.of(mixed_crops(scenes, textures, batch_size, crop, config.seed, step, scene_share))).to(vae.device)
         shape = (batch_size, vae.config.latent_channels, crop // 8, crop // 8)
         noise = micro.of(torch.randn(shape, generator=step_generator(config.seed, step))).to(vae.device)
-        adversarial = weights.adversarial > 0 and step >= weights.adversarial_start * config.steps
-        return autoencoder_losses(modules["vae"], modules["discriminator"], pixels, noise, weights, features, adversarial)
+        posterior = modules["vae"].encode(pixels).latent_dist
+        decoded = modules["vae"].decode(posterior.mean + posterior.std * noise).sample
+        parts = {"l1": (decoded - pixels).abs().mean(), "kl": kl_to_unit_normal(posterior.mean, posterior.logvar)}
+        parts["loss"] = parts["l1"] + kl * parts["kl"]
+        if features is not None:
+            parts["perceptual"] = perceptual_distance(features, pixels, decoded)
+            parts["loss"] = parts["loss"] + perceptual * parts["perceptual"]
+        return parts
 
-    modules = {"vae": vae, "discriminator": discriminator}
-    history = train_loop(modules, loss, config, out, batch_size=batch_size, label=out.name)
+    vae.train().requires_grad_(True)
+    history = train_loop({"vae": vae}, loss, config, out, batch_size=batch_size, label=out.name)
     vae.eval().requires_grad_(False)
     return history
 

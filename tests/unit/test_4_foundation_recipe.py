@@ -39,7 +39,6 @@ RECIPE = FoundationRecipe(
     vae_steps=(2, 2),
     vae_rates=(1e-3, 1e-3),
     vae_crops=(32, 64),
-    decoder_steps=2,
     vocabulary=560,
     text_steps=(2, 2),
     text_batch=8,

@@ -11,7 +11,7 @@ import torch
 from tiny import tiny_set, tiny_tokenizer
 
 from sarnb.errors import InputError
-from sarnb.foundation.tokenizer import train_tokenizer
+from sarnb.foundation.recipe import train_tokenizer
 from sarnb.model.foundation import FoundationConfig, to_pixels
 from sarnb.model.judge import DualEncoder, build_dual_encoder
 from sarnb.train import judge as module
