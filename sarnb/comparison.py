@@ -31,7 +31,7 @@ def compare_folders(
     real: Path,
     fake: Path,
     out: Path,
-    options: Options | None = None,
+    options: Options,
     captions: Path | None = None,
     clip: str = "",
     train: Path | None = None,
@@ -52,7 +52,7 @@ def compare_folders(
         Bad folders, images, captions or judge, or an ``out`` that cannot be written.
     """
     _check_out(out, (real, fake, *([train] if train else [])))
-    options, judge = options or Options(), None
+    judge = None
     if clip:
         from sarnb.model.judge import load_judge
 
@@ -61,7 +61,16 @@ def compare_folders(
     sides = [read_folder(folder, rows, options.workers) for folder in (real, fake)]
     known = read_folder(train, None, options.workers) if train else None
     comparison = compare(*sides, options, judge, known)
-    _write(comparison, setting_table(comparison, options, *sides, clip), out)
+    set_theme()
+    figures = _figures(comparison)
+    for name, (figure, _) in figures.items():
+        for ending, content in figure_files(figure, name).items():
+            write_atomically(out / "figures" / f"{name}.{ending}", content)
+        plt.close(figure)
+    laws, setting = laws_of_both(comparison), setting_table(comparison, options, *sides, clip)
+    for name, table in {"left_out": comparison.missing, "laws": laws, "protocol": setting, "evaluation": comparison.table}.items():
+        write_atomically(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_atomically(out / REPORT, markdown(comparison, laws, setting, {name: words for name, (_, words) in figures.items()}))
     print(text(comparison))
     print(f"\n{out / REPORT}: the same with protocol, laws, classes and figures; {out / TABLE}: all values")
     return comparison
@@ -76,19 +85,6 @@ def _check_out(out: Path, sources: tuple[Path, ...]) -> None:
             )
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the tables and figures")
-
-
-def _write(comparison: Comparison, setting: pd.DataFrame, out: Path) -> None:
-    set_theme()
-    figures = _figures(comparison)
-    for name, (figure, _) in figures.items():
-        for ending, content in figure_files(figure, name).items():
-            write_atomically(out / "figures" / f"{name}.{ending}", content)
-        plt.close(figure)
-    laws = laws_of_both(comparison)
-    for name, table in {"left_out": comparison.missing, "laws": laws, "protocol": setting, "evaluation": comparison.table}.items():
-        write_atomically(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    write_atomically(out / REPORT, markdown(comparison, laws, setting, {name: words for name, (_, words) in figures.items()}))
 
 
 # Figures.
@@ -121,10 +117,11 @@ def _figures(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
 # Tables and text.
 
 
-def summary_table(comparison: Comparison) -> pd.DataFrame:
-    """One row a measure over all images: measure, value with interval, floor, direction, unit; or why there is no value.
+def summary_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The measures over all images that have a value, and those that have none, a row each.
 
-    Columns: measure, family, value, floor (the same measure between two halves of the real images), better, unit, reason.
+    Columns: measure, family, value (with interval), floor (the same measure between two halves of the real images), better,
+    unit; of the second table: measure, reason.
     """
     rows = _pooled(comparison.table)
     cells = {(row["strategy"], row["metric"]): format_interval(row) for _, row in rows.iterrows()}
@@ -136,7 +133,9 @@ def summary_table(comparison: Comparison) -> pd.DataFrame:
         value, floor = (cells.get((strategy, name), "") for strategy in (comparison.name, REAL_VS_REAL))
         reason = reasons.get((comparison.name, name)) or reasons.get((comparison.name, "all"), "not computed")
         lines.append((name, metric.family, value, floor, metric.direction, metric.unit, "" if value else reason))
-    return pd.DataFrame(lines, columns=["measure", "family", "value", "floor", "better", "unit", "reason"])
+    table = pd.DataFrame(lines, columns=["measure", "family", "value", "floor", "better", "unit", "reason"])
+    known = table["reason"] == ""
+    return table[known].drop(columns="reason"), table.loc[~known, ["measure", "reason"]]
 
 
 def _pooled(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,8 +220,7 @@ def counted(comparison: Comparison) -> str:
 
 def text(comparison: Comparison) -> str:
     """The verdict for a terminal: sizes, cautions, measures, and what could not be computed."""
-    summary = summary_table(comparison)
-    known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
+    known, gone = summary_tables(comparison)
     parts = [
         f"{counted(comparison)}; value [95 % interval over images]; floor: one half of the real images against the other.",
         *(f"! {line}" for line in comparison.cautions),
@@ -236,8 +234,7 @@ def text(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, figures: dict[str, str]) -> str:
     """The whole report. ``figures``: file name -> one sentence on what it shows."""
-    summary, classes = summary_table(comparison), values_by_class(comparison)
-    known, gone = summary[summary["reason"] == ""], summary[summary["reason"] != ""]
+    (known, gone), classes = summary_tables(comparison), values_by_class(comparison)
     parts = [
         f"# {comparison.name} against real radar images",
         "## Read this first" if comparison.cautions else "",
@@ -245,7 +242,7 @@ def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, 
         "## Measures",
         "Value with its 95 % interval; the floor is the same measure between two halves of the real images, so a set cannot "
         "be expected to do better.",
-        known.drop(columns="reason").to_markdown(index=False),
+        known.to_markdown(index=False),
         "## Not computed" if len(gone) else "",
         "\n".join(f"- {row['measure']}: {row['reason']}" for _, row in gone.iterrows()),
         "## By class" if len(classes) else "",

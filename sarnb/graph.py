@@ -449,13 +449,7 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
         "offline": all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part),
         "memory_mb": MEMORY_MB,
         "nodes": {
-            name: {
-                "upstream": list(node.upstream),
-                "stamp": node.stamp.name,
-                "parameters": node.parameters,
-                "parts": node.parts,
-                "threads": profile.threads or (share if name in crowd else cores()),
-            }
+            name: {**vars(node), "stamp": node.stamp.name, "threads": profile.threads or (share if name in crowd else cores())}
             for name, node in nodes.items()
         },
     }

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +63,15 @@ def declared_parameters(notebook: Path) -> dict[str, Any]:
     return found
 
 
-def injected_parameters(notebook: Path, values: Mapping[str, Any], required: Iterable[str] = ()) -> dict[str, Any]:
-    """The values that this notebook declares, checked against the types of its defaults.
-
-    Parameters
-    ----------
-    notebook : the source.
-    values : what a profile offers, upper-case names; what the notebook does not declare is left out.
-    required : names that it has to declare.
+def injected_parameters(notebook: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values (upper-case names) that a notebook declares, checked against the types of its defaults.
 
     Raises
     ------
     InputError
-        A name of ``required`` that the notebook does not declare, or a value of another type.
+        A value of another type.
     """
     declared = declared_parameters(notebook)
-    for name in required:
-        if name not in declared:
-            known = ", ".join(declared) or "none"
-            raise InputError(f"{notebook.name}: declares no parameter {name!r}; it declares {known}")
     for name in declared.keys() & values.keys():
         default, value = declared[name], values[name]
         same = type(default) is type(value) or (type(default) is float and type(value) is int)
@@ -167,7 +157,7 @@ def execute(name: str, source: Path, results: Path, parameters: dict[str, Any], 
     source : the notebook; it is not changed.
     results : the results folder; the copy becomes ``notebooks/<name>.ipynb`` in it, of a failed run
         ``notebooks/<name>.failed.ipynb``, and then an earlier copy stays as it is.
-    parameters : values for declared parameters.
+    parameters : values for declared parameters, see ``injected_parameters``.
     say : takes progress lines.
 
     Returns
@@ -176,12 +166,9 @@ def execute(name: str, source: Path, results: Path, parameters: dict[str, Any], 
 
     Raises
     ------
-    InputError
-        A parameter that the notebook does not declare, or of a wrong type.
     NotebookError
         A cell failed, the kernel died, or the copy could not be saved.
     """
-    parameters = injected_parameters(source, parameters, tuple(parameters))
     folder = results / "notebooks"
     running = results / ".state" / f"{name}.running.ipynb"
     try:
@@ -211,18 +198,23 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
 
     node = nbformat.read(source, as_version=4)
     node.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    progress = _Progress(name, [cell.get("id") for cell in node.cells], say)
+    numbers = {cell.get("id"): number for number, cell in enumerate(node.cells, start=1)}  # papermill's own cell has none
+    start, at, said = time.monotonic(), 0, time.monotonic()
 
     class Engine(NBClientEngine):
-        """papermill's engine, which also notes which cell it is at."""
+        """papermill's engine, which also notes which cell it is at, and says so from time to time."""
 
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            start = nb_man.cell_start
+            of_papermill = nb_man.cell_start
 
             def cell_start(cell: Any, *args: Any, **kwargs: Any) -> None:
-                progress.at(cell)
-                start(cell, *args, **kwargs)
+                nonlocal at, said
+                at = numbers.get(cell.get("id"), at)
+                if time.monotonic() - said >= PROGRESS_SECONDS:
+                    said = time.monotonic()
+                    say(f"{name}  cell {at} of {len(numbers)}  {said - start:.0f} s")
+                of_papermill(cell, *args, **kwargs)
 
             nb_man.cell_start = cell_start
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
@@ -236,35 +228,13 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
     except PapermillExecutionError as error:
         lines = [line for line in str(error.source).splitlines() if line.strip()]
         kind = "" if error.ename == "InputError" else f"{error.ename}: "
-        text = f"{progress.failed()}: {kind}{str(error.evalue).strip() or 'no message'}"
-        return f"{text}\n  the cell begins: {lines[0][:100]}" if lines else text
+        text = f"{kind}{str(error.evalue).strip() or 'no message'}"
+        text += f"\n  the cell begins: {lines[0][:100]}" if lines else ""
     except DeadKernelError:
-        return (
-            f"{progress.failed()}: the kernel died, most often because the memory was full; "
-            "use a smaller profile, --jobs 1, or close other programs"
-        )
-    return ""
-
-
-class _Progress:
-    """Knows the cell that runs, numbered as in the source from 1, and says so from time to time."""
-
-    def __init__(self, name: str, ids: list[str | None], say: Say) -> None:
-        self._name, self._ids, self._say, self._number = name, ids, say, 0
-        self._start = self._last = time.monotonic()
-
-    def at(self, cell: Any) -> None:
-        """Take the cell that starts; papermill's own injected cell counts as the one before it."""
-        if cell.get("id") in self._ids:
-            self._number = self._ids.index(cell.get("id")) + 1
-        now = time.monotonic()
-        if now - self._last >= PROGRESS_SECONDS:
-            self._last = now
-            self._say(f"{self._name}  cell {self._number} of {len(self._ids)}  {now - self._start:.0f} s")
-
-    def failed(self) -> str:
-        """The beginning of the message on a failure in the cell that runs."""
-        return f"{self._name} failed in cell {self._number} of {len(self._ids)}"
+        text = "the kernel died, most often because the memory was full; use a smaller profile, --jobs 1, or close other programs"
+    else:
+        return ""
+    return f"{name} failed in cell {at} of {len(numbers)}: {text}"
 
 
 def _keep(running: Path, copy: Path, source: Path) -> None:

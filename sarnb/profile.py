@@ -107,12 +107,10 @@ class Profile:
             raise InputError(f"profile {self.name}: image_size is {self.image_size}, it must be a multiple of 8")
         if self.batch_size % self.accumulate:
             raise InputError(f"profile {self.name}: accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
-        if self.batch_size > self.train_images:
-            raise InputError(f"profile {self.name}: batch_size {self.batch_size} is above train_images {self.train_images}; lower it")
-        if self.warmup_steps > self.train_steps:
-            raise InputError(f"profile {self.name}: warmup_steps {self.warmup_steps} is above train_steps {self.train_steps}; lower it")
-        if self.clip_batch > self.judge_images:
-            raise InputError(f"profile {self.name}: clip_batch {self.clip_batch} is above judge_images {self.judge_images}; lower it")
+        for small, large in (("batch_size", "train_images"), ("warmup_steps", "train_steps"), ("clip_batch", "judge_images")):
+            if getattr(self, small) > getattr(self, large):
+                values = f"{small} {getattr(self, small)} is above {large} {getattr(self, large)}"
+                raise InputError(f"profile {self.name}: {values}; lower it")
 
     def parameters(self, results: str) -> dict[str, Any]:
         """The notebook parameters: every field in upper case, ``name`` as PROFILE, and RESULTS, the results folder."""

@@ -41,18 +41,13 @@ def cores() -> int:
     return allowed
 
 
-def graphics_cards() -> int:
-    """NVIDIA cards that the driver shows, without the seconds that importing torch takes."""
-    folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
-
-
 def default_jobs() -> int:
     """Notebooks to run side by side: one where they would share a graphics card, else one per core, at most four.
 
     Two trainings with one thread each finish sooner than one after the other with two: small models scale badly.
     """
-    return 1 if graphics_cards() else min(cores(), 4)
+    cards = Path("/proc/driver/nvidia/gpus")  # what the driver shows, without the seconds that importing torch takes
+    return 1 if cards.is_dir() and any(cards.iterdir()) else min(cores(), 4)
 
 
 def resident_peak_mb() -> float:

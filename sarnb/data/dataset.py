@@ -15,10 +15,10 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
 
-from sarnb.cards import FOLDER
 from sarnb.data.files import CARD, METADATA, SPLITS, content_key, height_metres, read_numbered
 from sarnb.errors import InputError
 
+CARDS = Path(__file__).parent.parent / "cards"  # templates of cards in the hub's format
 TRUTH = ("optical", "mask", "satellite", "height")  # columns NAME_file_name of the twin's rows, restored as NAME
 HUB_LICENCES = {"Apache-2.0": "apache-2.0"}  # names the hub knows; others become "unknown"
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test", "judge": "judge"}
@@ -177,7 +177,7 @@ def data_card(card: Mapping[str, Any]) -> str:
     )
     hidden = sorted({kind for part in counts.values() for kind in part} - set(counts["train"]))
     values = {"card": card, "title": title, "total": total, "hidden": hidden}
-    return DatasetCard.from_template(data, template_path=str(FOLDER / "dataset.md"), **values).content + "\n"
+    return DatasetCard.from_template(data, template_path=str(CARDS / "dataset.md"), **values).content + "\n"
 
 
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sarnb.cards import model_card
 from sarnb.data.files import saving, write_text
 from sarnb.errors import InputError
+from sarnb.model.export import model_card
 
 MEASURES = re.compile(r"(?<=^## Measures and limits\n).*?(?=\n\n## Licence$)", re.DOTALL | re.MULTILINE)
 LIMITS = "Known limits: small objects and counts are unreliable, and so is everything outside the twin world."

@@ -21,13 +21,14 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import ModelCard, ModelCardData
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sarnb import foundation_path, split_foundation
-from sarnb.cards import model_card
+from sarnb.data.dataset import CARDS
 from sarnb.data.files import replace_folder, write_json
 from sarnb.errors import InputError
 from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder
@@ -250,6 +251,19 @@ def _check_weights(folder: Path, record: dict) -> None:
 
 
 # The model card that lies next to trained weights.
+
+
+def model_card(template: str, tags: list[str], licence: str | None = None, **values: object) -> str:
+    """The text of a model card in the hub's format.
+
+    Parameters
+    ----------
+    template : file name in ``sarnb/cards`` without its ending: a Jinja2 template with ``{{ card_data }}`` as front matter.
+    tags, licence : of the front matter, in the hub's own words.
+    values : what the template asks for.
+    """
+    data = ModelCardData(license=licence, library_name="diffusers", pipeline_tag="text-to-image", tags=tags)
+    return ModelCard.from_template(data, template_path=str(CARDS / f"{template}.md"), **values).content + "\n"
 
 
 def trained_card(strategy: Strategy, record: dict) -> str:

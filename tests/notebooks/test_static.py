@@ -186,19 +186,12 @@ def test_no_code_line_is_long(notebook):
 
 
 RECORDS = {"figure", "table"}
-CLOCK = re.compile(
-    r"\[s\]|\[images/s\]|crops/s|memory \[MB\]|^seconds$|images_per_second|peak_memory_mb"
-)  # what a second run does not repeat
 
 
-def _recorded(tree: ast.AST) -> list[tuple[str, ast.expr, ast.expr]]:
-    """(method, what, name) of every call of record.figure and record.table."""
+def _recorded(tree: ast.AST) -> list[ast.expr]:
+    """The names in every call of study.figure and study.table."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    return [
-        (call.func.attr, call.args[0], call.args[1])
-        for call in calls
-        if isinstance(call.func.value, ast.Name) and call.func.value.id in ("record", "study") and call.func.attr in RECORDS
-    ]
+    return [call.args[1] for call in calls if getattr(call.func.value, "id", "") == "study" and call.func.attr in RECORDS]
 
 
 def _fixed(name: ast.expr) -> str:
@@ -210,61 +203,10 @@ def _fixed(name: ast.expr) -> str:
 
 def test_what_is_recorded_is_named_in_the_first_cell(notebook):
     head = "".join(notebook["cells"][0]["source"])
-    names = {(_fixed(name), isinstance(name, ast.JoinedStr)) for _, _, name in _recorded(_tree(notebook, skip_parameters=True))} - {
-        ("", False)
-    }
+    recorded = _recorded(_tree(notebook, skip_parameters=True))
+    names = {(_fixed(name), isinstance(name, ast.JoinedStr)) for name in recorded} - {("", False)}
     assert names
     assert not sorted(name for name, open_end in names if f"`{name}" + "`" * (not open_end) not in head)
-
-
-def _timed(node: ast.AST, timed: set[str]) -> bool:
-    """Whether an expression holds a column of the clock, the table of timings, or a variable that does."""
-    return any(
-        (isinstance(part, ast.Constant) and isinstance(part.value, str) and CLOCK.search(part.value) is not None)
-        or (isinstance(part, ast.Name) and part.id in timed | {"timing_table"})
-        for part in ast.walk(node)
-    )
-
-
-def _assigned(statement: ast.AST) -> list[tuple[ast.expr, ast.expr]]:
-    """(target, value) of an assignment, side by side where both are tuples, and of a method that changes its variable."""
-    if isinstance(statement, ast.Assign):
-        target, value = statement.targets[0], statement.value
-        both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts)
-        return list(zip(target.elts, value.elts)) if both else [(target, value)]
-    if isinstance(statement, ast.AugAssign):
-        return [(statement.target, statement.value)]
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and isinstance(statement.value.func, ast.Attribute):
-        if statement.value.func.attr in ("append", "extend", "update"):
-            return [(statement.value.func.value, ast.Tuple(statement.value.args, ast.Load()))]
-    return []
-
-
-def _clock_tables(tree: ast.Module) -> list[str]:
-    """Names of the recorded tables that hold times, rates or memory."""
-    timed: set[str] = set()
-    for _ in range(2):  # a loop uses what it assigns further down
-        for statement in ast.walk(tree):
-            for target, value in _assigned(statement):
-                if _timed(value, timed):
-                    timed |= {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
-    return [_fixed(name) for kind, what, name in _recorded(tree) if kind == "table" and _timed(what, timed)]
-
-
-def test_times_rates_and_memory_stand_in_timing_tables_only(notebook):
-    assert not [name for name in _clock_tables(_tree(notebook, skip_parameters=True)) if not name.endswith("_timing")]
-
-
-@pytest.mark.parametrize(
-    "source, found",
-    [
-        ("a, b = cost_table(r), timing_table(r)\nrecord.table(a, 'x', 'm')\nrecord.table(b, 'y', 'm')", ["y"]),
-        ("rows = []\nfor r in runs:\n    rows.append({'crops/s': r.rate})\nt = pd.DataFrame(rows)\nrecord.table(t, 'z', 'm')", ["z"]),
-        ("shown = ('images', 'seconds')\nrecord.table(pd.DataFrame({'item': shown}), 'w', 'm')", ["w"]),
-    ],
-)
-def test_a_table_of_times_is_noticed(source, found):
-    assert _clock_tables(ast.parse(source)) == found
 
 
 def test_committed_results_hold_no_path_of_one_machine():

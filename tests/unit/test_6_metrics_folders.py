@@ -294,13 +294,13 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path: Path, damage, message: s
 def test_bad_options(tmp_path: Path) -> None:
     real = write(tmp_path / "real", speckle(4))
     with pytest.raises(InputError, match="there is no such folder"):
-        compare_folders(tmp_path / "none", real, tmp_path / "out")
+        compare_folders(tmp_path / "none", real, tmp_path / "out", QUICK)
     with pytest.raises(InputError, match="lies in the folder of images"):
-        compare_folders(real, real, real / "out")
+        compare_folders(real, real, real / "out", QUICK)
     with pytest.raises(InputError, match="smaller than the 64 px to compare"):
         compare(read_folder(real), read_folder(real), Options(size=64))
     with pytest.raises(InputError, match="no readable dual encoder"):
-        compare_folders(real, real, tmp_path / "out", clip=str(tmp_path / "judge"))
+        compare_folders(real, real, tmp_path / "out", QUICK, clip=str(tmp_path / "judge"))
     for wrong in ({"scale": "both"}, {"size": 8}, {"resamples": -1}):
         with pytest.raises(InputError):
             Options(**wrong)

@@ -113,13 +113,7 @@ def test_dataset_of_own_images(tmp_path):
     ("words", "message"),
     [
         (["moon"], "unknown source 'moon'; give the word twin, or a folder"),
-        (["twin", "--n", "50"], "n is 50; give at least 51"),
         (["twin", "--n", "-3"], "n is -3; give at least 51"),
-        (["twin", "--sensor", "ers"], "unknown sensor 'ers'; choose of airborne-x"),
-        (["twin", "--size", "24"], "size is 24 px; give 32 or more"),
-        (["twin", "--size", "100"], "a multiple of 8"),
-        (["twin", "--seed", "-1"], "seed is -1"),
-        (["twin", "--workers", "0"], "workers is 0"),
         (["twin", "--profile", "fast"], "unknown profile 'fast'"),
     ],
 )
