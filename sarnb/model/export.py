@@ -56,15 +56,11 @@ def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
     factors = {name: layer.scaling["default"] for name, layer in module.named_modules() if "default" in getattr(layer, "scaling", {})}
     weights = {}
     for name, value in module.named_parameters():
-        if ".lora_A.default." in name or ".lora_B.default." in name:
-            layer, _, matrix = name.replace(".default.", ".").rpartition(".lora_")
+        layer, found, matrix = name.partition(".lora_")
+        if found:
             key = f"text_model.{layer.removeprefix('text_model.')}" if text else layer
-            value = value.detach().float().cpu()
-            weights[f"{key}.lora_{matrix}"] = value * factors[layer] if matrix.startswith("B") else value.clone()
-        elif ".lora_magnitude_vector.default." in name:  # DoRA's lengths, under peft's own name
-            layer = name.partition(".lora_magnitude_vector.")[0]
-            key = f"text_model.{layer.removeprefix('text_model.')}" if text else layer
-            weights[f"{key}.lora_magnitude_vector"] = value.detach().float().cpu().clone()
+            matrix = matrix.replace(".default.weight", "" if matrix.startswith("magnitude") else ".weight")  # DoRA's lengths
+            weights[f"{key}.lora_{matrix}"] = value.detach().float().cpu() * (factors[layer] if matrix.startswith("B") else 1)
     if not weights:
         return {}
     # diffusers' mapping leaves convolutions under peft's names, and its reader then overlooks all others.

@@ -39,9 +39,12 @@ def check_whole(pipe: StableDiffusionXLPipeline, folder: Path, parts: Iterable[s
     Files of other formats are not looked into. The prefix ``text_model.`` plays no part: transformers 5 dropped it.
     """
     for part in parts:
-        stored = _stored_names(folder / part)
-        missing = sorted(_names(getattr(pipe, part)) - stored) if stored else []
-        if missing:
+        stored: set[str] = set()
+        for path in (folder / part).glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                stored |= {name.removeprefix("text_model.") for name in file.keys()}
+        wanted = {name.removeprefix("text_model.") for name, _ in getattr(pipe, part).named_parameters()}
+        if stored and (missing := sorted(wanted - stored)):
             raise InputError(
                 f"{folder / part}: {len(missing)} weights are missing, such as {missing[0]}, so the file belongs to another "
                 f"network than its config.json; put the two of one model there"
@@ -60,35 +63,12 @@ def check_words(pipe: StableDiffusionXLPipeline, where: str) -> None:
             )
 
 
-def _names(module: nn.Module) -> set[str]:
-    return {name.removeprefix("text_model.") for name, _ in module.named_parameters()}
-
-
-def _stored_names(folder: Path) -> set[str]:
-    names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            names |= {name.removeprefix("text_model.") for name in file.keys()}
-    return names
-
-
-def single_file_configuration(path: Path) -> dict[str, str]:
-    """What ``from_single_file`` needs besides the weights of an autoencoder: the folder ``x/`` of ``x.safetensors``, else SDXL's.
-
-    Left to itself, diffusers takes a lone autoencoder for that of Stable Diffusion 1.5, whose latents are scaled otherwise.
-    """
-    folder = path.with_suffix("")
-    if (folder / "vae" / "config.json").is_file():
-        return {"config": str(folder), "subfolder": "vae"}
-    if (folder / "config.json").is_file():
-        return {"config": str(folder)}
-    return {"config": SDXL, "subfolder": "vae"}
-
-
 def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: bool = False) -> AutoencoderKL:
     """The autoencoder of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
 
-    A single file holds weights only, of the autoencoder alone or of all networks; see ``single_file_configuration``.
+    A single file holds weights only, of the autoencoder alone or of all networks. Its configuration is that of the folder ``x/``
+    of ``x.safetensors``, else SDXL's: left to itself, diffusers takes a lone autoencoder for that of Stable Diffusion 1.5, whose
+    latents are scaled otherwise.
 
     Parameters
     ----------
@@ -102,7 +82,10 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
     path = Path(source)
     try:
         if path.suffix in SINGLE:
-            return AutoencoderKL.from_single_file(path, **single_file_configuration(path)).to(dtype)
+            folder = path.with_suffix("")
+            own = (folder / "vae" / "config.json").is_file() or (folder / "config.json").is_file()
+            inside = {"subfolder": "vae"} if (folder / "vae" / "config.json").is_file() or not own else {}
+            return AutoencoderKL.from_single_file(path, config=str(folder) if own else SDXL, **inside).to(dtype)
         below = {"subfolder": "vae"} if pipeline or (path / "vae").is_dir() else {}
         return AutoencoderKL.from_pretrained(source, torch_dtype=dtype, **below)
     except (OSError, KeyError, SafetensorError, SingleFileComponentError, ValueError, RuntimeError) as error:
@@ -113,15 +96,6 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
             f"autoencoder {source!r}: cannot be loaded ({first_line(error)}); give a diffusers folder, a single .safetensors file{hint} or "
             "a hub id that can be reached"
         ) from error
-
-
-def check_fit(vae: AutoencoderKL, unet: UNet2DConditionModel, source: str) -> None:
-    """Raise ``InputError`` if the UNet cannot work on the latents of ``vae``."""
-    if vae.config.latent_channels != unet.config.in_channels:
-        raise InputError(
-            f"autoencoder {source!r}: its latents have {vae.config.latent_channels} channels, but the foundation's UNet "
-            f"works on {unet.config.in_channels}; give an autoencoder of the same kind"
-        )
 
 
 @contextlib.contextmanager
@@ -227,16 +201,6 @@ def build_scheduler() -> EulerDiscreteScheduler:
     )
 
 
-def build_foundation(config: FoundationConfig, tokenizer: CLIPTokenizer, seed: int = 0) -> StableDiffusionXLPipeline:
-    """A pipeline with random weights that depend on ``seed`` only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        first = build_text_tower(config, tokenizer)
-        second = build_text_tower(config, tokenizer)
-        vae, unet = build_vae(config), build_unet(config)
-    return assemble(vae, first_tower(first), second, tokenizer, unet)
-
-
 def first_tower(tower: CLIPTextModelWithProjection) -> CLIPTextModel:
     """The same tower without its projection, as SDXL's first text encoder has none."""
     plain = CLIPTextModel(tower.config)
@@ -280,6 +244,55 @@ def components(pipe: StableDiffusionXLPipeline) -> dict[str, nn.Module]:
     return {name: getattr(pipe, name) for name in ("unet", "text_encoder", "text_encoder_2", "vae")}
 
 
+def sdxl_components(device: str = "meta") -> dict[str, nn.Module]:
+    """The four networks of SDXL base 1.0 (Podell et al. 2023) by diffusers' names, as its published configuration says.
+
+    On the meta device shapes only, elsewhere random weights in float32.
+    """
+    with torch.device(device):
+        unet = UNet2DConditionModel(  # 2,567,463,684 parameters
+            sample_size=128,
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=2,
+            transformer_layers_per_block=[1, 2, 10],
+            attention_head_dim=[5, 10, 20],
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=1024,
+            scaling_factor=0.13025,
+        )
+        large = CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+        huge = CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=1280,
+            intermediate_size=5120,
+            num_hidden_layers=32,
+            num_attention_heads=20,
+            projection_dim=1280,
+            hidden_act="gelu",
+        )
+        return {"unet": unet, "text_encoder": CLIPTextModel(large), "text_encoder_2": CLIPTextModelWithProjection(huge), "vae": vae}
+
+
+def sdxl_pipeline(device: str = "meta") -> StableDiffusionXLPipeline:
+    """A pipeline of SDXL's shapes without its knowledge: its words mean nothing. For counts and for speed."""
+    words = [f"word{number}</w>" for number in range(49408 - 3)] + ["!", "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: row for row, word in enumerate(words)}, merges=[], model_max_length=77)
+    return assemble(tokenizer=tokenizer, **sdxl_components(device))
+
+
 def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
     """Load ``"embedded"``, a local diffusers folder, a single-file checkpoint, or a hub id.
 
@@ -317,8 +330,12 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
     check_words(pipe, base)
     if path.is_dir():
         check_whole(pipe, path, [part for part in components(pipe) if part not in other])
-    if vae:
-        check_fit(pipe.vae, pipe.unet, vae)
+    channels, wanted = pipe.vae.config.latent_channels, pipe.unet.config.in_channels
+    if vae and channels != wanted:
+        raise InputError(
+            f"autoencoder {vae!r}: its latents have {channels} channels, but the foundation's UNet works on {wanted}; "
+            "give an autoencoder of the same kind"
+        )
     return freeze(pipe)
 
 

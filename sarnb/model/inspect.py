@@ -1,10 +1,8 @@
-"""What a training did to words and weights: pooled embeddings, a learned word's neighbours, its way, and weight differences."""
+"""What a training did to words and weights: a learned word's neighbours, its way, and weight differences."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,45 +15,8 @@ from torch.nn.functional import cosine_similarity
 from transformers import CLIPTokenizer
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import ENCODERS, components, encode_prompts
+from sarnb.model.foundation import ENCODERS, components
 from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
-
-# How a text-to-image model reads its prompts: tokens, the pieces that words fall into, and text embeddings.
-
-
-def pieces(tokenizer: CLIPTokenizer, word: str) -> list[str]:
-    """The vocabulary entries that a word falls into; a piece that does not end the word carries a hyphen."""
-    found = tokenizer.tokenize(word)
-    return [piece.removesuffix("</w>") if piece.endswith("</w>") else f"{piece}-" for piece in found]
-
-
-def word_table(tokenizer: CLIPTokenizer, texts: Iterable[str]) -> pd.DataFrame:
-    """The words of some texts, those in most pieces first, then the frequent ones: columns word, uses, tokens, pieces."""
-    uses = Counter(word for text in texts for word in re.findall(r"<\w+>|[^\W\d_]+", text.lower()))
-    if not uses:
-        raise InputError("word_table: the texts hold no word; give at least one caption")
-    rows = [(word, count, pieces(tokenizer, word)) for word, count in uses.items()]
-    table = pd.DataFrame(
-        {
-            "word": [word for word, _, _ in rows],
-            "uses": [count for _, count, _ in rows],
-            "tokens": [len(parts) for _, _, parts in rows],
-            "pieces": [" ".join(parts) for _, _, parts in rows],
-        }
-    )
-    return table.sort_values(["tokens", "uses", "word"], ascending=[False, False, True], ignore_index=True)
-
-
-@torch.no_grad()
-def pooled_embeddings(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-    """Pooled text embeddings as unit vectors float64 [N, P]: what the UNet gets next to the sequence of token vectors."""
-    if not len(prompts):
-        raise InputError("pooled_embeddings: no prompt; give at least one")
-    starts = range(0, len(prompts), batch_size)
-    parts = [encode_prompts(pipe, list(prompts[start : start + batch_size]))[1].cpu() for start in starts]
-    vectors = torch.cat(parts).double().numpy()
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
 
 # Where a learned word lies, and the way that it came.
 

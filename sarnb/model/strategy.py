@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -197,8 +197,8 @@ def component_counts(pipe: StableDiffusionXLPipeline) -> pd.DataFrame:
     What strategies add (LoRA matrices, the learned word's rows) is part of its component's total; the word's rows of both
     encoders are listed once more as their own row, ``of which <SAR>``.
     """
-    counts = {name: (trained_count(module), _count(module.parameters())) for name, module in components(pipe).items()}
-    if token := _count(trainable_parameters(pipe).get("token", ())):
+    counts = {name: (trained_count(part), sum(p.numel() for p in part.parameters())) for name, part in components(pipe).items()}
+    if token := sum(p.numel() for p in trainable_parameters(pipe).get("token", ())):
         counts["of which <SAR>"] = (token, token)
     table = pd.DataFrame([(name, *both) for name, both in counts.items()], columns=["component", "trains", "total"])
     return table.assign(share=table["trains"] / table["total"])
@@ -206,11 +206,7 @@ def component_counts(pipe: StableDiffusionXLPipeline) -> pd.DataFrame:
 
 def trained_count(module: nn.Module) -> int:
     """How many of a network's parameters train."""
-    return _count(parameter for parameter in module.parameters() if parameter.requires_grad)
-
-
-def _count(parameters: Iterable[nn.Parameter]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -104,54 +103,31 @@ def unfreeze(vae: AutoencoderKL, mode: str) -> None:
             module.requires_grad_(True)
 
 
-def merge_adapters(vae: AutoencoderKL) -> AutoencoderKL:
-    """Multiply LoRA into the weights and take it out, in place: a plain ``AutoencoderKL`` with the same pictures."""
-    adapted = [(name, layer) for name, layer in vae.named_modules() if isinstance(layer, BaseTunerLayer)]
-    for name, layer in adapted:
-        layer.merge()
-        parent, _, own = name.rpartition(".")
-        setattr(vae.get_submodule(parent), own, layer.get_base_layer())
-    if adapted:
-        del vae.peft_config
-        vae._hf_peft_config_loaded = False
-    return vae
+@torch.no_grad()
+def apply_lora(vae: AutoencoderKL, path: Path) -> AutoencoderKL:
+    """Multiply the LoRA of ``path`` into the weights of its own autoencoder, in place.
 
-
-def read_lora(path: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
-    """Layer name → (A, B) of a LoRA file, B with the factor alpha / rank in it, and the file's metadata.
-
-    Raises ``InputError`` for a file that is missing, damaged, or holds anything else.
+    Raises ``InputError`` for a file that is missing, damaged or holds anything else, and a LoRA that was trained on another
+    autoencoder: same shapes are not enough.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = file.metadata() or {}
+            wanted = (file.metadata() or {}).get("vae", "")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); copy it again or train the autoencoder again") from error
-    names = {name.removeprefix("vae.").removesuffix(DOWN) for name in tensors if name.endswith(DOWN)}
-    wanted = {f"vae.{name}{ending}" for name in names for ending in (DOWN, UP)}
-    if not names or wanted != set(tensors):
+    layers = [name.removeprefix("vae.").removesuffix(DOWN) for name in tensors if name.endswith(DOWN)]
+    if not layers or {f"vae.{name}{ending}" for name in layers for ending in (DOWN, UP)} != set(tensors):
         raise InputError(f"{path}: holds no LoRA of an autoencoder ('vae.<layer>{DOWN}' and '{UP}'); give the file {LORA_FILE}")
-    return {name: (tensors[f"vae.{name}{DOWN}"], tensors[f"vae.{name}{UP}"]) for name in sorted(names)}, metadata
-
-
-@torch.no_grad()
-def apply_lora(vae: AutoencoderKL, path: Path, strength: float = 1.0) -> AutoencoderKL:
-    """Multiply the LoRA of ``path`` into the weights of its own autoencoder, in place; ``strength`` 1 is as trained.
-
-    Raises ``InputError`` for a damaged file and a LoRA that was trained on another autoencoder: same shapes are not enough.
-    """
-    layers, metadata = read_lora(path)
-    wanted, found = metadata.get("vae", ""), fingerprint(vae)
-    if wanted != found:
+    if wanted != (found := fingerprint(vae)):
         raise InputError(
             f"{path}: a LoRA for the autoencoder {wanted[:16] or '(not named)'}, but this one is {found[:16]}; "
             "load it on the autoencoder it was trained on (in float32), or train it again"
         )
-    for name, (down, up) in layers.items():
+    for name in layers:  # down is A, up is B with the factor alpha / rank in it
         weight = vae.get_submodule(name).weight
-        change = up.flatten(1) @ down.flatten(1)
-        weight += strength * change.view_as(weight).to(weight)
+        change = tensors[f"vae.{name}{UP}"].flatten(1) @ tensors[f"vae.{name}{DOWN}"].flatten(1)
+        weight += change.view_as(weight).to(weight)
     return vae
 
 

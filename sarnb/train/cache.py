@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from sarnb.data.files import content_key, kept
 from sarnb.errors import InputError
@@ -46,14 +46,13 @@ class LatentCache:
 
     def joined(self, other: LatentCache) -> LatentCache:
         """The latents of both sets, this one's first. Raises ``InputError`` if two autoencoders made them."""
-        other._check(self.vae)
+        other.check(self.vae)
         return LatentCache(self.mean, self.std, self.vae, other)
 
-    def check(self, vae: nn.Module) -> None:
-        """Raise ``InputError`` if another autoencoder than ``vae`` made these latents: its decoder reads them differently."""
-        self._check(fingerprint(vae))
-
-    def _check(self, vae: str) -> None:
+    def check(self, vae: str) -> None:
+        """Raise ``InputError`` if an autoencoder of another fingerprint than ``vae`` made these latents: its decoder reads them
+        differently.
+        """
         if self.vae != vae:
             raise InputError(
                 f"cached latents: made by the autoencoder {self.vae[:16]}, but {vae[:16]} is used here; encode the images again"
@@ -103,16 +102,8 @@ def cache_latents(pipe: StableDiffusionXLPipeline, images: np.ndarray, folder: P
             mean, std = encode_posterior(pipe.vae, images[start : start + several])
             yield {"mean": mean, "std": std}
 
-    if folder is None:
-        return LatentCache(**_together(make()), vae=vae)
-    key = {"images": digest or content_key(images), "vae": vae}
+    key = {"images": digest or content_key(images), "vae": vae} if folder else {}
     return LatentCache(**tensor_store(folder, "latents", key, make, len(images)), vae=vae)
-
-
-def _together(pieces: Pieces) -> dict[str, Tensor]:
-    """All pieces in memory."""
-    together = list(pieces)
-    return {name: torch.cat([piece[name] for piece in together]) for name in together[0]}
 
 
 def cache_text(pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder: Path | None, batch_size: int = 64) -> TextCache:
@@ -125,10 +116,8 @@ def cache_text(pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder:
                 hidden, pooled = encode_prompts(pipe, unique[start : start + batch_size])
             yield {"hidden": hidden, "pooled": pooled}
 
+    key = {"captions and encoders": content_key(*unique, *_text_makers(pipe, unique))} if folder else {}
     rows = {caption: row for row, caption in enumerate(unique)}
-    if folder is None:
-        return TextCache(rows=rows, **{name: value.cpu() for name, value in _together(make()).items()})
-    key = {"captions and encoders": content_key(*unique, *_text_makers(pipe, unique))}
     return TextCache(rows=rows, **tensor_store(folder, "text", key, make, len(unique)))
 
 
@@ -159,11 +148,12 @@ def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -
 Pieces = Iterator[dict[str, Tensor]]
 
 
-def tensor_store(folder: Path, kind: str, key: dict[str, str], make: Callable[[], Pieces], count: int) -> dict[str, Tensor]:
+def tensor_store(folder: Path | None, kind: str, key: dict[str, str], make: Callable[[], Pieces], count: int) -> dict[str, Tensor]:
     """The tensors of ``key`` below ``folder``, each mapped from an .npy file of its own; made first where they are not there.
 
     Parameters
     ----------
+    folder : None keeps all pieces in memory.
     kind : how their folder's name begins.
     make : gives pieces {name: [b, ...]} whose rows add up to ``count``; no two of them are in memory at once.
 
@@ -171,6 +161,9 @@ def tensor_store(folder: Path, kind: str, key: dict[str, str], make: Callable[[]
     ------
     InputError : the disk is full.
     """
+    if folder is None:
+        pieces = list(make())
+        return {name: torch.cat([piece[name] for piece in pieces]).cpu() for name in pieces[0]}
     place = Path(folder) / f"{kind}-{content_key(json.dumps(key))}"
 
     def write() -> dict[str, dict[str, str]]:

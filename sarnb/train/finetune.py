@@ -24,7 +24,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.files import content_key
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
-from sarnb.model.foundation import components, encode_prompts, normalise_latents, time_ids
+from sarnb.model.foundation import components, encode_prompts, fingerprint, normalise_latents, time_ids
 from sarnb.model.strategy import Strategy, prepare, trainable_parameters, trained_count
 from sarnb.model.token import with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
@@ -67,12 +67,6 @@ class FinetuneConfig(LoopConfig):
     def of(cls, profile: Any, seed: int | None = None) -> FinetuneConfig:
         """What a profile says of training: its values of the same names; ``seed``, or the first of its training seeds."""
         return cls(steps=profile.train_steps, **cls.values(profile, seed))
-
-    def rate(self, strategy: Strategy, component: str) -> float:
-        """Peak learning rate of a component ("unet", "text", "token") under ``strategy``."""
-        if component == "token":
-            return self.lr_token
-        return getattr(self, f"lr_{component}_{getattr(strategy, component)}")
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,9 @@ def finetune(
     if prior is not None:
         latents = latents.joined(cache_latents(pipe, prior.images, cache, prior.digest))
         captions = captions + [(caption,) for caption in prior.captions]
-    texts = _text_cache(pipe, strategy, captions, config, cache)
+    flat = [caption for several in captions for caption in several]
+    fits = "text" in strategy.caches and text_cache_bytes(pipe, flat) <= config.text_cache_gb * 1e9
+    texts = cache_text(pipe, flat, cache) if fits else None
     loss = training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior)
     validate = None if val is None else _validation(pipe, strategy, val, config, cache)
     idle = [pipe.vae] if texts is None else [pipe.vae, pipe.text_encoder, pipe.text_encoder_2]
@@ -219,7 +215,7 @@ def finetune(
             loss,
             config,
             out,
-            identity=_identity(record),
+            identity=identity(record),
             batch_size=config.batch_size,
             groups=groups,
             validate=validate,
@@ -247,7 +243,7 @@ def parameter_groups(pipe: StableDiffusionXLPipeline, strategy: Strategy, config
         {
             "name": name,
             "params": parameters,
-            "lr": config.rate(strategy, name),
+            "lr": config.lr_token if name == "token" else getattr(config, f"lr_{name}_{getattr(strategy, name)}"),
             "weight_decay": 0.0 if name == "token" else config.weight_decay,
         }
         for name, parameters in trainable_parameters(pipe).items()
@@ -270,7 +266,7 @@ def training_loss(
     """
     horizon = pipe.scheduler.config.num_train_timesteps
     count = len(captions) if count is None else count
-    latents.check(pipe.vae)
+    latents.check(fingerprint(pipe.vae))
 
     def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         draw = step_draw(count, latents.shape, horizon, config, step)
@@ -335,10 +331,11 @@ def _checkpoint_activations(pipe: StableDiffusionXLPipeline) -> None:
             encoder.train()
 
 
-def _identity(record: dict) -> str:
-    """The record in a line that a person can read in an error message."""
-    settings = content_key(json.dumps([record["strategy"], record["config"]], sort_keys=True))
-    return f"strategy {record['strategy']['name']}, foundation {record['foundation']}, data {record['data']}, settings {settings}"
+def identity(record: dict) -> str:
+    """A training's record in a line that a person can read in an error message."""
+    start = "foundation" if "foundation" in record else "vae"
+    settings = content_key(json.dumps({key: value for key, value in record.items() if key not in (start, "data")}, sort_keys=True))
+    return f"strategy {record['strategy']['name']}, {start} {record[start][:16]}, data {record['data']}, settings {settings}"
 
 
 def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None):
@@ -354,13 +351,6 @@ def held_out_loss(pipe: StableDiffusionXLPipeline, latents: LatentCache, caption
     count, horizon = config.held_out_timesteps, pipe.scheduler.config.num_train_timesteps
     timesteps = ((np.arange(count) + 0.5) * horizon / count).astype(int)  # middles of equal parts of the schedule
     return float(held_out_errors(pipe, latents, captions, timesteps, config.batch_size, config.precision).mean())
-
-
-def _text_cache(pipe, strategy: Strategy, captions, config: FinetuneConfig, cache: Path | None) -> TextCache | None:
-    flat = [caption for several in captions for caption in several]
-    if "text" not in strategy.caches or text_cache_bytes(pipe, flat) > config.text_cache_gb * 1e9:
-        return None
-    return cache_text(pipe, flat, cache)
 
 
 def training_cost(trained: Sequence[nn.Parameter], history: pd.DataFrame, config: Any, caches: Sequence[str]) -> dict:

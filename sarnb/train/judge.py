@@ -217,7 +217,7 @@ class JudgeRun:
 
     judge: TwoTowers
     history: pd.DataFrame
-    record: dict  # key, images, captions (different ones), batch_size, batch_asked, negatives, parameters, seconds, peak_memory_mb …
+    record: dict  # key, images, captions (different ones), batch_size, negatives, parameters, seconds, peak_memory_mb …
 
 
 def judge_config(steps: int, checkpoint_every: int = 200, seed: int = 0, start: str = SMALL) -> LoopConfig:
@@ -301,7 +301,6 @@ def train_judge(
             "images": len(data),
             "captions": len(different),
             "batch_size": batch,
-            "batch_asked": batch_size,
             "negatives": negatives,
             "captions_with_negatives": sum(bool(wrong[caption]) for caption in different if caption in wrong),
             "captions_with_mirrors": len(mirrors),

@@ -7,7 +7,6 @@ micro-batches a step, share out one such batch (``MicroBatch``): the same step, 
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sarnb.data.files import write_text
 from sarnb.errors import DivergedError, InputError
 from sarnb.train.machine import autocast
 from sarnb.train.state import LoopConfig, TrainState, gathered, local, rate_factor, save_checkpoint
@@ -83,8 +83,15 @@ def train_loop(
     DivergedError : the loss, or a weight that a checkpoint would hold, is not finite; the last checkpoint stands.
     """
     state = TrainState(modules, config, out, identity, batch_size, groups, trackers, label)
+
+    def held_out() -> None:
+        value = with_average(state.parameters, state.average, validate)
+        state.rows.append({"step": state.done, "held_out": value})
+        state.accelerator.log({"held_out": value}, step=state.done)
+        state.tick = time.perf_counter()
+
     if state.done == 0 and validate is not None:
-        _note_held_out(state, validate())
+        held_out()
     if state.done == 0:
         watch(state, watchers)
     bar = tqdm(total=config.steps, initial=state.done, desc=label, unit="step", disable=not _watched(state))
@@ -99,8 +106,7 @@ def train_loop(
         if saves:
             _check_weights(state)
         if validate is not None and (last or (config.validate_every and state.done % config.validate_every == 0)):
-            _note_held_out(state, with_average(state.parameters, state.average, validate))
-            state.tick = time.perf_counter()
+            held_out()
         watch(state, watchers)  # before the checkpoint: what it holds, was looked at
         if saves:
             _save(state)
@@ -178,12 +184,6 @@ def _log(state: TrainState) -> str:
     return f"loss {row['loss']:.4f}, {row['images_per_second']:.1f} images/s, {clock} left"
 
 
-def _note_held_out(state: TrainState, value: float) -> None:
-    """The held-out loss in the history and the trackers."""
-    state.rows.append({"step": state.done, "held_out": value})
-    state.accelerator.log({"held_out": value}, step=state.done)
-
-
 @torch.no_grad()
 def _check_weights(state: TrainState) -> None:
     """Stop, on all processes, where a weight is not finite: a gradient can be so although its step's loss was not.
@@ -201,11 +201,16 @@ def _check_weights(state: TrainState) -> None:
 
 def _save(state: TrainState) -> None:
     """Checkpoint and history, by the main process; a line of progress where no bar is drawn."""
-    writes = state.accelerator.is_main_process
-    if writes or state.empty:
+    if state.accelerator.is_main_process or state.empty:
         save_checkpoint(state)
-    if writes:
-        _write_history(state.rows, state.out)
+    if state.accelerator.is_main_process:
+        try:
+            write_text(state.out / HISTORY, _history(state.rows).to_csv(index=False))
+        except OSError as error:
+            raise InputError(
+                f"{state.out / HISTORY}: the history could not be saved ({error}); free some disk space and run again, "
+                "the last checkpoint still stands"
+            ) from error
         if not _watched(state):
             rate = next((row["images_per_second"] for row in reversed(state.rows) if "images_per_second" in row), 0.0)
             print(f"{state.label}: step {state.done}/{state.config.steps}, {rate:.1f} images/s", flush=True)
@@ -221,20 +226,6 @@ def _watched(state: TrainState) -> bool:
 def _history(rows: list[dict]) -> pd.DataFrame:
     """The rows as a table; those of one step are joined."""
     return pd.DataFrame(rows).groupby("step", as_index=False).first()
-
-
-def _write_history(rows: list[dict], out: Path) -> None:
-    """Write the history atomically; ``InputError`` where it cannot be written, the old one then still stands."""
-    path, temporary = out / HISTORY, out / f"{HISTORY}.tmp"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _history(rows).to_csv(temporary, index=False)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: the history could not be saved ({error}); free some disk space and run again, the last checkpoint still stands"
-        ) from error
 
 
 # The exponential moving average of the weights; where there is none, ``average`` is None.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from sarnb.model.export import load_vae
 from sarnb.model.foundation import fingerprint, load_foundation, to_pixels
 from sarnb.model.strategy import Strategy, prepare, seeded
 from sarnb.model.vae import downsampling
-from sarnb.train.finetune import FinetuneResult, training_cost
+from sarnb.train.finetune import FinetuneResult, identity, training_cost
 from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.machine import autocast, processes, reset_peak_memory
 from sarnb.train.state import LoopConfig
@@ -76,10 +75,6 @@ class VaeConfig(LoopConfig):
         values = cls.values(profile, seed, "vae_")
         values |= {"warmup_steps": min(profile.warmup_steps, profile.vae_steps // 4), "batch_size": profile.vae_batch}
         return cls(steps=profile.vae_steps, **values)
-
-    def rate(self, strategy: Strategy) -> float:
-        """Peak learning rate of the autoencoder under ``strategy``."""
-        return self.lr_vae_lora if strategy.vae.startswith("lora") else self.lr_vae_full
 
     def of_radar(self, card: Mapping[str, Any]) -> VaeConfig:
         """The same with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""
@@ -144,7 +139,8 @@ def finetune_vae(
     pipe.vae.train()  # no dropout in it; diffusers checkpoints activations in this mode only
     if config.gradient_checkpointing:
         pipe.vae.enable_gradient_checkpointing()
-    modules, groups = {"vae": RoundTrip(pipe.vae)}, [{"params": trained, "lr": config.rate(strategy)}]
+    rate = config.lr_vae_lora if strategy.vae.startswith("lora") else config.lr_vae_full
+    modules, groups = {"vae": RoundTrip(pipe.vae)}, [{"params": trained, "lr": rate}]
     if recipe.adversarial:
         with seeded(config.seed, DISCRIMINATOR):
             modules["discriminator"] = PatchDiscriminator()
@@ -154,7 +150,7 @@ def finetune_vae(
         training_loss(modules, images, recipe, features, config, strategy, out),
         config,
         out,
-        identity=_identity(record),
+        identity=identity(record),
         batch_size=config.batch_size,
         groups=groups,
         validate=None if val is None else lambda: held_out_reconstruction(pipe.vae, val, recipe, features, config),
@@ -201,7 +197,8 @@ def training_loss(
         if recipe.adversarial:
             parts |= {name: total.new_zeros(()) for name in ("discriminator", "adaptive")}
             if step >= recipe.adversarial_start * config.steps:
-                generator = -_frozen_scores(raw["discriminator"], decoded).mean()
+                frozen = {name: value.detach() for name, value in raw["discriminator"].named_parameters()}
+                generator = -functional_call(raw["discriminator"], frozen, (decoded,)).float().mean()
                 norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
                 parts["adaptive"] = adaptive_weight(*norms)
                 scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
@@ -258,11 +255,6 @@ def train_vae(
     return load_vae(out, foundation), history, cost
 
 
-def _frozen_scores(discriminator: nn.Module, decoded: Tensor) -> Tensor:
-    detached = {name: value.detach() for name, value in discriminator.named_parameters()}
-    return functional_call(discriminator, detached, (decoded,)).float()
-
-
 def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndarray, config: VaeConfig) -> dict:
     """What identifies a training: of the foundation only its autoencoder, for the other networks have no part in it."""
     return {
@@ -272,13 +264,6 @@ def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndar
         "config": asdict(config),
         "terms": dict(parse_recipe(config.losses).weights),
     }
-
-
-def _identity(record: dict) -> str:
-    """The record in a line that a person can read in an error message."""
-    settings = content_key(json.dumps([record["strategy"], record["config"], record["terms"]], sort_keys=True))
-    name = record["strategy"]["name"]
-    return f"strategy {name}, autoencoder {record['vae'][:16]}, data {record['data']}, settings {settings}"
 
 
 def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: LossRecipe, val: np.ndarray | None = None) -> None:

@@ -163,15 +163,14 @@ def periodogram(grey: Tensor, side: int = PERIODOGRAM_SIDE) -> Tensor:
     return torch.fft.rfft2(parts).abs().pow(2).mean(dim=(1, 2)) / window.pow(2).sum()
 
 
-def spectrum_distance(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean absolute difference of the radially averaged power spectra in dB, over rings and pictures; [N, 3, H, W]."""
-    a, b = (torch.log10(radial_power(amplitude(pixels)) + SMALLEST_POWER) for pixels in (real, decoded))
-    return 10 * (a - b).abs().mean()
+def spectrum_distance(
+    real: Tensor, decoded: Tensor, spectrum: Callable[[Tensor], Tensor] = radial_power, floor: float = SMALLEST_POWER
+) -> Tensor:
+    """Mean absolute difference of the power spectra in dB, over frequencies and pictures [N, 3, H, W].
 
-
-def periodogram_distance(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean absolute difference of the two-dimensional power spectra in dB, over frequencies and pictures; [N, 3, H, W]."""
-    a, b = (torch.log10(periodogram(amplitude(pixels)) + WINDOW_POWER) for pixels in (real, decoded))
+    ``spectrum`` : of amplitudes, ``radial_power`` or ``periodogram``; ``floor`` is added to its powers.
+    """
+    a, b = (torch.log10(spectrum(amplitude(pixels)) + floor) for pixels in (real, decoded))
     return 10 * (a - b).abs().mean()
 
 
@@ -205,7 +204,7 @@ def reconstruction_terms(names: Mapping[str, float], real: Tensor, decoded: Tens
         "histogram": lambda: histogram_distance(real, decoded),
         "loghistogram": lambda: log_histogram_distance(real, decoded),
         "spectrum": lambda: spectrum_distance(real, decoded),
-        "periodogram": lambda: periodogram_distance(real, decoded),
+        "periodogram": lambda: spectrum_distance(real, decoded, periodogram, WINDOW_POWER),
         "lattice": lambda: lattice_distance(real, decoded),
         "grey": lambda: colour_distance(decoded),
     }

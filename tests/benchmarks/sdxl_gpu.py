@@ -27,14 +27,25 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
 from sarnb.data.dataset import ImageSet
 from sarnb.generate.sample import generate
-from sarnb.model.foundation import FoundationConfig, build_foundation, components, encode_prompts, time_ids
+from sarnb.model.foundation import (
+    FoundationConfig,
+    assemble,
+    build_text_tower,
+    build_unet,
+    build_vae,
+    components,
+    encode_prompts,
+    first_tower,
+    sdxl_components,
+    sdxl_pipeline,
+    time_ids,
+)
 from sarnb.model.judge import foundation_tokenizer
-from sarnb.model.sdxl import sdxl_pipeline, sdxl_vae
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.results import write_atomically
 from sarnb.train.finetune import FinetuneConfig, finetune
@@ -62,7 +73,9 @@ class Size:
         config = FoundationConfig(
             image_size=self.side, vae_channels=(8, 8, 16, 16), unet_channels=(32, 32), head_width=16, text_width=32, text_layers=2
         )
-        pipe = build_foundation(config, foundation_tokenizer())
+        tokenizer = foundation_tokenizer()
+        first, second = build_text_tower(config, tokenizer), build_text_tower(config, tokenizer)
+        pipe = assemble(build_vae(config), first_tower(first), second, tokenizer, build_unet(config))
         for network in components(pipe).values():
             network.to(device)
         return pipe
@@ -71,7 +84,7 @@ class Size:
         """A pipeline whose autoencoder has the real shapes; its training needs nothing else of it."""
         pipe = TINY.pipeline("cpu")
         if self.side == 1024:
-            pipe.vae = sdxl_vae().eval().requires_grad_(False)
+            pipe.vae = AutoencoderKL.from_config(sdxl_components()["vae"].config).eval().requires_grad_(False)
         return pipe
 
 

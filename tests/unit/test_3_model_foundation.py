@@ -41,12 +41,12 @@ from sarnb.model.foundation import (
     load_foundation,
     normalise_latents,
     read_autoencoder,
+    sdxl_components,
     time_ids,
     to_images,
     to_pixels,
 )
 from sarnb.model.judge import foundation_tokenizer
-from sarnb.model.sdxl import sdxl_components
 from sarnb.train.loop import train_loop
 from sarnb.train.state import LoopConfig
 

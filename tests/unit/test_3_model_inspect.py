@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import tiny_pipeline, tiny_set, tiny_tokenizer
+from tiny import tiny_pipeline, tiny_set
 
 from sarnb.errors import InputError
 from sarnb.model import inspect
-from sarnb.model.foundation import ENCODERS, encode_prompts
+from sarnb.model.foundation import ENCODERS
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.model.token import TOKEN, add_token, embedding_table
 from sarnb.train.finetune import FinetuneConfig, finetune
@@ -23,31 +22,6 @@ def started(word="image"):
     pipe = tiny_pipeline()
     add_token(pipe, word)
     return pipe
-
-
-def test_pieces_of_known_and_unknown_words():
-    tokenizer = tiny_tokenizer("<|endoftext|>")
-    assert inspect.pieces(tokenizer, "radar") == ["radar"]
-    assert inspect.pieces(tokenizer, "rad") == ["ra-", "d"]  # "ra d" is a merge inside a word only
-    assert inspect.pieces(tokenizer, "xy") == ["x-", "y"]
-
-
-def test_word_table_puts_the_spelled_words_first():
-    table = inspect.word_table(tiny_tokenizer("<|endoftext|>"), ["radar image", "Radar xyz"])
-    assert table["word"].tolist() == ["xyz", "radar", "image"]
-    assert table["tokens"].tolist() == [3, 1, 1] and table["uses"].tolist() == [1, 2, 1]
-    with pytest.raises(InputError, match="no word"):
-        inspect.word_table(tiny_tokenizer("<|endoftext|>"), ["12 34"])
-
-
-def test_pooled_embeddings_are_the_encoders_own_as_unit_vectors():
-    pipe, prompts = tiny_pipeline(), ["radar image", "city", "forest image"]
-    vectors = inspect.pooled_embeddings(pipe, prompts, batch_size=2)
-    pooled = encode_prompts(pipe, prompts)[1].double().numpy()
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-9)
-    np.testing.assert_allclose(vectors, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-5)
-    with pytest.raises(InputError, match="no prompt"):
-        inspect.pooled_embeddings(pipe, [])
 
 
 def test_nearest_words_of_known_angles():

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import components
-from sarnb.model.sdxl import sdxl_pipeline
+from sarnb.model.foundation import components, sdxl_pipeline
 from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy, prepare, trained_count
 
 CONTEXT, TIME = 2048, 1280  # both text encoders side by side; width of the time embedding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -160,20 +161,19 @@ def test_a_gradient_that_is_not_finite_poisons_no_checkpoint(tmp_path, ema):
 
 def test_a_full_disk_under_the_history_is_told_and_loses_nothing(tmp_path, monkeypatch):
     network, loss = regression()
-    write, seen = pd.DataFrame.to_csv, []
+    replace, seen = Path.replace, []
 
-    def full(table, path, **options):
-        if table["step"].iloc[-1] == 10:
-            seen.append((tmp_path / "history.csv").read_bytes())
-            path.write_bytes(b"half of it")
+    def full(temporary, path):
+        if path.exists():
+            seen.append(path.read_bytes())
             raise OSError(28, "No space left on device")
-        write(table, path, **options)
+        replace(temporary, path)
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(InputError, match="history.csv: the history could not be saved.*No space left.*last checkpoint still stands"):
         train_loop({"net": network}, loss, config(), tmp_path)
-    assert [(tmp_path / "history.csv").read_bytes()] == seen and not list(tmp_path.glob("*.tmp"))
-    monkeypatch.setattr(pd.DataFrame, "to_csv", write)
+    assert [(tmp_path / "history.csv").read_bytes()] == seen and not list(tmp_path.glob(".history*"))
+    monkeypatch.undo()
     steps, counted = counting(loss)
     history = train_loop({"net": regression()[0]}, counted, config(), tmp_path)
     assert steps[0] == 10 and history["step"].tolist() == [5, 10, 15, 20]

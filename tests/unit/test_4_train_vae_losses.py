@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sarnb.metrics.roundtrip import lattice
 from sarnb.model.foundation import to_pixels
 from sarnb.train.vae_losses import (
     TERM_WEIGHTS,
+    WINDOW_POWER,
     DespecklingFeatures,
     PerceptualFeatures,
     adaptive_weight,
@@ -32,10 +34,12 @@ from sarnb.train.vae_losses import (
     missing_extras,
     parse_recipe,
     perceptual_distance,
-    periodogram_distance,
+    periodogram,
     reconstruction_terms,
     spectrum_distance,
 )
+
+periodogram_distance = partial(spectrum_distance, spectrum=periodogram, floor=WINDOW_POWER)
 
 
 def grey(count: int = 3, size: int = 32, seed: int = 0) -> np.ndarray:
