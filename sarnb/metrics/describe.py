@@ -53,10 +53,7 @@ def law_table(samples: Mapping[str, np.ndarray], families: Sequence[str]) -> pd.
             words = ", ".join(f"{key} {value:.3g}" for key, value in model.parameters.items())
             rows.append((name, family, words, goodness(model, counts)))
     table = pd.DataFrame(rows, columns=["sample", "law", "parameters", "ks"])
-    order = {name: place for place, name in enumerate(samples)}
-    return table.sort_values(
-        ["sample", "ks"], key=lambda column: column.map(order) if column.name == "sample" else column, ignore_index=True
-    )
+    return pd.concat([part.sort_values("ks", kind="stable") for _, part in table.groupby("sample", sort=False)], ignore_index=True)
 
 
 def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW, least: int = 10) -> pd.DataFrame:

@@ -13,19 +13,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 
 from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
-from sarnb.generate.sample import evaluation_text
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
 from sarnb.metrics.image_statistics import COMPOSITION
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.world.captions import FACTS, hard_negative
 
 ACCURACY = "class accuracy"
-SIDES = ("left", "right")
 HARD_NEGATIVES = {  # what is wrong in the caption → the measure
     "side": "own caption before wrong side",
     "count": "own caption before wrong count",
@@ -89,19 +86,6 @@ def judge_images(judge: Judge, data: ImageSet) -> Judged:
     prompts = embed_texts(judge, [default_caption(label) for label in names])
     splits = np.array([groups[label] for label in data.labels], dtype=object)
     return Judged(names, truth, splits, images, captions, images @ prompts.T, mixed[None] == mixed[truth][:, None])
-
-
-def look_scores(judge: Judge, judged: Judged, looks: Sequence[object], sensor: str) -> np.ndarray:
-    """Whether of the two prompts of an image's class, "… from the left" and "… right", the true one is nearer: [N].
-
-    1 or 0, and one half for equal cosines. Raises ``InputError`` where a side is not known: the data do not have it.
-    """
-    if not len(looks) or any(look not in SIDES for look in looks):
-        raise InputError("look side: the data do not say for every image from where it was illuminated; leave this measure out")
-    prompts = [embed_texts(judge, [evaluation_text(name, None, side, sensor) for name in judged.names]) for side in SIDES]
-    left, right = ((judged.images * features[judged.truth]).sum(1) for features in prompts)
-    towards = np.where(np.asarray(looks, dtype=object) == "left", left - right, right - left)
-    return 0.5 * (1.0 + np.sign(towards))
 
 
 def hard_negative_scores(judge: Judge, data: ImageSet, features: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
@@ -204,27 +188,6 @@ def fit_scale(logits: np.ndarray, truth: np.ndarray) -> float:
         options={"xatol": 1e-6},
     )
     return float(np.exp(found.x))
-
-
-def reliability(certainty: np.ndarray, correct: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """The reliability diagram: images by certainty, in bins of equal width that hold any.
-
-    Parameters
-    ----------
-    certainty : probability [N] of the class that was called.
-    correct : whether it was the true one [N].
-
-    Returns
-    -------
-    columns low, high (ends of the bin), certainty (mean), accuracy, lo, hi (95 % Wilson interval), n.
-    """
-    place, rows = np.clip((certainty * bins).astype(int), 0, bins - 1), []
-    for index in np.unique(place):
-        hits = correct[place == index]
-        wilson = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-        sure = float(certainty[place == index].mean())
-        rows.append((index / bins, (index + 1) / bins, sure, float(hits.mean()), wilson.low, wilson.high, len(hits)))
-    return pd.DataFrame(rows, columns=["low", "high", "certainty", "accuracy", "lo", "hi", "n"])
 
 
 def kappa(first: np.ndarray, second: np.ndarray) -> float:

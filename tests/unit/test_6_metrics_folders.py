@@ -58,6 +58,14 @@ def write(folder: Path, images: np.ndarray, form: str = "png8", names: list[str]
     return folder
 
 
+def command(real: Path, fake: Path, out: Path, *more: str):
+    """``evaluate`` in one process, which has to end well."""
+    words = ["evaluate", "--real", str(real), "--fake", str(fake), "--out", str(out), "--workers", "1", *more]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    return done
+
+
 def pooled(table: pd.DataFrame, strategy: str) -> pd.Series:
     return table[(table["strategy"] == strategy) & (table["split"] == "pooled") & (table["class"] == "all")].set_index("metric")["value"]
 
@@ -98,9 +106,7 @@ def test_chunks_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_command_prints_and_writes_the_same_numbers(tmp_path: Path) -> None:
     real, fake = write(tmp_path / "real", speckle(20)), write(tmp_path / "generated", speckle(14, 5))
-    words = ["evaluate", "--real", str(real), "--fake", str(fake), "--out", str(tmp_path / "out"), "--resamples", "20", "--workers", "1"]
-    done = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert done.exit_code == 0
+    done = command(real, fake, tmp_path / "out", "--resamples", "20")
     table = pd.read_csv(tmp_path / "out/evaluation.csv")
     value = pooled(table, "generated")["amplitude_kl"]
     report = (tmp_path / "out/evaluation.md").read_text()
@@ -120,36 +126,14 @@ def test_the_command_prints_and_writes_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_the_command_with_a_judge_gives_its_measures(tmp_path: Path) -> None:
-    rows = [
-        {
-            "file_name": f"{k:03d}.png",
-            "text": f"a radar image of a {'city' if k % 2 else 'forest'} {k}",
-            "label": "city" if k % 2 else "forest",
-            "group": "seen",
-        }
-        for k in range(16)
-    ]
+    rows = [{"file_name": f"{k:03d}.png", "label": ("forest", "city")[k % 2], "group": "seen"} for k in range(16)]
+    rows = [row | {"text": f"a radar image of a {row['label']} {k}"} for k, row in enumerate(rows)]
     folders = [write(tmp_path / name, speckle(16, seed)) for seed, name in enumerate(("real", "fake"))]
     for folder in folders:
         (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     build_judge(tiny_tokenizer("<|endoftext|>"), seed=1).save(tmp_path / "judge")
-    words = [
-        "evaluate",
-        "--real",
-        str(folders[0]),
-        "--fake",
-        str(folders[1]),
-        "--out",
-        str(tmp_path / "out"),
-        "--resamples",
-        "5",
-        "--workers",
-        "1",
-        "--clip",
-        str(tmp_path / "judge"),
-    ]
-    done = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert done.exit_code == 0 and "no judge was given" not in done.stdout
+    done = command(*folders, tmp_path / "out", "--resamples", "5", "--clip", str(tmp_path / "judge"))
+    assert "no judge was given" not in done.stdout
     ours = pooled(pd.read_csv(tmp_path / "out/evaluation.csv"), "fake")
     meaning = [name for name, metric in METRICS.items() if name.startswith("clip_")]
     assert len(meaning) == 7 and set(meaning) <= set(ours.index)

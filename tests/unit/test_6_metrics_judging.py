@@ -20,8 +20,6 @@ from sarnb.metrics.judging import (
     judge_sentence,
     judge_table,
     kappa,
-    look_scores,
-    reliability,
 )
 
 NAMES = ("city", "forest", "airport", "river+forest", "city+coast")
@@ -97,18 +95,6 @@ def test_images_without_a_score_are_left_out_of_the_table():
     assert ("seen", "city") not in rows.index and rows.loc[("seen", "all"), "n"] == 4
 
 
-def test_sides_are_read_by_the_pair_of_prompts():
-    data = known_set()
-    judged = judge_images(Reader(), data)
-    looks = list(data.column("look"))
-    assert look_scores(Reader(), judged, looks, "airborne-x").tolist() == [1.0] * len(data)
-    turned = [{"left": "right", "right": "left"}[look] for look in looks]
-    assert look_scores(Reader(), judged, turned, "airborne-x").tolist() == [0.0] * len(data)
-    for unknown in ([None] * len(data), [*looks[:-1], None], []):
-        with pytest.raises(InputError, match="illuminated"):
-            look_scores(Reader(), judged, unknown, "airborne-x")
-
-
 @pytest.mark.parametrize(
     "shown, words", [(None, "The judge tells classes apart"), (0, "The judge cannot be told from a guess")], ids=["perfect", "always city"]
 )
@@ -182,16 +168,6 @@ def test_the_factor_of_the_drawing_is_found_also_among_further_classes_that_do_n
     assert fit_scale(wider, truth) == pytest.approx(fit_scale(similarity, truth))
     with pytest.raises(InputError, match="no image"):
         fit_scale(np.empty((0, 3)), np.empty(0, int))
-
-
-def test_reliability_by_hand():
-    certainty, correct = np.array([0.92, 0.98, 0.31, 0.39, 1.0]), np.array([True, False, True, False, True])
-    table = reliability(certainty, correct, 10)
-    assert table["n"].tolist() == [2, 3] and table["low"].tolist() == [0.3, 0.9]
-    assert table["certainty"].tolist() == pytest.approx([0.35, (0.92 + 0.98 + 1) / 3])
-    assert table["accuracy"].tolist() == pytest.approx([0.5, 2 / 3])
-    half, centre = 1.96 / (1 + 1.96**2 / 2) * np.sqrt(0.25 / 2 + 1.96**2 / 16), 0.5  # Wilson 1927, one hit of two
-    assert table.loc[0, ["lo", "hi"]].tolist() == pytest.approx([centre - half, centre + half], abs=1e-4)
 
 
 def test_kappa_of_a_two_by_two_table_by_hand():

@@ -131,22 +131,6 @@ def test_images_of_one_prompt_are_exchanged_for_all_seeds_together():
     assert seen == pytest.approx(every[0]) and p == pytest.approx(np.mean(abs(every) >= abs(every[0]) - 1e-12), abs=0.015)
 
 
-def test_one_seed_is_tested_as_before():
-    rng = np.random.default_rng(3)
-    first, second, weights = rng.normal(0.5, 1, (9, 4)), rng.normal(size=(9, 4)), rng.dirichlet(np.ones(9))
-
-    def largest(means):
-        return means.max(1)
-
-    tosses = np.random.default_rng(5).random((400, 9)) < 0.5
-    sides = [np.where(tosses[:, :, None], b, a) for a, b in ((first, second), (second, first))]
-    gaps = [largest(np.einsum("n,bnf->bf", weights, side)) for side in sides]
-    seen = float((largest((weights @ first)[None]) - largest((weights @ second)[None]))[0])
-    p = (1 + (abs(gaps[0] - gaps[1]) >= abs(seen) * (1 - 1e-9)).sum()) / 401
-    assert exchange_test(first, second, weights, largest, 400, 5) == (pytest.approx(seen), pytest.approx(p))
-    assert exchange_test(first[None], second[None], weights, largest, 400, 5) == exchange_test(first, second, weights, largest, 400, 5)
-
-
 def part(seed, scale=60.0, count=16):
     rng = np.random.default_rng(seed)
     images = np.clip(rng.rayleigh(scale, (count, 32, 32)), 0, 255).astype(np.uint8)
