@@ -58,17 +58,10 @@ class Normalisation:
             raise InputError("no pixel to fit the amplitude scale on; give at least one image")
         return cls(mean, math.sqrt(squares / count))
 
-    def unit(self, amplitude: np.ndarray) -> np.ndarray:
-        """Amplitude [...] to float32 [...] in [0, 1]."""
-        return np.clip(np.asarray(amplitude, np.float32) / np.float32(self.scale), 0.0, 1.0)
-
     def apply(self, amplitude: np.ndarray) -> np.ndarray:
-        """Amplitude [...] to uint8 [...], rounded to the nearest of 256 levels."""
-        return np.rint(self.unit(amplitude) * 255.0).astype(np.uint8)
-
-    def invert(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [...] back to amplitude float32 [...]: exact to half a level, except where it was clipped."""
-        return np.asarray(image, np.float32) * np.float32(self.scale / 255.0)
+        """Amplitude [...] to uint8 [...], rounded to the nearest of 256 levels; level / 255 * scale leads back."""
+        unit = np.clip(np.asarray(amplitude, np.float32) / np.float32(self.scale), 0.0, 1.0)
+        return np.rint(unit * 255.0).astype(np.uint8)
 
 
 def moments(amplitude: np.ndarray) -> tuple[int, float, float]:

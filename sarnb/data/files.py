@@ -250,12 +250,14 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str = "") -> Iterator[Result]:
+def ordered_map(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int, label: str = "", chunk: int = 1
+) -> Iterator[Result]:
     """Yield ``function(item)`` for every item, in the order of the items.
 
     ``function`` must be a module-level function (or a ``functools.partial`` of one) whose result depends on the item
-    alone. With one worker, or one item, nothing is forked. A worker that dies raises ``BrokenProcessPool`` instead of
-    hanging. The progress bar shows on a terminal only.
+    alone. With one worker, or one item, nothing is forked; a worker is handed ``chunk`` items at a time. A worker that
+    dies raises ``BrokenProcessPool`` instead of hanging. The progress bar shows on a terminal only.
     """
     bar = tqdm(total=len(items), desc=label, disable=not sys.stderr.isatty() or not label, leave=False)
     workers = min(workers, len(items))
@@ -270,7 +272,7 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
         context = multiprocessing.get_context(method)
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
         try:
-            for result in pool.map(function, items):
+            for result in pool.map(function, items, chunksize=chunk):
                 yield result
                 bar.update()
         finally:

@@ -195,12 +195,7 @@ VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scal
 
 
 def twin_optical(
-    count: int,
-    seed: int,
-    size: int = 128,
-    spacing: float = 2.0,
-    workers: int = 2,
-    kinds: Sequence[str] = EVERYTHING,
+    count: int, seed: int, size: int = 128, spacing: float = 2.0, workers: int = 2, kinds: Sequence[str] = EVERYTHING
 ) -> tuple[np.ndarray, list[tuple[str, ...]], list[str]]:
     """Captioned optical scenes in memory, for the foundation's pretraining.
 
@@ -228,21 +223,17 @@ def twin_optical(
     images = np.empty((count, size, size, 3), np.uint8)
     captions: list[tuple[str, ...]] = []
     items = [(labels[index], scene_seed(seed, "optical", index)) for index in range(count)]
-    chunked = [items[piece.start : piece.stop] for piece in chunks(count)]
-    for part in ordered_map(partial(_optical_chunk, size=size, spacing=spacing), chunked, workers, "optical scenes"):
-        for image, texts in part:
-            images[len(captions)] = image
-            captions.append(texts)
+    draw = partial(_optical_scene, size=size, spacing=spacing)
+    for image, texts in ordered_map(draw, items, workers, "optical scenes", CHUNK):
+        images[len(captions)] = image
+        captions.append(texts)
     return images, captions, labels
 
 
-def _optical_chunk(scenes: Sequence[tuple[str, int]], size: int, spacing: float) -> list[tuple[np.ndarray, tuple[str, ...]]]:
-    """(optical image uint8 [size, size, 3], its captions of each length) of scenes given by kind and seed."""
-    drawn = []
-    for kind, seed in scenes:
-        scene = make_scene(kind, seed, size=size, spacing=spacing)
-        drawn.append((render_optical(scene), tuple(caption(scene, "optical", length, seed=seed) for length in LENGTHS)))
-    return drawn
+def _optical_scene(named: tuple[str, int], size: int, spacing: float) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Optical image uint8 [size, size, 3] and its captions of each length, of a scene given by kind and seed."""
+    scene = make_scene(*named, size=size, spacing=spacing)
+    return render_optical(scene), tuple(caption(scene, "optical", length, seed=named[1]) for length in LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -292,12 +283,7 @@ def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128) -> TwinSamp
 
 
 def build_twin(
-    out: Path,
-    splits: dict[str, SplitSpec],
-    sensor: str = "airborne-x",
-    size: int = 128,
-    seed: int = 0,
-    workers: int = 2,
+    out: Path, splits: dict[str, SplitSpec], sensor: str = "airborne-x", size: int = 128, seed: int = 0, workers: int = 2
 ) -> dict[str, Any]:
     """Write the twin data set (layout in ``sarnb.data``) and return its card.
 
@@ -403,14 +389,8 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
         "totals": {name: spec.count for name, spec in splits.items()},
         "mu": None,
         "sigma": None,
-        "satellite": {
-            "mu": None,
-            "sigma": None,
-            "incidence_deg": satellite.incidence_deg,
-            "resolution_m": satellite.resolution_m,
-            "spacing_m": satellite.spacing_m,
-            "looks": satellite.looks,
-        },
+        "satellite": dict.fromkeys(("mu", "sigma"))
+        | {name: getattr(satellite, name) for name in ("incidence_deg", "resolution_m", "spacing_m", "looks")},
         "statistics": {},
         "notes": [
             "Radar amplitude A / (mu + 3 sigma), clipped to [0, 1], 8 bit; mu and sigma over all pixels of train.",

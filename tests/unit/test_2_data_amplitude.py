@@ -39,13 +39,9 @@ def test_apply_ends_and_inverts_to_half_a_level() -> None:
     scale = Normalisation(mu=2.0, sigma=1.0)
     assert scale.apply(np.array([0.0, 5.0, 50.0])).tolist() == [0, 255, 255]
     amplitude = np.linspace(0, scale.scale, 999)
-    assert np.abs(scale.invert(scale.apply(amplitude)) - amplitude).max() <= scale.scale / 510 * 1.001
-
-
-def test_apply_is_idempotent_on_its_own_levels() -> None:
+    assert np.abs(scale.apply(amplitude) / 255 * scale.scale - amplitude).max() <= scale.scale / 510 * 1.001
     levels = np.arange(256, dtype=np.uint8)
-    scale = Normalisation(0.3, 0.17)
-    assert np.array_equal(scale.apply(scale.invert(levels)), levels)
+    assert np.array_equal(scale.apply(levels / 255 * scale.scale), levels)
 
 
 @pytest.mark.parametrize(("mu", "sigma"), [(0.0, 0.0), (-1.0, 1.0), (float("nan"), 1.0), (1.0, float("inf"))])
