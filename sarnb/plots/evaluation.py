@@ -8,16 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-from scipy.special import polygamma
 
 from sarnb.data.dataset import ImageSet
 from sarnb.metrics import find_metric
 from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
 from sarnb.metrics.report import Sets, amplitude_shares, cumulant_points, over_seeds, texture_curves
-from sarnb.plots import MARKERS, broken_label
+from sarnb.plots import MARKERS, broken_label, law_lines
 
 REAL, GUESS, FREE = "real", "a guess", "free"
 LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
@@ -150,30 +148,15 @@ def cumulant_diagram(sets: Sets) -> Figure:
     points = cumulant_points(sets)
     tint, shape = colours(list(sets)), marks(list(sets))
     figure, axis = plt.subplots(figsize=(7.2, 4.6))
-    for label, (third, second, style) in _laws().items():
-        axis.plot(third, second, style, color="0.55", linewidth=1.1, label=label)
-    axis.plot(polygamma(2, 1) / 8, polygamma(1, 1) / 4, "k+", markersize=12, markeredgewidth=2, label="single-look speckle, flat scene")
+    law_lines(axis, points)
+    axis.axvline(0, color="0.5", linestyle=":", linewidth=1.2, label="log-normal")
     for name, part in points.groupby("strategy", sort=False):
         single, whole = part[part["class"] != "all"], part[part["class"] == "all"]
         style = {"color": [tint[name]], "marker": shape[name]}
         axis.scatter(single["kappa3"], single["kappa2"], s=14, alpha=0.4, linewidths=0, **style)
         axis.scatter(whole["kappa3"], whole["kappa2"], s=90, edgecolors="white", label=name, zorder=5, **style)
-    left, right = 1.15 * max(points["kappa3"].abs().max(), 0.6), 1.15 * max(points["kappa3"].max(), 0.3)
-    axis.set(xlim=(-left, right), ylim=(0, 1.1 * max(points["kappa2"].max(), 0.6)), xlabel="κ₃ of ln A", ylabel="κ₂ of ln A")
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
-
-
-def _laws() -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
-    """κ3 and κ2 of amplitude under the classical laws, by name, with a line style (Nicolas 2002)."""
-    order = np.geomspace(0.25, 200, 300)
-    speckle2, speckle3, second, third = polygamma(1, 1), polygamma(2, 1), polygamma(1, order), polygamma(2, order)
-    return {
-        "speckle of 0.25 to 200 looks": (third / 8, second / 4, "-"),
-        "single look × gamma texture (K)": ((speckle3 + third) / 8, (speckle2 + second) / 4, "--"),
-        "single look × inverse gamma texture (G0)": ((speckle3 - third) / 8, (speckle2 + second) / 4, "-."),
-        "log-normal": (np.zeros_like(order), np.linspace(0, 4, len(order)), ":"),
-    }
 
 
 def interval_panels(panels: Mapping[str, pd.DataFrame], column: str, label: str, tint: Mapping[str, str] | None = None) -> Figure:
@@ -217,7 +200,7 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
     """
     joined = over_seeds(evaluation)
     whole = joined[(joined["split"] == "pooled") & (joined["class"] == "all")].set_index(["metric", "strategy"])
-    metrics, cost = list(fronts["metric"].unique()), fronts["cost of"].iloc[0]
+    metrics = list(fronts["metric"].unique())
     tint, shape = colours(list(fronts["strategy"])), marks(list(fronts["strategy"]))
     figure, axes = plt.subplots(len(metrics), 1, figsize=(6.4, 2.4 * len(metrics) + 0.6), squeeze=False, sharex=True)
     for axis, metric in zip(axes[:, 0], metrics):
@@ -236,19 +219,14 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
             axis.axvline(1.25 * free, color="0.8", linewidth=1)
             axis.annotate(FREE, (free, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
         axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)", fontsize=8)
-    cost_axis(axes[-1, 0], cost)
-    _one_legend(figure, axes, "outside right upper")
-    return figure
-
-
-def cost_axis(axis: Axes, label: str) -> None:
-    """Make the x axis logarithmic, with plain numbers that do not touch."""
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
+    axis = axes[-1, 0]
+    axis.set(xscale="log", xlabel=fronts["cost of"].iloc[0])
+    low, high = axis.get_xlim()  # plain numbers that do not touch
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 2000 * low else (1,)))
     axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.set_xlabel(label)
+    _one_legend(figure, axes, "outside right upper")
+    return figure
 
 
 def _one_legend(figure: Figure, axes: np.ndarray, place: str, **options) -> None:

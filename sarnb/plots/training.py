@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -129,20 +130,8 @@ def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
 
     ``neighbours``: columns encoder, when, rank, word, cosine.
     """
-    encoders, moments = list(dict.fromkeys(neighbours["encoder"])), list(dict.fromkeys(neighbours["when"]))
-    count = int(neighbours["rank"].max())
-    figure, axes = plt.subplots(
-        len(encoders), len(moments), squeeze=False, sharex=True, figsize=(4.4 * len(moments), (0.6 + 0.22 * count) * len(encoders))
-    )
-    for row, encoder in zip(axes, encoders):
-        for axis, when in zip(row, moments):
-            part = neighbours[(neighbours["encoder"] == encoder) & (neighbours["when"] == when)]
-            axis.barh(part["rank"], part["cosine"], color="C0" if when == moments[0] else "C1")
-            # Dollar signs would start a formula in matplotlib.
-            axis.set(yticks=part["rank"], yticklabels=[word.replace("$", r"\$") for word in part["word"]])
-            axis.invert_yaxis()
-            axis.tick_params(axis="y", labelsize=8)
-            axis.set_title(f"{encoder}, {when}", fontsize=9)
-    for axis in axes[-1]:
-        axis.set_xlabel("cosine")
-    return figure
+    words = neighbours["word"].str.replace("$", r"\$")  # a dollar sign would start a formula in matplotlib
+    height = 0.6 + 0.22 * neighbours["rank"].max()
+    style = {"kind": "bar", "sharey": False, "legend": False, "height": height, "aspect": 4.4 / height}
+    columns = {"x": "cosine", "y": "word", "row": "encoder", "col": "when", "hue": "when"}
+    return seaborn.catplot(neighbours.assign(word=words), **columns, **style).set_titles("{row_name}, {col_name}").figure

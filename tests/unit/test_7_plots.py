@@ -1,20 +1,25 @@
-"""Figures of radar images that several notebooks share: what is drawn is what was given."""
+"""Figures that several notebooks share: what is drawn is what was given."""
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 
 import matplotlib
+import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+from sarnb import plots
+from sarnb.data.sideview import block_scene, shadow_marks
+from sarnb.world.radar import PRESETS, simulate
 
-from sarnb.data.sideview import block_scene, shadow_marks  # noqa: E402
-from sarnb.plots import data as plots  # noqa: E402
-from sarnb.world.radar import PRESETS, simulate  # noqa: E402
+matplotlib.use("agg")
 
 RADAR = replace(PRESETS["airborne-x"], spacing_m=(2.0, 2.0), look="left")
 
@@ -67,7 +72,7 @@ def test_amplitude_laws_draw_every_law_twice() -> None:
 
 def test_law_lines_meet_at_the_star() -> None:
     axis = plt.figure().add_subplot()
-    plots.law_lines(axis, ("speckle", "k", "g0"), pd.DataFrame({"kappa2": [0.5, 1.0], "kappa3": [-0.4, 0.1]}))
+    plots.law_lines(axis, pd.DataFrame({"kappa2": [0.5, 1.0], "kappa3": [-0.4, 0.1]}))
     for line in axis.lines[1:3]:  # K and G0 end, with smooth texture, in plain speckle
         assert (line.get_xdata()[-1], line.get_ydata()[-1]) == pytest.approx((-0.3005, 0.4112), abs=0.003)
     (low, high), (bottom, top) = axis.get_xlim(), axis.get_ylim()
@@ -83,3 +88,43 @@ def test_a_block_draws_its_wall_and_shadow_in_metres() -> None:
     length = shadow_marks(scene, RADAR)["length"][0]
     assert texts == [f"h / tan θ\n{30 / tangent:.0f} m", f"h tan θ\n{length:.0f} m"]
     assert length == pytest.approx(30 * tangent, abs=2)
+
+
+def test_image_grid_shows_values_on_the_fixed_scale():
+    images = np.arange(2 * 3 * 8 * 8).reshape(2, 3, 8, 8).astype(np.uint8)
+    figure = plots.image_grid(images, ["a", "b"], ["x", "y", "z"])
+    assert len(figure.axes) == 6
+    shown = figure.axes[4].images[0]
+    np.testing.assert_array_equal(shown.get_array(), images[1, 1])
+    assert shown.get_clim() == (0, 255)
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["x", "y", "z"] and figure.axes[3].get_ylabel() == "b"
+
+
+def test_long_heads_do_not_touch_their_neighbours():
+    names = ["unet-lora-r64", "unet-lora+te-lora+token", "hybrid+prior", "unet-full+te-full+token"]
+    figure = plots.image_grid([[np.zeros((8, 8), np.uint8)] * len(names)] * 2, column_labels=names)
+    figure.canvas.draw()
+    heads = [axis.title.get_window_extent() for axis in figure.axes[: len(names)]]
+    assert all(left.x1 < right.x0 for left, right in zip(heads, heads[1:]))
+    assert [axis.get_title().replace("\n", "") for axis in figure.axes[: len(names)]] == names
+
+
+def test_image_grid_leaves_gaps_empty_and_checks_labels():
+    colour = np.zeros((4, 4, 3), np.uint8)
+    figure = plots.image_grid([[colour, None], [colour]])
+    assert [len(axis.images) for axis in figure.axes] == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="2 row labels for 1 rows"):
+        plots.image_grid([[colour]], ["a", "b"])
+    with pytest.raises(ValueError, match="no image"):
+        plots.image_grid([])
+
+
+def test_a_notebook_shows_jpeg_whatever_is_drawn_first():
+    draw = "figure = plt.figure(figsize=(2, 1)); plt.plot([0, 1]); plt.show()"
+    cells = ["import matplotlib.pyplot as plt\nfrom sarnb.plots import set_theme\nset_theme()", draw, draw]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    shown = [output["data"] for cell in notebook.cells for output in cell.outputs if "data" in output]
+    assert len(shown) == 2 and not any("image/png" in data for data in shown)
+    for data in shown:
+        assert Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))).format == "JPEG"
