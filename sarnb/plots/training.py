@@ -134,4 +134,6 @@ def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
     height = 0.6 + 0.22 * neighbours["rank"].max()
     style = {"kind": "bar", "sharey": False, "legend": False, "height": height, "aspect": 4.4 / height}
     columns = {"x": "cosine", "y": "word", "row": "encoder", "col": "when", "hue": "when"}
-    return seaborn.catplot(neighbours.assign(word=words), **columns, **style).set_titles("{row_name}, {col_name}").figure
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn lays its grid out itself
+        grid = seaborn.catplot(neighbours.assign(word=words), **columns, **style)
+    return grid.set_titles("{row_name}, {col_name}").set_axis_labels("cosine", "").figure
