@@ -44,7 +44,6 @@ from sarnb.world.speckle import broadening
 
 CHUNK = 32  # scenes a work item
 EVERYTHING = CLASSES + COMPOSITIONS
-HELD_OUT_SHARE = 0.1  # of a general set, for val and for test each
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,16 @@ class SplitSpec:
             least = len(self.kinds)
             raise InputError(f"a split of {self.count} scenes cannot show {least} kinds; give at least {least} scenes")
 
+    def scene(self, index: int) -> tuple[str, int]:
+        """Kind and turn of a scene (even: lit from the left), both balanced to within one in the split, turns in each kind too.
+
+        All kinds come from the left, then all from the right, and so on. A pair of turns that the split does not fill would
+        leave it one-sided, so in it the sides alternate from scene to scene.
+        """
+        turn, number = divmod(index, len(self.kinds))
+        whole = index < self.count - self.count % (2 * len(self.kinds))
+        return self.kinds[number], turn if whole else turn + number
+
 
 def study_splits(train_images: int, val_images: int, test_per_class: int, judge_images: int) -> dict[str, SplitSpec]:
     """The study's splits: train and val show seen classes only, test and judge every class and composition."""
@@ -72,16 +81,22 @@ def study_splits(train_images: int, val_images: int, test_per_class: int, judge_
 
 
 def general_splits(count: int) -> dict[str, SplitSpec]:
-    """``count`` scenes of every class and composition, in train, val and test: 80, 10 and 10 %.
+    """``count`` scenes in train, val and test, to the nearest scene 80, 10 and 10 %, all classes and compositions in turn.
 
-    For other purposes than this study, whose splits hold kinds back. Raises InputError if a split could not show all kinds.
+    Val and test go on where the split before stopped, so that the set holds every kind equally often to within one scene; of
+    fewer than 17 scenes a split shows as many kinds. For other purposes than this study, whose splits hold kinds back.
+    Raises InputError if train could not show all kinds.
     """
-    kinds = len(EVERYTHING)
-    if count < 3 * kinds:
-        raise InputError(f"n is {count}; give at least {3 * kinds}, so that train, val and test show each of the {kinds} kinds")
-    held_out = max(kinds, int(count * HELD_OUT_SHARE))
+    kinds, held_out = len(EVERYTHING), (count + 5) // 10
     counts = {"train": count - 2 * held_out, "val": held_out, "test": held_out}
-    return {split: SplitSpec(EVERYTHING, number) for split, number in counts.items()}
+    if counts["train"] < kinds:
+        raise InputError(f"n is {count}; give 21 or more, so that train, 80 % of them, shows each of the {kinds} kinds")
+    splits, done = {}, 0
+    for split, number in counts.items():
+        first = done % kinds
+        splits[split] = SplitSpec((EVERYTHING[first:] + EVERYTHING[:first])[:number], number)
+        done += number
+    return splits
 
 
 def check_request(size: int, seed: int, workers: int = 1) -> None:
@@ -157,7 +172,7 @@ def ground_radar(sensor: str) -> Radar:
 
 
 def sample_radar(radar: Radar, seed: int, turn: int) -> Radar:
-    """The radar of one scene: sides take turns (``turn`` even: left), the incidence is drawn from the seed."""
+    """The radar of one scene: from the left where ``turn`` is even, else from the right; the incidence is drawn from the seed."""
     step = np.random.default_rng([seed, 1]).choice(INCIDENCE_STEPS_DEG)
     return replace(radar, look=("left", "right")[turn % 2], incidence_deg=float(radar.incidence_deg + step))
 
@@ -364,10 +379,7 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
         shutil.rmtree(out / name, ignore_errors=True)
     (out / README).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    counts = {
-        name: dict(sorted(Counter(spec.kinds[index % len(spec.kinds)] for index in range(spec.count)).items()))
-        for name, spec in splits.items()
-    }
+    counts = {name: dict(sorted(Counter(spec.scene(index)[0] for index in range(spec.count)).items())) for name, spec in splits.items()}
     kinds = sorted({kind for part in counts.values() for kind in part})
     groups = {kind: scene_group(kind, splits["train"].kinds) for kind in kinds}
     satellite = satellite_radar("left")
@@ -450,8 +462,7 @@ def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Ra
     rows = []
     for index in piece:
         own_seed = scene_seed(seed, split, index)
-        turn, number = divmod(index, len(spec.kinds))
-        kind, name = spec.kinds[number], f"{index:06d}.png"
+        (kind, turn), name = spec.scene(index), f"{index:06d}.png"
         sample = twin_sample(kind, own_seed, sample_radar(radar, own_seed, turn), size)
         write_png(work / "optical" / name, sample.optical)
         write_png(work / "mask" / name, sample.mask)

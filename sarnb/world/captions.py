@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -147,7 +147,7 @@ def _favoured(choices: tuple[str, ...], rng: np.random.Generator) -> str:
 def _noun_variant(scene: Scene, rng: np.random.Generator, length: str) -> str:
     """The canonical noun or a variant of it; longer captions bring their own "with", so there it is left out."""
     choices = [words for words in _NOUNS.get(scene.kind, ()) if length == "short" or " with " not in words]
-    return choices[_draw(rng, len(choices))] if choices else noun(scene.kind)
+    return in_number(choices[_draw(rng, len(choices))] if choices else noun(scene.kind), scene.counts)
 
 
 def _details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
@@ -161,7 +161,7 @@ def _details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
     relations = [r for r in scene.relations if not any(name.rstrip("s") in r for name in counted)]
     for k in rng.permutation(len(relations)):
         if len(details) < most:
-            details.append(relations[k])
+            details.append(in_number(relations[k], scene.counts))
     return details
 
 
@@ -174,6 +174,24 @@ def number_words(n: int, plural: str) -> str:
     if n > 12:
         return f"about {'fifteen' if n < 18 else 'twenty'} {plural}"
     return f"{_NUMBERS[n]} {_SINGULAR.get(plural, plural[:-1]) if n == 1 else plural}"
+
+
+def in_number(words: str, counts: Mapping[str, int]) -> str:
+    """The words with each counted object in the number that is counted: none, one or several.
+
+    >>> in_number("an airport with a runway", {"runways": 2}), in_number("a harbour with piers", {"piers": 1})
+    ('an airport with two runways', 'a harbour with a pier')
+    """
+    for name, n in counts.items():
+        one = _SINGULAR.get(name, name[:-1])
+        if n == 0:
+            words = re.sub(rf" with (?:an? )?(?:\w+ )?(?:{name}|{one})\b.*", "", words)
+        elif n == 1 and one != name:
+            words = re.sub(rf"\b(with|along|crossed by) ((?:large |small |storage )?){name}\b", rf"\1 a \2{one}", words)
+            words = words.replace(f"the {name}", f"the {one}")
+        elif n > 1:
+            words = re.sub(rf"\ban? {one}\b", number_words(n, name), words)
+    return words
 
 
 def _radar_caption(scene: Scene, length: str, radar: Radar | None, rng: np.random.Generator) -> str:
@@ -216,7 +234,7 @@ def _radar_noun(scene: Scene, rng: np.random.Generator, plain: bool) -> str:
     """The class in words; ``plain``: without a "with" of its own, because details with theirs follow."""
     parts = parts_of(scene.kind)
     choices = _NOUNS[parts[0]] if len(parts) == 1 else _PAIR_VARIANTS.get(scene.kind, (noun(scene.kind),))
-    return _favoured(tuple(words for words in choices if not plain or " with " not in words), rng)
+    return in_number(_favoured(tuple(words for words in choices if not plain or " with " not in words), rng), scene.counts)
 
 
 def _radar_details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
@@ -242,7 +260,8 @@ def _radar_details(scene: Scene, rng: np.random.Generator, most: int) -> list[st
         said, facts = said | set(left), facts + 1
     for relation in relations:
         if facts < most and not any(name.rstrip("s") in relation for name in said):
-            (things if relation.startswith("with ") else others).append(relation.removeprefix("with "))
+            words = in_number(relation, scene.counts)
+            (things if words.startswith("with ") else others).append(words.removeprefix("with "))
             facts += 1
     phrases = _having(things, rng)
     return others + phrases if rng.random() < 0.3 else phrases + others

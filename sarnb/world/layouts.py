@@ -240,7 +240,8 @@ def airport(c: Canvas) -> None:
     _runway(c, u - end, v - runway, wide, pave)
     c.paint((np.abs(v - taxi) < 1.0) | ((np.abs(v - apron - 6 * s) < 1.0) & ramp), "paint", 0.0, 0.0)
     c.counts.setdefault("runways", 1)
-    c.relations.append(f"with a runway running {heading(angle)}")
+    one = c.counts["runways"] == 1
+    c.relations.append(f"with a runway running {heading(angle)}" if one else "with two runways at an angle")
     hall = (v > apron + depth - 2 * s) & (v < apron + depth + c.uniform(18, 30) * s) & (np.abs(u) < half * 0.85)
     c.paint((v > apron + depth) & (np.abs(u) < half), "asphalt", 0.2, 0.0)
     c.paint(hall, "roof", c.uniform(0.2, 1.0), 14.0)

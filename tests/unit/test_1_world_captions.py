@@ -143,6 +143,23 @@ def test_every_number_in_a_radar_caption_is_that_of_the_scene(kind):
     assert told > 60
 
 
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize(
+    ("kind", "name", "one"), [("airport", "runways", "runway"), ("harbour", "ships", "ship"), ("industrial", "sheds", "shed")]
+)
+def test_what_is_counted_is_named_in_its_number(kind, name, one, modality):
+    """Over 1,200 captions of each kind and modality: "a runway" where one is counted, "runways" where several are, else neither."""
+    seen = dict.fromkeys((0, 1, 2), 0)
+    for number in range(100):
+        scene = make_scene(kind, number, 64)
+        for text in (caption(scene, modality, LENGTHS[seed % 3], RADAR, seed) for seed in range(12)):
+            found = {"several": re.search(rf"\b{name}\b", text), "one": re.search(rf"\b(?:a|one|the)(?: \w+)? {one}\b", text)}
+            wanted = {0: (), 1: ("one",)}.get(scene.counts.get(name, 0), ("several",))
+            assert not [word for word in found if found[word] and word not in wanted], text
+            seen[min(2, scene.counts.get(name, 0))] += bool(found["several"] or found["one"])
+    assert seen[0] == 0 and min(seen[1], seen[2]) > 5
+
+
 def test_radar_captions_fit_the_text_encoders():
     tokenizer = pytest.importorskip("transformers").CLIPTokenizer.from_pretrained(foundation_path() / "tokenizer")
     scenes = [make_scene(kind, number, 64) for kind in CLASSES + COMPOSITIONS for number in range(3)]
