@@ -156,7 +156,7 @@ def lag_one_correlation(images: np.ndarray) -> np.ndarray:
 def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
     """One row an image: what can be compared between sensors, uint8 [N, H, W].
 
-    Columns: cv, enl (in the flattest windows), kappa2, kappa3, "lag 1 range", "lag 1 azimuth", then the GLCM properties
+    Columns: cv, flat_enl (of the flattest windows only, so another number than the ``enl`` of all windows), kappa2, kappa3, "lag 1 range", "lag 1 azimuth", then the GLCM properties
     "<property> <direction>" at ``distance`` px, then the shares ``zero`` and ``saturated``.
     """
     stack = image_stack(images)
@@ -168,7 +168,7 @@ def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "cv": coefficient_of_variation(counts),
-            "enl": flat_enl(stack),
+            "flat_enl": flat_enl(stack),
             "kappa2": cumulants[:, 1],
             "kappa3": cumulants[:, 2],
             **{f"lag 1 {way}": neighbours[:, place] for place, way in enumerate(DIRECTIONS)},

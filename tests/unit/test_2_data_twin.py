@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,16 +93,36 @@ def test_groups_and_study_splits() -> None:
     assert [index for piece in chunks(70) for index in piece] == list(range(70))
 
 
-@pytest.mark.parametrize(("count", "held_out"), [(51, 17), (169, 17), (200, 20), (20_000, 2000)])
-def test_general_splits_show_every_kind_everywhere(count: int, held_out: int) -> None:
+def imbalance(values: Iterable[object]) -> int:
+    """How much more often the commonest value comes than the rarest."""
+    counts = Counter(values).values()
+    return max(counts) - min(counts)
+
+
+@pytest.mark.parametrize(
+    ("count", "totals"), [(21, (17, 2, 2)), (60, (48, 6, 6)), (64, (52, 6, 6)), (170, (136, 17, 17)), (1_200, (960, 120, 120))]
+)
+def test_general_splits_are_80_10_10_with_every_kind_equally_often(count: int, totals: tuple[int, ...]) -> None:
     splits = general_splits(count)
-    assert {name: spec.count for name, spec in splits.items()} == {"train": count - 2 * held_out, "val": held_out, "test": held_out}
-    assert all(set(spec.kinds) == set(CLASSES + COMPOSITIONS) for spec in splits.values())
+    assert tuple(spec.count for spec in splits.values()) == totals
+    shown = {name: [spec.scene(index)[0] for index in range(spec.count)] for name, spec in splits.items()}
+    assert imbalance(kind for kinds in shown.values() for kind in kinds) <= 1 and set(shown["train"]) == set(EVERYTHING)
+    assert all(imbalance(kinds) <= 1 for kinds in shown.values())
+    assert not {*shown["val"]} & {*shown["test"]} or count > 85, "few held-out scenes show different kinds"
+
+
+@pytest.mark.parametrize("count", [*range(21, 90), 1_199])
+def test_sides_of_illumination_are_balanced_in_every_split_and_kind(count: int) -> None:
+    for spec in (*general_splits(count).values(), *study_splits(count, count // 2, 3, 10 + count).values()):
+        scenes = [spec.scene(index) for index in range(spec.count)]
+        assert abs(sum(1 if turn % 2 else -1 for _, turn in scenes)) <= 1
+        for kind in spec.kinds:
+            assert abs(sum(1 if turn % 2 else -1 for name, turn in scenes if name == kind)) <= 1
 
 
 def test_too_few_scenes_for_the_kinds() -> None:
-    with pytest.raises(InputError, match="n is 50; give at least 51"):
-        general_splits(50)
+    with pytest.raises(InputError, match="n is 20; give 21 or more"):
+        general_splits(20)
 
 
 def test_optical_scenes_are_balanced_and_independent_of_workers_and_count() -> None:
@@ -155,7 +177,7 @@ def test_the_scales_are_those_of_the_training_amplitudes(built: Path) -> None:
     radar = ground_radar("airborne-x")
 
     def amplitudes(images: ImageSet, kinds: tuple[str, ...], view: str) -> np.ndarray:
-        turns = [index // len(kinds) for index in range(len(images))]
+        turns = [side == "right" for side in images.column("look")]
         samples = zip(images.labels, images.column("seed"), turns, strict=True)
         return np.stack([getattr(twin_sample(k, s, sample_radar(radar, s, t), SIZE), view) for k, s, t in samples])
 
@@ -254,13 +276,15 @@ def test_impossible_requests_write_nothing(options: dict, message: str, tmp_path
 
 
 def test_a_general_set_counts_every_shown_kind_as_seen_and_has_each_scene_once(tmp_path: Path) -> None:
-    card = build_twin(tmp_path / "d", general_splits(51), size=32, seed=3, workers=1)
-    assert card["totals"] == {"train": 17, "val": 17, "test": 17}
+    card = build_twin(tmp_path / "d", general_splits(60), size=32, seed=3, workers=1)
+    assert card["totals"] == {"train": 48, "val": 6, "test": 6}
     assert sorted(card["groups"]["seen"]) == sorted(EVERYTHING) and not card["groups"]["unseen"]
-    sets = [load_set(tmp_path / "d" / split) for split in card["totals"]]
-    assert all(set(images.column("group")) == {"seen"} and set(images.labels) == set(EVERYTHING) for images in sets)
-    assert len({seed for images in sets for seed in images.column("seed")}) == 51
-    assert len({picture.tobytes() for images in sets for picture in images.optical()}) == 51
+    sets = {split: load_set(tmp_path / "d" / split) for split in card["totals"]}
+    for split, images in sets.items():
+        assert set(images.column("group")) == {"seen"} and Counter(images.labels) == card["counts"][split]
+        assert Counter(images.column("look")) == {side: card["totals"][split] // 2 for side in ("left", "right")}
+    assert len({seed for images in sets.values() for seed in images.column("seed")}) == 60
+    assert len({picture.tobytes() for images in sets.values() for picture in images.optical()}) == 60
 
 
 @pytest.mark.slow
