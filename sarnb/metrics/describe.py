@@ -156,8 +156,8 @@ def lag_one_correlation(images: np.ndarray) -> np.ndarray:
 def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
     """One row an image: what can be compared between sensors, uint8 [N, H, W].
 
-    Columns: cv, flat_enl (of the flattest windows only, so another number than the ``enl`` of all windows), kappa2, kappa3, "lag 1 range", "lag 1 azimuth", then the GLCM properties
-    "<property> <direction>" at ``distance`` px, then the shares ``zero`` and ``saturated``.
+    Columns: cv, flat_enl (of the flattest windows, another number than the ``enl`` of all windows), kappa2, kappa3, "lag 1 range",
+    "lag 1 azimuth", then the GLCM properties "<property> <direction>" at ``distance`` px, then the shares ``zero`` and ``saturated``.
     """
     stack = image_stack(images)
     counts = histogram(stack)
