@@ -35,6 +35,11 @@ class AttentionRecord:
         self.sums: dict[str, Tensor] = {}
         self.calls: Counter[str] = Counter()
 
+    def add(self, layer: str, shares: Tensor) -> None:
+        """Add one call's shares [N, places, tokens]."""
+        self.sums[layer] = self.sums.get(layer, 0) + shares.detach().float().cpu()
+        self.calls[layer] += 1
+
     def maps(self, side: int) -> np.ndarray:
         """Shares [N, tokens, side, side], the mean over calls and layers; over the tokens they sum to 1 everywhere.
 
@@ -73,9 +78,7 @@ class _Recording:
         if attention_mask is not None:
             attention_mask = attn.prepare_attention_mask(attention_mask, encoder_hidden_states.shape[1], len(hidden_states))
         shares = attn.get_attention_scores(query, key, attention_mask)
-        mean = shares.unflatten(0, (len(hidden_states), -1)).mean(dim=1).detach().float().cpu()
-        self.record.sums[self.layer] = self.record.sums.get(self.layer, 0) + mean
-        self.record.calls[self.layer] += 1
+        self.record.add(self.layer, shares.unflatten(0, (len(hidden_states), -1)).mean(dim=1))
         return attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(torch.bmm(shares, value))))
 
 
