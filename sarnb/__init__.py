@@ -25,3 +25,9 @@ def split_foundation(spec: str) -> tuple[str, str]:
     """
     base, _, vae = spec.partition(OTHER_VAE)
     return base, vae
+
+
+def foundation_folders(spec: str) -> list[Path]:
+    """The folders or files of this machine that the name of a foundation, and of the autoencoder behind it, stand for."""
+    paths = [foundation_path() if part == "embedded" else Path(part) for part in split_foundation(spec) if part]
+    return [path for path in paths if path.exists()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sarnb import foundation_folders
 from sarnb.errors import InputError
 from sarnb.profile import Profile, load_profile
 from sarnb.settings import cores, results_root
@@ -135,7 +136,9 @@ def finetune(
     On many GPUs: 'accelerate launch --config_file sarnb/profiles/accelerate/ddp.yaml -m sarnb finetune …', or fsdp.yaml
     next to it where one card cannot hold the model (with '--param OPTIMIZER=adamw', for 8-bit moments cannot be shared out).
     """
+    from sarnb.data.files import check_out
     from sarnb.graph import parse_params
+    from sarnb.model.export import MODEL, MODEL_FILES
     from sarnb.model.strategy import find_strategy
     from sarnb.train.finetune import FinetuneConfig
 
@@ -153,6 +156,7 @@ def finetune(
     results = results_root() / values.name
     data = data or results / "data"
     out = out or results / "models" / plan.name / f"seed{values.train_seeds[0] if seed is None else seed}"
+    check_out(out, MODEL, [data, *foundation_folders(foundation)], MODEL_FILES)
     if plan.vae != "frozen":
         from sarnb.train.vae import VaeConfig, train_vae
 
@@ -217,14 +221,13 @@ def generate(
         raise InputError("--seed belongs to --prompt; the noise of evaluation images follows from their class and number")
     values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
     from sarnb.data.dataset import load_set
-    from sarnb.data.files import METADATA
+    from sarnb.data.files import check_out
     from sarnb.generate import sample
 
-    if out.exists() and not (out / METADATA).is_file() and (not out.is_dir() or any(out.iterdir())):
-        # What is drawn takes the place of the whole folder.
-        raise InputError(f"{out}: holds other files than generated images (no {METADATA}); name another folder or an empty one")
+    foundation = foundation or values.foundation
+    check_out(out, sample.DRAWN, [model, data or "", *foundation_folders(foundation)])
     test = load_set(data / "test") if data else None
-    pipe, token = _drawing_model(model, foundation or values.foundation)
+    pipe, token = _drawing_model(model, foundation)
     rows: list[dict[str, Any]]
     if test is None:
         start, size, classes = seed or 0, None, ""

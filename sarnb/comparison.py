@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 import sarnb
+from sarnb.data.files import check_out, claim, clear, settle
 from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS
@@ -24,6 +25,7 @@ from sarnb.plots.evaluation import amplitude_histograms, cumulant_diagram, inter
 from sarnb.results import figure_files, write_atomically
 
 TABLE, REPORT = "evaluation.csv", "evaluation.md"
+KIND, OUTPUTS = "comparison", (TABLE, REPORT, "left_out.csv", "laws.csv", "protocol.csv", "figures/*.png", "figures/*.svg")
 CLASS_METRICS = ["amplitude_kl", "amplitude_cv", "amplitude_enl", "texture_distance", "clip_accuracy"]
 
 
@@ -51,7 +53,8 @@ def compare_folders(
     InputError
         Bad folders, images, captions or judge, or an ``out`` that cannot be written.
     """
-    _check_out(out, (real, fake, *([train] if train else [])))
+    inputs = [place for place in (real, fake, train, captions, clip) if place]
+    check_out(out, KIND, inputs, OUTPUTS)
     judge = None
     if clip:
         from sarnb.model.judge import load_judge
@@ -63,28 +66,21 @@ def compare_folders(
     comparison = compare(*sides, options, judge, known)
     set_theme()
     figures = _figures(comparison)
+    files: dict[str, str | bytes] = {}
     for name, (figure, _) in figures.items():
-        for ending, content in figure_files(figure, name).items():
-            write_atomically(out / "figures" / f"{name}.{ending}", content)
+        files |= {f"figures/{name}.{ending}": content for ending, content in figure_files(figure, name).items()}
         plt.close(figure)
     laws, setting = laws_of_both(comparison), setting_table(comparison, options, *sides, clip)
     for name, table in {"left_out": comparison.missing, "laws": laws, "protocol": setting, "evaluation": comparison.table}.items():
-        write_atomically(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    write_atomically(out / REPORT, markdown(comparison, laws, setting, {name: words for name, (_, words) in figures.items()}))
+        files[f"{name}.csv"] = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    files[REPORT] = markdown(comparison, laws, setting, {name: words for name, (_, words) in figures.items()})
+    clear(claim(out, KIND, inputs, OUTPUTS))  # of an earlier comparison no figure stays
+    for name, content in files.items():
+        write_atomically(out / name, content)
+    settle(out)
     print(text(comparison))
     print(f"\n{out / REPORT}: the same with protocol, laws, classes and figures; {out / TABLE}: all values")
     return comparison
-
-
-def _check_out(out: Path, sources: tuple[Path, ...]) -> None:
-    target = out.resolve()
-    for source in sources:
-        if target == source.resolve() or target.is_relative_to(source.resolve()):
-            raise InputError(
-                f"{out}: lies in the folder of images {source}; its figures would be taken for images the next time, write elsewhere"
-            )
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder for the tables and figures")
 
 
 # Figures.

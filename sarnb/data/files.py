@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import fnmatch
 import hashlib
 import json
 import multiprocessing
@@ -139,24 +140,110 @@ def saving(out: Path) -> Iterator[None]:
         ) from error
 
 
-def check_target(out: Path) -> Path:
-    """Check, writing nothing, that ``out`` may be written: absent, empty, or a data set made here.
+# One place decides whose an output folder is. A name says nothing: whoever makes a data set has a card.json and a metadata.jsonl.
 
-    Raises InputError if it holds something else, or cannot be written.
+MARKER = ".sarnb.json"  # in a folder made here: what it holds, the files that are ours with their sizes, what is being written
+
+
+def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequence[str] = ("*",)) -> Path:
+    """Check, writing nothing, that a call may write into ``out``: it never replaces or removes a file that is not ours.
+
+    Parameters
+    ----------
+    out : the folder; absent, empty, or made here.
+    kind : what it is to hold, such as "data set"; what another kind of call made is not replaced.
+    inputs : what the call reads. A name that is no path here, such as a hub id, is passed over.
+    names : patterns of what the call writes, such as ``unet/*``; other files in ``out`` stay as they are. "*" is all: then
+        the folder must hold nothing else.
+
+    Raises
+    ------
+    InputError
+        ``out`` is a file, cannot be written to, holds files that are not ours under these names, is of another kind, or
+        is, lies in or holds an input.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder for the data set")
-    if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
-        raise InputError(f"{out}: holds files that are no data set of sarnb (no {CARD}); name another folder or empty it")
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
+        raise InputError(f"{out}: is a file; name a folder for the {kind}")
+    target = out.resolve()
+    for source in (Path(name).expanduser().resolve() for name in inputs if name and Path(name).expanduser().exists()):
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            place = "is" if target == source else f"lies in {source}," if target.is_relative_to(source) else f"holds {source},"
+            raise InputError(f"{out}: {place} what this call reads; write the {kind} elsewhere")
+    holds, listed, written = _read_marker(out)
+    if holds and holds != kind:
+        raise InputError(f"{out}: holds a {holds}, which a {kind} must not replace; name another folder")
+    foreign = [name for name, size in _sizes(out).items() if _fits(name, names) and not _fits(name, written) and listed.get(name) != size]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise InputError(f"{out}: holds {foreign[0]}{more}, not written here or changed since; name another folder or move it away")
+    parent = out if out.is_dir() else next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{parent}: is no folder you may write to; choose another place for {out.name}")
     return out
 
 
-def replace_folder(new: Path, target: Path) -> None:
-    """Put the folder ``new`` in the place of ``target``: two renames, so that no half-written set is ever seen there."""
+def claim(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequence[str] = ("*",)) -> Path:
+    """Check as ``check_out``, then make the folder ours: until ``settle``, all files under ``names`` count as ours.
+
+    So what a killed call left can be continued or replaced by the next one.
+    """
+    out = check_out(out, kind, inputs, names)
+    out.mkdir(parents=True, exist_ok=True)
+    _, listed, written = _read_marker(out)
+    write_json(out / MARKER, {"kind": kind, "files": listed, "writing": list(dict.fromkeys([*written, *names]))})
+    return out
+
+
+def settle(out: Path, *more: str) -> None:
+    """Note in a folder made here what the call has written, ``more`` names with it: whatever else comes is the user's."""
+    holds, listed, written = _read_marker(out)
+    if holds:
+        files = {name: size for name, size in _sizes(out).items() if name in listed or _fits(name, (*written, *more))}
+        write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
+
+
+def clear(out: Path) -> None:
+    """Remove the files that the marker lists, and the folders that are empty then."""
+    for name in _read_marker(out)[1]:
+        (out / name).unlink(missing_ok=True)
+        for folder in (out / name).relative_to(out).parents:
+            with suppress(OSError):
+                if folder != Path("."):
+                    (out / folder).rmdir()
+
+
+def _read_marker(out: Path) -> tuple[str, dict[str, int], list[str]]:
+    """What the folder holds, its listed files, and the names under which a call writes or was cut short; empty without marker."""
+    try:
+        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        return str(found["kind"]), dict(found["files"]), [str(name) for name in found["writing"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}, []
+
+
+def _sizes(out: Path) -> dict[str, int]:
+    """Relative path of every file below -> its size; a link to a folder counts as a file. The marker is left out."""
+    found = {}
+    for folder, subfolders, names in os.walk(out):
+        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
+        for path in (Path(folder) / name for name in (*names, *links)):
+            if path != out / MARKER:
+                found[path.relative_to(out).as_posix()] = path.lstat().st_size
+    return dict(sorted(found.items()))
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def replace_folder(new: Path, target: Path, kind: str) -> None:
+    """Put the folder ``new`` in the place of ``target``, as ours: two renames, so that no half-written set is ever seen there.
+
+    Raises InputError where ``target`` is not ours; see ``check_out``.
+    """
+    check_out(target, kind)
+    write_json(new / MARKER, {"kind": kind, "files": _sizes(new), "writing": []})
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         target.replace(old)
@@ -229,6 +316,7 @@ def kept(
             if more is not None:
                 folder.mkdir(exist_ok=True)
                 write_json(folder / note, {**key, **more})
+                settle(folder, note)
     return load(json.loads((folder / note).read_text(encoding="utf-8")))
 
 

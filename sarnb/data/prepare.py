@@ -21,7 +21,7 @@ from sarnb.data.files import (
     METADATA,
     README,
     SPLITS,
-    check_target,
+    check_out,
     replace_folder,
     saving,
     write_json,
@@ -93,10 +93,7 @@ def prepare_user_data(
     InputError
         See ``check_user_folder``; before anything is written.
     """
-    out = check_target(out)
-    source_folder, target = Path(source).resolve(), out.resolve()
-    if target.is_relative_to(source_folder) or source_folder.is_relative_to(target):  # it must not replace its own source
-        raise InputError(f"{target}: lies in the source folder {source_folder} or holds it; write the data set elsewhere")
+    out = check_out(out, "data set", [source])
     folder = check_user_folder(source, size, seed, tiles_per_image)
     images = _choose_patches(folder.images, tiles_per_class)
     splits = split_images(images, seed)
@@ -115,7 +112,7 @@ def prepare_user_data(
             card = _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
             write_json(temporary / CARD, card)
             write_text(temporary / README, data_card(card))
-            replace_folder(temporary, out)
+            replace_folder(temporary, out, "data set")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return card

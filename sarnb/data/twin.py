@@ -24,10 +24,13 @@ from sarnb.data.files import (
     METADATA,
     README,
     SPLITS,
-    check_target,
+    check_out,
+    claim,
+    clear,
     height_levels,
     ordered_map,
     saving,
+    settle,
     write_json,
     write_png,
     write_rows,
@@ -326,7 +329,7 @@ def build_twin(
         raise InputError(f"splits are {', '.join(splits)}; give train, and of the others only {', '.join(SPLITS[1:])}")
     check_request(size, seed, workers)
     radar = ground_radar(sensor)
-    out = check_target(out)
+    out = check_out(out, "data set")
     fingerprint = _fingerprint(splits, radar, size, seed)
     card = _load_own_card(out, fingerprint)
     if card is not None and card["complete"]:
@@ -341,6 +344,7 @@ def build_twin(
         write_text(out / README, data_card(card))
         card["complete"] = True
         write_json(out / CARD, card)
+        settle(out)
     return load_card(out)
 
 
@@ -375,10 +379,9 @@ def _load_own_card(out: Path, fingerprint: str) -> dict[str, Any] | None:
 
 def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, seed: int, fingerprint: str) -> dict[str, Any]:
     """Clear what another call left and write the card of a begun set."""
-    for name in (*SPLITS, ".work"):
+    clear(claim(out, "data set"))
+    for name in (*SPLITS, ".work"):  # of a call that was cut short
         shutil.rmtree(out / name, ignore_errors=True)
-    (out / README).unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
     counts = {name: dict(sorted(Counter(spec.scene(index)[0] for index in range(spec.count)).items())) for name, spec in splits.items()}
     kinds = sorted({kind for part in counts.values() for kind in part})
     groups = {kind: scene_group(kind, splits["train"].kinds) for kind in kinds}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sarnb.data.files import saving, write_text
+from sarnb.data.files import saving, settle, write_text
 from sarnb.errors import InputError
 from sarnb.model.export import model_card
 
@@ -65,3 +65,4 @@ def write_measures(folder: Path, targets: pd.DataFrame) -> None:
         lines.append(f"| {row.aim} | {row.set} | {value} | {row.verdict} |")
     with saving(path):
         write_text(path, MEASURES.sub(lambda _: "\n".join([*lines, "", LIMITS]), card))
+        settle(folder, path.name)

@@ -23,6 +23,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from sarnb.data.files import replace_folder
 from sarnb.data.twin import scene_seed, twin_optical
 from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card
@@ -340,8 +341,7 @@ def export_foundation(pipe: StableDiffusionXLPipeline, encoder: DualEncoder, rec
     for stage in (stage for stage in STAGES if list(runs.glob(f"{stage}*/history.csv"))):
         stage_history(runs, stage).to_csv(staging / "curves" / f"{stage}.csv", index=False)
     (staging / "README.md").write_text(foundation_card(asdict(recipe), staging / "curves"))
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+    replace_folder(staging, folder, "foundation")
 
 
 def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) -> Path:

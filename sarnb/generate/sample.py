@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import content_key, kept, replace_folder, saving, write_set
+from sarnb.data.files import check_out, content_key, kept, replace_folder, saving, settle, write_set
 from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.foundation import decode_latents, fingerprint
@@ -172,15 +172,16 @@ def group_of(label: str) -> str:
 def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Path:
     """Write grey uint8 images [N, H, W] and their rows as an imagefolder that ``load_set`` reads.
 
-    The folder appears whole or not at all, and replaces an older one. Raises ``InputError`` if it cannot be written.
+    The folder appears whole or not at all, and replaces an older one made here. Raises ``InputError`` if it cannot be written, or
+    holds anything else.
     """
-    folder = Path(folder)
+    folder = check_out(folder, DRAWN)
     staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     try:
         with saving(folder):
             shutil.rmtree(staging, ignore_errors=True)
             write_set(staging, images, rows)
-            replace_folder(staging, folder)
+            replace_folder(staging, folder, DRAWN)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
@@ -190,6 +191,7 @@ def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Pat
 # strategies that differ little can look alike under a decoder that cannot carry speckle, so final latents lie next to the
 # images, and each set of samples is also judged as a better decoder draws it.
 
+DRAWN = "set of drawn images"  # what a folder of samples is to ``sarnb.data.files``
 LATENTS = "latents.npz"
 STAMP = "decoding.json"
 
@@ -200,6 +202,7 @@ def write_latents(folder: Path, latents: np.ndarray) -> None:
         temporary = Path(folder) / f".{LATENTS}.tmp.npz"
         np.savez(temporary, latents=np.asarray(latents, np.float16))
         os.replace(temporary, Path(folder) / LATENTS)
+    settle(Path(folder), LATENTS)
 
 
 def read_latents(folder: Path) -> np.ndarray:

@@ -29,7 +29,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sarnb import foundation_path, split_foundation
 from sarnb.data.dataset import CARDS
-from sarnb.data.files import replace_folder, write_json
+from sarnb.data.files import claim, clear, replace_folder, settle, write_json
 from sarnb.errors import InputError
 from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder
 from sarnb.model.strategy import Strategy
@@ -39,6 +39,8 @@ from sarnb.model.vae import apply_lora
 
 RECORD, CARD, STAGING = "record.json", "README.md", ".saving"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+MODEL = "model"  # what a folder of one is to ``sarnb.data.files``, and what may be in it
+MODEL_FILES = (*(f"{name}/*" for name in ("unet", "vae", *ENCODERS, STAGING)), LORA_FILE, EMBEDDING_FILE, VAE_LORA_FILE, CARD, RECORD)
 ENCODER_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 
@@ -79,12 +81,13 @@ def save_trained(
     earlier model had under that name is removed. All is written into a folder of its own and renamed into place when
     it is whole, the record last: until then an earlier model stays as it is.
 
-    Raises ``InputError`` if nothing trained or the disk is full.
+    Raises ``InputError`` if nothing trained, ``out`` holds files of these names that are not ours, or the disk is full.
     """
     if not strategy.trains:
         raise InputError(f"strategy {strategy.name} trains nothing; there is nothing to save")
     staging = out / STAGING
     try:
+        claim(out, MODEL, names=(*MODEL_FILES, *(pattern for name in beside or () for pattern in (name, f"{name}/*"))))
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         _write_weights(pipe, strategy, staging, record or {})
@@ -97,13 +100,12 @@ def save_trained(
             if path.exists():
                 (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staging / name)
         (out / RECORD).unlink(missing_ok=True)  # from here on nothing takes space; a process that dies leaves no model that seems whole
-        for name in {path.name for path in staging.iterdir()} | set(beside or ()):
-            if (out / name).is_dir():
-                shutil.rmtree(out / name)
-            else:
-                (out / name).unlink(missing_ok=True)
+        clear(out)
         for path in sorted(staging.iterdir(), key=lambda path: path.name == RECORD):
+            if (out / path.name).is_dir():  # of a call that was cut short
+                shutil.rmtree(out / path.name)
             os.replace(path, out / path.name)
+        settle(out)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out}: the model could not be saved ({error}); free some disk space and run again") from error
     finally:
@@ -330,7 +332,7 @@ def write_vae(vae: AutoencoderKL, trained: Path, folder: Path, **about: object) 
         (staging / CARD).write_text(trained_card(Strategy(**record["strategy"]), record), encoding="utf-8")
         record["files"] = {f"vae/{path.name}": path.stat().st_size for path in sorted((staging / "vae").iterdir())}
         write_json(staging / RECORD, record)
-        replace_folder(staging, folder)
+        replace_folder(staging, folder, MODEL)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the autoencoder could not be saved ({error}); free some disk space and run again") from error
     finally:

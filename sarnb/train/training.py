@@ -12,9 +12,9 @@ import pandas as pd
 from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import load_set
-from sarnb.data.files import METADATA, content_key, kept
+from sarnb.data.files import METADATA, check_out, claim, content_key, kept
 from sarnb.errors import DivergedError, InputError
-from sarnb.model.export import RECORD, foundation_fingerprint, save_trained
+from sarnb.model.export import MODEL, MODEL_FILES, RECORD, foundation_fingerprint, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy
 from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, finetune, training_record
@@ -163,6 +163,9 @@ def keep_trained(
     def make() -> None:
         # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
         training = out / f"{TRAINING}{content_key(json.dumps(record, sort_keys=True))}"
+        if processes().is_main_process:  # hours before the model is saved
+            check_out(out, MODEL, names=(*MODEL_FILES, HISTORY, *(f"{name}/*" for name in beside)))
+            claim(out, MODEL, names=(f"{TRAINING}*",))
         result = tune(training)
         if processes().is_main_process:
             save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, {name: training / name for name in (HISTORY, *beside)})

@@ -1,12 +1,13 @@
-"""What was made of the same key is read back; all else, and what is damaged, is made."""
+"""What was made of the same key is read back, all else is made; and only files of ours are replaced or removed."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from sarnb.data.files import NOTE, kept
+from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, replace_folder, settle
 from sarnb.errors import InputError
 
 
@@ -53,3 +54,88 @@ def test_work_that_failed_is_no_result(ask):
     with pytest.raises(InputError, match="one: could not be written.*No space left"):
         ask(fails=OSError(28, "No space left on device"))
     assert not (ask.folder / NOTE).exists() and ask() == ("number 3", 3)
+
+
+# An output folder is ours only with our marker.
+
+
+def _tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _made(folder: Path, **files: str) -> Path:
+    """A folder made here with these files."""
+    claim(folder, "data set")
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    settle(folder)
+    return folder
+
+
+def test_only_listed_files_are_removed(tmp_path):
+    out = _made(tmp_path / "out", card_json="{}", train__a_png="1")
+    clear(out)
+    assert list(_tree(out)) == [MARKER] and not (out / "train").exists()
+
+
+@pytest.mark.parametrize("name", ["card.json", "metadata.jsonl", "README.md", "unet/config.json", "history.csv", ".hidden", "train/a.png"])
+def test_what_has_no_marker_is_not_ours_whatever_its_name(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"holds {name}, not written here"):
+        claim(tmp_path, "data set")
+    assert _tree(tmp_path) == {name: b"mine"}
+
+
+def test_a_file_put_into_a_folder_of_ours_or_changed_there_is_the_users(tmp_path):
+    out = _made(tmp_path / "out", README_md="ours", train__a_png="1")
+    (out / "README.md").write_text("my own words")
+    (out / "train/mine.png").write_bytes(b"2")
+    before = _tree(out)
+    with pytest.raises(InputError, match="holds README.md and 1 more, not written here or changed since"):
+        check_out(out, "data set")
+    assert check_out(out, "data set", names=("test/*", "card.json")) == out  # what it writes is of other names
+    clear(claim(out, "data set", names=("test/*",)))
+    assert (out / "train/mine.png").read_bytes() == before["train/mine.png"]
+
+
+def test_what_a_killed_call_left_is_ours_and_other_kinds_are_refused(tmp_path):
+    claim(tmp_path / "out", "model", names=("unet/*",))
+    (tmp_path / "out/unet").mkdir()
+    (tmp_path / "out/unet/half").write_text("x")
+    claim(tmp_path / "out", "model", names=("unet/*", "README.md"))
+    with pytest.raises(InputError, match="holds a model, which a data set must not replace"):
+        check_out(tmp_path / "out", "data set")
+
+
+@pytest.mark.parametrize(
+    "marker", ["", "{}", "[]", '{"kind": "data set", "files": 3, "writing": []}', '{"kind": "data set", "files": [1]}']
+)
+def test_a_damaged_marker_makes_nothing_ours(tmp_path, marker):
+    (tmp_path / MARKER).write_text(marker)
+    (tmp_path / "a.png").write_bytes(b"1")
+    with pytest.raises(InputError, match="a.png, not written here"):
+        check_out(tmp_path, "data set")
+
+
+def test_an_output_is_not_its_input_nor_in_one_nor_around_one(tmp_path):
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for out, words in (("in", "is what this call reads"), ("link", "is what"), ("link/new", "lies in .*/in,"), (".", "holds .*/in,")):
+        with pytest.raises(InputError, match=words):
+            check_out(tmp_path / out, "model", ["stabilityai/sdxl", "", tmp_path / "in"])
+    check_out(tmp_path / "inside", "model", [tmp_path / "in"])
+
+
+def test_a_folder_takes_the_place_of_one_of_ours_only(tmp_path):
+    for text in ("1", "2"):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "new/a.png").write_text(text)
+        replace_folder(tmp_path / "new", tmp_path / "out", "data set")
+    (tmp_path / "out/mine.png").write_text("3")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(InputError, match="mine.png"):
+        replace_folder(tmp_path / "new", tmp_path / "out", "data set")
+    assert (tmp_path / "out/a.png").read_text() == "2" and (tmp_path / "out/mine.png").read_text() == "3"

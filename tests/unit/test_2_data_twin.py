@@ -320,7 +320,7 @@ def test_rows_are_written_one_at_a_time(tmp_path: Path) -> None:
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(InputError, match="no data set of sarnb"):
+    with pytest.raises(InputError, match="diary.txt, not written here"):
         build_twin(tmp_path, SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 

@@ -73,7 +73,7 @@ def test_dataset_of_the_twin_world(tmp_path):
     assert "train 17, val 17, test 17 images" in said
     card = load_card(out)
     assert (card["sensor"], card["size"], card["seed"]) == ("umbra", 32, 4) and len(card["labels"]) == 17
-    assert sorted(path.name for path in out.iterdir()) == ["README.md", "card.json", "test", "train", "val"]
+    assert sorted(path.name for path in out.iterdir()) == [".sarnb.json", "README.md", "card.json", "test", "train", "val"]
 
 
 def test_without_n_dataset_makes_the_studys_splits(tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_bad_option_of_dataset_is_one_sentence_and_writes_nothing(words, messa
 
 def test_dataset_leaves_other_folders_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="name another folder or empty it"):
+    with pytest.raises(InputError, match="mine.txt, not written here"):
         _dataset("twin", "--n", "51", "--out", str(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -189,12 +189,42 @@ def test_a_senseless_request_to_generate_is_one_sentence(words, message, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_generate_leaves_folders_of_other_files_alone(tmp_path):
-    (tmp_path / "letter.txt").write_text("dear")
-    for words in (("--prompt", "a city"), ("--data", "d")):
-        with pytest.raises(InputError, match="holds other files"):
-            _generate("zero-shot", str(tmp_path), *words)
-    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "zero-shot", "OUT", "--prompt", "a city"),
+        ("generate", "zero-shot", "OUT", "--data", "elsewhere"),
+        ("dataset", "twin", "--n", "51", "--out", "OUT"),
+        ("dataset", "elsewhere", "--out", "OUT"),
+        ("finetune", "--strategy", "token", "--data", "elsewhere", "--out", "OUT"),
+        ("finetune", "--strategy", "vae-decoder", "--data", "elsewhere", "--out", "OUT"),
+        ("evaluate", "--real", "elsewhere", "--fake", "elsewhere", "--out", "OUT"),
+    ],
+)
+def test_no_command_touches_files_that_are_not_ours(words, tmp_path, monkeypatch):
+    """A user's own folder, whose files have the very names that the command writes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("metadata.jsonl", "card.json", "README.md", "history.csv", "record.json", "unet/config.json", "vae/config.json"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_text("mine")
+    (tmp_path / "mine/evaluation.csv").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="not written here"):
+        CliRunner().invoke(app, [word.replace("OUT", "mine") for word in words], catch_exceptions=False)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("out", ["foundation", "foundation/tuned", ".", "data", "data/train"])
+def test_finetune_does_not_write_over_what_it_reads(out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("foundation/model_index.json", "data/train/metadata.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    words = ["finetune", "--strategy", "unet-full", "--data", "data", "--foundation", "foundation", "--out", out]
+    with pytest.raises(InputError, match="what this call reads"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
 
 
 def _finetune(monkeypatch, *words: str) -> FinetuneConfig:
