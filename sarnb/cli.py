@@ -66,8 +66,8 @@ def notebook(
 @app.command()
 def verify(results: Path = typer.Argument(help="a results folder, such as results/quick")) -> None:
     """Find changed, missing and stale artefacts; exit code 1 if there are any."""
+    from sarnb.graph import verify as problems_of
     from sarnb.results import read_manifests
-    from sarnb.results import verify as problems_of
 
     problems = problems_of(results.absolute())
     for problem in problems:

@@ -31,17 +31,20 @@ from sarnb.errors import InputError
 from sarnb.notebook import declared_parameters, injected_parameters
 from sarnb.profile import Profile, load_profile, read_yaml
 from sarnb.results import (
-    LOCAL_FOLDERS,
     claim_folder,
     content_digest,
     digest,
     file_names,
+    file_problems,
+    folder_problems,
+    index,
     notebook_digest,
     read_cells,
+    read_claim,
     read_manifest,
     read_manifests,
+    record_digest,
     write_atomically,
-    write_index,
 )
 from sarnb.settings import cores, default_jobs, notebooks_folder, repository, results_root
 
@@ -52,6 +55,15 @@ MEMORY_MB = 6000
 NEUTRAL = frozenset({"RESULTS", "WORKERS", "THREADS", "DATA"})
 # These modules decide when and where a notebook runs, not what it computes.
 MACHINERY = frozenset(f"sarnb.{name}" for name in ("__main__", "cli", "graph", "notebook", "profile", "settings"))
+
+CHANGES = {
+    "notebook": "the notebook changed",
+    "code": "the package code it uses changed",
+    "data": "the data folder changed",
+    "foundation": "the foundation changed",
+    "upstream": "what it builds on changed",
+}
+UNFINISHED = "it has no finished run"
 
 Graph = dict[str, tuple[str, ...]]
 
@@ -146,7 +158,8 @@ class Node:
     parameters : the values injected into it.
     parts : what its fingerprint is made of.
     stamp : the file that says it is up to date.
-    reason : why it has to run; empty = up to date.
+    problems : why its results are not those of its present sources; empty = up to date.
+    gone : what was lost of its models, samples and data, which are missed only where a notebook that runs reads them.
     """
 
     name: str
@@ -154,7 +167,8 @@ class Node:
     parameters: dict[str, Any]
     parts: dict[str, Any]
     stamp: Path
-    reason: str = ""
+    problems: list[str]
+    gone: list[str]
 
 
 def read_graph(notebooks: Path) -> Graph:
@@ -210,7 +224,7 @@ def select(graph: Graph, only: str) -> list[str]:
 
 def independent(nodes: dict[str, Node]) -> set[str]:
     """Names of the notebooks to run that may run at the same time as another one to run."""
-    running = {name: node.upstream for name, node in nodes.items() if node.reason}
+    running = {name: node.upstream for name, node in nodes.items() if node.problems[0]}
     graph = {name: tuple(need for need in needs if need in running) for name, needs in running.items()}
     above = {name: set(closure(graph, [name])) for name in graph}
     return {name for name in graph if any(name not in above[other] and other not in above[name] for other in graph)}
@@ -240,77 +254,91 @@ def plan(notebooks: Path, results: Path, values: dict[str, Any], extra: dict[str
             raise InputError(f"--param {key}: none of {', '.join(names)} declares it; see their cell tagged 'parameters'")
     nodes: dict[str, Node] = {}
     for name in names:
-        notebook = notebooks / f"{name}.ipynb"
         own = {key: value for key, value in extra.items() if key in declared[name]}
-        parameters = injected_parameters(notebook, {**values, **own})
-        data, foundation = parameters.get("DATA"), parameters.get("FOUNDATION")
-        parts = {
-            "notebook": notebook_digest(notebook),
-            "code": code_digest(notebook),
-            "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
-            "data": listing_digest(Path(data)) if data else "",
-            "foundation": foundation_digest(foundation) if foundation else "",
-            "upstream": {need: digest(nodes[need].parts)[:16] for need in graph[name]},
-        }
-        stamp = results / ".state" / f"{name}.{digest(parts)[:16]}.done"
-        nodes[name] = Node(name, graph[name], parameters, parts, stamp)
-    _fill_in_reasons(nodes, results)
+        parameters = injected_parameters(notebooks / f"{name}.ipynb", {**values, **own})
+        nodes[name] = _node(notebooks, results, name, graph[name], parameters, nodes)
+    before = None
+    while before != (before := sum(bool(node.problems) for node in nodes.values())):  # until nothing new has to run
+        for name, node in ((name, node) for name, node in nodes.items() if not node.problems):
+            users = [user for user, other in nodes.items() if name in other.upstream and other.problems]
+            if ran := [need for need in node.upstream if nodes[need].problems]:
+                node.problems = [f"{ran[0]} runs before it"]
+            elif users and (lost := _lost(results, name)):
+                node.problems = [f"{users[0]} needs {lost[0]}, which is missing"]
     return nodes
 
 
-def _fill_in_reasons(nodes: dict[str, Node], results: Path) -> None:
-    """Say of each notebook why it has to run.
+def _lost(results: Path, name: str) -> list[str]:
+    """Recorded files that are not there, those of a clone's absent local folders among them."""
+    entries = read_manifest(results, name).get("artefacts", [])
+    return [entry["path"] for entry in entries if not (results / entry["path"]).exists()]
 
-    Trained models and samples are not in a git clone. They are missed only where a notebook that runs reads them,
-    so the graph is walked until nothing new has to run.
+
+def verify(results: Path) -> list[str]:
+    """Compare a results folder with its records, and the records with what their notebooks are now.
+
+    The same code as a plan's, with the parameters of each notebook's last run in the place of the profile's.
+
+    Returns
+    -------
+    problems : one sentence for each; empty if all is well.
+
+    Raises
+    ------
+    InputError
+        The folder is not there or holds no manifest.
     """
-    for node in nodes.values():
-        node.reason = _own_reason(node, results)
-    before = None
-    while before != (before := sum(bool(node.reason) for node in nodes.values())):
-        for name, node in nodes.items():
-            if node.reason:
-                continue
-            if ran := [need for need in node.upstream if nodes[need].reason]:
-                node.reason = f"{ran[0]} runs before it"
-                continue
-            users = [user for user, other in nodes.items() if name in other.upstream and other.reason]
-            if users and (lost := _missing(node, results, local=True)):
-                node.reason = f"{users[0]} needs {lost}, which is missing"
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder; give a results folder such as results/quick")
+    manifests, notebooks = read_manifests(results), notebooks_folder()
+    if not manifests:
+        raise InputError(f"{results}: holds no manifest; run ./run_all.sh first")
+    graph, data = read_graph(notebooks), read_claim(results).get("data", "")
+    stamped = {path.name.rsplit(".", 2)[0] for path in (results / ".state").glob("*.done")}
+    problems = [f"{name}: {notebooks}/graph.yaml names no such notebook" for name in sorted({*manifests, *stamped} - graph.keys())]
+    nodes: dict[str, Node] = {}
+    for name in closure(graph, {*manifests, *stamped}):
+        declared = declared_parameters(notebooks / f"{name}.ipynb")
+        before = _stamp(results, name).get("parameters", {})
+        parameters = {key: data if key == "DATA" else before[key] for key in declared if key == "DATA" or key in before}
+        nodes[name] = _node(notebooks, results, name, graph[name], parameters, nodes)
+        problems += [f"{name}: {text}; run it again" for text in (*nodes[name].problems, *nodes[name].gone)]
+    return problems + folder_problems(results)
 
 
-def _own_reason(node: Node, results: Path) -> str:
-    if node.stamp.is_file():
-        lost = _missing(node, results, local=False)
-        return f"{lost} is missing" if lost else ""
-    earlier = sorted(node.stamp.parent.glob(f"{node.name}.*.done"), key=lambda path: path.stat().st_mtime)
-    try:
-        before = json.loads(earlier[-1].read_text(encoding="utf-8"))
-    except (IndexError, ValueError):
-        return "it has no finished run"
-    words = {
-        "notebook": "the notebook changed",
-        "code": "the package code it uses changed",
-        "data": "the data folder changed",
-        "foundation": "the foundation changed",
-        "upstream": "what it builds on changed",
+def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], parameters: dict[str, Any], nodes: dict[str, Node]) -> Node:
+    """One notebook with what it depends on now, compared with what its last run left; ``nodes``: those before it."""
+    notebook, data, foundation = notebooks / f"{name}.ipynb", parameters.get("DATA"), parameters.get("FOUNDATION")
+    parts = {
+        "notebook": notebook_digest(notebook),
+        "code": code_digest(notebook),
+        "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
+        "data": listing_digest(Path(data)) if data else "",
+        "foundation": foundation_digest(foundation) if foundation else "",
+        "upstream": {need: digest(nodes[need].parts)[:16] for need in needs},
     }
-    for key, text in words.items():
-        if before.get(key) != node.parts[key]:
-            return text
-    old, new = before.get("parameters", {}), node.parts["parameters"]
-    changes = [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return changes[0] if changes else "it changed"
+    stamp = results / ".state" / f"{name}.{digest(parts)[:16]}.done"
+    before = _stamp(results, name)
+    problems, gone = file_problems(results, name)
+    changes = [text for key, text in CHANGES.items() if before.get(key) != parts[key]]
+    old, new = before.get("parameters", {}), parts["parameters"]
+    changes += [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    if before.get("record", "") != record_digest(results, name):
+        changes.append(f"its record manifest/{name}.json is missing, damaged or edited")
+    if not (results / "notebooks" / f"{name}.ipynb").is_file():
+        changes.append(f"notebooks/{name}.ipynb is missing")
+    return Node(name, needs, parameters, parts, stamp, list(dict.fromkeys(changes + problems)) if before else [UNFINISHED], gone)
 
 
-def _missing(node: Node, results: Path, local: bool) -> str:
-    """The first recorded file that is gone: of the local folders (models, samples, data) or of the others."""
-    if not local and not (results / "notebooks" / f"{node.name}.ipynb").is_file():
-        return f"notebooks/{node.name}.ipynb"
-    for entry in read_manifest(results, node.name).get("artefacts", []):
-        if (entry["path"].split("/")[0] in LOCAL_FOLDERS) == local and not (results / entry["path"]).exists():
-            return entry["path"]
-    return ""
+def _stamp(results: Path, name: str) -> dict[str, Any]:
+    """What the last finished run of a notebook noted: the parts of its fingerprint, and its record's; empty if none or edited."""
+    for path in sorted((results / ".state").glob(f"{name}.*.done"), key=lambda path: path.stat().st_mtime, reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            parts = {key: found[key] for key in (*CHANGES, "parameters")}
+            if path.name == f"{name}.{digest(parts)[:16]}.done" and isinstance(parts["parameters"], dict):
+                return found
+    return {}
 
 
 # ---- a run: options resolved, the plan handed to Snakemake, the outcome reported ----
@@ -394,18 +422,22 @@ def run(
     if executor != "local" and importlib.util.find_spec(plugin.replace("-", "_")) is None:
         raise InputError(f"--executor {executor}: Snakemake knows it through the package {plugin}, which is not installed; pip install it")
     values, extra, results = resolve(profile, data, seed, params)
+    claim_folder(results, values.name, values.stamp, values.data, write=False)
     planned = functools.partial(plan, notebooks_folder(), results, values.parameters(_shown(results)), extra, only)
     nodes = planned()
-    todo = [name for name, node in nodes.items() if node.reason]
+    todo = [name for name, node in nodes.items() if node.problems]
     if values.data and todo:
         from sarnb.data.prepare import check_user_folder  # reads every image, so only when something will run
 
         check_user_folder(Path(values.data), values.image_size, values.seed)
     if dry:
         for name, node in nodes.items():
-            print(f"{name}: {'would run, ' + node.reason if node.reason else 'up to date'}")
+            print(f"{name}: {'would run, ' + node.problems[0] if node.problems else ', but '.join(['up to date', *node.gone[:1]])}")
+        for problem in folder_problems(results):
+            print(problem)
         return 0
     if not todo:
+        write_atomically(results / "index.md", index(results))
         print(f"everything is up to date ({len(nodes)} notebooks); look first at {_shown(results)}/index.md")
         return 0
     with _locked(results) as lock:
@@ -414,14 +446,14 @@ def run(
         for old in state.glob("*.error"):
             old.unlink()
         for name, node in nodes.items():
-            if node.reason:
-                print(f"{name}: to run, {node.reason}", flush=True)
+            if node.problems:
+                print(f"{name}: to run, {node.problems[0]}", flush=True)
                 node.stamp.unlink(missing_ok=True)
         work = make_plan(values, results, nodes, jobs or default_jobs())
         write_atomically(state / "plan.json", json.dumps(work, indent=1))
         code = _snakemake(state, jobs, executor, snakemake, lock)
         if read_manifests(results):
-            write_index(results)
+            write_atomically(results / "index.md", index(results))
     took = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - start))
     if code == 0:
         print(f"finished in {took}; look first at {_shown(results)}/index.md")

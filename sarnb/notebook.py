@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sarnb.errors import InputError
-from sarnb.results import add_executed_copy, read_cells, write_atomically
+from sarnb.results import add_executed_copy, read_cells, record_digest, write_atomically
 from sarnb.settings import repository
 
 TAG = "parameters"
@@ -106,8 +106,8 @@ def run_node(name: str, plan_file: Path) -> None:
         try:
             execute(name, Path(plan["notebooks"]) / f"{name}.ipynb", results, node["parameters"])
             add_executed_copy(results, name)
-            stamp = json.dumps(node["parts"], indent=1, ensure_ascii=False) + "\n"
-            write_atomically(state / node["stamp"], stamp)
+            stamp = {**node["parts"], "record": record_digest(results, name)}
+            write_atomically(state / node["stamp"], json.dumps(stamp, indent=1, ensure_ascii=False) + "\n")
         except (InputError, NotebookError) as error:
             print_line(f"{name}  FAILED after {time.monotonic() - start:.0f} s")
             write_atomically(state / f"{name}.error", f"{error}\n")

@@ -1,7 +1,7 @@
 """What each notebook made: its figures, tables and other artefacts, one JSON record a notebook in ``manifest``.
 
 A record collects everything in a staging folder and moves it to its place when it is closed, so that a notebook that fails
-half-way leaves the earlier results as they were. ``verify`` compares the records with what lies on the disk. Files are known
+half-way leaves the earlier results as they were. ``sarnb.graph`` compares the records with what lies on the disk. Files are known
 by hashes of their content, never by their times, which a git clone does not keep.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sarnb.errors import InputError
-from sarnb.profile import load_profile, read_yaml
+from sarnb.profile import load_profile, profile_names, read_yaml
 from sarnb.settings import cores, notebooks_folder, process_peak_mb, repository
 
 if TYPE_CHECKING:
@@ -60,9 +60,17 @@ def content_digest(path: Path, but: Collection[str] = ()) -> str:
 
 
 def file_names(folder: Path) -> list[str]:
-    """Relative paths of all files below a folder, sorted, without those that are hidden or in a hidden folder."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    """Relative paths of all files below a folder, links followed, sorted, without those that are hidden or in a hidden folder."""
+    found, seen = [], set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link that leads back
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths = (Path(place) / name for name in names if not name.startswith("."))
+        found += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
+    return sorted(found)
 
 
 def read_cells(notebook: Path) -> list[dict[str, Any]]:
@@ -114,7 +122,27 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 # ---- a notebook's record, while it runs ----
 
 
-def claim_folder(folder: Path, profile: str, stamp: str | None = None, data: str | None = None) -> str:
+def read_claim(folder: Path) -> dict[str, str]:
+    """Whose results a folder holds, from its profile.json: profile, stamp, data (the user's data folder); empty for a new folder.
+
+    Raises
+    ------
+    InputError
+        The file is damaged, or it is missing where other files are.
+    """
+    path = folder / "profile.json"
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return {key: held[key] + "" for key in ("profile", "stamp", "data")}
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir() and (others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".state")):
+            raise InputError(f"{folder}: holds {others[0]}, and no profile.json of a run; name another place with SARNB_RESULTS") from None
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not readable ({error}); choose another results folder, or remove this one") from None
+
+
+def claim_folder(folder: Path, profile: str, stamp: str | None = None, data: str | None = None, write: bool = True) -> str:
     """Make a results folder the one of a profile and of a user's data folder, or check that it is; returns its stamp.
 
     Parameters
@@ -123,27 +151,27 @@ def claim_folder(folder: Path, profile: str, stamp: str | None = None, data: str
     profile : the profile's name.
     stamp : what is put on every artefact; None = as the folder was claimed, at first that of the shipped profile.
     data : the user's data folder, empty for none; None = as the folder was claimed.
+    write : False = only check.
 
     Raises
     ------
     InputError
-        The folder holds results of another profile or of other data, or cannot be written to.
+        The folder holds results of another profile or of other data, files of no run, or cannot be written to.
     """
-    path = folder / "profile.json"
-    if not path.is_file():
-        first = {"profile": profile, "stamp": load_profile(profile).stamp if stamp is None else stamp, "data": data or ""}
-        write_atomically(path, json.dumps(first, indent=1) + "\n")
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if held["profile"] != profile or (stamp is not None and bool(held["stamp"]) != bool(stamp)):
+    first = {"profile": profile, "stamp": load_profile(profile).stamp if stamp is None else stamp, "data": data or ""}
+    held = read_claim(folder) or first
+    if held["profile"] != profile or (stamp is not None and held["stamp"] != stamp):
         raise InputError(
-            f"{folder}: holds results of the profile {held['profile']!r}, {profile!r} must not be "
-            "written over them; choose another results folder"
+            f"{folder}: holds results of the profile {held['profile']!r} with the stamp {held['stamp']!r}, {profile!r} with "
+            f"{first['stamp']!r} must not be written over them; choose another results folder"
         )
     if data is not None and held["data"] != data:
         raise InputError(
             f"{folder}: holds results of the data folder {held['data'] or '(none)'}, not of "
             f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS"
         )
+    if write and held is first:
+        write_atomically(folder / "profile.json", json.dumps(first, indent=1) + "\n")
     return held["stamp"]
 
 
@@ -240,7 +268,7 @@ class Record:
                 "producer": self.producer,
                 **self._setting,
                 "notebook_sha256": notebook_digest(notebook) if notebook.is_file() else None,
-                "upstream": {need: _artefacts_digest(self.folder, need) for need in needs if read_manifest(self.folder, need)},
+                "upstream": {need: artefacts_digest(self.folder, need) for need in needs if read_manifest(self.folder, need)},
                 "git": _git(),
                 "python": platform.python_version(),
                 "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -338,12 +366,16 @@ def _device() -> dict[str, Any]:
 
 
 def read_manifest(results: Path, producer: str) -> dict[str, Any]:
-    """A producer's manifest; empty if there is none or it is not readable."""
+    """A producer's manifest; empty if there is none or it is not one: keys missing, of another type, paths that lead elsewhere."""
     try:
         found = json.loads((results / "manifest" / f"{producer}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        texts = [found["producer"], found["profile"], found["stamp"], *found["upstream"].values()]
+        texts += [entry[key] for entry in found["artefacts"] for key in ("path", "kind", "meaning", "sha256")]
+        paths = [Path(entry["path"]) for entry in found["artefacts"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    plain = all(isinstance(text, str) for text in texts) and not any(path.is_absolute() or ".." in path.parts for path in paths)
+    return found if plain and found["producer"] == producer else {}
 
 
 def read_manifests(results: Path) -> dict[str, dict[str, Any]]:
@@ -356,7 +388,13 @@ def _entry(results: Path, path: Path, kind: str, meaning: str) -> dict[str, Any]
     return {"path": path.relative_to(results).as_posix(), "kind": kind, "meaning": meaning, "sha256": content_digest(path)}
 
 
-def _artefacts_digest(results: Path, producer: str) -> str:
+def record_digest(results: Path, producer: str) -> str:
+    """One hash over a producer's manifest; empty where there is none."""
+    manifest = read_manifest(results, producer)
+    return digest(manifest) if manifest else ""
+
+
+def artefacts_digest(results: Path, producer: str) -> str:
     """One hash over the figures, tables, models and data that a producer recorded (its executed copy left out)."""
     entries = read_manifest(results, producer).get("artefacts", [])
     return digest([[entry["path"], entry["sha256"]] for entry in entries if entry["kind"] != "notebook"])
@@ -365,7 +403,7 @@ def _artefacts_digest(results: Path, producer: str) -> str:
 def _write_manifest(results: Path, manifest: dict[str, Any]) -> None:
     text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str) + "\n"
     write_atomically(results / "manifest" / f"{manifest['producer']}.json", text)
-    write_index(results)
+    write_atomically(results / "index.md", index(results))
 
 
 def add_executed_copy(results: Path, producer: str) -> None:
@@ -376,70 +414,65 @@ def add_executed_copy(results: Path, producer: str) -> None:
         _write_manifest(results, manifest)
 
 
-def write_index(results: Path) -> None:
-    """Write index.md: every figure and table with one line, notebook by notebook."""
-    manifests = read_manifests(results)
+def index(results: Path) -> str:
+    """The text of index.md: every figure and table with one line, notebook by notebook."""
+    manifests = {producer: manifest for producer, manifest in read_manifests(results).items() if manifest}
     first = next(iter(manifests.values()), {})
     lines = [f"# Results of the profile `{first.get('profile', results.name)}`", ""]
     if stamp := first.get("stamp"):
         lines += [f"**{stamp}**", ""]
     for producer, manifest in manifests.items():
         lines += [f"## {producer}", ""]
-        for entry in sorted(manifest.get("artefacts", []), key=lambda e: (e["kind"] != "notebook", e["kind"])):
+        for entry in sorted(manifest["artefacts"], key=lambda e: (e["kind"] != "notebook", e["kind"])):
             if not entry["path"].endswith((".svg", ".md", ".tex")):
                 name = entry["path"]
                 link = f"[{name}]({name.replace(' ', '%20')})"
                 lines.append(f"- {link}: {entry['meaning']}{' — ' + stamp if stamp and entry['kind'] != 'notebook' else ''}")
         lines.append("")
-    write_atomically(results / "index.md", "\n".join(lines))
+    return "\n".join(lines)
 
 
-def verify(results: Path) -> list[str]:
-    """Compares a results folder with its manifests.
+def file_problems(results: Path, producer: str) -> tuple[list[str], list[str]]:
+    """What of a producer's record is not as recorded: what counts, and files of the local folders that are gone.
 
-    Returns
-    -------
-    problems : one sentence per artefact that is changed, missing, stale (its notebook, or what that builds on, is no
-        longer the one it was made from) or recorded by nobody; empty if all is well.
-
-    Raises
-    ------
-    InputError
-        The folder is not there or holds no manifest.
+    A clone has no local folders, so there nothing of them counts as gone.
     """
-    if not results.is_dir():
-        raise InputError(f"{results}: no such folder; give a results folder such as results/quick")
-    manifests = read_manifests(results)
-    if not manifests:
-        raise InputError(f"{results}: holds no manifest; run ./run_all.sh first")
-    problems, known = [], set()
+    manifest, changed, gone = read_manifest(results, producer), [], []
+    for need, sha in manifest.get("upstream", {}).items():
+        if artefacts_digest(results, need) != sha:
+            changed.append(f"{need} recorded other results since")
+    for entry in manifest.get("artefacts", []):
+        path, top = results / entry["path"], entry["path"].split("/")[0]
+        if path.exists():
+            if content_digest(path) != entry["sha256"]:
+                changed.append(f"{entry['path']} changed")
+        elif top not in LOCAL_FOLDERS:
+            changed.append(f"{entry['path']} is missing")
+        elif (results / top).exists():
+            gone.append(f"{entry['path']} is missing")
+    return changed, gone
+
+
+def folder_problems(results: Path) -> list[str]:
+    """What of a results folder belongs to no notebook's record, or contradicts the records."""
+    problems, manifests, claim = [], read_manifests(results), read_claim(results)
+    known = {entry["path"] for manifest in manifests.values() for entry in manifest.get("artefacts", [])}
+    if claim.get("profile") in profile_names() and claim["stamp"] != load_profile(claim["profile"]).stamp:
+        problems.append(f"profile.json: its stamp {claim['stamp']!r} is not that of the profile {claim['profile']}")
     for producer, manifest in manifests.items():
-        if not isinstance(manifest.get("artefacts"), list):
-            problems.append(f"manifest/{producer}.json: not readable; run {producer} again")
-            continue
-        problems += _stale(results, producer, manifest)
-        for entry in manifest["artefacts"]:
-            known.add(entry["path"])
-            path, top = results / entry["path"], entry["path"].split("/")[0]
-            if path.exists():
-                if content_digest(path) != entry["sha256"]:
-                    problems.append(f"{entry['path']}: changed since {producer} recorded it; run {producer} again")
-            elif top not in LOCAL_FOLDERS or (results / top).exists():
-                problems.append(f"{entry['path']}: missing; run {producer} again")
+        problems += [
+            f"manifest/{producer}.json: its {key} {manifest[key]!r} is not {claim[key]!r} as in profile.json"
+            for key in ("profile", "stamp")
+            if manifest and claim and manifest[key] != claim[key]
+        ]
+    listed = (results / "index.md").read_text(encoding="utf-8", errors="replace") if (results / "index.md").is_file() else ""
+    lost = sorted(set(re.findall(r"^## (\S+)$", listed, re.MULTILINE)) - manifests.keys())
+    problems += [f"manifest/{producer}.json: missing, index.md lists it; run {producer} again" for producer in lost]
+    if manifests and not lost and listed != index(results):
+        problems.append("index.md: not what the records say; the next run writes it anew")
     for name in (f"{folder}/{name}" for folder in RECORDED_FOLDERS for name in file_names(results / folder)):
         if name.endswith(".failed.ipynb"):
             problems.append(f"{name}: the last run of this notebook failed; see the error in it and run it again")
         elif name not in known:
             problems.append(f"{name}: stale, no manifest records it; delete it or run its notebook again")
-    return problems
-
-
-def _stale(results: Path, producer: str, manifest: dict[str, Any]) -> list[str]:
-    notebook, problems = notebooks_folder() / f"{producer}.ipynb", []
-    made_from = manifest.get("notebook_sha256")
-    if made_from and (not notebook.is_file() or notebook_digest(notebook) != made_from):
-        problems.append(f"manifest/{producer}.json: stale, notebooks/{producer}.ipynb changed since; run {producer} again")
-    for need, sha in manifest.get("upstream", {}).items():
-        if _artefacts_digest(results, need) != sha:
-            problems.append(f"manifest/{producer}.json: stale, {need} recorded other results since; run {producer} again")
     return problems

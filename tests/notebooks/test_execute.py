@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sarnb.graph import read_graph
-from sarnb.results import read_manifest, verify
+from sarnb.graph import read_graph, verify
+from sarnb.results import read_manifest
 from sarnb.settings import cores, default_jobs, repository
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from sarnb.results import verify
+from sarnb.graph import verify
 from sarnb.settings import repository
 
 pytestmark = pytest.mark.slow

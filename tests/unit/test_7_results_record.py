@@ -1,4 +1,4 @@
-"""Records, manifests and their verification."""
+"""Records of notebooks and their manifests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sarnb.errors import InputError
-from sarnb.results import Record, claim_folder, compact_png, figure_files, verify, write_atomically
+from sarnb.results import Record, claim_folder, compact_png, figure_files, file_problems, folder_problems, write_atomically
 
 matplotlib.use("agg")
 
 
 @pytest.fixture(autouse=True)
-def notebooks(tmp_path, monkeypatch):
+def notebooks(tmp_path_factory, monkeypatch):
     """Two notebooks, the second built on the first."""
-    folder = tmp_path / "sources"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("sources")
     for name in ("00_one", "01_two"):
         (folder / f"{name}.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 1"]}]}))
     (folder / "graph.yaml").write_text("00_one: []\n01_two: [00_one]\n")
@@ -57,7 +56,7 @@ def test_a_record_writes_figures_tables_manifest_and_index(tmp_path):
         assert key in manifest
     text = (tmp_path / "r/index.md").read_text()
     assert "[figures/00_one_figure.png]" in text and "two numbers" in text and "smoke: not a result" in text
-    assert verify(tmp_path / "r") == []
+    assert file_problems(tmp_path / "r", "00_one") == ([], []) and folder_problems(tmp_path / "r") == []
 
 
 def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
@@ -123,7 +122,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 def test_smoke_is_not_written_over_study_and_changes_nothing(tmp_path):
     _record(tmp_path, profile="study")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="'study', 'smoke' must not be written over"):
+    with pytest.raises(InputError, match="'study' with the stamp '', 'smoke' with .* must not be written over"):
         Record("00_one", tmp_path, "smoke", 0, {})
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -138,7 +137,7 @@ def test_an_unclosed_record_leaves_the_earlier_results_alone(tmp_path):
     _record(tmp_path)
     record = Record("00_one", tmp_path, "smoke", 0, {})
     record.table(pd.DataFrame({"value": [7.0]}), "00_one_table", "another")
-    assert pd.read_csv(tmp_path / "tables/00_one_table.csv")["value"].iloc[0] == 1.0 and verify(tmp_path) == []
+    assert pd.read_csv(tmp_path / "tables/00_one_table.csv")["value"].iloc[0] == 1.0 and folder_problems(tmp_path) == []
 
 
 def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
@@ -146,7 +145,7 @@ def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
     record = Record("00_one", tmp_path, "smoke", 0, {})
     record.table(pd.DataFrame({"value": [7.0]}), "only", "the only one")
     record.close()
-    assert not (tmp_path / "figures/00_one_figure.png").exists() and verify(tmp_path) == []
+    assert not (tmp_path / "figures/00_one_figure.png").exists() and folder_problems(tmp_path) == []
 
 
 def test_two_notebooks_cannot_share_a_name(tmp_path):
@@ -159,45 +158,6 @@ def test_two_notebooks_cannot_share_a_name(tmp_path):
 def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="plain file name"):
         Record("00_one", tmp_path, "smoke", 0, {}).figure(_figure(), name, "x")
-
-
-def test_verify_finds_changed_missing_unrecorded(tmp_path):
-    _record(tmp_path)
-    (tmp_path / "tables/00_one_table.csv").write_text("value\n9\n")
-    (tmp_path / "figures/00_one_figure.png").unlink()
-    (tmp_path / "figures/stray.png").write_bytes(b"x")
-    problems = verify(tmp_path)
-    assert len(problems) == 3
-    assert any(p.startswith("tables/00_one_table.csv: changed") for p in problems)
-    assert any(p.startswith("figures/00_one_figure.png: missing") for p in problems)
-    assert any(p.startswith("figures/stray.png: stale, no manifest records it") for p in problems)
-
-
-def test_verify_finds_a_changed_source_and_a_changed_upstream(tmp_path, notebooks):
-    _record(tmp_path, "00_one")
-    _record(tmp_path, "01_two")
-    assert verify(tmp_path) == []
-    _record(tmp_path, "00_one", value=5.0)
-    assert [p for p in verify(tmp_path) if "00_one recorded other results since" in p]
-    _record(tmp_path, "01_two")
-    (notebooks / "00_one.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": ["x = 2"]}]}))
-    assert verify(tmp_path) == ["manifest/00_one.json: stale, notebooks/00_one.ipynb changed since; run 00_one again"]
-
-
-def test_models_may_be_absent_in_a_clone_but_not_in_part(tmp_path):
-    _record(tmp_path, "00_one")
-    _record(tmp_path, "01_two")
-    (tmp_path / "models/00_one.bin").unlink()
-    assert verify(tmp_path) == ["models/00_one.bin: missing; run 00_one again"]
-    (tmp_path / "models/01_two.bin").unlink()
-    (tmp_path / "models").rmdir()
-    assert verify(tmp_path) == []
-
-
-def test_verify_of_nothing_is_bad_input(tmp_path):
-    for folder in (tmp_path / "none", tmp_path):
-        with pytest.raises(InputError):
-            verify(folder)
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypatch):

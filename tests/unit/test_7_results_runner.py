@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from sarnb import graph
@@ -21,9 +24,10 @@ from sarnb.graph import (
     resolve,
     run,
     select,
+    verify,
 )
 from sarnb.notebook import declared_parameters, injected_parameters
-from sarnb.results import notebook_digest, write_atomically
+from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
 from sarnb.settings import notebooks_folder
 
 VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
@@ -57,15 +61,22 @@ def _plan(folder, extra=None, only="", **values):
 
 
 def _finish(folder, nodes):
+    """What a run leaves: for each notebook a table, a model, the executed copy, the record and the stamp."""
     for node in nodes.values():
         for old in node.stamp.parent.glob(f"{node.name}.*.done"):
             old.unlink()
-        write_atomically(node.stamp, json.dumps(node.parts))
+        record = Record(node.name, folder / "r", "quick", 0, {"SEED": 0})
+        record.table(pd.DataFrame({"x": [1]}), f"{node.name}_table", "one number")
+        write_atomically(folder / "r/models" / f"{node.name}.bin", "weights")
+        record.artefact(f"models/{node.name}.bin", "weights")
+        record.close()
         write_atomically(folder / "r/notebooks" / f"{node.name}.ipynb", "{}")
+        add_executed_copy(folder / "r", node.name)
+        write_atomically(node.stamp, json.dumps({**node.parts, "record": record_digest(folder / "r", node.name)}))
 
 
 def _todo(nodes):
-    return {name: node.reason for name, node in nodes.items() if node.reason}
+    return {name: node.problems[0] for name, node in nodes.items() if node.problems}
 
 
 def test_parameters_are_read_from_the_syntax_tree(tmp_path):
@@ -167,11 +178,120 @@ def test_a_lost_copy_or_figure_reruns(folder):
 
 def test_lost_models_rerun_only_where_they_are_needed(folder):
     _finish(folder, _plan(folder))
-    entry = {"path": "models/b.bin", "kind": "artefact", "meaning": "m", "sha256": ""}
-    write_atomically(folder / "r/manifest/01_b.json", json.dumps({"producer": "01_b", "artefacts": [entry]}))
-    assert _todo(_plan(folder)) == {}  # as in a clone of the committed results
+    shutil.rmtree(folder / "r/models")
+    assert _todo(_plan(folder)) == {} and verify(folder / "r") == []  # as in a clone of the committed results
     (folder / "r/notebooks/03_d.ipynb").unlink()
-    assert _todo(_plan(folder)) == {"01_b": "03_d needs models/b.bin, which is missing", "03_d": "notebooks/03_d.ipynb is missing"}
+    todo = _todo(_plan(folder))
+    assert todo["01_b"] == "03_d needs models/01_b.bin, which is missing" and todo["03_d"] == "notebooks/03_d.ipynb is missing"
+
+
+def test_models_may_be_absent_in_a_clone_but_not_in_part(folder):
+    _finish(folder, _plan(folder))
+    (folder / "r/models/01_b.bin").unlink()
+    assert verify(folder / "r") == ["01_b: models/01_b.bin is missing; run it again"] and _todo(_plan(folder)) == {}
+
+
+def _edit(path: str, old: str, new: str):
+    def edit(folder: Path) -> None:
+        (found,) = folder.glob(path)
+        text = found.read_text()
+        assert old in text
+        found.write_text(text.replace(old, new))
+
+    return edit
+
+
+def _lose(folder: Path) -> None:
+    """A notebook with all that it left, its place in the index apart."""
+    for path in [path for path in (folder / "r").rglob("*03_d*") if path.is_file()]:
+        path.unlink()
+
+
+EDITED = "its record manifest/03_d.json is missing, damaged or edited"
+
+
+@pytest.mark.parametrize(
+    "damage, name, reason",
+    [
+        (_edit("nb/03_d.ipynb", "print(SEED)", "print(SEED + 1)"), "03_d", "the notebook changed"),
+        (_edit("sarnb/code.py", "X = 1", "X = 2"), "03_d", "the package code it uses changed"),
+        (_edit("r/tables/03_d_table.csv", "1", "2"), "03_d", "tables/03_d_table.csv changed"),
+        (lambda f: (f / "r/tables/03_d_table.md").unlink(), "03_d", "tables/03_d_table.md is missing"),
+        (_edit("r/models/03_d.bin", "weights", "others"), "03_d", "models/03_d.bin changed"),
+        (_edit("r/notebooks/03_d.ipynb", "{}", "{ }"), "03_d", "notebooks/03_d.ipynb changed"),
+        (_edit("r/manifest/03_d.json", '"seed": 0', '"seed": 7'), "03_d", EDITED),
+        (_edit("r/manifest/03_d.json", '"profile": "quick"', '"profile": "study"'), "03_d", EDITED),
+        (_edit("r/manifest/03_d.json", '"stamp": ""', '"stamp": "x"'), "03_d", EDITED),
+        (_edit("r/manifest/03_d.json", "tables/03_d_table.csv", "../03_d_table.csv"), "03_d", EDITED),
+        (lambda f: (f / "r/manifest/03_d.json").write_text("[1]"), "03_d", EDITED),
+        (_edit("r/.state/03_d.*.done", '"SEED": 0', '"SEED": 5'), "03_d", "it has no finished run"),
+        (lambda f: next((f / "r/.state").glob("03_d.*.done")).write_text("[]"), "03_d", "it has no finished run"),
+        (lambda f: (f / "data/linked/a.png").write_bytes(b"22"), "00_a", "the data folder changed"),
+        (_lose, "03_d", "it has no finished run"),
+    ],
+)
+def test_what_changed_is_named_by_verify_and_by_the_plan(folder, monkeypatch, damage, name, reason):
+    package, elsewhere = folder / "sarnb", folder / "elsewhere"
+    for place in (package, elsewhere, folder / "data"):
+        place.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "code.py").write_text("X = 1\n")
+    monkeypatch.setattr(graph, "PACKAGE", package)
+    graph._module.cache_clear()
+    (elsewhere / "a.png").write_bytes(b"1")
+    (folder / "data/linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder / "data")  # a circle
+    _notebook(folder / "nb/00_a.ipynb", "DATA = ''  # data\n", "print(DATA)")
+    _notebook(folder / "nb/03_d.ipynb", code="from sarnb import code\nprint(SEED)")
+    claim_folder(folder / "r", "quick", "", str(folder / "data"))
+    _finish(folder, _plan(folder, DATA=str(folder / "data")))
+    assert verify(folder / "r") == [] and _todo(_plan(folder, DATA=str(folder / "data"))) == {}
+
+    damage(folder)
+    graph._module.cache_clear()
+    said = verify(folder / "r")
+    assert any(line.startswith((f"{name}: {reason}", f"manifest/{name}.json: missing, index.md lists it")) for line in said), said
+    assert _todo(_plan(folder, DATA=str(folder / "data")))[name] == reason
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (_edit("r/index.md", "one number", "two numbers"), "index.md: not what the records say"),
+        (lambda f: (f / "r/index.md").unlink(), "index.md: not what the records say"),
+        (_edit("r/profile.json", '"stamp": ""', '"stamp": "smoke"'), "profile.json: its stamp 'smoke' is not that of the profile quick"),
+        (_edit("r/profile.json", "quick", "study"), "its profile 'quick' is not 'study' as in profile.json"),
+        (lambda f: (f / "r/figures").mkdir() or (f / "r/figures/stray.png").write_bytes(b"x"), "figures/stray.png: stale, no manifest"),
+        (lambda f: (f / "r/notebooks/01_b.failed.ipynb").write_text("{}"), "01_b.failed.ipynb: the last run of this notebook failed"),
+        (lambda f: (f / "r/manifest/99_z.json").write_text("{}"), "99_z: .*graph.yaml names no such notebook"),
+    ],
+)
+def test_what_contradicts_the_records_is_named(folder, damage, words):
+    _finish(folder, _plan(folder))
+    damage(folder)
+    assert re.search(words, "\n".join(verify(folder / "r")))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"profile": 3, "stamp": "", "data": ""}', "null"])
+def test_an_odd_profile_file_is_one_sentence(folder, text):
+    _finish(folder, _plan(folder))
+    (folder / "r/profile.json").write_text(text)
+    with pytest.raises(InputError, match="profile.json: not readable"):
+        verify(folder / "r")
+
+
+def test_verify_of_nothing_is_bad_input(tmp_path):
+    for place in (tmp_path / "none", tmp_path):
+        with pytest.raises(InputError):
+            verify(place)
+
+
+def test_a_place_with_the_users_files_is_no_results_folder(folder):
+    (folder / "results/smoke").mkdir(parents=True)
+    (folder / "results/smoke/index.md").write_text("mine")
+    with pytest.raises(InputError, match="smoke: holds index.md, and no profile.json of a run"):
+        run("smoke")
+    assert [path.name for path in (folder / "results/smoke").iterdir()] == ["index.md"]
 
 
 def test_a_changed_data_folder_reruns(folder):
