@@ -6,6 +6,7 @@ Each command imports what it needs when it runs. A user's mistake ends with one 
 from __future__ import annotations
 
 import dataclasses
+import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -297,6 +298,9 @@ def evaluate(
 
 def main() -> None:
     """Run the command line; a mistake of the user is reported in one sentence."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only shows the rest in escapes
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except InputError as error:

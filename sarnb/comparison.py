@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -53,6 +54,7 @@ def compare_folders(
     InputError
         Bad folders, images, captions or judge, or an ``out`` that cannot be written.
     """
+    matplotlib.use("agg")  # whatever window a person's settings ask for
     inputs = [place for place in (real, fake, train, captions, clip) if place]
     check_out(out, KIND, inputs, OUTPUTS)
     judge = None

@@ -28,7 +28,7 @@ from typing import Any
 
 from sarnb import OTHER_VAE, split_foundation
 from sarnb.errors import InputError
-from sarnb.notebook import declared_parameters, injected_parameters
+from sarnb.notebook import child_environment, declared_parameters, injected_parameters
 from sarnb.profile import Profile, load_profile, read_yaml
 from sarnb.results import (
     claim_folder,
@@ -224,7 +224,7 @@ def select(graph: Graph, only: str) -> list[str]:
 
 def independent(nodes: dict[str, Node]) -> set[str]:
     """Names of the notebooks to run that may run at the same time as another one to run."""
-    running = {name: node.upstream for name, node in nodes.items() if node.problems[0]}
+    running = {name: node.upstream for name, node in nodes.items() if node.problems}
     graph = {name: tuple(need for need in needs if need in running) for name, needs in running.items()}
     above = {name: set(closure(graph, [name])) for name in graph}
     return {name for name in graph if any(name not in above[other] and other not in above[name] for other in graph)}
@@ -257,12 +257,12 @@ def plan(notebooks: Path, results: Path, values: dict[str, Any], extra: dict[str
         own = {key: value for key, value in extra.items() if key in declared[name]}
         parameters = injected_parameters(notebooks / f"{name}.ipynb", {**values, **own})
         nodes[name] = _node(notebooks, results, name, graph[name], parameters, nodes)
-    before = None
-    while before != (before := sum(bool(node.problems) for node in nodes.values())):  # until nothing new has to run
+    ran = None
+    while ran != (ran := sum(bool(node.problems) for node in nodes.values())):  # until nothing new has to run
         for name, node in ((name, node) for name, node in nodes.items() if not node.problems):
             users = [user for user, other in nodes.items() if name in other.upstream and other.problems]
-            if ran := [need for need in node.upstream if nodes[need].problems]:
-                node.problems = [f"{ran[0]} runs before it"]
+            if first := [need for need in node.upstream if nodes[need].problems]:
+                node.problems = [f"{first[0]} runs before it"]
             elif users and (lost := _lost(results, name)):
                 node.problems = [f"{users[0]} needs {lost[0]}, which is missing"]
     return nodes
@@ -309,7 +309,7 @@ def verify(results: Path) -> list[str]:
 def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], parameters: dict[str, Any], nodes: dict[str, Node]) -> Node:
     """One notebook with what it depends on now, compared with what its last run left; ``nodes``: those before it."""
     notebook, data, foundation = notebooks / f"{name}.ipynb", parameters.get("DATA"), parameters.get("FOUNDATION")
-    parts = {
+    parts: dict[str, Any] = {
         "notebook": notebook_digest(notebook),
         "code": code_digest(notebook),
         "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
@@ -318,16 +318,16 @@ def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], par
         "upstream": {need: digest(nodes[need].parts)[:16] for need in needs},
     }
     stamp = results / ".state" / f"{name}.{digest(parts)[:16]}.done"
-    before = _stamp(results, name)
+    recorded = _stamp(results, name)
     problems, gone = file_problems(results, name)
-    changes = [text for key, text in CHANGES.items() if before.get(key) != parts[key]]
-    old, new = before.get("parameters", {}), parts["parameters"]
+    changes = [text for key, text in CHANGES.items() if recorded.get(key) != parts[key]]
+    old, new = recorded.get("parameters", {}), parts["parameters"]
     changes += [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    if before.get("record", "") != record_digest(results, name):
+    if recorded.get("record", "") != record_digest(results, name):
         changes.append(f"its record manifest/{name}.json is missing, damaged or edited")
     if not (results / "notebooks" / f"{name}.ipynb").is_file():
         changes.append(f"notebooks/{name}.ipynb is missing")
-    return Node(name, needs, parameters, parts, stamp, list(dict.fromkeys(changes + problems)) if before else [UNFINISHED], gone)
+    return Node(name, needs, parameters, parts, stamp, list(dict.fromkeys(changes + problems)) if recorded else [UNFINISHED], gone)
 
 
 def _stamp(results: Path, name: str) -> dict[str, Any]:
@@ -504,7 +504,7 @@ def _snakemake(state: Path, jobs: int, executor: str, more: Iterable[str], lock:
     command += ["--quiet", "progress", "rules", *more]
     with open(state / "snakemake.log", "wb") as log:
         errors = log if local else None
-        child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,))
+        child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,), env=child_environment(state))
         previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
         try:
             return child.wait()

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,9 @@ from sarnb.settings import repository
 
 TAG = "parameters"
 PROGRESS_SECONDS = 15.0
+JUPYTER = ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")  # variables JUPYTER_..., folders
+# Variables by which a person changes how Python, Jupyter and matplotlib behave, and how wide and coloured text is.
+PERSONAL = r"(PYTHON|IPYTHON|JUPYTER|MPL|MATPLOTLIB|PAPERMILL|XDG_CACHE_HOME$|COLUMNS$|LINES$|NO_COLOR$|(FORCE|CLI)_?COLOR)"
 Say = Callable[[str], None]
 # glibc gives every large freed array back to the system and asks for the next one anew; on small models that costs a tenth
 # of a training step and more. With these, which other systems ignore, a process keeps what it freed.
@@ -94,7 +98,13 @@ def run_node(name: str, plan_file: Path) -> None:
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
     node, results, runner = plan["nodes"][name], Path(plan["results"]), plan["runner"]
     state, threads = results / ".state", node["threads"]
-    set_environment(threads, plan["offline"], plan["root"])
+    variables = child_environment(state)
+    variables |= {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (plan["root"], variables.get("PYTHONPATH"))))
+    if plan["offline"]:  # nothing has to come from the hub
+        variables |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    os.environ.clear()
+    os.environ.update(variables)
     if runner["host"] == os.uname().nodename:
         threading.Thread(target=_stop_without, args=(runner["pid"],), daemon=True).start()
     with open(state / f"{name}.lock", "a") as lock:  # on a cluster, a killed run's job for it may still be running
@@ -121,16 +131,31 @@ def print_line(line: str) -> None:
         print(line, flush=True)
 
 
-def set_environment(threads: int, offline: bool, root: str) -> None:
-    """Set what the kernel inherits: capped threads, the package's folder, no hub where nothing has to come from it."""
-    for name, value in KEEP_FREED_MEMORY.items():
-        os.environ.setdefault(name, value)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    if offline:
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+def child_environment(state: Path) -> dict[str, str]:
+    """The variables for all that a run starts: what a person's shell, home and settings say about Python and figures is left out.
+
+    Jupyter, IPython and matplotlib get folders of their own in ``state``, and caches go there too, but for what the hub has
+    downloaded. The kernel ``python3`` is this interpreter, whatever other kernels of that name a home or a system holds.
+    """
+    own = state / "environment"
+    ours = {name: own / name.lower() for name in ("IPYTHONDIR", "MPLCONFIGDIR", *(f"JUPYTER_{word}" for word in JUPYTER), "XDG_CACHE_HOME")}
+    kept = {name: value for name, value in os.environ.items() if name == "PYTHONPATH" or not re.match(PERSONAL, name)}
+    home = Path(kept.get("HOME") or "/")
+    if not (len(home.parts) > 1 and home.is_dir() and os.access(home, os.W_OK)):  # a container's, or none
+        ours |= {"HOME": own / "home"}
+        home = own / "home"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")  # here again, of a job that the run has started, it is ours
+    downloaded = {"HF_HOME": str(cache / "huggingface"), "TORCH_HOME": str(cache / "torch")}
+    spec = {
+        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    write_atomically(own / "jupyter_path" / "kernels" / "python3" / "kernel.json", json.dumps(spec))
+    for folder in ours.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**KEEP_FREED_MEMORY, **downloaded, **kept, **{name: str(folder) for name, folder in ours.items()}, **fixed}
 
 
 def _stop_without(pid: int) -> None:
@@ -220,7 +245,6 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
     papermill_engines.register("sarnb", Engine)
-    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # the kernel of this environment, not one of the user's home
     escaped = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
     options = {"engine_name": "sarnb", "kernel_name": "python3", "progress_bar": False, "start_timeout": 120}
     try:
@@ -250,26 +274,32 @@ def _keep(running: Path, copy: Path, source: Path) -> None:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
         if "outputs" in cell:
-            cell.outputs = [nbformat.from_dict(_each_text(output, _without_folders)) for output in cell.outputs]
-    node.metadata = nbformat.from_dict(_each_text(node.metadata, _last_part))
+            cell.outputs = [nbformat.from_dict(_shortened(output)) for output in cell.outputs]
+    node.metadata = nbformat.from_dict(_last_parts(node.metadata))
     write_atomically(copy, nbformat.writes(node))
     running.unlink()
 
 
-def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """The same JSON value with every text in it changed, keys apart."""
+def _shortened(value: Any, kind: str = "text/") -> Any:
+    """A cell's output with the folders of the environment, the repository and the user shortened in its texts, never in an image."""
     if isinstance(value, dict):
-        return {key: _each_text(item, change) for key, item in value.items()}
+        return {key: _shortened(item, key if "/" in key else kind) for key, item in value.items()}  # a key with "/" is a type
     if isinstance(value, list):
-        return [_each_text(item, change) for item in value]
-    return change(value) if isinstance(value, str) else value
+        return [_shortened(item, kind) for item in value]
+    if not isinstance(value, str) or not kind.startswith("text/"):
+        return value
+    parts = re.split(r"(data:[\w/+.-]+;base64,[\w+/=]+)", value)  # every second one is an image within HTML
+    for folder, short in ((sys.prefix, "<environment>"), (f"{repository()}/", ""), (os.environ.get("HOME", ""), "~")):
+        if len(Path(folder).parts) > 1 and Path(folder).is_absolute():  # of "/" nothing would be left
+            path = rf"(?<![\w./~-]){re.escape(folder)}" + ("" if folder.endswith("/") else r"(?![\w.-])")
+            parts[::2] = [re.sub(path, short, part) for part in parts[::2]]
+    return "".join(parts)
 
 
-def _without_folders(text: str) -> str:
-    """A text without the folders of the environment, the repository and the user."""
-    return text.replace(sys.prefix, "<environment>").replace(f"{repository()}/", "").replace(str(Path.home()), "~")
-
-
-def _last_part(text: str) -> str:
-    """An absolute path cut to its last part; other texts as they are."""
-    return Path(text).name if Path(text).is_absolute() else text
+def _last_parts(value: Any) -> Any:
+    """The same JSON value with every absolute path in it cut to its last part."""
+    if isinstance(value, dict):
+        return {key: _last_parts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_last_parts(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

@@ -199,7 +199,8 @@ def settle(out: Path, *more: str) -> None:
     """Note in a folder made here what the call has written, ``more`` names with it: whatever else comes is the user's."""
     holds, listed, written = _read_marker(out)
     if holds:
-        files = {name: size for name, size in _sizes(out).items() if name in listed or _fits(name, (*written, *more))}
+        found = {name: size for name, size in _sizes(out).items() if name in listed or _fits(name, (*written, *more))}
+        files = {name: size if _fits(name, (*written, *more)) else listed[name] for name, size in found.items()}
         write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -105,11 +106,12 @@ def save_trained(
             if (out / path.name).is_dir():  # of a call that was cut short
                 shutil.rmtree(out / path.name)
             os.replace(path, out / path.name)
-        settle(out)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out}: the model could not be saved ({error}); free some disk space and run again") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        with suppress(OSError):
+            settle(out)
     return out
 
 

@@ -47,6 +47,7 @@ def set_theme() -> None:
 
     In a notebook, figures are shown as JPEG: PNG cannot shrink speckle, and the exact pixels lie in the results' figures.
     """
+    plt.rcdefaults()  # whatever a matplotlibrc says
     seaborn.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update(
         {

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +27,9 @@ from sarnb.graph import (
     select,
     verify,
 )
-from sarnb.notebook import declared_parameters, injected_parameters
+from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters
 from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
-from sarnb.settings import notebooks_folder
+from sarnb.settings import notebooks_folder, repository
 
 VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
 
@@ -403,3 +404,62 @@ def test_a_second_run_into_one_folder_is_refused(folder, monkeypatch):
 def test_every_notebook_of_the_repository_is_in_the_graph(monkeypatch):
     monkeypatch.delenv("SARNB_NOTEBOOKS", raising=False)
     assert sorted(read_graph(notebooks_folder())) == sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("home", ["", "/", "/dev/null/nowhere"])
+def test_what_a_run_starts_does_not_depend_on_the_shell(folder, monkeypatch, home):
+    for name in (
+        "MPLBACKEND",
+        "MATPLOTLIBRC",
+        "IPYTHONDIR",
+        "JUPYTER_PATH",
+        "PYTHONSTARTUP",
+        "PYTHONOPTIMIZE",
+        "PYTHONIOENCODING",
+        "COLUMNS",
+    ):
+        monkeypatch.setenv(name, "/mine")
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("HF_HOME", "/hub")
+    found = child_environment(folder / "state")
+    assert "/mine" not in found.values() and found["PYTHONUTF8"] == "1" and found["HF_HOME"] == "/hub"
+    for name in ("HOME", "IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "XDG_CACHE_HOME"):
+        assert Path(found[name]).is_dir() and Path(found[name]).is_relative_to(folder / "state")
+    kernel = json.loads((Path(found["JUPYTER_PATH"]) / "kernels/python3/kernel.json").read_text())
+    assert kernel["argv"][0] == sys.executable
+
+
+def test_a_home_that_works_stays_and_so_does_what_the_hub_has_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HF_HOME", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    found = child_environment(tmp_path / "state")
+    assert found["HOME"] == str(tmp_path) and found["HF_HOME"] == str(tmp_path / ".cache/huggingface")
+    monkeypatch.setattr(os, "environ", found)
+    assert child_environment(tmp_path / "state") == found  # once more by the job that inherits it
+
+
+@pytest.mark.parametrize("home", ["", "/", "/home/me"])
+def test_whole_paths_in_texts_are_shortened_and_images_are_not_touched(monkeypatch, home):
+    monkeypatch.setenv("HOME", home)
+    image = "iVBORw0KGgo/AAA/home/me/xyz" + sys.prefix
+    output = {
+        "output_type": "display_data",
+        "data": {
+            "image/png": image,
+            "image/svg+xml": [f"<svg>{sys.prefix}</svg>"],
+            "text/plain": [
+                "read /home/me/sar/a.tif in 1/2 s",
+                f"{sys.prefix}/lib, {repository()}/sarnb, /home/me, /home/meadow/x, x/home/me/y",
+            ],
+            "text/html": f'<img src="data:image/png;base64,{image}"> <a href="/home/me/b">',
+        },
+        "metadata": {},
+    }
+    found = _shortened(output)["data"]
+    me = "~" if home == "/home/me" else "/home/me"
+    assert found["image/png"] == image and found["image/svg+xml"] == output["data"]["image/svg+xml"]
+    assert found["text/plain"] == [f"read {me}/sar/a.tif in 1/2 s", f"<environment>/lib, sarnb, {me}, /home/meadow/x, x/home/me/y"]
+    assert found["text/html"] == f'<img src="data:image/png;base64,{image}"> <a href="{me}/b">'
+    stream = {"output_type": "stream", "name": "stdout", "text": "a / b /home/me/c\n"}
+    assert _shortened(stream)["text"] == f"a / b {me}/c\n"
