@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import typer
 
 from sarnb import foundation_folders
 from sarnb.errors import InputError
-from sarnb.profile import Profile, load_profile
+from sarnb.profile import BASE, Profile, load_profile
 from sarnb.settings import cores, results_root
 
 if TYPE_CHECKING:
@@ -90,22 +91,22 @@ def dataset(
     ),
     profile: str = typer.Option("quick", help="profile that gives what is not said here"),
     sensor: str = typer.Option("", help="radar preset: airborne-x, terrasar-x, sentinel-1, umbra; the same scenes through each"),
-    size: int | None = typer.Option(None, help="side of an image in pixels, a multiple of 8"),
+    size: int | None = typer.Option(None, help="side of an image in pixels, a multiple of 32"),
     seed: int | None = typer.Option(None, help="seed of scenes and speckle, or of the split of your images"),
     workers: int | None = typer.Option(None, help="processes; the files are the same for any number"),
 ) -> None:
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
     from sarnb.data.twin import build_twin, check_request, general_splits, study_splits
 
-    values = load_profile(profile)
-    size, seed = values.image_size if size is None else size, values.seed if seed is None else seed
+    given = {"image_size": size, "seed": seed, "workers": workers}
+    values = load_profile(profile, **{name: value for name, value in given.items() if value is not None})
+    size, seed = values.image_size, values.seed
     if source == "twin":
         if n is None:
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
         else:
             splits = general_splits(n)
-        workers = values.workers if workers is None else workers
-        card = build_twin(out, splits, sensor or values.sensor, size, seed, workers)
+        card = build_twin(out, splits, sensor or values.sensor, size, seed, values.workers)
     else:
         if not Path(source).exists():
             raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images")
@@ -151,6 +152,8 @@ def finetune(
             raise InputError(f"--param {name.upper()}: no value of a profile that a training reads; known are {names}")
     if steps:
         changes |= {"train_steps": steps, "warmup_steps": 0}
+    if seed is not None:
+        changes["train_seeds"] = [seed]
     values = load_profile(profile, **changes)
     plan = find_strategy(strategy)  # a wrong name is reported before the images are read
     foundation = foundation or values.foundation
@@ -220,7 +223,8 @@ def generate(
         raise InputError("--per-class belongs to --data; give --prompt once for each image instead")
     if data and seed is not None:
         raise InputError("--seed belongs to --prompt; the noise of evaluation images follows from their class and number")
-    values = load_profile(profile, **({"generate_per_class": per_class} if per_class else {}))
+    given = {"generate_per_class": per_class or None, "seed": seed}
+    values = load_profile(profile, **{name: value for name, value in given.items() if value is not None})
     from sarnb.data.dataset import load_set
     from sarnb.data.files import check_out
     from sarnb.generate import sample
@@ -287,8 +291,7 @@ def evaluate(
     workers: int | None = typer.Option(None, help="processes; the numbers are the same for any number"),
 ) -> None:
     """Compare two folders of radar images: amplitude, texture, meaning, distribution, geometry."""
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; give at least 1")
+    load_profile(BASE, seed=seed, workers=min(cores(), 8) if workers is None else workers)  # the ranges of every command
     from sarnb.comparison import compare_folders
     from sarnb.metrics.folders import Options
 
@@ -298,6 +301,7 @@ def evaluate(
 
 def main() -> None:
     """Run the command line; a mistake of the user is reported in one sentence."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a call has begun to write is cleared away
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only shows the rest in escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -46,11 +46,12 @@ from sarnb.results import (
     record_digest,
     write_atomically,
 )
-from sarnb.settings import cores, default_jobs, notebooks_folder, repository, results_root
+from sarnb.settings import cores, default_jobs, duration, notebooks_folder, repository, results_root
 
 PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
 MEMORY_MB = 6000
+STOPPED, SECONDS_TO_END = 130, 5.0  # exit code of a run that a signal stopped; how long its notebooks may take to end
 # They say where and how fast, not what: a change of them makes no result stale.
 NEUTRAL = frozenset({"RESULTS", "WORKERS", "THREADS", "DATA"})
 # These modules decide when and where a notebook runs, not what it computes.
@@ -409,7 +410,7 @@ def run(
 
     Returns
     -------
-    code : 0, or 1 if a notebook failed; its message is then the last thing printed.
+    code : 0, or 1 if a notebook failed, its message is then the last thing printed; 130 if a signal stopped the run.
 
     Raises
     ------
@@ -454,10 +455,13 @@ def run(
         code = _snakemake(state, jobs, executor, snakemake, lock)
         if read_manifests(results):
             write_atomically(results / "index.md", index(results))
-    took = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - start))
+    took = duration(time.monotonic() - start)
     if code == 0:
         print(f"finished in {took}; look first at {_shown(results)}/index.md")
         return 0
+    if code == STOPPED:
+        print(f"stopped by a signal after {took}; the next call continues from here", file=sys.stderr)
+        return code
     errors = [path.read_text(encoding="utf-8").strip() for path in sorted(state.glob("*.error"))]
     if not errors:
         tail = (state / "snakemake.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
@@ -505,13 +509,46 @@ def _snakemake(state: Path, jobs: int, executor: str, more: Iterable[str], lock:
     with open(state / "snakemake.log", "wb") as log:
         errors = log if local else None
         child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,), env=child_environment(state))
-        previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             return child.wait()
-        except KeyboardInterrupt:  # the terminal has sent it to Snakemake too
-            return child.wait() or 130
+        except KeyboardInterrupt:
+            for number in previous:
+                signal.signal(number, signal.SIG_IGN)
+            _end(child.pid, local)
+            return STOPPED
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _end(snakemake: int, local: bool) -> None:
+    """End Snakemake and its jobs within seconds, whoever else has received the signal.
+
+    By itself Snakemake waits for the running notebooks. It is held first, so that it starts none in the place of one that ends.
+    Jobs on a cluster are cancelled by Snakemake itself.
+    """
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(snakemake)
+        if not local:
+            parent.send_signal(signal.SIGINT)
+            psutil.wait_procs([parent], SECONDS_TO_END)
+        parent.suspend()
+        jobs = parent.children(recursive=True)
+        for process in jobs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _, left = psutil.wait_procs(jobs, SECONDS_TO_END)
+        for process in (*left, parent):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        parent.wait()
 
 
 @contextlib.contextmanager

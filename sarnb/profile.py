@@ -20,6 +20,8 @@ FOLDER = Path(__file__).parent / "profiles"
 BASE = "quick"  # what the others differ from
 SENSORS = ("airborne-x", "terrasar-x", "sentinel-1", "umbra")
 SOURCES = ("twin", "sarlo80")
+LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
+SIZE_STEP = 32  # px: the autoencoder's downsampling by 8, twice halved in the UNet
 OPTIMIZERS = ("adamw", "adamw8bit")
 
 
@@ -40,7 +42,7 @@ class Profile:
 
     name: str = _value("name of the profile; its results go to results/<name>")
     stamp: str = _value("text put on every artefact; empty for real results")
-    seed: int = _value("seed of the data, the generation and the bootstrap", 0)
+    seed: int = _value("seed of the data, the generation and the bootstrap", 0, LARGEST_SEED)
     data: str = _value("folder of the user's own images; empty = the profile's source")
     source: str = _value("where the images come from when no folder is given", choices=SOURCES)
     foundation: str = _value("'embedded', a hub id or a local diffusers folder; +vae=... behind it names another autoencoder")
@@ -84,7 +86,7 @@ class Profile:
     vae_images: int = _value("held-out images whose round trip is measured", 8)
     vae_tile: int = _value("side of the tiles in which the autoencoder works on whole images [px]; 0 = whole", 0)
     vae_unet_steps: int = _value("optimizer steps of the UNets that show what a tuned autoencoder does to them", 1)
-    train_seeds: tuple[int, ...] = _value("seeds of the trainings", 0)
+    train_seeds: tuple[int, ...] = _value("seeds of the trainings", 0, LARGEST_SEED)
     seeded_strategies: tuple[str, ...] = _value("strategies that train with every seed; the others train with the first")
     generate_per_class: int = _value("images generated per class, strategy and training seed", 1)
     sampling_steps: int = _value("denoising steps of the sampler", 1, 1000)
@@ -103,8 +105,8 @@ class Profile:
             object.__setattr__(self, item.name, _checked(self, item, hints[item.name]))
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             raise InputError(f"profile name {self.name!r}: use letters, digits, '-', '_' and '.', it names a folder")
-        if self.image_size % 8:
-            raise InputError(f"profile {self.name}: image_size is {self.image_size}, it must be a multiple of 8")
+        if self.image_size % SIZE_STEP:
+            raise InputError(f"image_size is {self.image_size}, it must be a multiple of {SIZE_STEP} px, as the networks need")
         if self.batch_size % self.accumulate:
             raise InputError(f"profile {self.name}: accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
         for small, large in (("batch_size", "train_images"), ("warmup_steps", "train_steps"), ("clip_batch", "judge_images")):
@@ -156,7 +158,7 @@ def load_profile(name: str | Path, /, **overrides: Any) -> Profile:
     try:
         return Profile(**values)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(str(error) if overrides else f"{path}: {error}") from None
 
 
 def _checked(profile: Profile, item: dataclasses.Field, kind: Any) -> Any:

@@ -111,9 +111,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             stream.write(content.encode() if isinstance(content, str) else content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # a signal's among them: nothing half-written stays
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise InputError(
             f"{path}: cannot be saved ({error.strerror}); free some space or choose a folder you may write to with SARNB_RESULTS"
         ) from None

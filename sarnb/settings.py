@@ -50,6 +50,16 @@ def default_jobs() -> int:
     return 1 if cards.is_dir() and any(cards.iterdir()) else min(cores(), 4)
 
 
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds; hours count on beyond a day.
+
+    >>> duration(59.6), duration(100_000)
+    ('00:01:00', '27:46:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
 def resident_peak_mb() -> float:
     """Peak since the last reset [MB, 10^6 bytes]."""
     try:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sarnb.data.files import write_text
 from sarnb.errors import DivergedError, InputError
+from sarnb.settings import duration
 from sarnb.train.machine import autocast
 from sarnb.train.state import LoopConfig, TrainState, gathered, local, rate_factor, save_checkpoint
 
@@ -180,8 +181,7 @@ def _log(state: TrainState) -> str:
     state.rows.append(row)
     left = (state.config.steps - state.done) * seconds / len(state.pending)
     state.pending, state.tick = [], now
-    clock = time.strftime("%H:%M:%S", time.gmtime(left))
-    return f"loss {row['loss']:.4f}, {row['images_per_second']:.1f} images/s, {clock} left"
+    return f"loss {row['loss']:.4f}, {row['images_per_second']:.1f} images/s, {duration(left)} left"
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -44,8 +45,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def _start(folder: Path, *words: str, **options) -> subprocess.Popen:
-    variables = {**os.environ, "SARNB_RESULTS": str(folder / "res {ults}"), "PYTHONPATH": str(repository())}
+def _start(folder: Path, *words: str, environment: dict[str, str] | None = None, **options) -> subprocess.Popen:
+    variables = {**os.environ, "SARNB_RESULTS": str(folder / "res {ults}"), "PYTHONPATH": str(repository()), **(environment or {})}
     return subprocess.Popen(
         [sys.executable, "-m", "sarnb", "run", "--profile", "smoke", *words],
         env=variables,
@@ -56,8 +57,8 @@ def _start(folder: Path, *words: str, **options) -> subprocess.Popen:
     )
 
 
-def _run(folder: Path, *words: str) -> tuple[int, str, str]:
-    process = _start(folder, *words)
+def _run(folder: Path, *words: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
+    process = _start(folder, *words, environment=environment)
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
@@ -101,3 +102,51 @@ def test_a_killed_run_stops_and_the_next_one_continues(folder):
     code, out, err = _run(folder)
     assert code == 0, err
     assert "00_one" not in out and verify(folder / "res {ults}" / "smoke") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_parent_alone_ends_all_within_seconds(folder, number):
+    """As systemd and containers send it. The notebook does not listen: it ignores signals and cells of it take for ever."""
+    started = folder / "started"
+    stubborn = f"import pathlib, os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\npathlib.Path({str(started)!r})"
+    stubborn += ".write_text(str(os.getpid()))\nwhile True:\n    try:\n        time.sleep(300)\n    except KeyboardInterrupt:\n        pass"
+    _write(folder / "my notebooks", "01_two", stubborn, RECORD.format(name="01_two"))
+    process = _start(folder, start_new_session=True)
+    while not (started.exists() and started.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    begun = time.monotonic()
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)  # until every holder of the pipe is gone
+    assert time.monotonic() - begun < 10 and process.returncode == 130
+    assert "stopped by a signal after 00:0" in err and "the next call continues from here" in err
+    assert not psutil.pid_exists(int(started.read_text()))
+    assert [path for path in (folder / "res {ults}").rglob(".*") if path.name not in (".state", ".snakemake")] == []
+
+
+def test_a_run_is_the_same_in_any_shell(folder):
+    """A home that is no folder, a foreign kernel of the same name, start-up files, a backend, optimised Python, ASCII."""
+    draw = "import sys, matplotlib, matplotlib.pyplot as plt\nassert sys.flags.optimize == 0 or False, 'asserts are off'\n"
+    draw += "print('µ', 1 / 3, matplotlib.rcParams['figure.figsize'], matplotlib.get_backend(), sys.executable, 'mine' in globals())\n"
+    draw += "plt.plot([0, 1]); plt.show()"
+    _write(folder / "my notebooks", "00_one", draw, RECORD.format(name="00_one"))
+    copies = []
+    for hostile in (False, True):
+        mine, variables = folder / "mine", {}
+        if hostile:
+            for name, text in {
+                "jupyter/kernels/python3/kernel.json": '{"argv": ["/bin/false"], "display_name": "x", "language": "python"}',
+                "ipython/profile_default/startup/00.py": "mine = 1",
+                "startup.py": "mine = 1",
+                "mpl/matplotlibrc": "figure.figsize: 1, 1",
+            }.items():
+                (mine / name).parent.mkdir(parents=True, exist_ok=True)
+                (mine / name).write_text(text)
+            variables = {"HOME": "/", "JUPYTER_PATH": str(mine / "jupyter"), "IPYTHONDIR": str(mine / "ipython"), "MPLBACKEND": "tkagg"}
+            variables |= {"MPLCONFIGDIR": str(mine / "mpl"), "PYTHONSTARTUP": str(mine / "startup.py"), "PYTHONOPTIMIZE": "1"}
+            variables |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "20", "HF_HOME": str(mine / "hub")}
+        code, out, err = _run(folder, "--only", "00", "--seed", str(int(hostile)), environment=variables)
+        assert code == 0, err
+        cells = json.loads((folder / "res {ults}/smoke/notebooks/00_one.ipynb").read_text())["cells"]
+        copies.append([cell["outputs"] for cell in cells if cell["cell_type"] == "code" and "plt" in "".join(cell["source"])])
+    assert copies[0] == copies[1] and "[6.4, 4.8]" in json.dumps(copies) and "False" in json.dumps(copies)

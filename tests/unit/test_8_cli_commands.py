@@ -104,7 +104,7 @@ def test_dataset_of_own_images(tmp_path):
     for option, value in (("--n", "60"), ("--sensor", "umbra"), ("--workers", "2")):
         with pytest.raises(InputError, match=f"{option} is for the twin world"):
             _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "e"), option, value)
-    with pytest.raises(InputError, match="seed is -2"):
+    with pytest.raises(InputError, match="seed is -2, it must be at least 0"):
         _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "e"), "--seed", "-2")
     assert not (tmp_path / "e").exists()
 
@@ -114,6 +114,8 @@ def test_dataset_of_own_images(tmp_path):
     [
         (["moon"], "unknown source 'moon'; give the word twin, or a folder"),
         (["twin", "--n", "-3"], "n is -3; give at least 51"),
+        (["twin", "--size", "48"], "image_size is 48, it must be a multiple of 32 px"),
+        (["twin", "--size", "5000"], "image_size is 5000, it must be at most 4096"),
         (["twin", "--profile", "fast"], "unknown profile 'fast'"),
     ],
 )
@@ -213,6 +215,28 @@ def test_no_command_touches_files_that_are_not_ours(words, tmp_path, monkeypatch
     with pytest.raises(InputError, match="not written here"):
         CliRunner().invoke(app, [word.replace("OUT", "mine") for word in words], catch_exceptions=False)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "99999999999999999999999"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--profile", "smoke"),
+        ("run", "--profile", "smoke", "--param", "SEED=VALUE"),
+        ("dataset", "twin", "--out", "o"),
+        ("dataset", ".", "--out", "o"),
+        ("finetune", "--strategy", "token", "--data", "d", "--out", "o"),
+        ("finetune", "--strategy", "vae-decoder", "--data", "d", "--out", "o"),
+        ("generate", "zero-shot", "o", "--prompt", "a city"),
+        ("evaluate", "--real", ".", "--fake", ".", "--out", "o"),
+    ],
+)
+def test_every_command_takes_the_same_seeds(words, seed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace("VALUE", seed) for word in words] + ([] if "--param" in words else ["--seed", seed])
+    with pytest.raises(InputError, match=rf"seed.* is .*{seed}\D.*it must be at (least 0|most 4294967295)"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("out", ["foundation", "foundation/tuned", ".", "data", "data/train"])
