@@ -98,8 +98,8 @@ def dataset(
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
     from sarnb.data.twin import build_twin, check_request, general_splits, study_splits
 
-    given = {"image_size": size, "seed": seed, "workers": workers}
-    values = load_profile(profile, **{name: value for name, value in given.items() if value is not None})
+    changes = {"image_size": size, "seed": seed, "workers": workers}
+    values = load_profile(profile, **{name: value for name, value in changes.items() if value is not None})
     size, seed = values.image_size, values.seed
     if source == "twin":
         if n is None:
