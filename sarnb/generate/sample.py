@@ -28,6 +28,8 @@ from sarnb.world.captions import prompt as world_prompt
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
 
+LARGEST_SEED = 2**32  # the first that is refused, as by all random generators of this project
+
 
 def generate(
     pipe: StableDiffusionXLPipeline,
@@ -245,6 +247,9 @@ def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: 
         raise InputError(f"generate got {counts}; give one or more, and a seed a prompt")
     if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise InputError("generate got an empty prompt; say what to draw")
+    if not all(0 <= int(seed) < LARGEST_SEED for seed in seeds):
+        wrong = next(seed for seed in seeds if not 0 <= int(seed) < LARGEST_SEED)
+        raise InputError(f"generate got the seed {wrong}; give a whole number from 0 to {LARGEST_SEED - 1}")
     if steps < 1 or batch_size < 1:
         raise InputError(f"generate got steps {steps} and batch_size {batch_size}; give at least 1 of each")
     if not guidance_scale >= 1:

@@ -63,8 +63,8 @@ METRICS: dict[str, Metric] = {
         Metric("clip_kid", "distribution", "lower", "1", "kernel distance, kernel (cosine + 1)^3 on SAR-CLIP features"),
         Metric("clip_precision", "distribution", "higher", "1", "generated images inside the real manifold, k = 3"),
         Metric("clip_recall", "distribution", "higher", "1", "real images inside the generated manifold, k = 3"),
-        Metric("memorised_fraction", "distribution", "lower", "1", "nearer to a training image than any held-out real one is"),
-        Metric("duplicate_fraction", "distribution", "lower", "1", "nearer to another generated image than any two real ones are"),
+        Metric("memorised_fraction", "distribution", "lower", "1", "nearer to a training image than held-out real ones are"),
+        Metric("duplicate_fraction", "distribution", "lower", "1", "nearer to another generated image than real ones are"),
         Metric("look_accuracy", "geometry", "higher", "1", "illumination side read back equals the one asked for"),
     )
 }
@@ -72,6 +72,14 @@ METRICS: dict[str, Metric] = {
 KEY_METRICS = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_frechet_distance", "clip_recall", "look_accuracy")
 HEADLINE = ("amplitude_kl", "amplitude_cv", "texture_distance")
 """What the notebook of each strategy shows first: amplitude law, contrast of speckle, texture. None of them needs a judge."""
+
+
+WHOLE, UNLABELLED = "all", "unlabelled"  # what the column "class" of tables says of whole splits, and of images without a label
+
+
+def class_name(label: str) -> str:
+    """How the column "class" of tables names a class: not as the rows of whole splits, or of images without a label, are named."""
+    return f"{label} (class)" if label in (WHOLE, UNLABELLED) else label or UNLABELLED
 
 
 def find_metric(name: str) -> Metric:

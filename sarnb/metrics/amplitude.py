@@ -15,6 +15,9 @@ from sarnb.errors import InputError
 from sarnb.metrics import image_stack
 
 LEVELS = 256
+WIDEST_GAP = 16  # levels between two that are in use, up to which a gap is one of storage
+LEAST_GAPS = 3
+SURE = 12  # pixels for each level of a gap at its ends; an even density leaves the least gap, of one level, empty once in exp(24) times
 EPSILON = 1e-6  # added to the probability of every bin before KL, then renormalised; keeps empty bins finite
 _VALUES = np.arange(LEVELS) / (LEVELS - 1)
 # Level 0 holds amplitudes in [0, 0.5) levels. With a density that starts linearly, as Rayleigh's does, the mean of
@@ -42,6 +45,37 @@ def probabilities(counts: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
     if not (np.isfinite(total).all() and (total > 0).all()):
         raise InputError("histogram: empty or NaN counts; give at least one image.")
     return (counts / total + epsilon) / (1.0 + LEVELS * epsilon)
+
+
+def filled(counts: np.ndarray) -> np.ndarray:
+    """Histograms of one set as probabilities, with its unreachable levels filled: counts [N, 256] -> [N, 256].
+
+    A tone curve or a stretch in 8 bits leaves levels that no pixel of the whole set has, between levels that many have. They
+    are no property of the amplitudes, yet a divergence of histograms sees little else. A level next to such a gap stands for
+    all amplitudes half-way to its neighbours, so its share is spread evenly over them. Sets without gaps stay as they are.
+    """
+    shares, (used, gaps) = probabilities(counts), unreachable(counts)
+    if not gaps.any():
+        return shares
+    middles = np.where(gaps, (used[:-1] + used[1:]) / 2.0, np.nan)
+    low = np.concatenate([[used[0] - 0.5], np.where(gaps, middles, used[1:] - 0.5)])
+    high = np.concatenate([np.where(gaps, middles, used[:-1] + 0.5), [used[-1] + 0.5]])
+    levels = np.arange(LEVELS)
+    inside = np.minimum(high[:, None], levels + 0.5) - np.maximum(low[:, None], levels - 0.5)
+    return shares[:, used] @ (np.maximum(inside, 0.0) / (high - low)[:, None])
+
+
+def unreachable(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The levels that a set's pixels have [K], and whether the gap behind each is one of levels that cannot occur [K - 1].
+
+    A gap of at most ``WIDEST_GAP`` levels counts where both its ends have so many pixels that chance would not leave it, and
+    where a set has ``LEAST_GAPS`` of them: a border of zeros makes one.
+    """
+    total = np.asarray(counts).sum(0)
+    used = np.flatnonzero(total)
+    width, ends = np.diff(used), np.minimum(total[used][:-1], total[used][1:])
+    gaps = (width > 1) & (width <= WIDEST_GAP) & (ends >= SURE * width)
+    return used, gaps if gaps.sum() >= LEAST_GAPS else np.zeros_like(gaps)
 
 
 def kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarray:

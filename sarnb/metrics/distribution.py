@@ -7,8 +7,14 @@ Functions that take weights let a bootstrap reuse the features; weights [N] sum 
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from sarnb.errors import InputError
+
+ALIKE = 0.7  # correlation of thumbnails below which no two images are copies; one redrawn in other speckle at 64 px reaches 0.8
+RARE = 0.99  # quantile of the similarities of real images that a copy exceeds
+SAME_GRAIN = 0.5  # correlation of the grain from which two images are one acquisition
+_ROWS = 512  # images compared at once
 
 
 def feature_pair(
@@ -183,29 +189,79 @@ def thumbnails(images: np.ndarray, size: int = 32) -> np.ndarray:
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 
 
-def memorised(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Which generated vectors [M, D] are closer to a training one than any held-out real image is: bool [M].
+def grain(images: np.ndarray, size: int = 32) -> np.ndarray:
+    """What marks one acquisition: single pixels over the mean around them, uint8 [N, H, W] -> unit vectors float64 [N, size * size].
 
-    All rows are unit vectors. The threshold is the largest similarity of `held_out` [N, D] to `train` [T, D]: images
-    that cannot be copies reach it, so only what goes beyond needs the word memorised.
+    Speckle is drawn anew in every acquisition, also of one scene, so that the grain of two correlates by 0 +- 1 / size. The same
+    pixels in other storage, scaled anew, after JPEG or with some noise keep theirs. A constant image gives the zero vector.
     """
-    threshold = nearest_neighbour(held_out, train)[0].max()
-    return nearest_neighbour(fake, train)[0] > threshold
+    rows, cols = (((np.arange(size) + 0.5) * side / size).astype(int) for side in images.shape[1:])
+    found = []
+    for image in images.astype(np.float32):
+        around = uniform_filter(image, 5, mode="reflect")
+        ratio = (image / np.maximum(around, 0.5) - 1.0)[np.ix_(rows, cols)].ravel().astype(np.float64)
+        found.append(np.clip(ratio, -1.0, 1.5))  # few bright points would rule the product
+    flat = np.stack(found)
+    flat -= flat.mean(1, keepdims=True)
+    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 
 
-def duplicated(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Which generated vectors [M, D] are closer to another generated one than any two real ones are: bool [M].
+def overlapping(first: np.ndarray, second: np.ndarray | None = None) -> np.ndarray:
+    """Which of some images are also among others, by their ``grain`` [N, D], [M, D]: bool [N]; without others, among themselves."""
+    found = []
+    for start in range(0, len(first), _ROWS):
+        likeness = first[start : start + _ROWS] @ (first if second is None else second).T
+        if second is None:
+            likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = 0.0
+        found.append(likeness.max(1) > SAME_GRAIN)
+    return np.concatenate(found)
 
-    All rows are unit vectors; real [N, D], N of at least 2. The threshold is the largest similarity of two different real
-    images: scenes of the world are as alike as that, so only what goes beyond needs the word duplicate.
+
+def copy_threshold(similarities: np.ndarray) -> float:
+    """The similarity beyond which an image counts as a copy, from those of real images that are none.
+
+    The quantile ``RARE`` of them, the lower of two neighbours, so that a single outlier does not set it; ``ALIKE`` at least.
+    """
+    return float(max(ALIKE, np.quantile(similarities, RARE, method="lower"))) if len(similarities) else ALIKE
+
+
+def memorised(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, overlap: np.ndarray | None = None) -> np.ndarray:
+    """Which generated thumbnails [M, D] are closer to a training one than held-out real images are: bool [M].
+
+    Parameters
+    ----------
+    fake, train, held_out : ``thumbnails``. The threshold is ``copy_threshold`` of the similarities of ``held_out`` [N, D] to
+        ``train`` [T, D]: images that cannot be copies reach it, so only what goes beyond needs the word memorised.
+    overlap : which held-out images are training images themselves, bool [N]; they say nothing of what is new.
+
+    Raises
+    ------
+    InputError
+        Every held-out image is a training image.
+    """
+    new = held_out if overlap is None else held_out[~overlap]
+    if not len(new):
+        raise InputError("every real image is a training image too; give real images that the generator has not seen")
+    return nearest_neighbour(fake, train)[0] > copy_threshold(nearest_neighbour(new, train)[0])
+
+
+def duplicated(fake: np.ndarray, real: np.ndarray, real_grain: np.ndarray | None = None) -> np.ndarray:
+    """Which generated thumbnails [M, D] are closer to another generated one than real ones are to each other: bool [M].
+
+    ``real`` [N, D], N of at least 2. The threshold is ``copy_threshold`` of the similarity of each real image to the nearest
+    other one: scenes of the world are as alike as that. Pairs of real images with one ``real_grain`` are one acquisition that is
+    there twice, and do not count.
     """
     real, fake = feature_pair(real, fake, "duplicates")
-    return _nearest_other(fake) > _nearest_other(real).max() + 1e-9
+    nearest = _nearest_other(real, real_grain)
+    return _nearest_other(fake) > copy_threshold(nearest[np.isfinite(nearest)]) + 1e-9
 
 
-def _nearest_other(vectors: np.ndarray) -> np.ndarray:
+def _nearest_other(vectors: np.ndarray, grain: np.ndarray | None = None) -> np.ndarray:
     similarity = vectors @ vectors.T
     np.fill_diagonal(similarity, -np.inf)
+    if grain is not None:
+        similarity[grain @ grain.T > SAME_GRAIN] = -np.inf
     return similarity.max(1)
 
 

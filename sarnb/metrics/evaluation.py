@@ -4,11 +4,13 @@ Protocol. Splits are pooled, seen, unseen and composition, each with a row group
 split it belongs to (not again in pooled). Only classes that both sides have are compared, and in "all" each class counts the
 same on both sides. Images are redrawn inside their class; intervals are percentiles, widened where needed to contain the
 value. ``n`` is the number of generated images. What cannot be computed is not in the table: ``left_out(table)`` says what and why.
+The floor, real against real, is the median of many random halvings, and its "interval" their spread; see ``floor``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,15 +20,16 @@ import pandas as pd
 from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
-from sarnb.metrics import amplitude, distribution, geometry, semantic, texture
+from sarnb.metrics import WHOLE, amplitude, class_name, distribution, geometry, semantic, texture
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
-from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, measure
+from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, Prints, measure, prints
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
 SPLITS = ("pooled", "seen", "unseen", COMPOSITION)
 REAL_VS_REAL = "real vs real"
 OPTICAL_AS_GREY = "optical as grey"
 ANCHORS = (REAL_VS_REAL, OPTICAL_AS_GREY)
+HALVINGS = 100  # random halvings of the real images behind the floor
 FRECHET_RESAMPLES = 100  # a matrix square root each, so fewer than for the other measures
 FRECHET_MINIMUM, KERNEL_MINIMUM = 16, 8  # images a side, below which the figure would be mostly noise
 
@@ -53,7 +56,8 @@ def evaluate(
     judge: semantic.Judge | None = None,
     resamples: int = 200,
     bootstrap_seed: int = 0,
-    train: ImageSet | ImageStatistics | None = None,
+    train: ImageSet | ImageStatistics | Prints | None = None,
+    reference: ImageStatistics | None = None,
 ) -> pd.DataFrame:
     """Compare generated with held-out real images.
 
@@ -63,7 +67,8 @@ def evaluate(
     real, fake : image sets of one size, or what ``measure`` returned for them, which saves time with many strategies.
     judge : SAR-CLIP for the measures of meaning and distribution; None leaves them out.
     resamples, bootstrap_seed : bootstrap resamples, and their seed.
-    train : the training images, for the check of memorisation.
+    train : the training images, for the check of memorisation; ``prints`` of them saves time with many strategies.
+    reference : the images whose standard deviations are the unit of texture; ``real`` if None.
 
     Returns
     -------
@@ -76,7 +81,7 @@ def evaluate(
     """
     real, fake = measure(real, judge, "real images"), measure(fake, judge, "generated images")
     rows, reasons = [], []
-    for split, label, count, outcome in outcomes(real, fake, judge, resamples, bootstrap_seed, train, reasons):
+    for split, label, count, outcome in outcomes(real, fake, judge, resamples, bootstrap_seed, train, reasons, reference=reference):
         for metric, result in outcome.items():
             if isinstance(result, str):
                 reasons.append((split, label, metric, result))
@@ -96,10 +101,11 @@ def outcomes(
     judge: semantic.Judge | None,
     resamples: int,
     bootstrap_seed: int,
-    train: ImageSet | ImageStatistics | None = None,
+    train: ImageSet | ImageStatistics | Prints | None = None,
     reasons: list | None = None,
     splits: Sequence[str] = SPLITS,
     classes: bool = True,
+    reference: ImageStatistics | None = None,
 ) -> Iterator[tuple[str, str, int, Outcome]]:
     """Every measure of every row group of the table, with its bootstrap samples: (split, class, generated images, outcome).
 
@@ -111,10 +117,11 @@ def outcomes(
     if not set(real.labels) & set(fake.labels):
         raise InputError(f"no class in common: real has {sorted(set(real.labels))}, generated has {sorted(set(fake.labels))}.")
     scores = image_scores(real, fake, judge, train)
-    standard = [texture.standardise(part.descriptors, real.descriptors) for part in (real, fake)]
+    standard = [texture.standardise(part.descriptors, (reference or real).descriptors) for part in (real, fake)]
+    levels = [amplitude.filled(part.histograms) for part in (real, fake)]
     for cell in _cells(real, fake, resamples, bootstrap_seed, [] if reasons is None else reasons):
-        if cell.split in splits and (classes or cell.label == "all"):
-            outcome = _amplitude(real, fake, cell) | _texture(*standard, cell) | _distribution(real, fake, cell) | _means(scores, cell)
+        if cell.split in splits and (classes or cell.label == WHOLE):
+            outcome = _amplitude(*levels, fake, cell) | _texture(*standard, cell) | _distribution(real, fake, cell) | _means(scores, cell)
             yield cell.split, cell.label, len(cell.fake), outcome
 
 
@@ -133,34 +140,83 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def anchors(
-    real: ImageSet, judge: semantic.Judge | None = None, resamples: int = 200, seed: int = 0, train: ImageSet | None = None
+    real: ImageSet,
+    judge: semantic.Judge | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    train: ImageSet | ImageStatistics | Prints | None = None,
+    drawn: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Floor and ceiling rows of the table, from held-out real images alone, as of training seed 0.
 
-    "real vs real": one random half of each class against the other (half the images, so the floor is a little high).
+    "real vs real": see ``floor``, which takes ``drawn``, the labels of a generated set.
     "optical as grey": the optical twin, mean of three channels, against real SAR; left out where there is no twin.
     """
-    parts = [real.subset(half) for half in halves(real.labels, seed)]
-    if not len(parts[1]):
+    measured = measure(real, judge, "real images")
+    tables = [floor(measured, judge, seed, train, drawn)]
+    if not len(tables[0]):
         raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")
-    tables = [evaluate(REAL_VS_REAL, 0, *parts, judge, resamples, seed, train)]
     optical = real.optical()
     if optical is None:
-        tables[0].attrs["left_out"].append((OPTICAL_AS_GREY, 0, "all", "all", "all", "the data have no optical images"))
+        tables[0].attrs["left_out"].append((OPTICAL_AS_GREY, 0, WHOLE, WHOLE, WHOLE, "the data have no optical images"))
     else:
         grey = replace(real, images=np.rint(optical.mean(axis=3)).astype(np.uint8))
-        tables.append(evaluate(OPTICAL_AS_GREY, 0, real, grey, judge, resamples, seed, train))
+        tables.append(evaluate(OPTICAL_AS_GREY, 0, measured, grey, judge, resamples, seed, train))
     return combine(tables)
 
 
-def halves(labels: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of two random halves of a set, class by class; the first gets the odd one. Deterministic by seed."""
+def floor(
+    real: ImageStatistics,
+    judge: semantic.Judge | None = None,
+    seed: int = 0,
+    train: ImageSet | ImageStatistics | Prints | None = None,
+    drawn: Sequence[str] | None = None,
+    halvings: int = HALVINGS,
+) -> pd.DataFrame:
+    """What real images reach against other real images: rows "real vs real", the median over random halvings, class by class.
+
+    Parameters
+    ----------
+    real : all held-out real images; their standard deviations are the unit of texture, as for generated ones.
+    drawn : labels of a generated set. One part then has as many images of a class as it, at most half of those that are
+        there; distances grow as sets shrink, and compare at one number only. Halves if None.
+    judge, train : as for ``evaluate``.
+    seed, halvings : of the halvings, and their number.
+
+    Returns
+    -------
+    Rows as of ``evaluate``; [lo, hi] holds 95 % of the halvings, and tells what the choice of the images changes.
+    """
+    train = None if train is None else prints(train)
+    counts = None if drawn is None else Counter(drawn)
+    tables = []
+    for number in range(halvings):
+        parts = [real.subset(part) for part in halves(real.labels, (seed, number), counts)]
+        if min(map(len, parts)) > 1:
+            tables.append(evaluate(REAL_VS_REAL, 0, *parts, judge, 0, 0, train, real))
+    if not tables:
+        return combine([pd.DataFrame(columns=list(COLUMNS))])
+    rows = pd.concat(tables).groupby(["split", "class", "metric"], sort=False)
+    joined = rows.agg(value=("value", "median"), lo=("value", lambda v: v.quantile(0.025)), hi=("value", lambda v: v.quantile(0.975)))
+    joined["n"] = rows["n"].max()
+    table = joined.reset_index().assign(strategy=REAL_VS_REAL, seed=0)[list(COLUMNS)]
+    table.attrs["left_out"] = tables[0].attrs["left_out"]
+    return table
+
+
+def halves(labels: Sequence[str], seed: int | Sequence[int], most: Mapping[str, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of two random halves of a set, class by class; the first gets the odd one. Deterministic by seed.
+
+    ``most``: images of each class in the second part at most; the first part then has the rest.
+    """
     rng = np.random.default_rng(seed)
     names = np.asarray(labels, dtype=object)
     parts: tuple[list[int], list[int]] = ([], [])
     for label in sorted(set(labels)):
         members = rng.permutation(np.flatnonzero(names == label))
         middle = (len(members) + 1) // 2
+        if most is not None:
+            middle = max(middle, len(members) - most.get(label, 0))
         parts[0].extend(members[:middle])
         parts[1].extend(members[middle:])
     return np.sort(np.array(parts[0], dtype=int)), np.sort(np.array(parts[1], dtype=int))
@@ -173,16 +229,16 @@ def _cells(real: ImageStatistics, fake: ImageStatistics, resamples: int, seed: i
     shared = set(names[0]) & set(names[1])
     for label in sorted(set(names[0]) ^ set(names[1])):
         side = "generated" if label in names[0] else "real"
-        reasons.append(("pooled", label or "unlabelled", "all", f"no {side} images of this class, so it is left out everywhere"))
+        reasons.append(("pooled", class_name(label), WHOLE, f"no {side} images of this class, so it is left out everywhere"))
     for split in SPLITS:
         inside = [np.isin(name, list(shared)) & ((group == split) | (split == "pooled")) for name, group in zip(names, groups)]
         labels = sorted(set(names[0][inside[0]]) & set(names[1][inside[1]]))
         named = [label for label in labels if label and split != "pooled"]
-        for label, chosen in [("all", labels)] + [(label, [label]) for label in named]:
+        for label, chosen in [(WHOLE, labels)] + [(class_name(label), [label]) for label in named]:
             sides = [np.flatnonzero(mask & np.isin(name, chosen)) for mask, name in zip(inside, names)]
             if min(len(side) for side in sides) < 2:
                 if chosen:
-                    reasons.append((split, label, "all", f"{len(sides[0])} real and {len(sides[1])} generated images, 2 of each needed"))
+                    reasons.append((split, label, WHOLE, f"{len(sides[0])} real and {len(sides[1])} generated images, 2 of each needed"))
                 continue
             weights = [stratified_weights(list(name[side]), resamples, (seed, k)) for k, (name, side) in enumerate(zip(names, sides))]
             yield _Cell(split, label, *sides, *weights)
@@ -195,8 +251,9 @@ def _both(statistic: Callable, cell: _Cell) -> tuple[Any, np.ndarray]:
     return value, resampled
 
 
-def _amplitude(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> Outcome:
-    counts, others = amplitude.probabilities(real.histograms[cell.real]), amplitude.probabilities(fake.histograms[cell.fake])
+def _amplitude(real: np.ndarray, levels: np.ndarray, fake: ImageStatistics, cell: _Cell) -> Outcome:
+    """``real`` and ``levels``: shares of grey levels of both sides, gaps filled; the statistics of one side take them as stored."""
+    counts, filled, others = real[cell.real], levels[cell.fake], amplitude.probabilities(fake.histograms[cell.fake])
     pairs = {
         "amplitude_kl": amplitude.kl,
         "amplitude_reverse_kl": amplitude.reverse_kl,
@@ -210,7 +267,7 @@ def _amplitude(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> Out
         "amplitude_kappa2": lambda histograms: amplitude.log_cumulants(histograms)[..., 1],
         "amplitude_kappa3": lambda histograms: amplitude.log_cumulants(histograms)[..., 2],
     }
-    outcome: Outcome = {name: _both(lambda w, v, f=f: f(w @ counts, v @ others), cell) for name, f in pairs.items()}
+    outcome: Outcome = {name: _both(lambda w, v, f=f: f(w @ counts, v @ filled), cell) for name, f in pairs.items()}
     outcome |= {name: _both(lambda _, v, f=f: f(v @ others), cell) for name, f in single.items()}
     outcome["amplitude_enl"] = _both(lambda _, v: weighted_mean(fake.enl[cell.fake], v), cell)
     return outcome
@@ -264,16 +321,20 @@ def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
 
 
 def image_scores(
-    real: ImageStatistics, fake: ImageStatistics, judge: semantic.Judge | None, train: ImageSet | ImageStatistics | None
+    real: ImageStatistics, fake: ImageStatistics, judge: semantic.Judge | None, train: ImageSet | ImageStatistics | Prints | None
 ) -> dict[str, np.ndarray | str]:
     """One score per generated image [N], NaN where it has none, or the reason why none has one."""
     scores: dict[str, np.ndarray | str] = {"look_accuracy": _look_scores(real, fake)}
-    scores["duplicate_fraction"] = distribution.duplicated(fake.thumbnails, real.thumbnails).astype(float)
+    scores["duplicate_fraction"] = distribution.duplicated(fake.thumbnails, real.thumbnails, real.grain).astype(float)
     if train is None:
         scores["memorised_fraction"] = "no training images were given"
     else:
-        known = train.thumbnails if isinstance(train, ImageStatistics) else distribution.thumbnails(train.images)
-        scores["memorised_fraction"] = distribution.memorised(fake.thumbnails, known, real.thumbnails).astype(float)
+        known = prints(train)
+        overlap = distribution.overlapping(real.grain, known.grain)
+        try:
+            scores["memorised_fraction"] = distribution.memorised(fake.thumbnails, known.thumbnails, real.thumbnails, overlap) * 1.0
+        except InputError as error:
+            scores["memorised_fraction"] = str(error)
     meaning = ("clip_cosine", "clip_accuracy", "clip_retrieval_r1")
     if judge is None or fake.features is None:
         return scores | dict.fromkeys(meaning, "no judge was given")

@@ -18,16 +18,18 @@ from sarnb.data.amplitude import Normalisation
 from sarnb.data.files import ordered_map
 from sarnb.data.imagefolder import UNSTATED, ImageFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
-from sarnb.metrics.amplitude import LEVELS
-from sarnb.metrics.evaluation import ANCHORS, FRECHET_MINIMUM, REAL_VS_REAL, combine, evaluate, halves, left_out
-from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure
+from sarnb.metrics import WHOLE, class_name
+from sarnb.metrics.amplitude import LEVELS, unreachable
+from sarnb.metrics.distribution import overlapping
+from sarnb.metrics.evaluation import ANCHORS, FRECHET_MINIMUM, HALVINGS, REAL_VS_REAL, combine, evaluate, floor, left_out
+from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 
 CHUNK = 32  # images in memory at a time, in each process
 SCALES = ("real", "own")
 EXAMPLES = 8
+TAKEN = ("real", *ANCHORS)  # what tables and figures call other sets
 LEAST_FOR_INTERVAL = 10  # images a side; below it a percentile interval covers clearly less than it says
-LEAST_FOR_FLOOR = 20  # real images, so that each half has LEAST_FOR_INTERVAL
 LEVEL_RATIO = 1.5  # of mu + 3 sigma between the sides, beyond which a shared scaling is doubtful
 CUT_SHARE = 0.05  # of pixels at either end of the scale
 
@@ -41,7 +43,8 @@ class Options:
     """How two folders are to be compared.
 
     ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit
-    values and scales all other storages by A / (mu + 3 sigma) of the real set; "own" scales every set and sensor by its own.
+    values and scales everything else by the one A / (mu + 3 sigma) of the real images that are not 8-bit, whatever their storage,
+    so that a difference of brightness shows; "own" scales every set and sensor by its own. ``seed``: from 0 to 2^32 - 1.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
     """
 
@@ -52,12 +55,15 @@ class Options:
     resamples: int = 200
     seed: int = 0
     workers: int = 1
+    halvings: int = HALVINGS  # of the real images, behind the floor
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise InputError(f"scale {self.scale!r}: use 'real' (the real set's, for both) or 'own' (each set's and sensor's).")
         if self.size is not None and self.size < LEAST_SIZE:
             raise InputError(f"size {self.size} px: give 32 or more, the measures need that much.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed}: give a whole number from 0 to {2**32 - 1}.")
         if self.resamples < 0:
             raise InputError(f"{self.resamples} resamples: give 0 (no intervals) or more.")
 
@@ -118,18 +124,20 @@ def compare(
         parts[side] = _measured(_pairs(side, folder, scales), folder.source, size, options.workers, judge if side in sides else None)
         if not classes:
             parts[side] = replace(parts[side], labels=("",) * len(parts[side]), groups=("seen",) * len(parts[side]))
-    name = fake.source.resolve().name or "generated"
-    name = f"{name} (generated)" if name == REAL_VS_REAL else name
-    rest = (judge, options.resamples, options.seed, parts.get("training"))
-    tables = [evaluate(name, 0, parts["real"], parts["generated"], *rest)]
-    first, second = halves(parts["real"].labels, options.seed)
-    if len(second) > 1:
-        tables.append(evaluate(REAL_VS_REAL, 0, parts["real"].subset(first), parts["real"].subset(second), *rest))
-    table = combine(tables)
+    known = prints(parts["training"]) if train is not None else None
+    name = shown_name(fake.source)
+    own = evaluate(name, 0, parts["real"], parts["generated"], judge, options.resamples, options.seed, known)
+    table = combine([own, floor(parts["real"], judge, options.seed, known, parts["generated"].labels, options.halvings)])
     examples = tuple(_examples(_pairs(side, folder, scales), folder.source, size, options.seed) for side, folder in sides.items())
-    lines += cautions(sides, parts, scales, classes_lost=options.by_class and not classes, judged=judge is not None)
-    known = without_weak_intervals(table, parts["real"], parts["generated"])
-    return Comparison(name, known, left_out(table), tuple(lines), parts["real"], parts["generated"], scales, examples)
+    lines += cautions(every, parts, scales, classes_lost=options.by_class and not classes, judged=judge is not None)
+    table, missing = without_weak_intervals(table, parts["real"], parts["generated"]), left_out(table)
+    return Comparison(name, table, missing, tuple(lines), parts["real"], parts["generated"], scales, examples)
+
+
+def shown_name(source: Path) -> str:
+    """What tables and figures call the generated set: its folder, unless that is what they call another set or would hide."""
+    name = source.resolve().name
+    return f"generated {name}".strip() if not name or name in TAKEN or name.startswith("_") else name
 
 
 def fit_scales(sides: Sides, how: str) -> Scales:
@@ -140,10 +148,10 @@ def fit_scales(sides: Sides, how: str) -> Scales:
             groups.setdefault((side, image.sensor, image.facts.storage), []).append(image)
     if how == "own":
         return {key: merged_scale(images) for key, images in groups.items()}
+    known = [image for key, images in groups.items() if key[0] == "real" and key[2] != "8-bit" for image in images]
     scales: dict[tuple[str, str, str], Scale] = {}
     for side, sensor, storage in groups:
-        known = [image for key, images in groups.items() if key[2] == storage and key[0] == "real" for image in images]
-        alone = [image for key, images in groups.items() if key[2] == storage and key[0] == side for image in images]
+        alone = [image for key, images in groups.items() if key[0] == side and key[2] != "8-bit" for image in images]
         scales[side, sensor, storage] = None if storage == "8-bit" else merged_scale(known or alone)
     return scales
 
@@ -203,14 +211,15 @@ def _examples(pairs: list[tuple[UserImage, Scale]], root: Path, size: tuple[int,
 def cautions(sides: Sides, parts: Mapping[str, ImageStatistics], scales: Scales, classes_lost: bool, judged: bool) -> list[str]:
     """One sentence for each thing to be known before the table is believed: sizes, classes, scales, sensors, copies."""
     lines: list[str] = []
+    both = {side: sides[side] for side in ("real", "generated")}
     if classes_lost:
-        bare = [side for side, folder in sides.items() if not any(image.label for image in folder.images)]
+        bare = [side for side, folder in both.items() if not any(image.label for image in folder.images)]
         where = "either side" if len(bare) == 2 else f"the {bare[0]} side"
         lines.append(f"No class labels on {where}: the sets are compared as wholes, so a difference in what they show counts as one.")
     lines += _small(parts["real"], parts["generated"], judged)
-    for side, folder in sides.items():
+    for side, folder in both.items():
         lines += _damaged(side, sum(image.facts.constant for image in folder.images), parts[side].histograms)
-    return [*lines, *_scaling(sides, scales), *_sensors(sides), *_copies(sides)]
+    return [*lines, *_scaling(both, scales), *_sensors(both), *_copies(sides, parts)]
 
 
 def one_sided(sides: Sides) -> Iterator[str]:
@@ -226,16 +235,14 @@ def one_sided(sides: Sides) -> Iterator[str]:
 def without_weak_intervals(table: pd.DataFrame, real: ImageStatistics, fake: ImageStatistics) -> pd.DataFrame:
     """The evaluation table without the intervals of cells with fewer than LEAST_FOR_INTERVAL images on a side.
 
-    Of the floor's rows each side holds half of the real images.
+    The floor keeps the spread of its halvings, which is no interval over images.
     """
     counts: list[Counter] = [Counter(), Counter()]
     for count, part in zip(counts, (real, fake)):
         for label, group in zip(part.labels, part.groups):
-            count.update([("pooled", "all"), ("pooled", label), (group, "all"), (group, label)])
-    least = []
-    for strategy, cell in zip(table["strategy"], zip(table["split"], table["class"])):
-        least.append(counts[0][cell] // 2 if strategy in ANCHORS else min(counts[0][cell], counts[1][cell]))
-    weak = np.array(least) < LEAST_FOR_INTERVAL
+            count.update([("pooled", WHOLE), (group, WHOLE), (group, class_name(label))])
+    cells = zip(table["strategy"], zip(table["split"], table["class"]))
+    weak = [strategy != REAL_VS_REAL and min(count[cell] for count in counts) < LEAST_FOR_INTERVAL for strategy, cell in cells]
     return table.assign(lo=table["lo"].mask(weak), hi=table["hi"].mask(weak))
 
 
@@ -247,10 +254,10 @@ def _small(real: ImageStatistics, fake: ImageStatistics, judged: bool) -> Iterat
             )
         elif count < FRECHET_MINIMUM:
             yield f"Only {count} {side} images: no Fréchet distance ({FRECHET_MINIMUM} needed)."
-    if LEAST_FOR_INTERVAL <= len(real) < LEAST_FOR_FLOOR:
+    if len(fake) > len(real) // 2:
         yield (
-            f"Only {len(real)} real images: each half of the floor has fewer than {LEAST_FOR_INTERVAL}, so the floor has no "
-            "interval and is high."
+            f"The floor compares halves of the {len(real)} real images, fewer than the {len(fake)} generated ones: distances grow as "
+            "sets shrink, so it is a little high."
         )
     least = {label: min(count, Counter(fake.labels)[label]) for label, count in Counter(real.labels).items() if label}
     few = sorted(label for label, count in least.items() if 0 < count < LEAST_FOR_INTERVAL)
@@ -268,6 +275,13 @@ def _damaged(side: str, constant: int, histograms: np.ndarray) -> Iterator[str]:
             f"{constant} of {len(histograms)} {side} images have one value only (such as all zero); they are measured as they are, "
             "ratios leave them out."
         )
+    used, gaps = unreachable(histograms)
+    if gaps.any():
+        empty = int((np.diff(used)[gaps] - 1).sum())
+        yield (
+            f"{empty} grey levels between others are empty in all {side} images, as a tone curve or a stretch in 8 bits leaves them: "
+            "the distances of amplitudes fill them from their neighbours, on both sides alike."
+        )
     share = histograms.sum(0) / histograms.sum()
     if share[0] > CUT_SHARE:
         yield f"{share[0]:.1%} of the {side} pixels are zero: borders without data or cut shadows bend every amplitude measure."
@@ -280,11 +294,21 @@ def _scaling(sides: Sides, scales: Scales) -> Iterator[str]:
         yield "Every set and sensor is scaled by its own mean + 3 standard deviations: differences of brightness are not measured."
         return
     storages = [sorted({image.facts.storage for image in folder.images}) for folder in sides.values()]
-    if storages[0] != storages[1]:
-        words = [" and ".join(names) for names in storages]
+    words = [" and ".join(names) for names in storages]
+    if storages[0] == ["8-bit"] != storages[1]:
+        yield (
+            f"The real images are stored as 8-bit, the generated ones as {words[1]}: the real set's scale is not known, so generated "
+            "ones are scaled by their own mean + 3 standard deviations and differences of brightness are not measured."
+        )
+    elif "8-bit" in storages[0] + storages[1] and storages[0] != storages[1]:
         yield (
             f"The real images are stored as {words[0]}, the generated ones as {words[1]}: their amplitude scales agree only if "
             "the 8-bit ones were made by A/(mu + 3 sigma) of the real set; if not, use --scale own."
+        )
+    elif storages[0] != storages[1]:
+        yield (
+            f"The real images are stored as {words[0]}, the generated ones as {words[1]}, and both are scaled by the real set's mean "
+            "+ 3 standard deviations: brightness is compared as if both were in one unit; if they are not, use --scale own."
         )
     levels = [_level(side, folder, scales) for side, folder in sides.items()]
     ratio = levels[1] / levels[0] if min(levels) > 0 else np.inf
@@ -325,14 +349,20 @@ def _sensors(sides: Sides) -> Iterator[str]:
         )
 
 
-def _copies(sides: Sides) -> Iterator[str]:
+def _copies(sides: Sides, parts: Mapping[str, ImageStatistics]) -> Iterator[str]:
+    """Images that are twice in a set, or in two sets, by their pixels or by their grain; each kind with its number."""
     digests = {side: [image.facts.digest for image in folder.images] for side, folder in sides.items()}
     for side, part in digests.items():
-        repeats = len(part) - len(set(part))
-        if repeats:
-            yield f"{repeats} of {len(part)} {side} images have the same pixels as another one, so the intervals are too narrow."
-    shared = sum(digest in set(digests["real"]) for digest in digests["generated"])
-    if shared:
-        yield (
-            f"{shared} of {len(digests['generated'])} generated images have the same pixels as a real one: the sets are not independent."
-        )
+        count = Counter(part)
+        repeats = overlapping(parts[side].grain) | np.array([count[digest] > 1 for digest in part])
+        if repeats.any():
+            yield f"{repeats.sum()} of {len(part)} {side} images are there twice (same pixels or speckle), so intervals are too narrow."
+    for side, other, what in (
+        ("real", "training", "they take no part in the thresholds, and being near to them says nothing of new images."),
+        ("generated", "training", "they are no drawings."),
+        ("generated", "real", "the sets are not independent."),
+    ):
+        if side in parts and other in parts:
+            same = overlapping(parts[side].grain, parts[other].grain) | np.isin(digests[side], digests[other])
+            if same.any():
+                yield f"{same.sum()} of {len(same)} {side} images are {other} images too (same pixels or speckle): {what}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
 from sarnb.metrics.amplitude import histogram, local_enl
-from sarnb.metrics.distribution import thumbnails
+from sarnb.metrics.distribution import grain, thumbnails
 from sarnb.metrics.geometry import side_features
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.metrics.texture import glcm_descriptors
@@ -29,7 +30,7 @@ class ImageStatistics:
     size : (H, W) in px.
     labels, groups, captions, looks : length N; a group is seen, unseen or composition, a look left, right or None.
     histograms : int64 [N, 256]; descriptors : GLCM, float64 [N, 48]; enl : float64 [N].
-    side_features : float64 [N, 108]; thumbnails : float64 [N, T].
+    side_features : float64 [N, 108]; thumbnails, grain : float64 [N, 1024].
     features, caption_features : of the judge, float64 [N, D]; None without a judge.
     """
 
@@ -43,6 +44,7 @@ class ImageStatistics:
     enl: np.ndarray
     side_features: np.ndarray
     thumbnails: np.ndarray
+    grain: np.ndarray
     features: np.ndarray | None = None
     caption_features: np.ndarray | None = None
 
@@ -62,6 +64,20 @@ class ImageStatistics:
             elif values is not None:
                 columns[name] = values[np.asarray(indices, dtype=int)]
         return ImageStatistics(self.size, **columns)
+
+
+class Prints(NamedTuple):
+    """What the search for memorised images needs of the training images; see ``distribution``."""
+
+    thumbnails: np.ndarray
+    grain: np.ndarray
+
+
+def prints(images: ImageSet | ImageStatistics | Prints) -> Prints:
+    """The thumbnails and the grain of training images; taken once, they serve many evaluations."""
+    if isinstance(images, ImageSet):
+        return Prints(thumbnails(images.images), grain(images.images))
+    return Prints(images.thumbnails, images.grain)
 
 
 def measure(images: ImageSet | ImageStatistics, judge: Judge | None = None, name: str = "images", minimum: int = 2) -> ImageStatistics:
@@ -95,6 +111,7 @@ def measure(images: ImageSet | ImageStatistics, judge: Judge | None = None, name
         enl=local_enl(stack),
         side_features=side_features(stack),
         thumbnails=thumbnails(stack),
+        grain=grain(stack),
         features=None if judge is None else embed_images(judge, stack),
         caption_features=None if judge is None else embed_texts(judge, images.captions),
     )

@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
+from sarnb.metrics import class_name
 from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
 from sarnb.metrics.image_statistics import COMPOSITION
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
@@ -150,7 +151,7 @@ def judge_table(
     parts = [("pooled", "all", np.ones(len(splits), bool))]
     for split in [name for name in ("seen", "unseen", COMPOSITION) if name in splits]:
         parts.append((split, "all", splits == split))
-        parts += [(split, label, (splits == split) & (labels == label)) for label in dict.fromkeys(labels[splits == split])]
+        parts += [(split, class_name(label), (splits == split) & (labels == label)) for label in dict.fromkeys(labels[splits == split])]
     for measure, (score, chance) in scores.items():
         for split, label, inside in parts:
             chosen = inside & np.isfinite(score)

@@ -14,7 +14,20 @@ import pandas as pd
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
-from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, amplitude, evaluation, find_metric, geometry, semantic, texture
+from sarnb.metrics import (
+    HEADLINE,
+    KEY_METRICS,
+    METRICS,
+    WHOLE,
+    amplitude,
+    class_name,
+    distribution,
+    evaluation,
+    find_metric,
+    geometry,
+    semantic,
+    texture,
+)
 from sarnb.metrics.evaluation import ANCHORS, COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS, anchors, combine, evaluate
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 
@@ -53,7 +66,8 @@ def headline_measures(test: ImageSet, runs: Mapping[tuple[str, int], ImageSet], 
     """
     real = measure(test, None, "real images")
     tables = [evaluate(name, number, real, samples, None, resamples, seed) for (name, number), samples in runs.items()]
-    table = combine([*tables, anchors(test, None, resamples, seed)])
+    drawn = next(iter(runs.values())).labels if runs else None
+    table = combine([*tables, anchors(test, None, resamples, seed, drawn=drawn)])
     return table[(table["class"] == "all") & table["metric"].isin(HEADLINE)].reset_index(drop=True)
 
 
@@ -220,7 +234,7 @@ def cumulant_points(sets: Sets) -> pd.DataFrame:
     rows = []
     for name, by_class in shares.items():
         cumulants = amplitude.log_cumulants(np.vstack([by_class.mean(0)[None], by_class]))
-        rows += [(name, label, second, third) for label, (_, second, third) in zip(("all", *wanted), cumulants)]
+        rows += [(name, label, second, third) for label, (_, second, third) in zip((WHOLE, *map(class_name, wanted)), cumulants)]
     return pd.DataFrame(rows, columns=["strategy", "class", "kappa2", "kappa3"])
 
 
@@ -335,6 +349,7 @@ def verdict(most: bool, asked: float, value: float, lo: float, hi: float) -> str
 def protocol_table(resamples: int) -> pd.DataFrame:
     """The settings that belong to the measures' definitions, read from the code that uses them: item, value."""
     few = min(resamples, evaluation.FRECHET_RESAMPLES)
+    unlike = f"{distribution.ALIKE} and {distribution.RARE:.0%} of"
     rows = [
         ("amplitude histogram", f"{amplitude.LEVELS} bins, one a grey level of A/(mu + 3 sigma) in 8 bits"),
         ("smoothing of KL and reverse KL", f"{amplitude.EPSILON:g} added to the probability of every bin, renormalised"),
@@ -354,7 +369,10 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("resamples of Fréchet distances", str(few)),
         ("resamples of average ranks", f"{few} where a Fréchet distance is ranked too, else {resamples}"),
         ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),
-        ("memorisation", "thumbnails of 32 x 32 block means, threshold: nearest held-out real image"),
-        ("duplicates", "the same thumbnails, threshold: the two most alike real images"),
+        ("gaps of 8-bit levels", f"up to {amplitude.WIDEST_GAP} levels that no pixel of a set has are filled from both ends"),
+        ("real vs real", f"median of {evaluation.HALVINGS} random halvings, its interval holds 95 % of them"),
+        ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out real images"),
+        ("duplicates", f"the same thumbnails nearer to each other than {unlike} real images"),
+        ("images that are in two sets", f"grain correlates above {distribution.SAME_GRAIN}; they set no threshold"),
     ]
     return pd.DataFrame(rows, columns=["item", "value"])

@@ -116,6 +116,39 @@ def test_wrong_speckle_law_is_ordered(measure: str, rayleigh: np.ndarray) -> Non
     assert values[1] > 10 * values[0]
 
 
+def test_gaps_of_storage_are_filled_by_hand() -> None:
+    counts = np.zeros((2, 256))
+    counts[0, [10, 12, 14]], counts[1, [16, 17]] = 100, (100, 300)
+    filled = amplitude.filled(counts)
+    assert filled.sum(1) == pytest.approx([1, 1])
+    # 10 stands for [9.5, 11], 12 for [11, 13], 14 for [13, 15]; 16 for [15, 16.5], 17 for itself
+    assert filled[0, 9:17] * 3 == pytest.approx([0, 1 / 1.5, 0.5 / 1.5 + 0.25, 0.5, 0.25 + 0.25, 0.5, 0.25, 0])
+    assert filled[1, 14:19] == pytest.approx([0, 0.25 * 0.5 / 1.5, 0.25 / 1.5, 0.75, 0])
+
+
+@pytest.mark.parametrize("curve", [lambda a: a**0.9, lambda a: a**0.8, lambda a: 1.7 * a], ids=["gamma 0.9", "gamma 0.8", "stretch"])
+def test_a_curve_in_8_bits_costs_what_the_curve_itself_costs(curve) -> None:
+    def drawn(levels: np.ndarray) -> np.ndarray:
+        return np.rint(np.clip(curve(levels / 255), 0, 1) * 255).astype(np.uint8)
+
+    real, other = amplitude.histogram(speckle(1.0, 20)), speckle(1.0, 20, seed=5)
+    before = np.sqrt(np.random.default_rng(5).gamma(1.0, 1.0, other.shape)) * 40  # the same amplitudes, not yet in 8 bits
+    truth, filled, raw = (
+        float(amplitude.kl(share(real).mean(0), share(amplitude.histogram(images)).mean(0)))
+        for share, images in ((amplitude.filled, drawn(before)), (amplitude.filled, drawn(other)), (amplitude.probabilities, drawn(other)))
+    )
+    assert filled == pytest.approx(truth, rel=0.3, abs=0.02) and raw > 3 * filled
+
+
+def test_sets_without_gaps_of_storage_stay_as_they_are() -> None:
+    flat = amplitude.histogram(speckle(1.0))
+    assert np.array_equal(amplitude.filled(flat), amplitude.probabilities(flat))
+    border = speckle(1.0)
+    border[:, :20], border[:, 20:] = 0, np.maximum(border[:, 20:], 9)  # no data, and nothing between 0 and 9
+    counts = amplitude.histogram(border)
+    assert np.array_equal(amplitude.filled(counts), amplitude.probabilities(counts))
+
+
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="at least 1 needed"):
         amplitude.histogram(np.zeros((0, 8, 8), np.uint8))

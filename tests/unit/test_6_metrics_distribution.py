@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import sqrtm
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
@@ -124,6 +127,77 @@ def test_memorised_finds_the_copies() -> None:
     assert distribution.memorised(*views)[3:].mean() <= 0.4
     similarity, index = distribution.nearest_neighbour(views[0], views[1])
     assert index[:3].tolist() == [0, 1, 2] and similarity[:3].min() > 0.9
+
+
+def scenes(count: int, seed: int, size: int = 64) -> np.ndarray:
+    """Smooth scenes, float64 [count, size, size], of which no two are alike."""
+    return np.kron(np.random.default_rng(seed).gamma(4.0, 10.0, (count, 16, 16)), np.ones((1, size // 16, size // 16)))
+
+
+def acquired(scene: np.ndarray, seed: int) -> np.ndarray:
+    """Single-look amplitude of scenes: every acquisition has speckle of its own."""
+    return np.minimum(scene * np.random.default_rng(seed).rayleigh(0.8, scene.shape), 255).astype(np.uint8)
+
+
+def otherwise(images: np.ndarray) -> np.ndarray:
+    """The same pixels scaled anew and with some noise: no byte is the same."""
+    return np.clip(np.rint(0.6 * images + np.random.default_rng(8).normal(0, 4, images.shape)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 25, 29])
+def test_real_images_that_are_training_images_do_not_hide_what_was_memorised(count: int) -> None:
+    layouts = scenes(40, 0)
+    train, held_out = acquired(layouts, 1), acquired(scenes(30, 2), 3)
+    held_out[:count] = otherwise(train[::-1])[:count]
+    redrawn, fresh = acquired(layouts[:10], 4), acquired(scenes(10, 5), 6)  # the same scenes in new speckle, and new ones
+    overlap = distribution.overlapping(distribution.grain(held_out), distribution.grain(train))
+    assert np.flatnonzero(overlap).tolist() == list(range(count))
+    views = [distribution.thumbnails(stack) for stack in (np.concatenate([redrawn, fresh]), train, held_out)]
+    assert distribution.memorised(*views, overlap).tolist() == [True] * 10 + [False] * 10
+
+
+def test_without_a_new_real_image_nothing_says_what_is_memorised() -> None:
+    views = distribution.thumbnails(acquired(scenes(4, 0), 1))
+    with pytest.raises(InputError, match="every real image is a training image"):
+        distribution.memorised(views, views, views, np.ones(4, bool))
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 4, 10])
+def test_repeated_real_images_do_not_hide_duplicates(pairs: int) -> None:
+    real = acquired(scenes(20, 0), 1)
+    real[10 : 10 + pairs] = otherwise(real[:pairs])
+    layouts = scenes(10, 2)
+    fake = np.concatenate([acquired(layouts, 3), acquired(layouts[:3], 4)])
+    found = distribution.duplicated(*(distribution.thumbnails(stack) for stack in (fake, real)), distribution.grain(real))
+    assert np.flatnonzero(found).tolist() == [0, 1, 2, 10, 11, 12]
+
+
+def test_independent_tiles_are_no_duplicates_however_unlike_the_real_images_are() -> None:
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(64, 64)))[0]
+    real, base = vectors[:20], vectors[40]
+    mixed = vectors[20:30] * np.sqrt(1 - 0.45) + base * np.sqrt(0.45)  # any two correlate by 0.45, two real ones by 0
+    assert not distribution.duplicated(mixed, real).any()
+    assert distribution.duplicated(vectors[20:30] * np.sqrt(1 - 0.75) + base * np.sqrt(0.75), real).all()
+
+
+def test_the_threshold_is_the_quantile_of_real_images_and_no_single_one() -> None:
+    values = np.random.default_rng(0).uniform(0.7, 0.95, 150)
+    assert distribution.copy_threshold(values) == np.sort(values)[int(0.99 * 149)] < values.max()
+    assert distribution.copy_threshold(np.array([0.2, 0.3])) == distribution.copy_threshold(np.array([])) == distribution.ALIKE
+
+
+def test_grain_knows_an_acquisition_in_any_storage_and_tells_two_of_one_scene_apart() -> None:
+    layouts = scenes(60, 0, 128)
+    first, again = acquired(layouts, 1), acquired(layouts, 2)
+    marks = distribution.grain(first)
+    assert (marks @ distribution.grain(again).T).std() == pytest.approx(1 / 32, rel=0.15)
+    assert not distribution.overlapping(marks, distribution.grain(again)).any() and not distribution.overlapping(marks).any()
+    streams = [io.BytesIO() for _ in first]
+    for stream, image in zip(streams, first):
+        Image.fromarray(image).save(stream, "JPEG", quality=75)
+    for other in (otherwise(first), np.stack([np.asarray(Image.open(stream)) for stream in streams])):
+        assert distribution.overlapping(distribution.grain(other), marks).all()
+    assert not distribution.grain(np.full((1, 40, 33), 9, np.uint8)).any()
 
 
 def test_duplicated_finds_every_copy_and_its_source_and_nothing_else() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, amplitude, distribution, geometry, semantic, texture
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, class_readings, combine, evaluate, halves, left_out
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, class_readings, combine, evaluate, floor, halves, left_out
 from sarnb.metrics.image_statistics import join, measure
 
 CLASSES = {"city": ("seen", 60.0), "forest": ("seen", 30.0), "airport": ("unseen", 15.0)}
@@ -227,6 +228,49 @@ def test_measured_parts_join_to_the_whole_and_subsets_are_those_of_the_images() 
         join([whole, measure(images)])
     with pytest.raises(InputError, match="join"):
         join([])
+
+
+def test_the_floor_is_the_median_of_halvings_at_the_compared_number_in_the_unit_of_the_values() -> None:
+    real = measure(speckle_set(8))
+    drawn = ["city"] * 2 + ["forest"] * 3 + ["airport"] * 9  # of airports half of the real ones are the most
+    table = floor(real, seed=7, drawn=drawn, halvings=30).set_index(["split", "class", "metric"])
+    labels, kl, distance = np.array(real.labels), [], []
+    standard = (real.descriptors - real.descriptors.mean(0)) / real.descriptors.std(0)
+    for number in range(30):
+        reference, other = halves(real.labels, (7, number), Counter(drawn))
+        assert Counter(labels[other]) == {"city": 2, "forest": 3, "airport": 4} and len(reference) + len(other) == 24
+        means = [[part[labels[part] == name] for name in CLASSES] for part in (reference, other)]
+        p, q = (np.mean([real.histograms[own].sum(0) / real.histograms[own].sum() for own in side], axis=0) for side in means)
+        kl.append(np.sum((p + 1e-6) * np.log((p + 1e-6) / (q + 1e-6))) / (1 + 256e-6))
+        a, b = (np.mean([standard[own].mean(0) for own in side], axis=0) for side in means)
+        distance.append(np.abs(a - b).mean())
+    for metric, values in (("amplitude_kl", kl), ("texture_distance", distance)):
+        row = table.loc[("pooled", "all", metric)]
+        assert row["value"] == pytest.approx(np.median(values)) and row["n"] == 9
+        assert [row["lo"], row["hi"]] == pytest.approx(np.quantile(values, [0.025, 0.975]).tolist())
+
+
+def test_real_images_of_the_floors_number_lie_inside_its_spread() -> None:
+    every, held_out = measure(speckle_set(12)), measure(speckle_set(4, seed=5))
+    table = floor(every, drawn=held_out.labels, halvings=60).set_index(["split", "class", "metric"])
+    found = evaluate("same law", 0, every, held_out, resamples=0).set_index(["split", "class", "metric"])["value"]
+    for metric in ("amplitude_kl", "amplitude_js", "texture_distance"):
+        row = table.loc[("pooled", "all", metric)]
+        assert row["lo"] / 1.5 < found["pooled", "all", metric] < row["hi"] * 1.5, metric
+
+
+def test_a_class_named_as_the_rows_of_whole_splits_has_rows_of_its_own() -> None:
+    sets = [
+        replace(part, labels=tuple({"city": "all", "forest": "unlabelled"}.get(name, name) for name in part.labels))
+        for part in (measure(speckle_set(4)), measure(speckle_set(4, seed=1)))
+    ]
+    table, plain = evaluate("a", 0, *sets, resamples=0), evaluate("a", 0, speckle_set(4), speckle_set(4, seed=1), resamples=0)
+    assert not table.duplicated(["split", "class", "metric"]).any()
+    assert {"all", "all (class)", "unlabelled (class)", "airport"} == set(table["class"])
+    kl = [part[part["metric"] == "amplitude_kl"].set_index(["split", "class"])["value"] for part in (table, plain)]
+    assert kl[0]["seen", "all (class)"] == pytest.approx(kl[1]["seen", "city"]) and kl[0]["seen", "all"] == pytest.approx(
+        kl[1]["seen", "all"]
+    )
 
 
 def test_halves() -> None:

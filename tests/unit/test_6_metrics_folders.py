@@ -27,7 +27,7 @@ from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Options, compare
 from sarnb.metrics.image_statistics import measure
 from sarnb.model.judge import build_judge, load_judge
 
-QUICK = Options(resamples=20)
+QUICK = Options(resamples=20, halvings=5)
 
 
 def speckle(count: int, seed: int = 0, scale: float = 40.0, size: int = 48) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_chunks_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     folders = [write(tmp_path / name, speckle(11, seed)) for seed, name in enumerate(("real", "fake"))]
     first = compare(*map(read_folder, folders), QUICK).table
     monkeypatch.setattr("sarnb.metrics.folders.CHUNK", 2)
-    second = compare(*(read_folder(folder, workers=2) for folder in folders), Options(resamples=20, workers=2)).table
+    second = compare(*(read_folder(folder, workers=2) for folder in folders), Options(resamples=20, halvings=5, workers=2)).table
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -148,14 +148,14 @@ def test_real_against_itself_is_below_its_floor(tmp_path: Path) -> None:
     found = compare(read_folder(real), read_folder(copy), QUICK)
     kl = [pooled(found.table, name)["amplitude_kl"] for name in ("copy", REAL_VS_REAL)]
     assert kl[0] == pytest.approx(0, abs=1e-12) and kl[1] > 1e-4
-    assert any("40 of 40 generated images have the same pixels as a real" in line for line in found.cautions)
+    assert any("40 of 40 generated images are real images too" in line for line in found.cautions)
 
 
 def test_different_normalisations_are_noticed_and_own_scales_mend_them(tmp_path: Path) -> None:
     images = speckle(40)
     real, fake = write(tmp_path / "real", images[:20]), write(tmp_path / "fake", images[20:] / 2.5)
     sides = read_folder(real), read_folder(fake)
-    plain, own = compare(*sides, QUICK), compare(*sides, Options(resamples=20, scale="own"))
+    plain, own = compare(*sides, QUICK), compare(*sides, Options(resamples=20, halvings=5, scale="own"))
     assert any(line.startswith("Normalisations differ") for line in plain.cautions)
     assert not any(line.startswith("Normalisations differ") for line in own.cautions)
     kl = [pooled(one.table, "fake")["amplitude_kl"] for one in (plain, own)]
@@ -169,6 +169,62 @@ def test_scaled_8_bit_values_fill_their_levels(tmp_path: Path) -> None:
     assert scale.scale < 60 and (counts[10:120] == 0).mean() < 0.2, "256 levels out of 50: without noise four of five are empty"
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("forms", [("npy", "tiff"), ("tiff", "npy")])
+def test_brightness_shows_whatever_the_storages_are(tmp_path: Path, forms: tuple[str, str]) -> None:
+    images, kl = speckle(24), []
+    for name, form in (("same", forms[0]), ("other", forms[1])):
+        real, fake = write(tmp_path / name / "real", images[:12] / 2, forms[0]), write(tmp_path / name / "fake", images[12:], form)
+        found = compare(read_folder(real), read_folder(fake), QUICK)
+        assert len({scale.scale for scale in found.scales.values()}) == 1, "one scale, the real set's"
+        assert any(line.startswith("Normalisations differ") for line in found.cautions)
+        kl.append(pooled(found.table, "fake")["amplitude_kl"])
+    assert kl[1] == pytest.approx(kl[0], rel=1e-3) and kl[0] > 0.3
+    assert any("brightness is compared as if both were in one unit" in line for line in found.cautions)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_an_8_bit_real_set_gives_no_scale_and_that_is_said(tmp_path: Path) -> None:
+    real, fake = write(tmp_path / "real", speckle(12)), write(tmp_path / "fake", speckle(12, 1), "tiff")
+    assert any(
+        "differences of brightness are not measured" in line for line in compare(read_folder(real), read_folder(fake), QUICK).cautions
+    )
+
+
+def test_levels_that_8_bits_left_empty_are_filled_and_told(tmp_path: Path) -> None:
+    images = speckle(40)
+    curve = np.rint((np.arange(256) / 255) ** 0.8 * 255)
+    real, fake = write(tmp_path / "real", images[:20]), write(tmp_path / "fake", curve[np.rint(images[20:]).astype(int)])
+    found = compare(read_folder(real), read_folder(fake), QUICK)
+    assert any("are empty in all generated images" in line for line in found.cautions)
+    assert pooled(found.table, "fake")["amplitude_kl"] < 0.3
+
+
+def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -> None:
+    train, fresh = speckle(30, 3), speckle(20, 4)
+    noisy = np.clip(train + np.random.default_rng(0).normal(0, 3, train.shape), 0, 255)
+    real = write(tmp_path / "real", np.concatenate([noisy[:3], fresh[:17], fresh[:1]]))
+    fake, known = write(tmp_path / "fake", np.concatenate([noisy[10:18], fresh[17:19]])), write(tmp_path / "train", train)
+    found = compare(read_folder(real), read_folder(fake), QUICK, train=read_folder(known))
+    for words in (
+        "3 of 21 real images are training images too",
+        "8 of 10 generated images are training",
+        "2 of 21 real images are there twice",
+    ):
+        assert any(line.startswith(words) for line in found.cautions), words
+    assert pooled(found.table, "fake")["memorised_fraction"] == 0.8
+
+
+@pytest.mark.parametrize("name", ["real", "real vs real", "optical as grey", "_hidden", "a$b$c|d"])
+def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Path, name: str) -> None:
+    places = [f"{label}/{k}" for label in ("all", "$\\frac$") for k in range(4)]
+    real, fake = write(tmp_path / "x" / "set", speckle(8), names=places), write(tmp_path / "y" / name, speckle(8, 1), names=places)
+    found = compare_folders(real, fake, tmp_path / "out", replace(QUICK, resamples=0))
+    assert set(found.table["strategy"]) == {found.name, REAL_VS_REAL} and found.name not in ("real", "real vs real", "optical as grey")
+    assert not found.table.duplicated(["strategy", "split", "class", "metric"]).any()
+    assert {"all", "all (class)", "$\\frac$"} == set(found.table["class"])
+
+
 def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
     names = [f"{label}/{k}" for label in ("sea", "city") for k in range(10)]
     real, fake = write(tmp_path / "x/real", speckle(20), names=names), write(tmp_path / "x/fake", speckle(20, 1), names=names)
@@ -178,7 +234,7 @@ def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
     sides = read_folder(real), read_folder(fake)
     lines = compare(*sides, QUICK).cautions
     assert any("different sensors, real: A 10, B 10; generated: A 10, C 10" in line and "--sensor (A)" in line for line in lines)
-    one = compare(*sides, Options(resamples=20, sensor="A"))
+    one = compare(*sides, Options(resamples=20, halvings=5, sensor="A"))
     assert len(one.real) == 10 and not any("sensors" in line for line in one.cautions)
     with pytest.raises(InputError, match="no image of the sensor 'D'; it has A, B"):
         compare(*sides, Options(sensor="D"))
