@@ -16,7 +16,7 @@ import sarnb
 from sarnb.data.files import check_out, claim, clear, settle
 from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
-from sarnb.metrics import METRICS
+from sarnb.metrics import METRICS, class_name
 from sarnb.metrics.describe import FAMILIES, law_table
 from sarnb.metrics.evaluation import REAL_VS_REAL
 from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Comparison, Options, compare
@@ -108,7 +108,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
         dots = interval_panels(panel, "ratio", "multiple of the floor (lower is better)", dict.fromkeys(ratios["measure"], "C0"))
         dots.axes[0].set_xscale("log")
         dots.axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        figures["floor"] = (dots, "Each measure as a multiple of what two halves of the real images reach.")
+        figures["floor"] = (dots, "Each measure as a multiple of what real images reach against other real images.")
     return figures
 
 
@@ -118,7 +118,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
 def summary_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The measures over all images that have a value, and those that have none, a row each.
 
-    Columns: measure, family, value (with interval), floor (the same measure between two halves of the real images), better,
+    Columns: measure, family, value (with interval), floor (the same measure between real images and others), better,
     unit; of the second table: measure, reason.
     """
     rows = _pooled(comparison.table)
@@ -166,7 +166,7 @@ def values_by_class(comparison: Comparison) -> pd.DataFrame:
 def sizes_table(comparison: Comparison) -> pd.DataFrame:
     """Images of each class on both sides: columns class, real, generated; the last row is all."""
     counts = [Counter(part.labels) for part in (comparison.real, comparison.fake)]
-    rows = [(label or "unlabelled", counts[0][label], counts[1][label]) for label in sorted({*counts[0], *counts[1]})]
+    rows = [(class_name(label), counts[0][label], counts[1][label]) for label in sorted({*counts[0], *counts[1]})]
     return pd.DataFrame([*rows, ("all", len(comparison.real), len(comparison.fake))], columns=["class", "real", "generated"])
 
 
@@ -194,7 +194,7 @@ def setting_table(comparison: Comparison, options: Options, real: ImageFolder, f
         ("sensor", options.sensor or "all"),
         ("amplitude scales", "; ".join(sorted(set(scales)))),
         ("classes", "each counts the same; only those on both sides" if any(comparison.real.labels) else "not told apart"),
-        ("floor", "one random half of the real images against the other, class by class"),
+        ("floor", "real images against as many others as were generated, half of them at most: median and 95 % of random halvings"),
         ("intervals left out", f"fewer than {LEAST_FOR_INTERVAL} images on a side"),
         ("judge", judge or "none"),
         ("seed", str(options.seed)),
@@ -220,7 +220,8 @@ def text(comparison: Comparison) -> str:
     """The verdict for a terminal: sizes, cautions, measures, and what could not be computed."""
     known, gone = summary_tables(comparison)
     parts = [
-        f"{counted(comparison)}; value [95 % interval over images]; floor: one half of the real images against the other.",
+        f"{counted(comparison)}; value [95 % interval over images]; floor: real images against other real images, "
+        "median [95 % of random halvings].",
         *(f"! {line}" for line in comparison.cautions),
         "",
         known[["measure", "value", "floor", "better", "unit"]].to_markdown(index=False, tablefmt="presto"),
@@ -228,6 +229,11 @@ def text(comparison: Comparison) -> str:
     for reason, part in gone.groupby("reason", sort=False):
         parts.append(f"not computed: {', '.join(part['measure'])}: {reason}")
     return "\n".join(parts)
+
+
+def _rows(table: pd.DataFrame) -> str:
+    """A table in Markdown; a "|" in a name ends no cell."""
+    return table.map(lambda cell: cell.replace("|", r"\|") if isinstance(cell, str) else cell).to_markdown(index=False)
 
 
 def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, figures: dict[str, str]) -> str:
@@ -238,22 +244,23 @@ def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, 
         "## Read this first" if comparison.cautions else "",
         "\n".join(f"- {line}" for line in comparison.cautions),
         "## Measures",
-        "Value with its 95 % interval; the floor is the same measure between two halves of the real images, so a set cannot "
+        "Value with its 95 % interval; the floor is the same measure between real images and other "
+        "real ones, the median of random halvings with the range of 95 % of them, so a set cannot "
         "be expected to do better.",
-        known.to_markdown(index=False),
+        _rows(known),
         "## Not computed" if len(gone) else "",
         "\n".join(f"- {row['measure']}: {row['reason']}" for _, row in gone.iterrows()),
         "## By class" if len(classes) else "",
-        classes.to_markdown(index=False) if len(classes) else "",
+        _rows(classes) if len(classes) else "",
         "## Amplitude laws",
         "Kolmogorov-Smirnov distance `ks` of the histogram to each fitted law, the best first.",
-        laws.round(4).to_markdown(index=False),
+        _rows(laws.round(4)),
         "## Figures",
         "\n\n".join(f"![{words}](figures/{name}.png)\n{words}" for name, words in figures.items()),
         "## Images",
-        sizes_table(comparison).to_markdown(index=False),
+        _rows(sizes_table(comparison)),
         "## Protocol",
-        setting.to_markdown(index=False),
+        _rows(setting),
         "Measures: " + "; ".join(f"`{name}`: {metric.meaning}" for name, metric in METRICS.items()) + ".",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

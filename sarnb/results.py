@@ -304,6 +304,7 @@ def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
     """
     import matplotlib
 
+    literal_text(figure)
     files, metadata_of = {}, {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     if sum(image.get_size()[0] * image.get_size()[1] for axis in figure.axes for image in axis.get_images()) > VECTOR_PIXELS:
         del metadata_of["svg"]
@@ -314,6 +315,20 @@ def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
         files[ending] = stream.getvalue()
     files["png"] = compact_png(files["png"])
     return files
+
+
+def literal_text(figure: Figure) -> None:
+    """Draw every text as it is written: a "$" in the name of a class or a folder starts no formula.
+
+    The powers of ten on logarithmic axes stay formulas; no other text of this project is one. The theme says the same before
+    a figure is laid out, but knows no axes.
+    """
+    from matplotlib.text import Text
+
+    lines = [line for axis in figure.axes for line in (axis.xaxis, axis.yaxis)]
+    powers = {label for line in lines for label in line.get_ticklabels(which="both") if line.get_scale() != "linear"}
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in powers)
 
 
 def compact_png(content: bytes) -> bytes:

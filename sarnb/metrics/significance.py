@@ -126,7 +126,7 @@ def paired_rows(real: ImageStatistics, fake: ImageStatistics, judge: Judge | Non
     """What each measure needs of each image [N, F]; a measure that these images have no value for is left out."""
     scores = {name: score for name, score in image_scores(real, fake, judge, None).items() if not isinstance(score, str)}
     scores = {name: score[:, None] for name, score in scores.items() if np.isfinite(score).all()}
-    scores["amplitude_kl"] = amplitude.probabilities(fake.histograms)
+    scores["amplitude_kl"] = amplitude.filled(fake.histograms)
     scores["texture_distance"] = texture.standardise(fake.descriptors, real.descriptors)
     return {name: scores[name] for name in metrics if name in scores}
 
@@ -156,7 +156,7 @@ def weighted_measure(metric: str, real: ImageStatistics, labels: Sequence[str]) 
     inside = np.isin(np.asarray(real.labels, dtype=object), sorted(set(labels)))
     weights = stratified_weights([label for label, used in zip(real.labels, inside) if used], 0, 0)[0]
     if metric == "amplitude_kl":
-        shares = weights @ amplitude.probabilities(real.histograms[inside])
+        shares = weights @ amplitude.filled(real.histograms)[inside]
         return own, lambda means: amplitude.kl(shares[None], np.maximum(means, 0.0))
     if metric == "texture_distance":
         centre = weights @ texture.standardise(real.descriptors, real.descriptors)[inside]

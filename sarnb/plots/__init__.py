@@ -59,6 +59,7 @@ def set_theme() -> None:
             "image.cmap": "gray",
             "image.interpolation": "nearest",
             "svg.fonttype": "none",
+            "text.parse_math": False,  # names of classes may hold a "$"; powers of ten become formulas when a figure is saved
         }
     )
     if "ipykernel" in sys.modules:

@@ -130,10 +130,9 @@ def neighbour_bars(neighbours: pd.DataFrame) -> Figure:
 
     ``neighbours``: columns encoder, when, rank, word, cosine.
     """
-    words = neighbours["word"].str.replace("$", r"\$")  # a dollar sign would start a formula in matplotlib
     height = 0.6 + 0.22 * neighbours["rank"].max()
     style = {"kind": "bar", "sharey": False, "legend": False, "height": height, "aspect": 4.4 / height}
     columns = {"x": "cosine", "y": "word", "row": "encoder", "col": "when", "hue": "when"}
     with plt.rc_context({"figure.constrained_layout.use": False}):  # seaborn lays its grid out itself
-        grid = seaborn.catplot(neighbours.assign(word=words), **columns, **style)
+        grid = seaborn.catplot(neighbours, **columns, **style)
     return grid.set_titles("{row_name}, {col_name}").set_axis_labels("cosine", "").figure

@@ -223,6 +223,10 @@ def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Pat
     assert set(found.table["strategy"]) == {found.name, REAL_VS_REAL} and found.name not in ("real", "real vs real", "optical as grey")
     assert not found.table.duplicated(["strategy", "split", "class", "metric"]).any()
     assert {"all", "all (class)", "$\\frac$"} == set(found.table["class"])
+    svg, report = (tmp_path / "out/figures/texture.svg").read_text(), (tmp_path / "out/evaluation.md").read_text()
+    assert f">{found.name}<" in svg, "as it is written, in the legend too"
+    sizes = report[report.index("## Images") : report.index("## Protocol")].splitlines()
+    assert [line.replace(r"\|", "").count("|") for line in sizes if line.startswith("|")] == [4] * 5
 
 
 def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
