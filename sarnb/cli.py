@@ -94,6 +94,9 @@ def dataset(
     size: int | None = typer.Option(None, help="side of an image in pixels, a multiple of 32"),
     seed: int | None = typer.Option(None, help="seed of scenes and speckle, or of the split of your images"),
     workers: int | None = typer.Option(None, help="processes; the files are the same for any number"),
+    quantity: str = typer.Option(
+        "", help="what the numbers of your images are: amplitude, intensity, db or complex; default: by tags and statistics"
+    ),
 ) -> None:
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
     from sarnb.data.twin import build_twin, check_request, general_splits, study_splits
@@ -102,6 +105,8 @@ def dataset(
     values = load_profile(profile, **{name: value for name, value in changes.items() if value is not None})
     size, seed = values.image_size, values.seed
     if source == "twin":
+        if quantity:
+            raise InputError("--quantity is for your own images; leave it out, the twin world is drawn as amplitude")
         if n is None:
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
         else:
@@ -116,7 +121,9 @@ def dataset(
         from sarnb.data.prepare import prepare_user_data
 
         check_request(size, seed)
-        card = prepare_user_data(Path(source), out, size, seed)
+        card = prepare_user_data(Path(source), out, size, seed, quantity=quantity)
+    for line in card.get("read", ()):
+        print(f"! {line}")
     totals = ", ".join(f"{name} {number}" for name, number in card["totals"].items())
     print(f"{out}: {totals} images; {out / 'README.md'} describes them")
 

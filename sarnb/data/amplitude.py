@@ -1,14 +1,17 @@
-"""From radar amplitude to 8 bits: A / (mu + 3 sigma), clipped to [0, 1]."""
+"""What a number of a radar image is, and how it becomes 8 bits: quantity to amplitude, then A / (mu + 3 sigma), clipped to [0, 1]."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sarnb.errors import InputError
+
+BLOCK = 2**24  # pixels that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,111 @@ class Normalisation:
         return np.rint(unit * 255.0).astype(np.uint8)
 
 
-def moments(amplitude: np.ndarray) -> tuple[int, float, float]:
-    """(pixels, mean, sum of squared deviations from it) of one array, in float64."""
-    values = np.asarray(amplitude, np.float64)
-    mean = float(values.mean())
-    return values.size, mean, float(np.square(values - mean).sum())
+def moments(amplitude: np.ndarray, valid: np.ndarray | None = None) -> tuple[int, float, float]:
+    """(pixels, mean, sum of squared deviations from it) of one array, in float64; of the pixels that ``valid`` marks."""
+    count, mean, squares = 0, 0.0, 0.0
+    step = max(1, BLOCK // max(1, amplitude[:1].size))
+    for start in range(0, len(amplitude), step):  # a scene of 10,000 x 10,000 px need not stand in memory in float64
+        part = amplitude[start : start + step]
+        values = np.asarray(part if valid is None else part[valid[start : start + step]], np.float64)
+        own = float(values.mean()) if values.size else mean
+        total, shift = count + values.size, own - mean
+        squares += float(np.square(values - own).sum())
+        if count and values.size:
+            squares += shift * shift * count * values.size / total
+            mean += shift * values.size / total
+        elif values.size:
+            mean = own
+        count = total
+    return count, mean, squares
+
+
+# The quantity: amplitude, intensity (power, sigma0, gamma0, beta0), decibels, or complex samples.
+
+QUANTITIES = ("amplitude", "intensity", "db", "complex")
+WORDS = {  # what tags say of it; the first that is found counts, so "sigma0 in dB" is decibels
+    "db": r"(?<![a-z])db(?![a-z])|decibel",
+    "amplitude": r"amplitude|magnitude|modulus|(?<![a-z])amp(?![a-z])",
+    "intensity": r"intensity|power|(?<![a-z])pow(?![a-z])|(sigma|gamma|beta|σ|γ|β)[ _-]?(0|°|nought|naught|zero)",
+}
+WINDOW = 16  # px: flat windows of this side tell the speckle's law
+FLATTEST = 0.25  # share of the windows that counts as flat
+POWER_CV = 0.7  # of flat windows: single-look amplitude has 0.52, single-look intensity 1
+DECIBEL_SKEWNESS = -0.2  # of flat windows: amplitude and intensity lean to the right, their logarithm to the left
+RAYLEIGH_CV = math.sqrt(4 / math.pi - 1)
+
+
+def stated_quantity(text: str) -> str:
+    """The quantity that words of a tag name, "" if none.
+
+    >>> stated_quantity("Sigma0_VV_db"), stated_quantity("Gamma0_VH"), stated_quantity("Amplitude_HH"), stated_quantity("VV")
+    ('db', 'intensity', 'amplitude', '')
+    """
+    return next((name for name, words in WORDS.items() if re.search(words, text.lower())), "")
+
+
+def flat_statistics(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[float, float]:
+    """Coefficient of variation and skewness in the flattest windows of an image; NaN where it has none.
+
+    Windows with pixels that are not valid, of one value, or at the highest level of the image are left out.
+    """
+    rows, columns = values.shape[0] // WINDOW, values.shape[1] // WINDOW
+    stride = max(1, math.isqrt(rows * columns // 1024))  # at most about 1024 windows, spread over the image
+    places = [(r * WINDOW, c * WINDOW) for r in range(0, rows, stride) for c in range(0, columns, stride)]
+    high = values.max()
+    cuts = [(slice(r, r + WINDOW), slice(c, c + WINDOW)) for r, c in places]
+    windows = [values[cut].ravel() for cut in cuts if valid is None or valid[cut].all()]
+    tiles = np.array([window for window in windows if window.min() < window.max() < high], np.float64)
+    if not len(tiles):
+        return math.nan, math.nan
+    mean, spread = tiles.mean(1), tiles.std(1)
+    variation = spread / np.maximum(np.abs(mean), 1e-30)
+    flat = variation <= np.quantile(variation, FLATTEST)
+    skewness = ((tiles[flat] - mean[flat, None]) / spread[flat, None]) ** 3
+    return float(np.median(variation[flat])), float(skewness.mean())
+
+
+def decide_quantity(
+    what: str, stated: Sequence[str], flat: Sequence[tuple[float, float]], requested: str = "", kept: bool = False
+) -> tuple[str, str]:
+    """The quantity of images of one sensor and storage, and one sentence on how it is known.
+
+    Parameters
+    ----------
+    what : the images in words, such as "6 float images".
+    stated : what the type or the tags of each say, "" where they say nothing.
+    flat : ``flat_statistics`` of each.
+    requested : of QUANTITIES; it decides, but real numbers are no complex samples. "": tags decide, else the statistics.
+    kept : statistics are reported and change nothing: 8-bit images, whose scaling nobody knows.
+
+    Raises
+    ------
+    InputError
+        Tags differ between the images, tags and statistics disagree, or an unknown or impossible request.
+    """
+    if requested and requested not in QUANTITIES:
+        raise InputError(f"quantity {requested!r}: use {', '.join(QUANTITIES)}, or leave it out to have it guessed")
+    mend = f"give --quantity {', '.join(QUANTITIES[:-1])} for what the numbers are"
+    named = sorted(set(stated) - {""})
+    known = [pair for pair in flat if not math.isnan(pair[1])]
+    variation, skewness = (float(np.median(part)) for part in zip(*known)) if known else (math.nan, math.nan)
+    looks = (RAYLEIGH_CV / variation) ** 2 if variation > 0 else math.nan
+    numbers = f"{looks:.2g} looks and a skewness of {skewness:.2f} in flat areas, read as amplitude"
+    seems = "db" if skewness < DECIBEL_SKEWNESS else "intensity" if variation > POWER_CV else ""
+    if requested == "complex" and named != ["complex"] or requested in ("intensity", "db") and "complex" in named:
+        raise InputError(f"quantity {requested!r}: {what} hold {'complex samples' if 'complex' in named else 'real numbers'}; leave it out")
+    if requested:
+        against = [name for name in named if name not in (requested, "complex")]
+        return requested, f"{what}: {requested}, as requested" + (f", though tags say {', '.join(against)}" if against else "")
+    if len(named) > 1:
+        raise InputError(f"{what}: tags of some say {named[0]}, of others {named[1]}; {mend}, or separate them by sensor")
+    if named == ["complex"]:
+        return "complex", f"{what}: complex, by the type of the files"
+    if named and seems and named[0] != seems:
+        raise InputError(f"{what}: tags say {named[0]}, but {numbers}, are those of {seems}; {mend}")
+    if named:
+        return named[0], f"{what}: {named[0]}, by the tags of the files"
+    measured = f" ({numbers})" if looks == looks else ""
+    if kept and seems:
+        return "amplitude", f"{what}: kept as amplitude, though {numbers}, are those of {seems}; see --quantity"
+    return seems or "amplitude", f"{what}: {seems or 'amplitude'}, guessed{measured}; --quantity says otherwise"

@@ -182,7 +182,7 @@ def data_card(card: Mapping[str, Any]) -> str:
 
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
     """The facts of a data set's card as (fact, value) rows of text; nested facts are written ``outer: inner``."""
-    left_out = ("fingerprint", "complete", "counts", "radar", "labels", "groups")  # in other tables, or for machines
+    left_out = ("fingerprint", "complete", "counts", "radar", "labels", "groups", "read")  # in other tables, or for machines
     rows = []
     for key, value in card.items():
         if key in left_out or value is None or value == {} or value == []:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sarnb.data.amplitude import Normalisation
+from sarnb.data.amplitude import QUANTITIES, Normalisation, decide_quantity
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, ordered_map, read_numbered
 from sarnb.data.images import SUFFIXES, UNREAD, ImageFacts, read_image
@@ -29,6 +29,7 @@ from sarnb.world.scene import CLASSES, COMPOSITIONS
 
 INDEX = "index.csv"  # optional, next to the class folders: columns "file" (path inside the folder) and "sensor"
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
+ZERO_SHARE = 0.05  # of an image's pixels at 0, above which they are mentioned
 UNSTATED = "unstated"  # the sensor of an image of which nothing says it
 Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 Rows = Mapping[str, tuple[dict[str, Any], str]]  # file name -> (row of the metadata, file and line that it stands in)
@@ -62,13 +63,15 @@ class UserImage:
 @dataclass(frozen=True)
 class ImageFolder:
     """Images by name. ``form``: "class folders" or "imagefolder". ``ignored``: files by suffix that were passed over.
-    ``duplicates``: names left out because another image of the class has the same pixels."""
+    ``duplicates``: names left out because another image of the class has the same pixels. ``notes``: what was guessed,
+    applied and excluded when the pixels were read, one sentence each."""
 
     source: Path
     form: str
     images: tuple[UserImage, ...]
     ignored: dict[str, int]
     duplicates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -271,12 +274,63 @@ def _attempt(check: Callable[[UserImage], Found], image: UserImage) -> Found | s
         return str(error)
 
 
-def with_facts(image: UserImage) -> UserImage:
+def survey_quantity(
+    images: Sequence[UserImage], read: Callable[..., UserImage], quantity: str = "", workers: int = 1, label: str = ""
+) -> tuple[list[UserImage], list[str]]:
+    """Every image with its facts, read as the one quantity that its sensor and storage have.
+
+    Parameters
+    ----------
+    images, workers, label : see ``survey``.
+    read : (image, ``quantity`` by name) -> the image with its facts.
+    quantity : of ``QUANTITIES``; "" has it decided by ``decide_quantity``, for all images of a sensor and storage alike.
+
+    Returns
+    -------
+    images : in the given order.
+    notes : how the quantity is known, what was applied to the pixels, and what is no data; one sentence each.
+    """
+    if quantity not in ("", *QUANTITIES):
+        raise InputError(f"quantity {quantity!r}: use {', '.join(QUANTITIES)}, or leave it out to have it guessed")
+    found = survey(images, partial(read, quantity=quantity), workers, label)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, image in enumerate(found):
+        groups.setdefault((image.sensor, image.facts.storage.split()[0]), []).append(place)
+    notes = []
+    for (sensor, storage), places in sorted(groups.items()):
+        facts = [found[place].facts for place in places]
+        what = f"{len(places)} {storage} images" + (f" of {sensor}" if sensor != UNSTATED else "")
+        kept = storage == "8-bit" and not quantity
+        decided, sentence = decide_quantity(what, [one.stated for one in facts], [one.flat for one in facts], quantity, kept)
+        notes.append(sentence)
+        again = [place for place in places if found[place].facts.quantity != decided]
+        for place, image in zip(again, survey([found[place] for place in again], partial(read, quantity=decided), workers, label)):
+            found[place] = image
+    applied = Counter(note for image in found for note in image.facts.notes)
+    notes += [f"{count} images: {note}" for note, count in sorted(applied.items())]
+    partly = [image.facts for image in found if image.facts.excluded]
+    if partly:
+        pixels = sum(one.excluded for one in partly)
+        share = pixels / sum(one.shape[0] * one.shape[1] for one in partly)
+        notes.append(
+            f"{len(partly)} images have {pixels} pixels ({share:.1%}) that are no data by a no-data value, a mask or an alpha "
+            "channel: they count in no statistic"
+        )
+    dark = sum(image.facts.zeros > ZERO_SHARE * image.facts.shape[0] * image.facts.shape[1] for image in found)
+    if dark:
+        notes.append(
+            f"{dark} images have over {ZERO_SHARE:.0%} pixels of value 0 that nothing declares as no data: they count as amplitude 0; "
+            "crop or declare borders"
+        )
+    return found, notes
+
+
+def with_facts(image: UserImage, quantity: str = "") -> UserImage:
     """The image with what its pixels say; one value throughout is no fault."""
-    return replace(image, facts=read_image(image.path, constant=True).facts())
+    return replace(image, facts=read_image(image.path, constant=True, quantity=quantity).facts())
 
 
-def read_folder(source: Path, captions: Rows | None = None, workers: int = 1) -> ImageFolder:
+def read_folder(source: Path, captions: Rows | None = None, workers: int = 1, quantity: str = "") -> ImageFolder:
     """Find and check the images of a folder, labelled or not.
 
     Parameters
@@ -284,6 +338,7 @@ def read_folder(source: Path, captions: Rows | None = None, workers: int = 1) ->
     source : the folder, see ``list_images``; index.csv is looked up.
     captions : rows from elsewhere, from ``read_captions``.
     workers : processes that read images.
+    quantity : what the numbers are, see ``survey_quantity``; what was guessed and excluded stands in the folder's ``notes``.
 
     Raises
     ------
@@ -292,10 +347,10 @@ def read_folder(source: Path, captions: Rows | None = None, workers: int = 1) ->
         none that varies.
     """
     folder = list_images(source, labelled=False, captions=captions, index=True)
-    images = tuple(survey(folder.images, with_facts, workers, f"reading {folder.source.name}"))
+    images, notes = survey_quantity(folder.images, with_facts, quantity, workers, f"reading {folder.source.name}")
     if all(image.facts.constant for image in images):
         raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); give images that vary")
-    return replace(folder, images=images)
+    return replace(folder, images=tuple(images), notes=tuple(notes))
 
 
 def read_sensors(source: Path) -> dict[str, str]:
@@ -362,9 +417,15 @@ def load(image: UserImage, scale: Normalisation | None, size: tuple[int, int]) -
     8-bit values that are scaled anew are first spread over their level, [v - 1/2, v + 1/2), by noise that depends on the
     file's name only. Without it a stretched histogram has empty levels, and any measure of it sees nothing else.
     """
-    amplitude = read_image(image.path, constant=True).amplitude
-    top, left = ((have - want) // 2 for have, want in zip(amplitude.shape, size))
-    cut = amplitude[top : top + size[0], left : left + size[1]]
+    read = read_image(image.path, constant=True, quantity=image.facts.quantity)
+    top, left = ((have - want) // 2 for have, want in zip(read.amplitude.shape, size))
+    middle = slice(top, top + size[0]), slice(left, left + size[1])
+    cut = read.amplitude[middle]
+    if read.valid is not None and not read.valid[middle].all():
+        raise InputError(
+            f"{image.path}: {np.count_nonzero(~read.valid[middle])} of the {cut.size} px that are compared are no data (no-data "
+            "value, mask or alpha channel); give a smaller --size, crop the image or leave it out"
+        )
     if scale is None:
         return cut
     if cut.dtype == np.uint8:

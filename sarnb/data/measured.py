@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
-from sarnb.data.amplitude import Normalisation
+from sarnb.data.amplitude import Normalisation, moments
 from sarnb.data.imagefolder import UserImage, list_images, survey
 from sarnb.data.images import RadarImage, read_image
 from sarnb.data.prepare import patch_origins
@@ -161,13 +161,14 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
     amplitudes = defaultdict(list)
     for image, pixels in read:
         if pixels.storage != "8-bit":
-            amplitudes[image.sensor, pixels.storage].append(pixels.amplitude)
-    scales = {key: Normalisation.fit(arrays) for key, arrays in amplitudes.items()}
+            amplitudes[image.sensor, pixels.storage].append(moments(pixels.amplitude, pixels.valid))
+    scales = {key: Normalisation.from_moments(parts) for key, parts in amplitudes.items()}
     cut: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for image, pixels in read:
         scale = scales.get((image.sensor, pixels.storage))
         levels = scale.apply(pixels.amplitude) if scale else pixels.amplitude
-        cut[image.sensor, image.label] += list(_tiles(levels, size, tiles, np.random.default_rng([seed, zlib.crc32(image.name.encode())])))
+        rng = np.random.default_rng([seed, zlib.crc32(image.name.encode())])
+        cut[image.sensor, image.label] += list(_tiles(levels, size, tiles, rng, pixels.valid))
     source, small = folder.resolve().name, len(chosen) - len(read)
     notes = [f"Passed over: {small} real images smaller than {size} px."] if small else []
     if any(pixels.storage == "8-bit" for _, pixels in read):
@@ -179,7 +180,7 @@ def _open(image: UserImage) -> RadarImage:
     return read_image(image.path)
 
 
-def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Up to ``count`` tiles uint8 [n, size, size] of a centred grid that are not constant."""
-    origins = patch_origins(image, size, count, rng)
+def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator, valid: np.ndarray | None = None) -> np.ndarray:
+    """Up to ``count`` tiles uint8 [n, size, size] of a centred grid that are not constant and all data."""
+    origins = patch_origins(image, size, count, rng, valid)
     return np.array([image[r : r + size, c : c + size] for r, c in origins], np.uint8).reshape(-1, size, size)

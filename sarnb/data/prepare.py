@@ -29,15 +29,17 @@ from sarnb.data.files import (
     write_rows,
     write_text,
 )
-from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, Origins, UserImage, list_images, merged_scale, survey
+from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, Origins, UserImage, list_images, merged_scale, survey_quantity
 from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
+DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
+Scales = dict[tuple[str, str], Normalisation]  # (sensor, storage) -> scale
 LEAST_IMAGES = 3  # a class: one each for train, val and test
 
 
-def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4) -> ImageFolder:
+def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4, quantity: str = "") -> ImageFolder:
     """Read every image of a folder and find every fault, writing nothing: the images with their facts and patches.
 
     Parameters
@@ -46,6 +48,7 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     size : side of a patch in px.
     seed : draws which patches of an image are taken.
     tiles_per_image : the most patches of one image.
+    quantity : what the numbers are, see ``survey_quantity``.
 
     Raises
     ------
@@ -54,27 +57,39 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     """
     if size < 8 or tiles_per_image < 1:
         raise InputError(f"size {size} and tiles_per_image {tiles_per_image} make no patch; use at least 8 px and 1 patch")
-    folder = list_images(source)
-    checked = survey(folder.images, partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image))
-    images, duplicates = _drop_duplicates(checked)
+    folder = list_images(source, index=True)
+    check = partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image)
+    checked, notes = survey_quantity(folder.images, check, quantity)
+    empty = [image.name for image in checked if not image.origins]
+    if empty:
+        names = f"{', '.join(empty[:5])}{' …' if empty[5:] else ''}"
+        notes.append(f"{len(empty)} images have no patch of {size} px that is all data and are left out: {names}")
+    images, duplicates = _drop_duplicates([image for image in checked if image.origins])
     for label, count in sorted(Counter(image.label for image in images).items()):
         if count < LEAST_IMAGES:
             raise InputError(
                 f"{source}: class '{label}' has {count} different image(s); give at least {LEAST_IMAGES} "
                 "(train, validation and test need one each) or remove the class"
             )
-    return replace(folder, images=images, duplicates=duplicates)
+    return replace(folder, images=images, duplicates=duplicates, notes=tuple(notes))
 
 
 def prepare_user_data(
-    source: Path, out: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4, tiles_per_class: int = 256
+    source: Path,
+    out: Path,
+    size: int = 128,
+    seed: int = 0,
+    tiles_per_image: int = 4,
+    tiles_per_class: int = 256,
+    quantity: str = "",
 ) -> dict[str, Any]:
     """Make ``out/{train,val,test,judge}`` and ``out/card.json`` of the user's images; a set made here earlier is replaced.
 
     Patches are cut from a centred grid, never resized. Every image gives one; further ones are taken in turn until the
     class has ``tiles_per_class``, so that a few huge images do not dominate. All patches of an image are in one split.
     8-bit images keep their values (their scaling is unknown); others become A / (mu + 3 sigma), fitted over the training
-    images of the same storage. ``judge`` repeats ``train``: there are no other labelled images to train the judge on.
+    images of the same sensor and storage. Pixels that are no data count in no scale and stand in no patch. ``judge``
+    repeats ``train``: there are no other labelled images to train the judge on.
 
     Parameters
     ----------
@@ -82,6 +97,7 @@ def prepare_user_data(
     size : side of a patch in px.
     seed : draws the splits and the patches.
     tiles_per_image, tiles_per_class : the most patches of an image, and of a class with more patches than images.
+    quantity : what the numbers are: amplitude, intensity, db or complex; "" has it decided by tags and statistics.
 
     Returns
     -------
@@ -94,7 +110,7 @@ def prepare_user_data(
         See ``check_user_folder``; before anything is written.
     """
     out = check_out(out, "data set", [source])
-    folder = check_user_folder(source, size, seed, tiles_per_image)
+    folder = check_user_folder(source, size, seed, tiles_per_image, quantity)
     images = _choose_patches(folder.images, tiles_per_class)
     splits = split_images(images, seed)
     scales = _fit_scales(images, splits["train"])
@@ -130,10 +146,13 @@ def split_images(images: Sequence[UserImage], seed: int) -> dict[str, list[UserI
     return {split: sorted(part, key=lambda image: image.name) for split, part in splits.items()}
 
 
-def patch_origins(amplitude: np.ndarray, size: int, limit: int, rng: np.random.Generator) -> Origins:
+def patch_origins(
+    amplitude: np.ndarray, size: int, limit: int, rng: np.random.Generator, valid: np.ndarray | None = None, gaps: float = 0.0
+) -> Origins:
     """Upper left corners (row, column) of up to ``limit`` patches that do not overlap nor are constant.
 
-    They lie on a grid centred in the image; which of its cells are taken is drawn by ``rng``.
+    They lie on a grid centred in the image; which of its cells are taken is drawn by ``rng``. At most the share ``gaps`` of a
+    patch's pixels is not ``valid``.
     """
     rows, columns = amplitude.shape[0] // size, amplitude.shape[1] // size
     top, left = (amplitude.shape[0] - rows * size) // 2, (amplitude.shape[1] - columns * size) // 2
@@ -141,23 +160,25 @@ def patch_origins(amplitude: np.ndarray, size: int, limit: int, rng: np.random.G
     for cell in rng.permutation(rows * columns):
         row, column = top + int(cell // columns) * size, left + int(cell % columns) * size
         patch = amplitude[row : row + size, column : column + size]
-        if patch.min() < patch.max():
+        whole = valid is None or np.mean(~valid[row : row + size, column : column + size]) <= gaps
+        if whole and patch.min() < patch.max():
             origins.append((row, column))
         if len(origins) == limit:
             break
     return tuple(origins)
 
 
-def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int) -> UserImage:
-    read = read_image(image.path)
+def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int, quantity: str) -> UserImage:
+    read = read_image(image.path, quantity=quantity)
     height, width = read.amplitude.shape
     if min(height, width) < size:
         raise InputError(
             f"{image.path}: is {height} x {width} px, smaller than the {size} px patch; remove it or choose a smaller image_size"
         )
     rng = np.random.default_rng([seed, zlib.crc32(image.name.encode())])
-    origins = patch_origins(read.amplitude, size, tiles_per_image, rng)
-    if not origins:
+    # where 0 is declared as no data, a dark pixel of the image has it too
+    origins = patch_origins(read.amplitude, size, tiles_per_image, rng, read.valid, DARK_SHARE if read.zero_nodata else 0.0)
+    if not origins and read.valid is None:
         raise InputError(f"{image.path}: is constant in every {size} px patch of its grid; crop it to what is imaged or remove it")
     return replace(image, facts=read.facts(), origins=origins)
 
@@ -178,13 +199,18 @@ def _drop_duplicates(images: Sequence[UserImage]) -> tuple[tuple[UserImage, ...]
     return tuple(first.values()), tuple(duplicates)
 
 
-def _fit_scales(images: Sequence[UserImage], train: Sequence[UserImage]) -> dict[str, Normalisation]:
-    """One amplitude scale a storage other than 8 bits, over the training images (over all, where train has none)."""
+def _fit_scales(images: Sequence[UserImage], train: Sequence[UserImage]) -> Scales:
+    """One amplitude scale a sensor and storage other than 8 bits, over the training images (over all, where train has none)."""
     scales = {}
-    for storage in sorted({image.facts.storage for image in images} - {"8-bit"}):
-        fitted, every = ([image for image in part if image.facts.storage == storage] for part in (train, images))
-        scales[storage] = merged_scale(fitted or every)
+    for kind in sorted({_kind(image) for image in images if image.facts.storage != "8-bit"}):
+        fitted, every = ([image for image in part if _kind(image) == kind] for part in (train, images))
+        scales[kind] = merged_scale(fitted or every)
     return scales
+
+
+def _kind(image: UserImage) -> tuple[str, str]:
+    """(sensor, storage): images that share them share one amplitude scale."""
+    return image.sensor, image.facts.storage
 
 
 def _choose_patches(images: Sequence[UserImage], tiles_per_class: int) -> list[UserImage]:
@@ -198,18 +224,16 @@ def _choose_patches(images: Sequence[UserImage], tiles_per_class: int) -> list[U
     return [replace(image, origins=tuple(sorted(image.origins[: counts[image.name]]))) for image in images]
 
 
-def _write_split(
-    folder: Path, images: Sequence[UserImage], scales: dict[str, Normalisation], size: int, shared: Sequence[str]
-) -> list[dict[str, Any]]:
+def _write_split(folder: Path, images: Sequence[UserImage], scales: Scales, size: int, shared: Sequence[str]) -> list[dict[str, Any]]:
     """Write the patches of one split; returns their rows."""
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
     for image in images:
-        amplitude, storage = read_image(image.path).amplitude, image.facts.storage
+        amplitude, scale = read_image(image.path, quantity=image.facts.quantity).amplitude, scales.get(_kind(image))
         for row, column in image.origins:
             patch = amplitude[row : row + size, column : column + size]
             name = f"{len(rows):06d}.png"
-            write_png(folder / name, scales[storage].apply(patch) if storage in scales else patch)
+            write_png(folder / name, scale.apply(patch) if scale else patch)
             rows.append(
                 {
                     "file_name": name,
@@ -221,7 +245,7 @@ def _write_split(
                     "source": image.name,
                     "row": row,
                     "column": column,
-                    "storage": storage,
+                    "storage": image.facts.storage,
                 }
             )
     write_rows(folder / METADATA, rows)
@@ -232,7 +256,7 @@ def _card(
     folder: ImageFolder,
     splits: dict[str, list[UserImage]],
     counts: dict[str, dict[str, int]],
-    scales: dict[str, Normalisation],
+    scales: Scales,
     size: int,
     seed: int,
     tiles_per_image: int,
@@ -251,10 +275,14 @@ def _card(
             f"{storages['8-bit']} images are 8-bit and kept as they are: how they were scaled is not known, "
             "so amplitudes compare within one source only."
         )
-    for storage, scale in scales.items():
+    kinds, named = Counter(_kind(image) for image in folder.images), {}
+    several = len({image.sensor for image in folder.images}) > 1
+    for (sensor, storage), scale in scales.items():
+        name = f"{sensor}, {storage}" if several else storage
+        named[name] = {"mu": scale.mu, "sigma": scale.sigma}
         notes.append(
-            f"{storages[storage]} {storage} images: A / (mu + 3 sigma), mu + 3 sigma = {scale.scale:.6g} over the training "
-            "images of this kind, clipped to [0, 1]."
+            f"{kinds[sensor, storage]} {storage} images{f' of {sensor}' if several else ''}: A / (mu + 3 sigma), mu + 3 sigma = "
+            f"{scale.scale:.6g} over the training images of this kind, clipped to [0, 1]."
         )
     return {
         "kind": "user",
@@ -273,9 +301,11 @@ def _card(
         "source_images": {split: len(splits[split if split != "judge" else "train"]) for split in SPLITS},
         "mu": only.mu if only else None,
         "sigma": only.sigma if only else None,
-        "normalisation": {storage: {"mu": scale.mu, "sigma": scale.sigma} for storage, scale in scales.items()},
+        "normalisation": named,
         "storages": dict(sorted(storages.items())),
         "ignored_files": folder.ignored,
+        "no_data_pixels": sum(image.facts.excluded for image in folder.images),
         "left_out_duplicates": list(folder.duplicates),
-        "notes": notes,
+        "notes": [*notes, *folder.notes],
+        "read": list(folder.notes),
     }
