@@ -257,7 +257,7 @@ def _open_gdal(
 
     with opened() as source:
         colours = source.colorinterp
-        if colours[0] == ColorInterp.palette:
+        if colours[0] == ColorInterp.palette and not white:  # GDAL gives a grey palette to what has white as the smallest
             raise InputError(f"{path}: holds palette indices, not amplitudes; save it as grey")
         bands = [band for band, colour in zip(source.indexes, colours) if colour != ColorInterp.alpha]
         scaling = {(source.scales[band - 1], source.offsets[band - 1]) for band in bands}
@@ -401,7 +401,8 @@ def _ends(values: np.ndarray, valid: np.ndarray | None) -> tuple[float, float]:
     """The lowest and the highest value that is data."""
     if valid is None:
         return float(values.min()), float(values.max())
-    return float(values.min(where=valid, initial=np.inf)), float(values.max(where=valid, initial=-np.inf))
+    bounds = np.iinfo(values.dtype) if values.dtype.kind == "u" else np.finfo(values.dtype)
+    return float(values.min(where=valid, initial=bounds.max)), float(values.max(where=valid, initial=bounds.min))
 
 
 def _are_decibels(low: float, high: float) -> bool:

@@ -1,0 +1,389 @@
+"""What a file says of its pixels: each case of the README's table is built, read, and compared with values computed here."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from PIL import Image
+
+from sarnb.data import images as reader
+from sarnb.data.amplitude import decide_quantity, flat_statistics, moments
+from sarnb.data.imagefolder import load, read_folder
+from sarnb.data.images import read_image
+from sarnb.data.prepare import prepare_user_data
+from sarnb.errors import InputError
+
+SIDE = 64
+RNG = np.random.default_rng(11)
+AMPLITUDE = RNG.rayleigh(300.0, (SIDE, SIDE)).clip(1, 4000)
+U16 = AMPLITUDE.astype(np.uint16)
+U8 = (AMPLITUDE / 8).clip(1, 254).astype(np.uint8)
+FLOAT = AMPLITUDE.astype(np.float32)
+HOLE = np.zeros((SIDE, SIDE), bool)
+HOLE[:20, :30] = True
+OPAQUE = np.where(HOLE, 0, 255).astype(np.uint8)
+
+
+def tiff(path: Path, bands: np.ndarray, mask: np.ndarray | None = None, tags: dict | None = None, **options: object) -> Path:
+    """GeoTIFF of bands [H, W] or [C, H, W] by GDAL. ``tags``: attributes of the dataset (scales, offsets, units, …)."""
+    bands = bands if bands.ndim == 3 else bands[None]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        warnings.simplefilter("ignore")
+        profile = {"driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
+        with rasterio.open(path, "w", **profile, **options) as target:
+            target.write(bands)
+            if mask is not None:
+                target.write_mask(mask)
+            for name, value in (tags or {}).items():
+                setattr(target, name, value)
+    return path
+
+
+def pages(path: Path, *images: tuple[np.ndarray, dict]) -> Path:
+    with tifffile.TiffWriter(path) as file:
+        for image, options in images:
+            file.write(image, **{"photometric": "minisblack", "metadata": None} | options)
+    return path
+
+
+def turned(path: Path, orientation: int) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(U8).save(path, exif=exif)
+    return path
+
+
+def png(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def npy(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+def with_hole(image: np.ndarray, value: float) -> np.ndarray:
+    return np.where(HOLE, np.array(value, image.dtype), image)
+
+
+def tag(code: int, value: int) -> dict:
+    return {"extratags": [(code, "H", 1, value, True)]}
+
+
+POLARISATIONS = RNG.rayleigh(1.0, (3, SIDE, SIDE))
+POLARISATIONS[0, 5, 5] = 500.0  # one saturated point must not make the channels look alike
+COMPLEX = (RNG.normal(size=(SIDE, SIDE)) + 1j * RNG.normal(size=(SIDE, SIDE))).astype(np.complex64)
+SMALL = U8[::4, ::4]
+Made = Callable[[Path], Path]
+
+# (what the file is, what happens to it, as in README.md) -> how it is made, the amplitude, and where it is data
+APPLIED: dict[tuple[str, str], tuple[Made, np.ndarray, np.ndarray | None]] = {
+    ("TIFF, no-data value 65535", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(U16, 65535), nodata=65535), U16, ~HOLE),
+    ("TIFF, no-data value 0", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(U16, 0), nodata=0), U16, ~HOLE),
+    ("TIFF, no-data value -9999", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -9999), nodata=-9999), FLOAT, ~HOLE),
+    ("TIFF, no-data value NaN", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.nan), nodata=np.nan), FLOAT, ~HOLE),
+    ("TIFF, complex, no-data value 0", "excluded"): (
+        lambda p: tiff(p / "a.tif", with_hole(COMPLEX + 1j * (COMPLEX.real == 0), 0), nodata=0),
+        np.abs(COMPLEX),
+        ~HOLE,
+    ),
+    ("TIFF, validity mask", "excluded"): (lambda p: tiff(p / "a.tif", U16, mask=OPAQUE), U16, ~HOLE),
+    ("TIFF, alpha band", "excluded"): (lambda p: tiff(p / "a.tif", np.stack([U8, OPAQUE]), alpha="YES"), U8, ~HOLE),
+    ("PNG, alpha of 0 and 255", "excluded"): (lambda p: png(p / "a.png", np.dstack([U8, OPAQUE])), U8, ~HOLE),
+    ("PNG, transparent level", "excluded"): (lambda p: png(p / "a.png", with_hole(U8, 255), transparency=255), U8, ~HOLE),
+    ("TIFF, scale and offset", "applied"): (
+        lambda p: tiff(p / "a.tif", U16, tags={"scales": (0.5,), "offsets": (10.0,)}),
+        0.5 * U16 + 10.0,
+        None,
+    ),
+    ("TIFF, no data, then scale and offset", "both"): (
+        lambda p: tiff(p / "a.tif", with_hole(U16, 0), nodata=0, tags={"scales": (2.0,), "offsets": (7.0,)}),
+        2.0 * U16 + 7.0,
+        ~HOLE,
+    ),
+    ("TIFF, white is the smallest, 8 bits", "inverted"): (
+        lambda p: pages(p / "a.tif", (255 - U8, {"photometric": "miniswhite"})),
+        U8,
+        None,
+    ),
+    ("TIFF, white is the smallest, 16 bits", "inverted"): (
+        lambda p: pages(p / "a.tif", (65535 - U16, {"photometric": "miniswhite"})),
+        U16,
+        None,
+    ),
+    ("TIFF, preview before the image", "read"): (lambda p: pages(p / "a.tif", (SMALL, {"subfiletype": 1}), (U8, {})), U8, None),
+    ("TIFF, overviews behind the image", "read"): (lambda p: pages(p / "a.tif", (U8, {}), (SMALL, {"subfiletype": 1})), U8, None),
+    ("TIFF, orientation 6", "turned"): (lambda p: pages(p / "a.tif", (U8, tag(274, 6))), np.rot90(U8, -1), None),
+    ("PNG, three equal bands", "one"): (lambda p: png(p / "a.png", np.dstack([U8] * 3)), U8, None),
+    ("TIFF, three equal bands of floats", "one"): (lambda p: tiff(p / "a.tif", np.stack([FLOAT] * 3)), FLOAT, None),
+    ("NPY, complex", "modulus"): (lambda p: npy(p / "a.npy", COMPLEX), np.abs(COMPLEX), None),
+    ("TIFF, units dB", "decibels"): (
+        lambda p: tiff(p / "a.tif", (20 * np.log10(FLOAT)).astype(np.float32), tags={"units": ("dB",)}),
+        FLOAT,
+        None,
+    ),
+    ("TIFF, whole numbers of dB with scale and offset", "decibels"): (
+        lambda p: tiff(
+            p / "a.tif",
+            np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16),
+            tags={"scales": (0.01,), "offsets": (-50.0,), "units": ("dB",)},
+        ),
+        AMPLITUDE,
+        None,
+    ),
+    ("TIFF, band named Sigma0_VV", "root"): (lambda p: tiff(p / "a.tif", FLOAT**2, tags={"descriptions": ("Sigma0_VV",)}), FLOAT, None),
+    ("NPY, mostly negative", "decibels"): (lambda p: npy(p / "a.npy", 20 * np.log10(FLOAT / 9000)), FLOAT / 9000, None),
+}
+for code, turn in {
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: np.rot90,
+}.items():
+    APPLIED[f"PNG, EXIF orientation {code}", "turned"] = (lambda p, code=code: turned(p / "a.png", code), turn(U8), None)
+
+REFUSED: dict[str, tuple[Made, str]] = {
+    "two pages": (lambda p: pages(p / "a.tif", (U8, {}), (U8, {})), r"holds 2 pages \(64 x 64\); save the image"),
+    "pages of two sizes": (lambda p: pages(p / "a.tif", (SMALL, {}), (U8, {})), r"holds 2 pages \(16 x 16, 64 x 64\)"),
+    "previews alone": (lambda p: pages(p / "a.tif", (SMALL, {"subfiletype": 1})), "only pages that are marked as previews"),
+    "a stack of ImageJ": (lambda p: tifffile.imwrite(p / "a.tif", np.stack([U8] * 5), imagej=True) or p / "a.tif", "holds 5 pages"),
+    "an animated PNG": (
+        lambda p: Image.fromarray(U8).save(p / "a.png", save_all=True, append_images=[Image.fromarray(U8.T)]) or p / "a.png",
+        "holds 2 pictures",
+    ),
+    "CMYK": (lambda p: pages(p / "a.tif", (np.dstack([U8] * 4), {"photometric": "separated"})), "photometric interpretation 5"),
+    "bits": (lambda p: pages(p / "a.tif", (U8 > 9, {})), "1 bit a pixel"),
+    "signed, white is the smallest": (
+        lambda p: pages(p / "a.tif", (U8.astype(np.int16), {"photometric": "miniswhite"})),
+        "white is the smallest",
+    ),
+    "orientation 12": (lambda p: pages(p / "a.tif", (U8, tag(274, 12))), "EXIF orientation 12"),
+    "scale 0": (lambda p: tiff(p / "a.tif", U16, tags={"scales": (0.0,)}), r"scale and offset tags \[\(0.0, 0.0\)\]"),
+    "half transparent": (lambda p: png(p / "a.png", np.dstack([U8, U8])), "no alpha channel of 0 and 255 only"),
+    "no data at all": (lambda p: tiff(p / "a.tif", np.zeros_like(U16), nodata=0), "has no pixel of data"),
+    "polarisations": (lambda p: tiff(p / "a.tif", POLARISATIONS.astype(np.float32)), "three polarisations"),
+    "polarisations, 16 bits": (lambda p: tiff(p / "a.tif", (POLARISATIONS * 100).astype(np.uint16)), "three polarisations"),
+    "polarisations, dark 8 bits": (
+        lambda p: png(p / "a.png", np.moveaxis(POLARISATIONS / 500 * 255, 0, -1).round().astype(np.uint8)),
+        "three polarisations",
+    ),
+    "two polarisations": (lambda p: tiff(p / "a.tif", np.stack([U16, U16.T])), "one polarisation"),
+    "undeclared NaN": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.nan)), "600 of 4096 pixels are NaN .*row 0, column 0"),
+    "undeclared -9999": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -9999)), "negative values"),
+    "dB in whole numbers without a unit": (
+        lambda p: tiff(p / "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
+        "no decibels of one unit a step",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", APPLIED, ids=lambda case: case[0])
+def test_what_a_file_says_is_applied(case: tuple[str, str], tmp_path: Path) -> None:
+    make, expected, valid = APPLIED[case]
+    image = read_image(make(tmp_path))
+    where = np.ones(image.amplitude.shape, bool) if valid is None else valid
+    np.testing.assert_allclose(image.amplitude[where], expected[where], rtol=0.001 if "whole" in case[0] else 1e-5)
+    assert (image.valid is None) if valid is None else np.array_equal(image.valid, valid)
+    count, mean, squares = image.facts().moments
+    known = image.amplitude[where].astype(float)
+    assert (count, mean, np.sqrt(squares / count)) == pytest.approx((known.size, known.mean(), known.std()), rel=1e-6)
+    assert image.facts().excluded == (~where).sum()
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_cannot_be_applied_is_refused_by_name(fault: str, tmp_path: Path) -> None:
+    make, message = REFUSED[fault]
+    path = make(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        read_image(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+README_CASES = {  # third column of the README's table -> cases above or tests that build such files
+    "nothing": ["NPY, complex", "test_the_guess_is_said_and_gives_single_look_amplitude"],
+    "mostly negative values": ["NPY, mostly negative"],
+    "a no-data value, NaN too": [f"TIFF, no-data value {value}" for value in ("65535", "0", "-9999", "NaN")]
+    + ["TIFF, complex, no-data value 0", "no data at all"],
+    "a transparent level": ["PNG, transparent level"],
+    "a validity mask": ["TIFF, validity mask"],
+    "an alpha channel of 0 and the largest value": ["TIFF, alpha band", "PNG, alpha of 0 and 255"],
+    "an alpha channel of other values": ["half transparent"],
+    "scale and offset": ["TIFF, scale and offset", "TIFF, no data, then scale and offset", "scale 0"],
+    "white is the smallest value": [f"TIFF, white is the smallest, {bits} bits" for bits in (8, 16)] + ["signed, white is the smallest"],
+    "EXIF orientation 2 to 8": [f"PNG, EXIF orientation {code}" for code in range(2, 9)] + ["TIFF, orientation 6", "orientation 12"],
+    "pages that are previews or overviews": ["TIFF, preview before the image", "TIFF, overviews behind the image"],
+    "several pages that are no previews": ["two pages", "pages of two sizes", "previews alone", "a stack of ImageJ", "an animated PNG"],
+    "equal (8 bit: within JPEG's rounding)": ["PNG, three equal bands", "TIFF, three equal bands of floats"],
+    "different: polarisations, colour": ["polarisations", "polarisations, 16 bits", "polarisations, dark 8 bits", "two polarisations"],
+    "a mask, or no grey levels": ["bits", "CMYK"],
+    "units or band names of dB, sigma0, intensity, amplitude": ["TIFF, units dB", "TIFF, band named Sigma0_VV"]
+    + ["TIFF, whole numbers of dB with scale and offset", "test_the_option_decides_and_what_disagrees_is_refused"],
+    "dB without scale and offset": ["dB in whole numbers without a unit"],
+    "NaN, infinite or negative values that nothing declares": ["undeclared NaN", "undeclared -9999"],
+}
+
+
+def test_the_table_in_the_readme_is_the_list_of_cases() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    table = text.split("| form | type, bands | the file says | what happens |\n")[1].split("\n\n")[0]
+    assert {line.split("|")[3].strip() for line in table.splitlines()[1:]} == set(README_CASES)
+    built = {case for case, _ in APPLIED} | set(REFUSED)
+    named = {case for cases in README_CASES.values() for case in cases}
+    assert built <= named and all(case in built or callable(globals()[case]) for case in named)
+
+
+def test_a_scene_is_read_by_windows_and_the_limit_is_one_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {form: read_image(path) for form, path in scenes(tmp_path).items()}
+    sums = moments(whole["tif"].amplitude)
+    monkeypatch.setattr(reader, "BLOCK", 5 * SIDE)
+    monkeypatch.setattr("sarnb.data.amplitude.BLOCK", 5 * SIDE)
+    for form, path in scenes(tmp_path).items():
+        again = read_image(path)
+        assert np.array_equal(again.amplitude, whole[form].amplitude) and again.facts().digest == whole[form].facts().digest
+    assert moments(whole["tif"].amplitude) == pytest.approx(sums, rel=1e-12)
+    monkeypatch.setattr(reader, "LARGEST_BYTES", SIDE * SIDE - 1)
+    for path in scenes(tmp_path).values():
+        with pytest.raises(InputError, match="over the limit of .* GiB an image; cut it into parts"):
+            read_image(path)
+
+
+def scenes(folder: Path) -> dict[str, Path]:
+    return {
+        "tif": tiff(folder / "a.tif", with_hole(U16, 0), nodata=0),
+        "png": png(folder / "a.png", np.dstack([U8] * 3)),
+        "npy": npy(folder / "a.npy", COMPLEX),
+    }
+
+
+def test_ninety_megapixels_are_no_bomb(tmp_path: Path) -> None:
+    image = Image.new("L", (9500, 9500), 7)
+    image.paste(9, (0, 0, 100, 100))
+    image.save(tmp_path / "scene.png", compress_level=1)
+    assert read_image(tmp_path / "scene.png").amplitude.shape == (9500, 9500)
+
+
+# The quantity: one decision for all images of a sensor and storage.
+
+
+def intensity(seed: int, looks: int, side: int = 96) -> np.ndarray:
+    return np.random.default_rng(seed).gamma(looks, 1 / looks, (side, side))
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_flat_statistics_are_those_of_the_law(looks: int) -> None:
+    power = intensity(0, looks, 512)
+    for values, variation in ((power, looks**-0.5), (np.sqrt(power), {1: 0.5227, 3: 0.2823}[looks])):
+        assert flat_statistics(values)[0] == pytest.approx(variation, rel=0.12)  # of the flattest quarter, so a little less
+    assert flat_statistics(10 * np.log10(power) + 40)[1] < -0.4 < 0 < flat_statistics(np.sqrt(power))[1]
+
+
+CASES = {
+    "amplitude": (lambda power: np.sqrt(power), "amplitude, guessed"),
+    "intensity": (lambda power: power, "intensity, guessed"),
+    "db shifted": (lambda power: 10 * np.log10(power) + 60, "db, guessed"),
+    "db": (lambda power: 10 * np.log10(power) - 12, "db, by the tags"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_guess_is_said_and_gives_single_look_amplitude(case: str, tmp_path: Path) -> None:
+    form, sentence = CASES[case]
+    for label in ("a", "b"):
+        for number in range(4):
+            (tmp_path / "in" / label).mkdir(parents=True, exist_ok=True)
+            npy(tmp_path / "in" / label / f"{number}.npy", form(intensity(10 * number + ord(label), 1)).astype(np.float32))
+    folder = read_folder(tmp_path / "in")
+    assert sentence in folder.notes[0]
+    scale = np.concatenate([np.sqrt(intensity(10 * n + ord(k), 1)).ravel() for k in "ab" for n in range(4)])
+    for image in folder.images:
+        count, mean, squares = image.facts.moments
+        assert np.sqrt(squares / count) / mean == pytest.approx(np.sqrt(4 / np.pi - 1), rel=0.05)  # Rayleigh
+    card = prepare_user_data(tmp_path / "in", tmp_path / "out", 64)
+    factor = {"db shifted": 1000.0, "db": 10 ** (-12 / 20)}.get(case, 1.0)
+    assert card["mu"] == pytest.approx(factor * scale.mean(), rel=0.02) and sentence in card["read"][0]
+    assert card["read"][0] in json.loads((tmp_path / "out/card.json").read_text())["notes"]
+
+
+def test_the_option_decides_and_what_disagrees_is_refused(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        npy(tmp_path / "a" / f"{number}.npy", intensity(number, 4).astype(np.float32))
+    assert "amplitude, guessed" in read_folder(tmp_path).notes[0], "several looks of power may be amplitude of fewer"
+    folder = read_folder(tmp_path, quantity="intensity")
+    assert "intensity, as requested" in folder.notes[0] and {image.facts.storage for image in folder.images} == {"float intensity"}
+    np.testing.assert_allclose(read_image(folder.images[1].path, quantity="intensity").amplitude, np.sqrt(intensity(1, 4)), rtol=1e-5)
+    for wrong, message in (("complex", "real numbers"), ("power", "use amplitude, intensity, db, complex")):
+        with pytest.raises(InputError, match=message):
+            read_folder(tmp_path, quantity=wrong)
+    one = flat_statistics(intensity(0, 1))
+    with pytest.raises(InputError, match="tags say amplitude, but 0.3.* looks .* of intensity; give --quantity"):
+        decide_quantity("5 float images", ["amplitude"] * 5, [one] * 5)
+    with pytest.raises(InputError, match="tags of some say amplitude, of others intensity"):
+        decide_quantity("5 float images", ["amplitude", "intensity"], [one] * 2)
+    assert decide_quantity("5 float images", ["amplitude"], [one], "intensity")[0] == "intensity"
+    kept = decide_quantity("5 8-bit images", [""], [one], kept=True)
+    assert kept[0] == "amplitude" and "those of intensity; see --quantity" in kept[1]
+
+
+# Excluded pixels and sensors in a data set.
+
+
+def test_no_data_is_in_no_scale_and_no_patch_and_is_counted(tmp_path: Path) -> None:
+    images = {}
+    for label in ("a", "b"):
+        for number in range(4):
+            level = np.random.default_rng([number, ord(label)]).rayleigh(300.0, (128, 128)).clip(1, 4000).astype(np.uint16)
+            level[:50] = 65535
+            images[f"{label}/{number}.tif"] = level
+            tiff(tmp_path / "in" / label / f"{number}.tif", level, nodata=65535)
+    tiff(tmp_path / "in/a/border.tif", np.where(np.arange(128) % 40 < 20, 65535, level).astype(np.uint16), nodata=65535)
+    card = prepare_user_data(tmp_path / "in", tmp_path / "out", 32)
+    rows = [json.loads(line) for line in (tmp_path / "out/train/metadata.jsonl").read_text().splitlines()]
+    known = np.concatenate([images[name][images[name] < 65535].astype(float) for name in {row["source"] for row in rows}])
+    assert (card["mu"], card["sigma"]) == pytest.approx((known.mean(), known.std()), rel=1e-6)
+    assert all(row["row"] >= 50 for row in rows)
+    for row in rows:
+        cut = images[row["source"]][row["row"] : row["row"] + 32, row["column"] : row["column"] + 32]
+        expected = np.clip(cut / (card["mu"] + 3 * card["sigma"]), 0, 1) * 255
+        assert np.abs(np.asarray(Image.open(tmp_path / "out/train" / row["file_name"])) - expected).max() <= 0.51
+    assert any(re.match(r"9 images have \d+ pixels \(4\d\.\d%\) that are no data", line) for line in card["read"])
+    assert any(line.startswith("1 images have no patch of 32 px that is all data and are left out: a/border.tif") for line in card["read"])
+    assert card["no_data_pixels"] == 8 * 50 * 128, "of the images that are in the set"
+    folder = read_folder(tmp_path / "in")
+    with pytest.raises(InputError, match="px that are compared are no data"):
+        load(folder.images[0], None, (128, 128))
+    assert load(folder.images[0], None, (20, 20)).max() < 4001
+
+
+def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
+    lines = []
+    for label in ("a", "b"):
+        for number in range(8):
+            sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
+            npy_path = tmp_path / "in" / label / f"{number}.npy"
+            npy_path.parent.mkdir(parents=True, exist_ok=True)
+            npy(npy_path, np.random.default_rng([number, ord(label)]).rayleigh(level, (64, 64)).astype(np.float32))
+            lines.append(f"{label}/{number}.npy,{sensor}")
+    (tmp_path / "in/index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    card = prepare_user_data(tmp_path / "in", tmp_path / "out", 64)
+    mean, spread = np.sqrt(np.pi / 2), np.sqrt(2 - np.pi / 2)  # of Rayleigh amplitude of parameter 1
+    for name, level in (("weak, float", 1.0), ("strong, float", 5000.0)):
+        found = card["normalisation"][name]
+        assert (found["mu"], found["sigma"]) == pytest.approx((level * mean, level * spread), rel=0.05)
+    assert card["mu"] is None and any("images of weak" in note for note in card["notes"])
+    for path in sorted((tmp_path / "out/train").glob("*.png")):
+        image = np.asarray(Image.open(path)) / 255
+        assert image.mean() == pytest.approx(mean / (mean + 3 * spread), rel=0.1), "no sensor is left with a few grey levels"
