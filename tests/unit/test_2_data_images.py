@@ -111,7 +111,7 @@ def faulty(folder: Path) -> dict[str, tuple[Path, str]]:
     raw["cut.tif"] = tiff[: len(tiff) // 2]
     for name, content in raw.items():
         (folder / name).write_bytes(content)
-    half = np.dstack([GREY8, np.where(GREY8 > 99, 255, 0).astype(np.uint8)])
+    half = np.dstack([GREY8, np.where(GREY8 > 99, 255, 100).astype(np.uint8)])
     return {
         "zero bytes": (folder / "zero.png", "zero bytes"),
         "truncated PNG": (folder / "cut.png", "cannot be read as an image"),
@@ -125,7 +125,7 @@ def faulty(folder: Path) -> dict[str, tuple[Path, str]]:
         "NaN": (save_tiff(folder / "nan.tif", nan), r"1 of 480 pixels are NaN or infinite \(first at row 4, column 7\)"),
         "infinity": (save_npy(folder / "inf.npy", infinite), "NaN or infinite"),
         "complex NaN": (save_npy(folder / "cnan.npy", nan + 1j), "NaN or infinite"),
-        "negative": (save_tiff(folder / "negative.tif", FLOAT - 400 * (FLOAT > 3.0)), "negative values .*decibels"),
+        "negative": (save_tiff(folder / "negative.tif", FLOAT - 400 * (FLOAT == FLOAT.max())), "negative values .*decibels"),
         "colour PNG": (save_pillow(folder / "rgb.png", colour), "colour image"),
         "colour JPEG": (save_pillow(folder / "rgb.jpg", colour), "colour image"),
         "colour TIFF": (save_tiff(folder / "rgb.tif", np.moveaxis(colour, -1, 0)), "colour image"),
