@@ -18,12 +18,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from sarnb.data.amplitude import QUANTITIES, Normalisation, decide_quantity
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, ordered_map, read_numbered
 from sarnb.data.images import SUFFIXES, UNREAD, ImageFacts, read_image
-from sarnb.errors import InputError
+from sarnb.errors import InputError, first_line
 from sarnb.world.captions import prompt
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
@@ -31,6 +32,14 @@ INDEX = "index.csv"  # optional, next to the class folders: columns "file" (path
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
 ZERO_SHARE = 0.05  # of an image's pixels at 0, above which they are mentioned
 UNSTATED = "unstated"  # the sensor of an image of which nothing says it
+METADATA_FILES = (METADATA, "metadata.csv", "metadata.parquet")  # what `datasets` reads next to images
+CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")  # the first that a row has is its caption, or its list of captions
+SPLIT_NAMES = {  # names of folders, or values of a column "split", that `datasets` takes as splits
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+EVERY_CLASS = "all"  # in the tables: the row of all classes together
 Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 Rows = Mapping[str, tuple[dict[str, Any], str]]  # file name -> (row of the metadata, file and line that it stands in)
 Found = TypeVar("Found")
@@ -43,7 +52,8 @@ class UserImage:
     """One image of the user.
 
     ``path``; ``name``: its path inside the folder; ``label`` and caption ``text``, empty where there is none; ``extra``:
-    what else metadata says of it; ``facts``: what its pixels say, UNREAD before they are read; ``origins`` of its patches.
+    what else metadata says of it; ``split``: train, val or test where the user gave one; ``facts``: what its pixels say,
+    UNREAD before they are read; ``origins`` of its patches.
     """
 
     path: Path
@@ -51,6 +61,7 @@ class UserImage:
     label: str
     text: str
     extra: dict[str, Any] = field(default_factory=dict)
+    split: str = ""
     facts: ImageFacts = UNREAD
     origins: Origins = ()
 
@@ -62,8 +73,9 @@ class UserImage:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images by name. ``form``: "class folders" or "imagefolder". ``ignored``: files by suffix that were passed over.
-    ``duplicates``: names left out because another image of the class has the same pixels. ``notes``: what was guessed,
+    """Images by name. ``form``: "class folders" or "imagefolder", "by split" behind it where folders are named after splits.
+    ``ignored``: files by suffix that were passed over. ``duplicates``: names left out because another image of the class has
+    the same pixels. ``notes``: what was given and is not used, or was guessed,
     applied and excluded when the pixels were read, one sentence each."""
 
     source: Path
@@ -84,8 +96,9 @@ class ImageFolder:
 def list_images(source: Path, labelled: bool = True, captions: Rows | None = None, index: bool = False) -> ImageFolder:
     """Find the images of a folder and what is known of each.
 
-    With a ``metadata.jsonl`` in it the images that it names are taken, others are passed over. Without one every folder in
-    ``source`` is a label, and its images, at any depth, belong to it; hidden files and ``__MACOSX`` are passed over.
+    With one of ``METADATA_FILES`` in it the images that it names are taken, others are passed over. Without one every folder
+    in ``source`` is a label, and its images, at any depth, belong to it; hidden files and ``__MACOSX`` are passed over. Where
+    all folders with images have names of splits (``SPLIT_NAMES``), each is read in this way, and its images are of that split.
 
     Parameters
     ----------
@@ -105,11 +118,13 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         found = "is a file, not a folder; " if source.exists() else "there is no such folder; correct the path, or "
         wanted = f"class folders, or with a {METADATA}" if labelled else "radar images"
         raise InputError(f"{source}: {found}give a folder of {wanted}")
-    files, form = files_below(source), "imagefolder" if (source / METADATA).is_file() else "class folders"
-    rows = _own_rows(source, labelled) if form == "imagefolder" else _without_rows(source, files, labelled)
+    files = files_below(source)
+    rows, form = _rows_by_split(source, files, labelled)
     sensors = read_sensors(source) if index else {}
-    rows = {name: (captions or {}).get(name, own) for name, own in rows.items()}
-    images = [_described(source, name, *row, sensors.get(name, ""), labelled) for name, row in rows.items()]
+    images = []
+    for name, (row, where, split) in rows.items():
+        row, where = (captions or {}).get(name, (row, where))
+        images.append(_described(source, name, row, where, split, sensors.get(name, ""), labelled))
     labels = sorted({image.label for image in images})
     forms = ", ".join(SUFFIXES)
     if labelled and len(labels) < 2:
@@ -118,9 +133,28 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         raise InputError(f"{source}: {found}; give {wanted}")
     if not images:
         raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
-    used = {image.path for image in images}
-    ignored = Counter(path.suffix.lower() or "no suffix" for path in files if path not in used and path.name != METADATA)
-    return ImageFolder(source, form, tuple(sorted(images, key=lambda image: image.name)), dict(sorted(ignored.items())))
+    known = {image.path for image in images}
+    unused = [path for path in files if path not in known and path.name not in (*METADATA_FILES, *([INDEX] if index else []))]
+    ignored = Counter(path.suffix.lower() or "no suffix" for path in unused)
+    left_out = [path.relative_to(source).as_posix() for path in unused if path.suffix.lower() in SUFFIXES]
+    notes = [*_notes_on_rows([row for row, _, _ in rows.values()], form)]
+    if left_out:
+        why = "are named in no row of the metadata" if form.startswith("imagefolder") else "lie in no class folder"
+        notes.append(f"{len(left_out)} images {why} and are left out: {some(left_out)}")
+    unread = {suffix: count for suffix, count in sorted(ignored.items()) if suffix not in SUFFIXES}
+    if unread:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in unread.items())
+        notes.append(f"{sum(unread.values())} files are of no form read here and are passed over: {counts}")
+    unmatched = [name for name in sensors if name not in rows]
+    if unmatched:
+        notes.append(f"{len(unmatched)} of {len(sensors)} rows of {INDEX} name no image that is used: {some(unmatched)}")
+    images.sort(key=lambda image: image.name)
+    return ImageFolder(source, form, tuple(images), dict(sorted(ignored.items())), notes=tuple(notes))
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(ascii(name) if not name.isprintable() else name for name in names[:3]) + (" …" if names[3:] else "")
 
 
 def files_below(source: Path) -> list[Path]:
@@ -137,30 +171,93 @@ def files_below(source: Path) -> list[Path]:
     return found
 
 
-def _own_rows(source: Path, labelled: bool) -> Rows:
+def _rows_by_split(source: Path, files: list[Path], labelled: bool) -> tuple[dict[str, tuple[dict[str, Any], str, str]], str]:
+    """Name of each image inside ``source`` -> (row of the metadata, file and line that it stands in, split); and the form."""
+    tops = {path.relative_to(source).parts[0] for path in files if path.suffix.lower() in SUFFIXES and path.parent != source}
+    by_split = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
+    rows: dict[str, tuple[dict[str, Any], str, str]] = {}
+    forms = set()
+    for top in sorted(tops) if by_split and not _metadata_of(source, files) else [""]:
+        folder = source / top
+        inside = [path for path in files if path.is_relative_to(folder)]
+        table = _metadata_of(folder, inside)
+        forms.add("imagefolder" if table else "class folders")
+        found = _own_rows(folder, table, labelled) if table else _without_rows(folder, inside, labelled)
+        for name, (row, where) in ((f"{top}/{name}" if top else name, row) for name, row in found.items()):
+            said = str(row.get("split") or "").lower()
+            if said and said not in SPLIT_NAMES:
+                raise InputError(f"{where}: 'split' is {row['split']!r}; write train, val or test, or leave it out")
+            placed = name.split("/")[0].lower() if by_split and "/" in name else ""
+            rows[name] = row, where, SPLIT_NAMES.get(said or placed, "")
+    return rows, " and ".join(sorted(forms)) + (" by split" if by_split else "")
+
+
+def _metadata_of(folder: Path, files: list[Path]) -> Path | None:
+    """The table of a folder's images, of METADATA_FILES. Raises InputError where there are two, or one in a folder below."""
+    tables = [path for path in files if path.parent == folder and path.name in METADATA_FILES]
+    if len(tables) > 1:
+        raise InputError(f"{folder}: holds {tables[0].name} and {tables[1].name}; keep the one that is to be read")
+    return tables[0] if tables else None
+
+
+def _own_rows(source: Path, table: Path, labelled: bool) -> Rows:
     """The rows of the folder's metadata, each of an image that is there."""
     rows: dict[str, tuple[dict[str, Any], str]] = {}
-    first_line: dict[Path | str, int] = {}
-    for number, row in read_numbered(source / METADATA):
-        where = f"{source / METADATA} line {number}"
+    named_in: dict[Path | str, int] = {}
+    for number, row in read_table(table):
+        where = f"{table} line {number}"
         name = safe_name(row.get("file_name"), source, where)
         file = (source / name).resolve() if labelled else name  # a link must not bring one image into two splits
-        if file in first_line:
-            raise InputError(f"{where}: '{name}' is named a second time (first in line {first_line[file]}); remove one of the rows")
-        first_line[file] = number
+        if file in named_in:
+            raise InputError(f"{where}: '{name}' is named a second time (first in line {named_in[file]}); remove one of the rows")
+        named_in[file] = number
         rows[name] = row, where
     if not rows:
-        raise InputError(f"{source / METADATA}: has no rows; write one JSON object an image, or remove the file")
+        raise InputError(f"{table}: has no rows; write one row an image, or remove the file")
     return rows
+
+
+def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, row) of metadata as JSON lines, CSV or Parquet; what a cell leaves empty is not in the row.
+
+    Raises InputError for a file that is none of them.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        # NaN, which pandas writes for an empty cell, is the one value that does not equal itself
+        return [(number, {name: value for name, value in row.items() if value == value}) for number, row in read_numbered(path)]
+    try:
+        if path.suffix == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
+            table = table.where(table != "").assign(**{name: pd.to_numeric(table[name]) for name in {"incidence"} & {*table}})
+        else:
+            table = pd.read_parquet(path)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path}: cannot be read as a table ({first_line(error)}); save it anew, or as {METADATA}") from error
+    rows = []
+    for number, row in enumerate(table.to_dict("records"), start=1 + (path.suffix == ".csv")):
+        values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+        rows.append((number, {name: value for name, value in values.items() if isinstance(value, list) or not pd.isna(value)}))
+    return rows
+
+
+def _notes_on_rows(rows: Sequence[Mapping[str, Any]], form: str) -> list[str]:
+    """What of the metadata is not used, and what is used for want of a caption."""
+    if not any(rows):
+        return []
+    taken = Counter(next((name for name in CAPTION_COLUMNS if row.get(name) is not None), "") for row in rows)
+    notes = [f"{count} captions are read from the column '{name}'" for name, count in taken.items() if name not in ("", "text")]
+    if taken[""]:
+        notes.append(f"{taken['']} images have no caption and get 'a radar image of' their class")
+    used = {"file_name", "label", "split", "group", "text", "captions", *taken, *EXTRA_COLUMNS}
+    unused = sorted({name for row in rows for name in row} - used)
+    return notes + ([f"columns of the metadata that are not used: {', '.join(unused)}"] if unused else [])
 
 
 def _without_rows(source: Path, files: list[Path], labelled: bool) -> Rows:
     """The images of a folder without metadata, with empty rows; of labelled ones those in a class folder."""
     for path in files:
-        if path.name == METADATA:
-            raise InputError(f"{path}: lies below {source}; give {path.parent} as the data folder, or move {METADATA} to its top")
-        if labelled and path.parent == source and path.name in ("metadata.csv", "metadata.parquet"):
-            raise InputError(f"{path}: this form of metadata is not read; write the same rows as {METADATA}")
+        if path.name in METADATA_FILES:
+            raise InputError(f"{path}: lies below {source}; give {path.parent} as the data folder, or move {path.name} to its top")
     names = [path.relative_to(source).as_posix() for path in files if path.suffix.lower() in SUFFIXES]
     if labelled:
         found, names = names, [name for name in names if "/" in name]
@@ -172,26 +269,34 @@ def _without_rows(source: Path, files: list[Path], labelled: bool) -> Rows:
     return {name: ({}, str(source / name)) for name in names}
 
 
-def _described(source: Path, name: str, row: Mapping[str, Any], where: str, sensor: str, labelled: bool) -> UserImage:
-    """An image with the label, caption and facts of its row; what the row leaves out follows from the image's folder."""
-    label, text = row.get("label"), row.get("text")
+def _described(source: Path, name: str, row: Mapping[str, Any], where: str, split: str, sensor: str, labelled: bool) -> UserImage:
+    """An image with the label, captions and facts of its row; what the row leaves out follows from the image's folder."""
+    label, folders = row.get("label"), name.split("/")[:-1]
     if label is None or not (label or labelled):
-        label = name.split("/")[0] if "/" in name else ""
+        folders = folders[bool(split and folders and folders[0].lower() in SPLIT_NAMES) :]
+        label = folders[0] if folders else ""
         if labelled and not label:
             raise InputError(f"{where}: has no 'label'; add the class name, or put the images into one folder a class")
     elif not isinstance(label, str) or labelled and (not label.strip() or not label.isprintable() or "/" in label or "\\" in label):
         raise InputError(f"{where}: 'label' is {label!r}; write the class name as plain text without / and \\")
-    else:
-        label = label.strip()
-    if "text" not in row or not (text or labelled):
-        text = default_caption(label) if label else ""
-    elif not isinstance(text, str) or labelled and not text.strip():
-        found = "empty" if isinstance(text, str) else repr(text)
-        raise InputError(f"{where}: the caption 'text' is {found}; write one, or leave 'text' out")
+    label = label.strip()
+    if label == EVERY_CLASS:
+        if labelled:
+            raise InputError(f"{where}: the class is named '{label}', which means all classes together in every table; rename it")
+        label = ""
+    column = next((name for name in CAPTION_COLUMNS if name in row), "")
+    given = row.get(column)
+    texts = given if isinstance(given, list) else [given] if column and (given or labelled) else []
+    for text in texts:
+        if not isinstance(text, str) or labelled and not text.strip():
+            found = "empty" if isinstance(text, str) else repr(text)
+            raise InputError(f"{where}: the caption '{column}' is {found}; write one, or leave '{column}' out")
+    if column == "text" and isinstance(row.get("captions"), list):  # a set made here has both
+        texts = [*texts, *(text for text in row["captions"] if isinstance(text, str) and text.strip())]
+    texts = list(dict.fromkeys(" ".join(text.split()) for text in texts)) or ([default_caption(label)] if label else [""])
     extra = ({"sensor": sensor} if sensor else {}) | scene_facts(row, where)
-    if row.get("group") is not None:
-        extra["group"] = row["group"]
-    return UserImage(source / name, name, label, " ".join(text.split()), extra)
+    extra |= ({"group": row["group"]} if row.get("group") is not None else {}) | ({"captions": texts} if texts[1:] else {})
+    return UserImage(source / name, name, label, texts[0], extra, split)
 
 
 def default_caption(label: str) -> str:
@@ -350,7 +455,7 @@ def read_folder(source: Path, captions: Rows | None = None, workers: int = 1, qu
     images, notes = survey_quantity(folder.images, with_facts, quantity, workers, f"reading {folder.source.name}")
     if all(image.facts.constant for image in images):
         raise InputError(f"{source}: every image has one value only (all zero, or saturated throughout); give images that vary")
-    return replace(folder, images=tuple(images), notes=tuple(notes))
+    return replace(folder, images=tuple(images), notes=(*folder.notes, *notes))
 
 
 def read_sensors(source: Path) -> dict[str, str]:
@@ -385,7 +490,7 @@ def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
         raise InputError(f"{path}: there is no such file; give a {METADATA} with rows of file_name and text")
     rows: dict[str, tuple[dict[str, Any], str]] = {}
     absent: list[tuple[int, str]] = []
-    for number, row in read_numbered(path):
+    for number, row in read_table(path):
         where = f"{path} line {number}"
         name = row.get("file_name")
         homes = [folder for folder in folders if isinstance(name, str) and (folder / name).is_file()]

@@ -29,14 +29,13 @@ from sarnb.data.files import (
     write_rows,
     write_text,
 )
-from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, Origins, UserImage, list_images, merged_scale, survey_quantity
+from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, Origins, UserImage, list_images, merged_scale, some, survey_quantity
 from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
 DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
 Scales = dict[tuple[str, str], Normalisation]  # (sensor, storage) -> scale
-LEAST_IMAGES = 3  # a class: one each for train, val and test
 
 
 def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4, quantity: str = "") -> ImageFolder:
@@ -62,16 +61,21 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     checked, notes = survey_quantity(folder.images, check, quantity)
     empty = [image.name for image in checked if not image.origins]
     if empty:
-        names = f"{', '.join(empty[:5])}{' …' if empty[5:] else ''}"
-        notes.append(f"{len(empty)} images have no patch of {size} px that is all data and are left out: {names}")
+        notes.append(f"{len(empty)} images have no patch of {size} px that is all data and are left out: {some(empty)}")
     images, duplicates = _drop_duplicates([image for image in checked if image.origins])
-    for label, count in sorted(Counter(image.label for image in images).items()):
-        if count < LEAST_IMAGES:
+    missing = _missing_splits(images)
+    counts = Counter(image.label for image in images if image.split in ("", "train"))
+    if not counts:
+        raise InputError(f"{source}: has no training image; name one of its splits train")
+    for label, count in sorted(counts.items()):
+        if count < 1 + len(missing):
             raise InputError(
-                f"{source}: class '{label}' has {count} different image(s); give at least {LEAST_IMAGES} "
-                "(train, validation and test need one each) or remove the class"
+                f"{source}: class '{label}' has {count} different image(s) for {', '.join(('train', *missing))}; give at least "
+                f"{1 + len(missing)}, one each, or remove the class"
             )
-    return replace(folder, images=images, duplicates=duplicates, notes=tuple(notes))
+    if duplicates:
+        notes.append(f"{len(duplicates)} images have the pixels of another one and are left out: {some(duplicates)}")
+    return replace(folder, images=images, duplicates=duplicates, notes=(*folder.notes, *notes))
 
 
 def prepare_user_data(
@@ -116,12 +120,13 @@ def prepare_user_data(
     scales = _fit_scales(images, splits["train"])
     # a column known for some images only would differ in type between splits
     shared = [name for name in EXTRA_COLUMNS if all(name in image.extra for image in images)]
+    shown = {image.label for image in splits["train"]}
     temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
     with saving(out):
         try:
             counts = {}
             for split in ("train", "val", "test"):
-                rows = _write_split(temporary / split, splits[split], scales, size, shared)
+                rows = _write_split(temporary / split, splits[split], scales, size, shared, shown)
                 counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
             shutil.copytree(temporary / "train", temporary / "judge")
             counts["judge"] = counts["train"]
@@ -135,15 +140,25 @@ def prepare_user_data(
 
 
 def split_images(images: Sequence[UserImage], seed: int) -> dict[str, list[UserImage]]:
-    """Train, val and test by image, class by class: 70, 10 and 20 %, at least one each (a class has three or more)."""
-    splits: dict[str, list[UserImage]] = {"train": [], "val": [], "test": []}
-    for label in sorted({image.label for image in images}):
-        own = [image for image in images if image.label == label]
+    """Train, val and test by image: as the user gave them; a split that is not given is cut from train, class by class.
+
+    Of a class 10 % become val and 20 % test, at least one each.
+    """
+    splits = {name: [image for image in images if image.split == name] for name in ("train", "val", "test")}
+    rest, missing = [image for image in images if image.split in ("", "train")], _missing_splits(images)
+    splits["train"] = []
+    for label in sorted({image.label for image in rest}):
+        own = [image for image in rest if image.label == label]
         order = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(own))
-        test, val = max(1, round(TEST_SHARE * len(own))), max(1, round(VAL_SHARE * len(own)))
+        test, val = (max(1, round(share * len(own))) * (name in missing) for name, share in (("test", TEST_SHARE), ("val", VAL_SHARE)))
         for split, chosen in zip(("test", "val", "train"), np.split(order, [test, test + val])):
             splits[split] += [own[index] for index in chosen]
     return {split: sorted(part, key=lambda image: image.name) for split, part in splits.items()}
+
+
+def _missing_splits(images: Sequence[UserImage]) -> list[str]:
+    """Those of val and test that the user did not give."""
+    return [name for name in ("val", "test") if not any(image.split == name for image in images)]
 
 
 def patch_origins(
@@ -224,7 +239,9 @@ def _choose_patches(images: Sequence[UserImage], tiles_per_class: int) -> list[U
     return [replace(image, origins=tuple(sorted(image.origins[: counts[image.name]]))) for image in images]
 
 
-def _write_split(folder: Path, images: Sequence[UserImage], scales: Scales, size: int, shared: Sequence[str]) -> list[dict[str, Any]]:
+def _write_split(
+    folder: Path, images: Sequence[UserImage], scales: Scales, size: int, shared: Sequence[str], shown: set[str]
+) -> list[dict[str, Any]]:
     """Write the patches of one split; returns their rows."""
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = []
@@ -238,9 +255,9 @@ def _write_split(folder: Path, images: Sequence[UserImage], scales: Scales, size
                 {
                     "file_name": name,
                     "text": image.text,
-                    "captions": [image.text],
+                    "captions": image.extra.get("captions", [image.text]),
                     "label": image.label,
-                    "group": "seen",
+                    "group": "seen" if image.label in shown else "unseen",
                     **{key: image.extra[key] if key in shared else None for key in EXTRA_COLUMNS},
                     "source": image.name,
                     "row": row,
@@ -264,11 +281,17 @@ def _card(
 ) -> dict[str, Any]:
     storages = Counter(image.facts.storage for image in folder.images)
     only = next(iter(scales.values())) if len(scales) == 1 and len(storages) == 1 else None
+    labels = {label for part in counts.values() for label in part}
+    given = [name for name in SPLITS if any(image.split == name for image in folder.images)]
+    cut = [name for name in ("val", "test") if name not in given]
     notes = [
         f"Patches of {size} x {size} px from a centred grid, never resized: at most {tiles_per_image} an image, "
         f"further than the first while the class has fewer than {tiles_per_class}.",
         "All patches of an image are in one split; images of one scene cannot be recognised and may be in several.",
         "judge repeats train.",
+        (f"Splits as given: {', '.join(given)}" + (f"; {' and '.join(cut)} cut from train." if cut else "."))
+        if given
+        else "Splits are drawn by image, class by class: 70, 10 and 20 %.",
     ]
     if "8-bit" in storages:
         notes.append(
@@ -294,8 +317,8 @@ def _card(
         "spacing_m": None,
         "size": size,
         "seed": seed,
-        "labels": sorted(counts["train"]),
-        "groups": {"seen": sorted(counts["train"]), "unseen": [], "composition": []},
+        "labels": sorted(labels),
+        "groups": {"seen": sorted(counts["train"]), "unseen": sorted(labels - {*counts["train"]}), "composition": []},
         "counts": counts,
         "totals": {split: sum(counts[split].values()) for split in SPLITS},
         "source_images": {split: len(splits[split if split != "judge" else "train"]) for split in SPLITS},

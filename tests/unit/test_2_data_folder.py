@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -46,6 +48,20 @@ def imagefolder(root: Path, lines: list[str] | None = None, **changes: object) -
     rows[1].update(changes)
     text = [json.dumps({key: value for key, value in row.items() if value != "remove"}) for row in rows] + (lines or [])
     (root / "metadata.jsonl").write_text("\n".join(text) + "\n", encoding="utf-8")
+    return root
+
+
+def table_of(root: Path, suffix: str, columns: dict[str, str] | None = None, **changes: object) -> Path:
+    """The folder with its metadata.jsonl as a table of another form; ``columns`` are renamed, ``changes`` overwrite row 1."""
+    path = root / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1].update(changes)
+    table = pd.DataFrame([{(columns or {}).get(name, name): value for name, value in row.items()} for row in rows])
+    path.unlink()
+    if suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(root / "metadata.csv", index=False) if suffix == ".csv" else table.to_parquet(root / "metadata.parquet")
     return root
 
 
@@ -92,6 +108,114 @@ def test_metadata_captions_labels_and_scene_facts_are_kept(tmp_path: Path) -> No
     assert found["images/1.png"]["text"] == "ships at sea"
     assert found["images/2.png"]["text"] == "a radar image of field"
     assert all((row["look"], row["incidence"], row["sensor"]) == ("left", 35.0, None) for row in found.values())
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("column", ["text", "caption", "captions", "prompt"])
+def test_captions_are_found_in_every_column_and_form_that_datasets_knows(column: str, suffix: str, tmp_path: Path) -> None:
+    source = table_of(
+        imagefolder(tmp_path / "in", incidence=35.5), suffix, {"text": column, "incidence": "incidence"}, look="right", flown=1
+    )
+    listing = list_images(source)
+    assert [(image.text, image.label) for image in listing.images] == [(f"caption {k}", ("field", "water")[k % 2]) for k in range(6)]
+    assert listing.images[1].extra == {"look": "right", "incidence": 35.5} and not listing.images[0].extra
+    notes = [f"6 captions are read from the column '{column}'"] * (column != "text") + ["columns of the metadata that are not used: flown"]
+    assert list(listing.notes) == notes
+    datasets = pytest.importorskip("datasets")
+    read = datasets.load_dataset("imagefolder", data_dir=str(source), split="train", cache_dir=str(tmp_path / "cache"))
+    assert read[column] == [image.text for image in listing.images], "as the library reads them"
+
+
+def test_several_captions_of_an_image_are_all_kept(tmp_path: Path) -> None:
+    source = imagefolder(tmp_path / "in", text="remove", captions=["one  field", "two", "one field"], look=float("nan"))
+    prepare_user_data(source, tmp_path / "out", SIZE)
+    rows = {row["source"]: row for split in ("train", "val", "test") for row in load_set(tmp_path / "out" / split).rows}
+    assert rows["images/1.png"]["text"] == "one field" and rows["images/1.png"]["captions"] == ["one field", "two"]
+    assert rows["images/0.png"]["captions"] == ["caption 0"]
+
+
+SPLIT_FORMS = {
+    "train and test": ({"train": 6, "test": 2}, {"train": 10, "val": 2, "test": 4}),
+    "all three, other words": ({"Training": 5, "dev": 2, "eval": 3}, {"train": 10, "val": 4, "test": 6}),
+    "train alone": ({"train": 5}, {"train": 6, "val": 2, "test": 2}),
+}
+
+
+@pytest.mark.parametrize("form", SPLIT_FORMS)
+@pytest.mark.parametrize("table", ["", "each", "top"])
+def test_folders_named_after_splits_are_splits(form: str, table: str, tmp_path: Path) -> None:
+    folders, totals = SPLIT_FORMS[form]
+    rows: dict[str, list[dict]] = {}
+    for number, (split, each) in enumerate(folders.items()):
+        for label, index in ((label, index) for label in ("city", "train station") for index in range(each)):
+            name = f"{label}/{index}.png"
+            put(tmp_path / "in" / split / name, picture(1000 * number + 100 * len(label) + index))
+            home, prefix = (split, "") if table == "each" else (".", f"{split}/")
+            rows.setdefault(home, []).append({"file_name": prefix + name, "caption": f"{label} {index}"})
+    for home, own in rows.items() if table else ():
+        (tmp_path / "in" / home / "metadata.jsonl").write_text("\n".join(map(json.dumps, own)))
+    card = prepare_user_data(tmp_path / "in", tmp_path / "out", SIZE)
+    assert {split: card["totals"][split] for split in totals} == totals and card["labels"] == ["city", "train station"]
+    for split in ("val", "test"):
+        words = {"val": ("dev",), "test": ("test", "eval")}[split]
+        given = [name for name in folders if name in words]
+        sources = {row["source"].split("/")[0] for row in load_set(tmp_path / "out" / split).rows}
+        assert sources == (set(given) or {next(iter(folders))}), "as given, or else cut from train"
+    assert any(note.startswith(f"Splits as given: {'train, test' if len(folders) == 2 else 'train'}") for note in card["notes"])
+
+
+def test_a_column_of_splits_is_used_and_a_class_of_test_alone_is_unseen(tmp_path: Path) -> None:
+    source = imagefolder(tmp_path / "in")
+    rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
+    for row, split in zip(rows, ("train", "test", "train", "test", "validation", "test")):
+        row["split"] = split
+    (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
+    assert card["totals"] == {"train": 2, "val": 1, "test": 3, "judge": 2}
+    assert card["groups"] == {"seen": ["field"], "unseen": ["water"], "composition": []}
+    assert set(load_set(tmp_path / "out/test").column("group")) == {"unseen"}
+
+
+def test_a_folder_named_train_next_to_classes_is_a_class(tmp_path: Path) -> None:
+    assert {image.label for image in list_images(class_folders(tmp_path, ("train", "station"))).images} == {"train", "station"}
+
+
+def test_what_was_given_and_is_not_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = class_folders(tmp_path / "in")
+    put(source / "loose.png", picture(70))
+    put(source / "city" / "copy.png", picture(1))
+    for name in ("city/scene.dat", "city/scene.mat", "water.nc"):
+        (source / name).write_bytes(b"x")
+    (source / "index.csv").write_text("file,sensor\ncity/0.png,umbra\ncity/9.png,umbra\nloose.png,umbra\n")
+    listing = list_images(source, index=True)
+    assert listing.notes == (
+        "1 images lie in no class folder and are left out: loose.png",
+        "3 files are of no form read here and are passed over: 1 .dat, 1 .mat, 1 .nc",
+        "2 of 3 rows of index.csv name no image that is used: city/9.png, loose.png",
+    )
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
+    assert "1 images have the pixels of another one and are left out: city/copy.png" in card["read"]
+    assert {*listing.notes[:2]} <= {*card["read"]}
+
+
+ODD_NAMES = ("real", "$x^2$", "a|b", "ünï çödé", "100%", 'it\'s "so"', "-dash", "#hash", "{{ card }}", "a, b", "<SAR>", "50$")
+
+
+def test_classes_and_captions_of_any_letters_pass_unchanged(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "real", ODD_NAMES, each=3)
+    rows = [{"file_name": f"{label}/{index}.png", "text": f"{label}: $5 & {{x}} | {index}"} for label in ODD_NAMES for index in range(3)]
+    (source / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
+    assert card["labels"] == sorted(ODD_NAMES) and card["source"] == "real"
+    train = load_set(tmp_path / "out/train")
+    assert sorted(train.labels) == sorted(ODD_NAMES) and all(
+        text.startswith(f"{label}: $5 &") for label, text in zip(train.labels, train.captions)
+    )
+    table = [line for line in (tmp_path / "out/README.md").read_text().splitlines() if line.endswith("| 1 | 1 | 1 | 1 |")]
+    assert len(table) == len(ODD_NAMES) and all(len(re.split(r"(?<!\\)\|", line)) == 8 for line in table), "a bar splits no cell"
+    datasets = pytest.importorskip("datasets")
+    read = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert read["label"] == list(train.labels) and read["text"] == list(train.captions)
 
 
 def test_labels_may_come_from_folders_beside_the_metadata(tmp_path: Path) -> None:
@@ -202,7 +326,19 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "flat": (lambda root: put(root / "a.png", picture(0)).parent, "lie in no class folder"),
     "one class": (lambda root: class_folders(root, ("city",)), r"one class only \('city'\)"),
     "two images": (lambda root: class_folders(root, each=2), "'city' has 2 different image"),
-    "metadata below": (lambda root: imagefolder(root / "train").parent, "give .*train as the data folder"),
+    "metadata below": (lambda root: imagefolder(root / "deep").parent, "give .*deep as the data folder"),
+    "two tables": (
+        lambda root: (imagefolder(root) / "metadata.csv").write_text("file_name") and root,
+        "metadata.csv and metadata.jsonl; keep",
+    ),
+    "split": (lambda root: imagefolder(root, split="left"), "line 2: 'split' is 'left'"),
+    "no training image": (lambda root: class_folders(root / "test").parent, "has no training image"),
+    "one image": (lambda root: class_folders(root / "train", each=1).parent, "'city' has 1 different .* train, val, test; give at least 3"),
+    "class all": (lambda root: class_folders(root, ("all", "city")), "the class is named 'all'"),
+    "label all": (lambda root: imagefolder(root, label="all"), "line 2: the class is named 'all'"),
+    "no table": (lambda root: (class_folders(root) / "metadata.parquet").write_bytes(b"PAR1") and root, "cannot be read as a table"),
+    "empty cell": (lambda root: table_of(imagefolder(root), ".csv", file_name=""), "metadata.csv line 3: 'file_name' is None"),
+    "caption type": (lambda root: imagefolder(root, text="remove", captions=["a", 3]), "line 2: the caption 'captions' is 3"),
     "zero bytes": (replaced("city/1.png", b""), "city/1.png: has zero bytes"),
     "corrupt": (replaced("city/1.png", b"\x89PNG\r\n\x1a\nrubbish"), "city/1.png: cannot be read"),
     "two faults": (two_faults, "1 more faulty: sea_ships/2.png"),
