@@ -151,7 +151,8 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
         A folder, an index or an image cannot be read.
     """
     members: dict[tuple[str, str], list[UserImage]] = defaultdict(list)
-    for image in list_images(folder, index=True).images:
+    listed = list_images(folder, index=True)
+    for image in listed.images:
         members[image.sensor, image.label].append(image)
     chosen: list[UserImage] = []
     for key, images in sorted(members.items()):
@@ -170,7 +171,9 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
         rng = np.random.default_rng([seed, zlib.crc32(image.name.encode())])
         cut[image.sensor, image.label] += list(_tiles(levels, size, tiles, rng, pixels.valid))
     source, small = folder.resolve().name, len(chosen) - len(read)
-    notes = [f"Passed over: {small} real images smaller than {size} px."] if small else []
+    notes = [f"{source}: {note}." for note in listed.notes]
+    if small:
+        notes.append(f"Passed over: {small} real images smaller than {size} px.")
     if any(pixels.storage == "8-bit" for _, pixels in read):
         notes.append("Real 8-bit files keep their values; how they were scaled, and whether they are amplitude, is not known.")
     return [ImageGroup(source, *key, np.array(patches)) for key, patches in cut.items() if patches], notes

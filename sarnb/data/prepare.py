@@ -73,6 +73,9 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
                 f"{source}: class '{label}' has {count} different image(s) for {', '.join(('train', *missing))}; give at least "
                 f"{1 + len(missing)}, one each, or remove the class"
             )
+    given = [name for name in SPLITS if any(image.split == name for image in images)]
+    taken = [f"{name} as given" for name in given] + [f"{name} drawn by image, class by class" for name in missing]
+    notes.append(f"splits: {', '.join(taken)}")
     if duplicates:
         notes.append(f"{len(duplicates)} images have the pixels of another one and are left out: {some(duplicates)}")
     return replace(folder, images=images, duplicates=duplicates, notes=(*folder.notes, *notes))
@@ -282,16 +285,11 @@ def _card(
     storages = Counter(image.facts.storage for image in folder.images)
     only = next(iter(scales.values())) if len(scales) == 1 and len(storages) == 1 else None
     labels = {label for part in counts.values() for label in part}
-    given = [name for name in SPLITS if any(image.split == name for image in folder.images)]
-    cut = [name for name in ("val", "test") if name not in given]
     notes = [
         f"Patches of {size} x {size} px from a centred grid, never resized: at most {tiles_per_image} an image, "
         f"further than the first while the class has fewer than {tiles_per_class}.",
         "All patches of an image are in one split; images of one scene cannot be recognised and may be in several.",
         "judge repeats train.",
-        (f"Splits as given: {', '.join(given)}" + (f"; {' and '.join(cut)} cut from train." if cut else "."))
-        if given
-        else "Splits are drawn by image, class by class: 70, 10 and 20 %.",
     ]
     if "8-bit" in storages:
         notes.append(

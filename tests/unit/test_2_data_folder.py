@@ -134,6 +134,7 @@ def test_several_captions_of_an_image_are_all_kept(tmp_path: Path) -> None:
     assert rows["images/0.png"]["captions"] == ["caption 0"]
 
 
+WORDS = {"train": {"train", "Training"}, "val": {"dev"}, "test": {"test", "eval"}}
 SPLIT_FORMS = {
     "train and test": ({"train": 6, "test": 2}, {"train": 10, "val": 2, "test": 4}),
     "all three, other words": ({"Training": 5, "dev": 2, "eval": 3}, {"train": 10, "val": 4, "test": 6}),
@@ -157,11 +158,10 @@ def test_folders_named_after_splits_are_splits(form: str, table: str, tmp_path: 
     card = prepare_user_data(tmp_path / "in", tmp_path / "out", SIZE)
     assert {split: card["totals"][split] for split in totals} == totals and card["labels"] == ["city", "train station"]
     for split in ("val", "test"):
-        words = {"val": ("dev",), "test": ("test", "eval")}[split]
-        given = [name for name in folders if name in words]
         sources = {row["source"].split("/")[0] for row in load_set(tmp_path / "out" / split).rows}
-        assert sources == (set(given) or {next(iter(folders))}), "as given, or else cut from train"
-    assert any(note.startswith(f"Splits as given: {'train, test' if len(folders) == 2 else 'train'}") for note in card["notes"])
+        assert sources == (WORDS[split] & {*folders} or {next(iter(folders))}), "as given, or else cut from train"
+    told = [f"{split} {'as given' if named & {*folders} else 'drawn by image, class by class'}" for split, named in WORDS.items()]
+    assert f"splits: {', '.join(sorted(told, key=lambda part: 'drawn' in part))}" in card["read"]
 
 
 def test_a_column_of_splits_is_used_and_a_class_of_test_alone_is_unseen(tmp_path: Path) -> None:
