@@ -364,6 +364,10 @@ def ordered_map(
             for result in pool.map(function, items, chunksize=chunk):
                 yield result
                 bar.update()
+        except (KeyboardInterrupt, SystemExit):  # a signal, perhaps to this process alone: an item may take minutes
+            for process in list(pool._processes.values()):
+                process.kill()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

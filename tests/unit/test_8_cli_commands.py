@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -21,6 +24,7 @@ import sarnb.generate.strategies
 import sarnb.profile
 from sarnb.cli import app
 from sarnb.data.dataset import load_card, load_set
+from sarnb.data.files import check_out, claim, settle
 from sarnb.errors import InputError
 from sarnb.generate.sample import generate, to_grey
 from sarnb.model.export import foundation_fingerprint, load_trained, save_trained
@@ -237,6 +241,54 @@ def test_every_command_takes_the_same_seeds(words, seed, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=rf"seed.* is .*{seed}\D.*it must be at (least 0|most 4294967295)"):
         CliRunner().invoke(app, words, catch_exceptions=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_keeps_no_figure_of_an_earlier_one_and_all_that_is_the_users(tmp_path):
+    for side in ("real", "fake"):
+        (tmp_path / side).mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng([number, len(side)]).integers(0, 255, (32, 32), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / side / f"{number}{side}.png")
+    out = claim(tmp_path / "out", "comparison", names=("figures/*.png",))
+    (out / "figures").mkdir()
+    (out / "figures/old.png").write_bytes(b"of an earlier comparison")
+    settle(out)
+    (out / "notes.txt").write_text("mine")
+    words = ["evaluate", "--real", str(tmp_path / "real"), "--fake", str(tmp_path / "fake"), "--out", str(out), "--resamples", "0"]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert not (out / "figures/old.png").exists() and (out / "figures/texture.png").is_file()
+    assert (out / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="holds notes.txt, not"):  # all else is listed as written here
+        check_out(out, "comparison")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_parent_alone_ends_the_workers_too(number, tmp_path):
+    words = [
+        sys.executable,
+        "-m",
+        "sarnb",
+        "dataset",
+        "twin",
+        "--n",
+        "2000",
+        "--size",
+        "256",
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path / "d"),
+    ]
+    process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(repository())}, start_new_session=True, stderr=subprocess.PIPE)
+    while len(workers := psutil.Process(process.pid).children()) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    begun = time.monotonic()
+    os.kill(process.pid, number)
+    process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10 and process.returncode in (1, 130, 143)
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
 
 
 @pytest.mark.parametrize("out", ["foundation", "foundation/tuned", ".", "data", "data/train"])
