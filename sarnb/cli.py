@@ -99,6 +99,7 @@ def dataset(
     ),
 ) -> None:
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
+    from sarnb.data.files import working_in
     from sarnb.data.twin import build_twin, check_request, general_splits, study_splits
 
     changes = {"image_size": size, "seed": seed, "workers": workers}
@@ -111,17 +112,19 @@ def dataset(
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
         else:
             splits = general_splits(n)
-        card = build_twin(out, splits, sensor or values.sensor, size, seed, values.workers)
+        with working_in(out):
+            card = build_twin(out, splits, sensor or values.sensor, size, seed, values.workers)
     else:
         if not Path(source).exists():
             raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images")
-        for option, given in (("--n", n is not None), ("--sensor", bool(sensor)), ("--workers", workers is not None)):
-            if given:
+        for option, used in (("--n", n is not None), ("--sensor", bool(sensor)), ("--workers", workers is not None)):
+            if used:
                 raise InputError(f"{option} is for the twin world and changes nothing about {source}; leave it out")
         from sarnb.data.prepare import prepare_user_data
 
         check_request(size, seed)
-        card = prepare_user_data(Path(source), out, size, seed, quantity=quantity)
+        with working_in(out):
+            card = prepare_user_data(Path(source), out, size, seed, quantity=quantity)
     for line in card.get("read", ()):
         print(f"! {line}")
     totals = ", ".join(f"{name} {number}" for name, number in card["totals"].items())
@@ -135,7 +138,7 @@ def finetune(
     out: Path | None = typer.Option(None, help="folder for the trained model; default: that of the notebooks"),
     profile: str = typer.Option("quick", help="profile that gives rates, steps and the foundation"),
     foundation: str = FOUNDATION,
-    steps: int = typer.Option(0, help="optimizer steps; default: the profile's"),
+    steps: int | None = typer.Option(None, help="optimizer steps; default: the profile's"),
     seed: int | None = typer.Option(None, help="training seed; default: the profile's first"),
     tracker: list[str] = typer.Option([], help="follow the training in 'tensorboard' (or another tracker of accelerate)"),
     param: list[str] = typer.Option([], help="NAME=value of another value than the profile's, such as OPTIMIZER=adamw"),
@@ -150,55 +153,65 @@ def finetune(
     from sarnb.model.export import MODEL, MODEL_FILES
     from sarnb.model.strategy import find_strategy
     from sarnb.train.finetune import FinetuneConfig
+    from sarnb.train.state import check_trackers
 
+    plan = find_strategy(strategy)  # a wrong name is reported before the images are read
+    check_trackers(tracker)
     changes = {name.lower(): value for name, value in parse_params(param).items()}
-    known = _read_by_training()
+    known = _read_by_training(plan.vae != "frozen")
     for name in changes:
         if name not in known:
             names = ", ".join(known).upper()
-            raise InputError(f"--param {name.upper()}: no value of a profile that a training reads; known are {names}")
-    if steps:
-        changes |= {"train_steps": steps, "warmup_steps": 0}
+            raise InputError(f"--param {name.upper()}: no value of a profile that training {plan.name} reads; known are {names}")
+    same = {"--steps": "vae_steps" if plan.vae != "frozen" else "train_steps", "--seed": "train_seeds", "--foundation": "foundation"}
+    for (option, name), value in zip(same.items(), (steps, seed, foundation or None)):
+        if name in changes and value is not None:
+            raise InputError(f"{option} and --param {name.upper()} say the same; leave one of them out")
+    if steps is not None:  # a warm-up that was given stays, that of the profile is cut to a quarter of the steps
+        warmup = min(load_profile(profile).warmup_steps, steps // 4)
+        changes = {"train_steps": steps, "vae_steps": steps, "warmup_steps": warmup} | changes
     if seed is not None:
         changes["train_seeds"] = [seed]
     values = load_profile(profile, **changes)
-    plan = find_strategy(strategy)  # a wrong name is reported before the images are read
     foundation = foundation or values.foundation
     results = results_root() / values.name
     data = data or results / "data"
     out = out or results / "models" / plan.name / f"seed{values.train_seeds[0] if seed is None else seed}"
     check_out(out, MODEL, [data, *foundation_folders(foundation)], MODEL_FILES)
+    if tracker:
+        where = f"follow it with: tensorboard --logdir {out}"
+        _say(where if "tensorboard" in tracker else f"tracked by {', '.join(tracker)}")
     if plan.vae != "frozen":
         from sarnb.train.vae import VaeConfig, train_vae
 
-        if steps:
-            values = values.replace(vae_steps=steps)
         vae_config = VaeConfig.of(values, seed)
-        count, (_, history, _) = vae_config.steps, train_vae(plan, foundation, data, out, vae_config)
+        if "warmup_steps" in changes:
+            vae_config = dataclasses.replace(vae_config, warmup_steps=values.warmup_steps)
+        if vae_config.warmup_steps > vae_config.steps:
+            raise InputError(f"warmup_steps {vae_config.warmup_steps} is above the {vae_config.steps} steps; lower it")
+        count, (_, history, cost) = vae_config.steps, train_vae(plan, foundation, data, out, vae_config, tracker)
     else:
         from sarnb.generate.strategies import SamplingConfig, train_strategy
-        from sarnb.train.state import check_trackers
 
-        check_trackers(tracker)
-        if tracker:
-            where = f"follow it with: tensorboard --logdir {out}"
-            _say(where if "tensorboard" in tracker else f"tracked by {', '.join(tracker)}")
         config = FinetuneConfig.of(values, seed)
         sampling = SamplingConfig(steps=values.sampling_steps, guidance_scale=values.guidance_scale, sensor=values.sensor)
         cache, every = out.parent / "cache", values.sample_every
-        history, _ = train_strategy(plan, foundation, data, out, config, cache, sampling, every, tracker)
+        history, cost = train_strategy(plan, foundation, data, out, config, cache, sampling, every, tracker)
         count = config.steps
     _say(f"{out}: {plan.name}, {count} steps, last loss {history['loss'].iloc[-1]:.4g}")
+    for remark in cost.get("remarks", []):
+        _say(remark)
 
 
-def _read_by_training() -> list[str]:
-    """The values of a profile that ``finetune`` reads."""
+def _read_by_training(of_vae: bool) -> list[str]:
+    """The values of a profile that ``finetune`` reads, for an autoencoder or for the rest."""
     from sarnb.train.finetune import FinetuneConfig
+    from sarnb.train.vae import VaeConfig
 
-    of_unet = {field.name for field in dataclasses.fields(FinetuneConfig)} - {"seed"}
-    others = {"foundation", "sensor", "train_steps", "train_seeds", "sampling_steps", "guidance_scale", "sample_every"}
-    names = [field.name for field in dataclasses.fields(Profile)]
-    return [name for name in names if name in of_unet | others or name.startswith(("vae_", "lr_"))]
+    fields = {field.name for field in dataclasses.fields(VaeConfig if of_vae else FinetuneConfig)} - {"seed", "batch_size" * of_vae}
+    fields |= {f"vae_{name}" for name in fields} if of_vae else {"sensor", "sampling_steps", "guidance_scale", "sample_every"}
+    fields |= {"foundation", "train_seeds"} | ({"vae_steps", "vae_batch"} if of_vae else {"train_steps"})
+    return [field.name for field in dataclasses.fields(Profile) if field.name in fields]
 
 
 def _say(line: str) -> None:
@@ -233,8 +246,10 @@ def generate(
     given = {"generate_per_class": per_class or None, "seed": seed}
     values = load_profile(profile, **{name: value for name, value in given.items() if value is not None})
     from sarnb.data.dataset import load_set
-    from sarnb.data.files import check_out
+    from sarnb.data.files import check_out, working_in
     from sarnb.generate import sample
+    from sarnb.model.foundation import cut_prompts
+    from sarnb.model.token import TOKEN
 
     foundation = foundation or values.foundation
     check_out(out, sample.DRAWN, [model, data or "", *foundation_folders(foundation)])
@@ -251,10 +266,17 @@ def generate(
         rows = sample.evaluation_prompts(list(groups), values.generate_per_class, token, looks, groups, values.sensor)
         size, classes = test.images.shape[1], f" of {len(groups)} classes"
     texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
+    word = TOKEN if TOKEN in pipe.tokenizer.get_vocab() else None  # a foundation may have learned it too
+    if strange := [text for text in texts if TOKEN.lower() in text.replace(word or "", "").lower()]:
+        mend = f"write it as {word}" if word else "which read it letter by letter; write 'radar image', or give a model that learned it"
+        raise InputError(f"prompt {strange[0]!r} holds a word that {model} has not learned: {mend}")
     sampler = values.sampling_steps, values.guidance_scale, values.batch_size
-    images = sample.generate(pipe, texts, seeds, *sampler, size)
-    sample.write_samples(out, sample.to_grey(images), rows)
+    with working_in(out):
+        images = sample.generate(pipe, texts, seeds, *sampler, size)
+        sample.write_samples(out, sample.to_grey(images), rows)
     print(f"{out}: {len(rows)} images{classes}")
+    if cut := cut_prompts(pipe, texts):
+        print(cut)
     if prompt and token and not any(token in text for text in prompt):
         print(f'{model} has learned the word {token}, which no prompt holds; it draws radar best for "a {token} image of …"')
 
@@ -300,10 +322,12 @@ def evaluate(
     """Compare two folders of radar images: amplitude, texture, meaning, distribution, geometry."""
     load_profile(BASE, seed=seed, workers=min(cores(), 8) if workers is None else workers)  # the ranges of every command
     from sarnb.comparison import compare_folders
+    from sarnb.data.files import working_in
     from sarnb.metrics.folders import Options
 
     options = Options(size, scale, sensor, not ignore_classes, resamples, seed, workers or min(cores(), 8))
-    compare_folders(real, fake, out, options, captions, clip, train)
+    with working_in(out):
+        compare_folders(real, fake, out, options, captions, clip, train)
 
 
 def main() -> None:

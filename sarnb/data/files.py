@@ -333,6 +333,58 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+_held: set[Path] = set()  # folders that this process works in already
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """One process at a time makes ``folder``; another one says in a sentence which process does, and waits for its end.
+
+    The lock is the file ``.NAME.lock`` next to the folder, for the folder itself may be replaced. The system lifts it when a
+    process dies, however it dies. There is none where no file can be locked; what is written then says why. A process may enter twice.
+    """
+    folder = Path(folder).absolute()
+    if folder in _held:
+        yield
+        return
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(path, folder)
+    except OSError:
+        yield
+        return
+    _held.add(folder)
+    try:
+        yield
+    finally:
+        _held.discard(folder)
+        with suppress(OSError):
+            path.unlink()  # before the lock is lifted: who waited for this file sees that it is gone, and makes another
+        os.close(handle)
+
+
+def _lock(path: Path, folder: Path) -> int:
+    """An open handle of the lock file, locked, with the number of this process in it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 100, 0).decode(errors="replace").strip() or "another process"
+            print(f"sarnb: {folder}: {holder} works in this folder; waiting until it has ended", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            there = os.path.samestat(os.fstat(handle), path.stat())
+        except FileNotFoundError:
+            there = False  # who held it has removed it
+        if there:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
+            return handle
+        os.close(handle)
+
+
 # Work in several processes with results in order: the same answer for any number of workers.
 
 Item = TypeVar("Item")

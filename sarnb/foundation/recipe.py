@@ -42,7 +42,7 @@ from sarnb.model.foundation import (
     to_pixels,
 )
 from sarnb.model.judge import DualEncoder, build_dual_encoder
-from sarnb.train.diffusion import drop_captions, noise_prediction_loss
+from sarnb.train.diffusion import diffusion_loss, drop_captions
 from sarnb.train.judge import train_clip
 from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.machine import plain_attention
@@ -288,7 +288,7 @@ def unet_stage(
             hidden, pooled = drop_captions(hidden, pooled, torch.zeros_like(hidden), torch.zeros_like(pooled), dropped)
         conditions = hidden, pooled, time_ids(pipe, len(steps))
         weighting = recipe.min_snr_gamma, high_noise
-        return noise_prediction_loss(modules["unet"], pipe.scheduler, latents, *conditions, noise, steps, *weighting)
+        return diffusion_loss(modules["unet"], pipe.scheduler, latents, *conditions, noise, steps, *weighting)
 
     cycles = zip(recipe.unet_steps, recipe.unet_high_noise, strict=True)
     for cycle, (steps, high_noise) in enumerate(cycles, start=1):

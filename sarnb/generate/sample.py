@@ -23,12 +23,14 @@ from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.foundation import decode_latents, fingerprint
 from sarnb.model.token import with_token
+from sarnb.train.loop import step_generator
 from sarnb.train.machine import autocast
 from sarnb.world.captions import prompt as world_prompt
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
 
 LARGEST_SEED = 2**32  # the first that is refused, as by all random generators of this project
+SAMPLER = 9  # stream of random numbers of a sampler that draws noise at every step, next to those of ``sarnb.train.finetune``
 
 
 def generate(
@@ -78,6 +80,7 @@ def draw(
             latents = pipe(
                 prompt=list(prompts[chosen]),
                 latents=initial_noise(pipe, seeds[chosen], side).to(pipe.unet.device, pipe.unet.dtype),
+                generator=[step_generator(int(seed), 0, SAMPLER) for seed in seeds[chosen]],  # of samplers that draw noise
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 height=side,

@@ -32,7 +32,7 @@ from sarnb import foundation_path, split_foundation
 from sarnb.data.dataset import CARDS
 from sarnb.data.files import claim, clear, replace_folder, settle, write_json
 from sarnb.errors import InputError
-from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder
+from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder, settings_of
 from sarnb.model.strategy import Strategy
 from sarnb.model.token import EMBEDDING_FILE, TOKEN, embedding_table, load_token, save_token
 from sarnb.model.vae import LORA_FILE as VAE_LORA_FILE
@@ -46,8 +46,9 @@ ENCODER_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextMode
 
 
 def foundation_fingerprint(pipe: StableDiffusionXLPipeline) -> str:
-    """Sixteen hex digits that tell foundations apart by the weights of their four networks."""
-    return hashlib.sha256("".join(map(fingerprint, components(pipe).values())).encode()).hexdigest()[:16]
+    """Sixteen hex digits that tell foundations apart: by the weights of their networks, and by ``settings_of`` where they have any."""
+    settings = json.dumps(settings_of(pipe), sort_keys=True) if settings_of(pipe) else ""
+    return hashlib.sha256(("".join(map(fingerprint, components(pipe).values())) + settings).encode()).hexdigest()[:16]
 
 
 def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
@@ -278,6 +279,8 @@ def trained_card(strategy: Strategy, record: dict) -> str:
     facts["training set (fingerprint)"] = record.get("data", "not recorded")
     facts |= {name: config[name] for name in names if name in config}
     facts |= {name: cost[name] for name in ("trainable_parameters", "seconds", "peak_memory_mb", "device") if name in cost}
+    facts |= {"captions": " ".join(cost["remarks"])} if cost.get("remarks") else {}
+    facts |= {f"foundation's {name}": value for name, value in record.get("settings", {}).items()}
     return model_card(
         "trained",
         ["text-to-image", "synthetic-aperture-radar", "stable-diffusion-xl"],

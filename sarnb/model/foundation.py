@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
+import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -61,6 +65,79 @@ def check_words(pipe: StableDiffusionXLPipeline, where: str) -> None:
                 f"{where}: a tokenizer of {words} words and {length} places does not match its text encoder of {rows} words and "
                 f"{places} places; take both from one model"
             )
+
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+#: Keys of a scheduler's configuration that not every class reads, and the value that says the same as leaving the key out.
+NEUTRAL = {
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "trained_betas": None,
+    "use_flow_sigmas": False,
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "clip_sample": False,
+    "thresholding": False,
+}
+
+
+def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
+    """Raise ``InputError`` for settings of a foundation that change its loss or its pictures and are not followed here.
+
+    Followed are the prediction type, the noise schedule (betas, zero terminal SNR, number of timesteps), everything that the
+    scheduler's own class reads when it draws, the autoencoder's ``scaling_factor``, ``latents_mean``, ``latents_std`` and
+    ``force_upcast``, and the pipeline's ``force_zeros_for_empty_prompt``.
+    """
+    scheduler, vae, unet = pipe.scheduler.config, pipe.vae.config, pipe.unet.config
+    name, read = type(pipe.scheduler).__name__, inspect.signature(type(pipe.scheduler).__init__).parameters
+    kind, channels = scheduler.get("prediction_type", "epsilon"), vae.latent_channels
+    seeded = hasattr(pipe.scheduler, "alphas_cumprod") and name != "DPMSolverSDEScheduler"  # its noise is one of the whole batch
+    statistics = [vae.get("latents_mean"), vae.get("latents_std")]
+    paired = statistics == [None, None] or [value is not None and len(value) for value in statistics] == [channels] * 2
+    no_noise = "noise cannot be predicted where there is nothing else (Lin et al. 2024); set prediction_type to v_prediction"
+    rules: list[tuple[str, Mapping[str, Any], str, bool, str]] = [  # file, its values, key, whether it is followed, what to do
+        ("scheduler", {"_class_name": name}, "_class_name", seeded, "choose one with a table of betas, such as EulerDiscreteScheduler"),
+        ("scheduler", scheduler, "prediction_type", kind in PREDICTIONS, f"choose {', '.join(PREDICTIONS)}"),
+        ("scheduler", scheduler, "use_flow_sigmas", not scheduler.get("use_flow_sigmas"), "flow matching is another training"),
+        ("scheduler", scheduler, "rescale_betas_zero_snr", kind != "epsilon" or not scheduler.get("rescale_betas_zero_snr"), no_noise),
+        (
+            "scheduler",
+            scheduler,
+            "timestep_type",
+            kind != "v_prediction" or scheduler.get("timestep_type") != "continuous",
+            "the preconditioning of EDM is another training",
+        ),
+        ("vae", vae, "shift_factor", not vae.get("shift_factor"), "SDXL's pipeline does not read it; leave it out"),
+        ("vae", vae, "scaling_factor", (vae.get("scaling_factor") or 0) > 0, "give a positive number"),
+        ("vae", vae, "latents_mean", paired, f"give latents_mean and latents_std with {channels} numbers each, or neither"),
+        ("unet", unet, "in_channels", unet.in_channels == channels, f"the autoencoder's latents have {channels} channels"),
+        ("unet", unet, "out_channels", unet.out_channels == channels, f"the autoencoder's latents have {channels} channels"),
+        ("unet", unet, "addition_embed_type", unet.addition_embed_type == "text_time", "SDXL's is text_time"),
+        ("unet", unet, "time_cond_proj_dim", unet.time_cond_proj_dim is None, "guidance as an input is not trained; give another"),
+    ]
+    unread = f"{name} does not read it; choose a scheduler that does, or leave the key out"
+    rules += [("scheduler", scheduler, k, k in read or scheduler.get(k, v) == v, unread) for k, v in NEUTRAL.items()]
+    for part, values, key, followed, mend in rules:
+        if not followed:
+            file = f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json"
+            raise InputError(f"foundation {where!r}: {file} has {key} = {values.get(key)!r}, which is not followed here: {mend}")
+
+
+def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
+    """The settings that tell foundations of the same weights apart: those that differ from SDXL's, by name; empty for its own.
+
+    Of the scheduler what its class reads, of the autoencoder how latents are scaled, of the pipeline the empty prompt.
+    """
+    scheduler, usual, vae = pipe.scheduler, build_scheduler(), pipe.vae.config
+    defaults = {name: value.default for name, value in inspect.signature(type(scheduler).__init__).parameters.items()}
+    known = {name: usual.config.get(name, default) for name, default in defaults.items()}
+    own = {name: value for name, value in scheduler.config.items() if name in known}
+    known |= {"_class_name": type(usual).__name__, "scaling_factor": 0.13025 if vae.latent_channels == 4 else 1.0}
+    own |= {"_class_name": type(scheduler).__name__, "scaling_factor": vae.scaling_factor}
+    known |= {"latents_mean": None, "latents_std": None, "force_zeros_for_empty_prompt": True}
+    own |= {name: vae.get(name) for name in ("latents_mean", "latents_std")}
+    own |= {"force_zeros_for_empty_prompt": bool(pipe.config.force_zeros_for_empty_prompt)}
+    return {name: value for name, value in sorted(own.items()) if value != known[name]}
 
 
 def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: bool = False) -> AutoencoderKL:
@@ -319,7 +396,7 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
         else:
             source = str(path) if path.exists() else base
             pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
         hint = ""
         if single:
             hint = f" (with a diffusers folder {path.with_suffix('')} of its configurations and tokenizers, if the hub is out of reach)"
@@ -336,6 +413,14 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
             f"autoencoder {vae!r}: its latents have {channels} channels, but the foundation's UNet works on {wanted}; "
             "give an autoencoder of the same kind"
         )
+    check_settings(pipe, spec)
+    named = path / "scheduler" / "scheduler_config.json"
+    said = json.loads(named.read_text(encoding="utf-8")).get("_class_name") if named.is_file() else None
+    if said not in (None, type(pipe.scheduler).__name__):
+        raise InputError(
+            f"foundation {spec!r}: {named} has _class_name = {said!r}, model_index.json {type(pipe.scheduler).__name__!r}, which is what "
+            "diffusers loads; write one name in both"
+        )
     return freeze(pipe)
 
 
@@ -351,6 +436,19 @@ def _load_single_file(path: Path, dtype: torch.dtype, other: dict[str, nn.Module
     missing = [f"{part}.{name}" for part, net in components(pipe).items() for name, p in net.named_parameters() if p.is_meta]
     if missing:
         raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}")
+    if path.suffix == ".safetensors":  # trainers mark what a model predicts: by empty tensors, or as the ModelSpec standard says
+        with safe_open(path, framework="pt") as file:
+            marks, about = set(file.keys()), (file.metadata() or {}).get("modelspec.prediction_type", "")
+        own = pipe.scheduler.config
+        says: dict[str, Any] = {"prediction_type": "v_prediction"} if "v_pred" in marks or about in ("v", "v_prediction") else {}
+        says |= {"prediction_type": "epsilon"} if about == "epsilon" else {}
+        says |= {"rescale_betas_zero_snr": True} if "ztsnr" in marks else {}
+        for key, value in says.items():
+            if own.get(key, NEUTRAL[key]) != value:
+                raise ValueError(
+                    f"the file says {key} {value!r}, its configuration {own.get(key, NEUTRAL[key])!r}; set it in "
+                    f"{folder / 'scheduler' / 'scheduler_config.json'}"
+                )
     return pipe
 
 
@@ -368,6 +466,27 @@ def encode_prompts(pipe: StableDiffusionXLPipeline, prompts: list[str]) -> tuple
         hidden.append(output.hidden_states[-2])
         pooled = output[0]
     return torch.cat(hidden, dim=-1), pooled
+
+
+def cut_prompts(pipe: StableDiffusionXLPipeline, prompts: Iterable[str]) -> str:
+    """One sentence on the ``prompts`` that are longer than the text encoders read, and on those that become equal; "" if none is."""
+    different = list(dict.fromkeys(prompts))
+    cut: dict[str, int] = {}
+    heads = []
+    for tokenizer in (getattr(pipe, name) for name, _ in ENCODERS):
+        ids = tokenizer(different).input_ids  # with start and end of text
+        cut |= {text: tokenizer.model_max_length for text, own in zip(different, ids) if len(own) > tokenizer.model_max_length}
+        heads.append([tuple(own[: tokenizer.model_max_length - 1]) for own in ids])
+    if not cut:
+        return ""
+    seen = Counter(zip(*heads))
+    alike = sum(seen[own] > 1 for text, own in zip(different, zip(*heads)) if text in cut)
+    first, length = next(iter(cut.items()))
+    same = f"; {alike} of them then read like another one" if alike else ""
+    return (
+        f"{len(cut)} of {len(different)} texts are longer than the {length} tokens that are read, and were cut, such as "
+        f"{first[:60]!r}{same}."
+    )
 
 
 def time_ids(pipe: StableDiffusionXLPipeline, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Noise prediction with SDXL's schedule: the forward process, the loss, and its error on images that training does not see."""
+"""Diffusion with the foundation's own schedule: the forward process, the loss, and its error on images that training does not see."""
 
 from __future__ import annotations
 
@@ -25,16 +25,33 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod:
     return signal.sqrt() * latents + (1 - signal).sqrt() * noise
 
 
+def prediction_target(kind: str, latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """What a UNet of the scheduler's ``prediction_type`` is trained to give, shaped as ``latents`` [B, C, h, w].
+
+    "epsilon": the noise ε; "sample": the latents x_0; "v_prediction": v = sqrt(ā_t) ε - sqrt(1 - ā_t) x_0 (Salimans & Ho 2022).
+    """
+    if kind == "v_prediction":
+        return add_noise(noise, -latents, timesteps, alphas_cumprod)
+    return {"epsilon": noise, "sample": latents}[kind]
+
+
 def signal_to_noise(alphas_cumprod: Tensor, timesteps: Tensor) -> Tensor:
     """SNR(t) = ā_t / (1 - ā_t), [B]."""
     alpha = alphas_cumprod[timesteps]
     return alpha / (1 - alpha)
 
 
-def min_snr_weight(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float) -> Tensor:
-    """min(SNR, γ) / SNR, the weight of a noise-prediction loss in Hang et al. 2023; 1 everywhere for γ = 0."""
+def min_snr_weight(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, kind: str = "epsilon") -> Tensor:
+    """min(SNR, γ) as the weight of the error in x_0 (Hang et al. 2023), for what is predicted, [B]; 1 everywhere for γ = 0.
+
+    An error in the noise is SNR times as large as one in x_0, one in v is SNR + 1 times as large: it is divided by that.
+    """
     snr = signal_to_noise(alphas_cumprod, timesteps)
-    return torch.ones_like(snr) if gamma == 0 else torch.clamp(gamma / snr, max=1.0)
+    if gamma == 0:
+        return torch.ones_like(snr)
+    if kind == "epsilon":
+        return torch.clamp(gamma / snr, max=1.0)
+    return snr.clamp(max=gamma) / {"v_prediction": snr + 1, "sample": torch.ones_like(snr)}[kind]
 
 
 def high_noise_weight(alphas_cumprod: Tensor, timesteps: Tensor, most: float) -> Tensor:
@@ -46,7 +63,7 @@ def high_noise_weight(alphas_cumprod: Tensor, timesteps: Tensor, most: float) ->
     return signal_to_noise(alphas_cumprod, timesteps).rsqrt().clamp(1.0, most)
 
 
-def noise_prediction_loss(
+def diffusion_loss(
     unet: nn.Module,
     scheduler: SchedulerMixin,
     latents: Tensor,
@@ -58,17 +75,18 @@ def noise_prediction_loss(
     min_snr_gamma: float = 5.0,
     high_noise: float = 1.0,
 ) -> Tensor:
-    """Weighted mean squared error between the true and the predicted noise, a scalar; see ``noise_prediction_error``.
+    """Weighted mean squared error of what the UNet predicts, a scalar; see ``diffusion_error``.
 
     The weights are ``min_snr_weight`` times ``high_noise_weight``, whose ``most`` is ``high_noise``.
     """
-    error = noise_prediction_error(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps)
+    error = diffusion_error(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps)
     alphas_cumprod = scheduler.alphas_cumprod.to(latents.device)
-    weight = min_snr_weight(alphas_cumprod, timesteps, min_snr_gamma) * high_noise_weight(alphas_cumprod, timesteps, high_noise)
+    weight = min_snr_weight(alphas_cumprod, timesteps, min_snr_gamma, scheduler.config.get("prediction_type", "epsilon"))
+    weight = weight * high_noise_weight(alphas_cumprod, timesteps, high_noise)
     return (weight * error).mean()
 
 
-def noise_prediction_error(
+def diffusion_error(
     unet: nn.Module,
     scheduler: SchedulerMixin,
     latents: Tensor,
@@ -78,14 +96,16 @@ def noise_prediction_error(
     noise: Tensor,
     timesteps: Tensor,
 ) -> Tensor:
-    """Squared error between the true and the predicted noise, mean over each image's latent: [B].
+    """Squared error of the prediction, of the noise or of what the scheduler's ``prediction_type`` says; mean over each latent, [B].
 
     latents, noise [B, C, h, w] (normalised latents), hidden [B, T, D], pooled [B, P], time_ids [B, 6], timesteps [B].
     """
-    noisy = add_noise(latents, noise, timesteps, scheduler.alphas_cumprod.to(latents.device))
+    alphas_cumprod, kind = scheduler.alphas_cumprod.to(latents.device), scheduler.config.get("prediction_type", "epsilon")
+    noisy = add_noise(latents, noise, timesteps, alphas_cumprod)
+    target = prediction_target(kind, latents, noise, timesteps, alphas_cumprod)
     conditions = {"text_embeds": pooled, "time_ids": time_ids}
     predicted = unet(noisy, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
-    return (predicted.float() - noise.float()).pow(2).mean(dim=(1, 2, 3))
+    return (predicted.float() - target.float()).pow(2).mean(dim=(1, 2, 3))
 
 
 def drop_captions(hidden: Tensor, pooled: Tensor, empty_hidden: Tensor, empty_pooled: Tensor, dropped: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +140,7 @@ def held_out_errors(
         for column, timestep in enumerate(timesteps):
             noise = torch.stack([torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen])
             with autocast(precision):
-                error = noise_prediction_error(
+                error = diffusion_error(
                     pipe.unet,
                     pipe.scheduler,
                     clean[chosen.start : chosen.stop].to(device),

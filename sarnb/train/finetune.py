@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,14 +22,14 @@ from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from sarnb.data.dataset import ImageSet
-from sarnb.data.files import content_key
+from sarnb.data.files import METADATA, content_key
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
-from sarnb.model.foundation import components, encode_prompts, fingerprint, normalise_latents, time_ids
+from sarnb.model.foundation import components, cut_prompts, encode_prompts, fingerprint, normalise_latents, settings_of, time_ids
 from sarnb.model.strategy import Strategy, prepare, trainable_parameters, trained_count
-from sarnb.model.token import with_token
+from sarnb.model.token import TOKEN, with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
-from sarnb.train.diffusion import drop_captions, held_out_errors, noise_prediction_loss
+from sarnb.train.diffusion import diffusion_loss, drop_captions, held_out_errors
 from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
 from sarnb.train.state import LoopConfig, sharding
@@ -112,9 +113,11 @@ class StepDraw:
     def with_prior(self, count: int, prior: int, share: float, seed: int, step: int) -> StepDraw:
         """The same draw, but the first ``share`` of the batch shows the ``prior`` pictures that follow ``count`` images.
 
-        All else stays, so that a strategy with prior preservation differs from its twin without by those pictures only.
+        Over the steps the share is met whatever the batch: a quarter of batches of one is every fourth step. All else stays, so
+        that a strategy with prior preservation differs from its twin without by those pictures only.
         """
-        places = round(share * len(self.ids))
+        shown = [math.floor(share * len(self.ids) * steps + 1e-9) for steps in (step, step + 1)]  # so far, and after this step
+        places = shown[1] - shown[0]
         ids = self.ids.copy()
         ids[:places] = count + np.random.default_rng((seed, PRIOR, step)).integers(prior, size=places)
         return dataclasses.replace(self, ids=ids)
@@ -143,11 +146,33 @@ def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
     return [tuple(map(with_token, captions)) for captions in several] if token else several
 
 
+def check_captions(data: ImageSet) -> None:
+    """Raise ``InputError`` if an image has no caption: it would train as one without a prompt."""
+    empty = [name for name, several in zip(data.ids, data.all_captions()) if not all(text.strip() for text in several)]
+    if empty:
+        columns = ", ".join(key for key in data.rows[data.ids.index(empty[0])] if key not in ("file_name", "captions"))
+        raise InputError(
+            f"{data.root / METADATA}: {len(empty)} of {len(data)} images have no text, such as {empty[0]} (its columns: "
+            f"{columns or 'none'}); write a caption into the column text of each, or let 'dataset' caption them"
+        )
+
+
+def remarks(pipe: StableDiffusionXLPipeline, strategy: Strategy, captions: Sequence[tuple[str, ...]]) -> list[str]:
+    """What a person should know of the captions that a training reads: one sentence each."""
+    flat = [caption for several in captions for caption in several]
+    found = [cut] if (cut := cut_prompts(pipe, flat)) else []
+    strange = sum(TOKEN.lower() in caption.lower() for caption in flat)
+    if strange and not strategy.token:
+        found.append(f"{strange} captions hold the word {TOKEN}, which {strategy.name} does not learn: it is read letter by letter.")
+    return found
+
+
 def training_record(
     pipe: StableDiffusionXLPipeline, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None = None
 ) -> dict[str, Any]:
     """What identifies a training, as JSON: strategy, foundation (before it is adapted), data, configuration and prior pictures."""
     record = {"strategy": asdict(strategy), "foundation": foundation_fingerprint(pipe), "data": data.digest, "config": asdict(config)}
+    record |= {"settings": settings} if (settings := settings_of(pipe)) else {}
     return record if prior is None else record | {"prior": prior.digest}
 
 
@@ -181,6 +206,8 @@ def finetune(
         raise InputError(f"strategy {strategy.name} trains the autoencoder, on images and not on noise; use finetune_vae")
     if len(data.images) == 0:
         raise InputError("fine-tuning got an empty training set; give at least one image")
+    for part in (data, *([val] if val is not None else [])):
+        check_captions(part)
     if strategy.prior and prior is None:
         raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prompts)")
     prior = prior if strategy.prior else None
@@ -227,6 +254,7 @@ def finetune(
         setattr(pipe, name, part)  # FSDP gives other objects back
     caches = [name for name in strategy.caches if name == "latents" or texts is not None]
     cost = training_cost([parameter for group in groups for parameter in group["params"]], history, config, caches)
+    cost["remarks"] = remarks(pipe, strategy, captions)
     cost["trainable_by_component"] = {name: trained_count(part) for name, part in components(pipe).items()}
     return FinetuneResult(history, cost, record)
 
@@ -276,7 +304,7 @@ def training_loss(
         hidden, pooled = embed(pipe, prompts, micro.of(draw.dropped), texts, modules)
         sample = micro.of(normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents)))
         device = pipe.unet.device
-        return noise_prediction_loss(
+        return diffusion_loss(
             modules.get("unet", pipe.unet),
             pipe.scheduler,
             sample.to(device),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import load_set
-from sarnb.data.files import METADATA, check_out, claim, content_key, kept
+from sarnb.data.files import METADATA, check_out, claim, content_key, kept, working_in
 from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import MODEL, MODEL_FILES, RECORD, foundation_fingerprint, save_trained
 from sarnb.model.foundation import load_foundation
@@ -173,4 +174,7 @@ def keep_trained(
                 shutil.rmtree(folder)
         processes().wait_for_everyone()
 
-    return kept(out, record, make, lambda found: (pd.read_csv(out / HISTORY), found["cost"]), RECORD, alone=False)
+    # Of processes that train together the main one holds the folder; the others begin when it does.
+    with working_in(out) if processes().is_main_process else nullcontext():
+        processes().wait_for_everyone()
+        return kept(out, record, make, lambda found: (pd.read_csv(out / HISTORY), found["cost"]), RECORD, alone=False)

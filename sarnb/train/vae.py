@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sarnb.model.vae import downsampling
 from sarnb.train.finetune import FinetuneResult, identity, training_cost
 from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
 from sarnb.train.machine import autocast, processes, reset_peak_memory
-from sarnb.train.state import LoopConfig
+from sarnb.train.state import TRACKERS, LoopConfig
 from sarnb.train.training import keep_trained
 from sarnb.train.vae_losses import (
     NETWORKS,
@@ -115,6 +115,7 @@ def finetune_vae(
     config: VaeConfig,
     out: Path,
     val: np.ndarray | None = None,
+    trackers: Sequence[str] = (),
 ) -> FinetuneResult:
     """Fine-tune ``pipe.vae`` in place by ``strategy`` on grey uint8 images [N, H, W]; resumes from ``out``.
 
@@ -154,6 +155,7 @@ def finetune_vae(
         batch_size=config.batch_size,
         groups=groups,
         validate=None if val is None else lambda: held_out_reconstruction(pipe.vae, val, recipe, features, config),
+        trackers=trackers,
         label=strategy.name,
     )
     modules["vae"].release()
@@ -230,7 +232,7 @@ def step_crops(images: np.ndarray, config: VaeConfig, step: int) -> np.ndarray:
 
 
 def train_vae(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig
+    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: VaeConfig, trackers: Sequence[str] = ()
 ) -> tuple[AutoencoderKL, pd.DataFrame, dict]:
     """Fine-tune on ``data_dir/train`` and save into ``out`` unless it holds the same training, finished.
 
@@ -250,7 +252,8 @@ def train_vae(
         strategy,
         out,
         _record(pipe, strategy, images, config),
-        lambda training: finetune_vae(pipe, strategy, images, config, training, val),
+        lambda training: finetune_vae(pipe, strategy, images, config, training, val, trackers),
+        (TRACKERS,),
     )
     return load_vae(out, foundation), history, cost
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import re
+import time
 from pathlib import Path
 
 import pytest
 
-from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, replace_folder, settle
+from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, replace_folder, settle, working_in
 from sarnb.errors import InputError
 
 
@@ -139,3 +143,42 @@ def test_a_folder_takes_the_place_of_one_of_ours_only(tmp_path):
     with pytest.raises(InputError, match="mine.png"):
         replace_folder(tmp_path / "new", tmp_path / "out", "data set")
     assert (tmp_path / "out/a.png").read_text() == "2" and (tmp_path / "out/mine.png").read_text() == "3"
+
+
+# One process at a time works in a folder, and the next one says which.
+
+
+def enter(folder, log, seconds) -> None:
+    """Work in ``folder`` and note in ``log`` who begins and who has ended."""
+    with working_in(folder), working_in(folder):
+        for word in ("begins", "ends"):
+            with log.open("a") as file:
+                file.write(f"{os.getpid()} {word}\n")
+            time.sleep(seconds)
+
+
+def test_processes_work_in_a_folder_one_after_another_and_say_so(tmp_path, capfd):
+    context, folder, log = multiprocessing.get_context("fork"), tmp_path / "new" / "out", tmp_path / "log"
+    several = [context.Process(target=enter, args=(folder, log, 0.05)) for _ in range(5)]
+    for process in several:
+        process.start()
+    for process in several:
+        process.join(30)
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert len(lines) == 10 and all(one[0] == two[0] for one, two in zip(lines[::2], lines[1::2]))
+    said = capfd.readouterr().err.splitlines()
+    assert said and all(re.fullmatch(r"sarnb: .*out: process \d+ works in this folder; waiting until it has ended", line) for line in said)
+    assert not list((tmp_path / "new").iterdir())
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_a_process_that_was_killed_holds_no_folder(_, tmp_path):
+    context, log = multiprocessing.get_context("fork"), tmp_path / "log"
+    killed = context.Process(target=enter, args=(tmp_path / "out", log, 60))
+    killed.start()
+    while not (log.exists() and log.read_text()):
+        time.sleep(0.01)
+    killed.kill()
+    killed.join(30)
+    enter(tmp_path / "out", log, 0)
+    assert len(log.read_text().splitlines()) == 3 and [path.name for path in tmp_path.iterdir()] == ["log"]

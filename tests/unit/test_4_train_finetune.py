@@ -22,14 +22,14 @@ from sarnb.train.cache import cache_latents, cache_text
 from sarnb.train.diffusion import (
     HELD_OUT,
     add_noise,
+    diffusion_loss,
     drop_captions,
     held_out_errors,
     high_noise_weight,
     min_snr_weight,
-    noise_prediction_loss,
     wording_errors,
 )
-from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, held_out_loss, step_draw, training_loss
+from sarnb.train.finetune import FinetuneConfig, PriorSet, captions_of, finetune, held_out_loss, remarks, step_draw, training_loss
 from sarnb.train.loop import WHOLE, step_generator
 
 SCHEDULER = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -75,7 +75,7 @@ def test_high_noise_weighs_as_noise_over_signal_and_never_less_than_one():
     assert torch.equal(high_noise_weight(SCHEDULER.alphas_cumprod, steps, 1.0), torch.ones(len(steps)))
     noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     rest = (SCHEDULER, noise, torch.zeros(8, 3, 2), torch.zeros(8, 2), torch.zeros(8, 6), noise, torch.full((8,), 999))
-    losses = [noise_prediction_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=5.0, high_noise=most) for most in (1.0, 6.0)]
+    losses = [diffusion_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=5.0, high_noise=most) for most in (1.0, 6.0)]
     torch.testing.assert_close(losses[1], 6 * losses[0])
 
 
@@ -83,8 +83,8 @@ def test_loss_is_zero_for_the_true_noise_and_one_for_silence():
     noise = torch.randn(64, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     steps = torch.full((64,), 999)
     rest = (SCHEDULER, torch.zeros_like(noise), torch.zeros(64, 3, 2), torch.zeros(64, 2), torch.zeros(64, 6), noise, steps)
-    assert noise_prediction_loss(Constant(noise), *rest, min_snr_gamma=0.0) == 0
-    silent = noise_prediction_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=0.0)
+    assert diffusion_loss(Constant(noise), *rest, min_snr_gamma=0.0) == 0
+    silent = diffusion_loss(Constant(torch.zeros_like(noise)), *rest, min_snr_gamma=0.0)
     torch.testing.assert_close(silent, torch.tensor(1.0), rtol=0.03, atol=0)
 
 
@@ -108,14 +108,14 @@ PRIOR = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph o
 @pytest.mark.slow
 def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp_path):
     seen: dict[str, list] = {}
-    original = module.noise_prediction_loss
+    original = module.diffusion_loss
 
     def spy(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma):
         unconditional = hidden.detach().abs().sum(dim=(1, 2)) == 0
         seen[name].append([latents.clone(), noise.clone(), timesteps.clone(), unconditional])
         return original(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma)
 
-    monkeypatch.setattr(module, "noise_prediction_loss", spy)
+    monkeypatch.setattr(module, "diffusion_loss", spy)
     config = replace(CONFIG, steps=2, caption_dropout=0.4, noise_offset=0.3)
     assert len(ALL) >= 12 and round(ALL["hybrid+prior"].prior * config.batch_size) == 1
     for name, strategy in ALL.items():
@@ -311,3 +311,47 @@ def test_rows_are_paired_by_scene_and_differ_by_the_wording(asked):
     assert (errors["radar", "radar"] != errors["radar", "optical"]).all() and len(table) == 12
     with pytest.raises(InputError, match="3 radar images but 1 captions"):
         wording_errors(pipe, {"radar": latents}, {"radar": ["x"]}, [300])
+
+
+# What a person gave and training would not use, or use otherwise, is said.
+
+
+@pytest.mark.parametrize("batch, shown", [(1, [0, 0, 0, 1]), (2, [0, 1, 0, 1]), (3, [0, 1, 1, 1]), (4, [1, 1, 1, 1]), (16, [4, 4, 4, 4])])
+def test_prior_pictures_are_shown_in_their_share_whatever_the_batch(batch, shown):
+    config = replace(CONFIG, batch_size=batch)
+    draws = [step_draw(12, (1,), 10, config, step).with_prior(12, 5, 0.25, 0, step).ids for step in range(400)]
+    assert [int((ids >= 12).sum()) for ids in draws[:4]] == shown
+    assert np.mean(np.concatenate(draws) >= 12) == 0.25
+
+
+def test_images_without_a_text_are_refused_by_name(tmp_path):
+    data = tiny_set(3)
+    rows = [{"file_name": row["file_name"], "caption": "a city"} for row in data.rows]
+    bare = replace(data, rows=(data.rows[0], *rows[1:]), captions=(data.captions[0], "", ""))
+    with pytest.raises(InputError, match="2 of 3 images have no text, such as 000001.png .its columns: caption"):
+        finetune(tiny_pipeline(), find_strategy("token"), bare, CONFIG, tmp_path)
+    with pytest.raises(InputError, match="1 of 3 images have no text"):
+        blank = replace(data, rows=({**data.rows[0], "captions": ["a city", " "]}, *data.rows[1:]))
+        finetune(tiny_pipeline(), find_strategy("token"), data, CONFIG, tmp_path, val=blank)
+
+
+def test_captions_that_are_cut_are_counted_and_those_that_become_equal(tmp_path):
+    words = " ".join(["city"] * 14)  # with start and end as many tokens as the tiny encoders read
+    data = tiny_set(4)
+    captions = ("a city", f"{words}", f"{words} forest", f"{words} radar image")
+    long = replace(data, captions=captions, rows=tuple({**row, "captions": [text]} for row, text in zip(data.rows, captions)))
+    cost = finetune(tiny_pipeline(), find_strategy("unet-lora-r4"), long, replace(CONFIG, steps=1), tmp_path).cost
+    assert cost["remarks"] == [
+        f"2 of 4 texts are longer than the 16 tokens that are read, and were cut, such as {captions[2][:60]!r}; 2 of them then read "
+        "like another one."
+    ]
+    assert remarks(tiny_pipeline(), find_strategy("unet-lora-r4"), captions_of(tiny_set(4), False)) == []
+
+
+def test_a_word_that_the_strategy_does_not_learn_is_remarked(tmp_path):
+    data = tiny_set(4)
+    told = replace(data, rows=tuple({**row, "captions": ["a <SAR> image"]} for row in data.rows))
+    pipe = tiny_pipeline()
+    (remark,) = remarks(pipe, find_strategy("unet-lora"), captions_of(told, False))
+    assert remark.startswith("4 captions hold the word <SAR>, which unet-lora does not learn")
+    assert remarks(pipe, find_strategy("token"), captions_of(told, True)) == []

@@ -94,14 +94,14 @@ def test_long_sequences_keep_the_kernel_that_saves_memory():
 @pytest.mark.parametrize("name", ["unet-lora-r4", "token", "te-full"])
 @pytest.mark.slow
 def test_trainings_attend_plainly_in_all_that_gradients_pass(name, monkeypatch, tmp_path):
-    seen, original, pipe = [], module.noise_prediction_loss, tiny_pipeline()
+    seen, original, pipe = [], module.diffusion_loss, tiny_pipeline()
     before = ways(pipe)
 
     def spy(*arguments):
         seen.append(ways(pipe))
         return original(*arguments)
 
-    monkeypatch.setattr(module, "noise_prediction_loss", spy)
+    monkeypatch.setattr(module, "diffusion_loss", spy)
     finetune(pipe, find_strategy(name), tiny_set(), FinetuneConfig(steps=1, batch_size=2), tmp_path)
     assert seen == [{"AttnProcessor", "eager"}] and ways(pipe) == before
 
@@ -126,7 +126,7 @@ def test_training_gives_the_same_bits_as_at_full_precision(name, monkeypatch, tm
 
 @pytest.mark.slow
 def test_half_the_bytes_during_the_steps_and_all_of_them_for_watchers(monkeypatch, tmp_path):
-    seen, original = {"steps": set(), "watch": set()}, module.noise_prediction_loss
+    seen, original = {"steps": set(), "watch": set()}, module.diffusion_loss
 
     def types(pipe):
         layers = [layer for layer in pipe.unet.modules() if isinstance(layer, nn.Linear)]
@@ -136,7 +136,7 @@ def test_half_the_bytes_during_the_steps_and_all_of_them_for_watchers(monkeypatc
         seen["steps"] |= types(pipe)
         return original(*args)
 
-    monkeypatch.setattr(module, "noise_prediction_loss", spy)
+    monkeypatch.setattr(module, "diffusion_loss", spy)
     pipe = tiny_pipeline()
     watcher = Watcher(1, lambda step: seen["watch"].update(types(pipe)))
     finetune(pipe, find_strategy("unet-lora-r4"), tiny_set(), FROZEN, tmp_path, watchers=[watcher])

@@ -290,3 +290,17 @@ def test_accelerate_launch_trains_by_two_processes_what_one_trains(words, tmp_pa
     assert len(histories[1]) == len(histories[0])
     for column in ("loss", "held_out", "learning_rate"):
         np.testing.assert_allclose(*(table[column].dropna() for table in histories), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_three_equal_trainings_at_once_are_one(words, tmp_path):
+    out = tmp_path / "model"
+    command = [sys.executable, "-m", "sarnb", *words, "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository())}
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate(timeout=600) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], said
+    (last,) = {output.splitlines()[-1] for output, _ in said}
+    assert "last loss" in last and sum("step 3/3" in output for output, _ in said) == 1
+    assert pd.read_csv(out / "history.csv")["step"].max() == STEPS and not list(out.glob(".training-*"))
+    assert not list(tmp_path.glob(".*.lock"))

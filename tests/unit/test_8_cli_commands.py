@@ -391,3 +391,53 @@ def test_a_changed_pin_installs_again(clone, tmp_path):
     (environment / ".sarnb-installed").write_text("0 elsewhere\n")
     _call("bash", str(root / "run_all.sh"), "--profile", "fast", environment={"VIRTUAL_ENV": str(environment)}, cwd=tmp_path)
     assert len(pip.read_text().splitlines()) == 1
+
+
+# What was given is used, refused, or said in the last lines.
+
+
+@pytest.mark.parametrize(
+    "words, warmup",
+    [
+        (("--steps", "40"), 10),  # a quarter of the steps, for the profile has more
+        (("--steps", "40", "--param", "WARMUP_STEPS=30"), 30),
+        (("--param", "WARMUP_STEPS=7"), 7),
+        ((), load_profile("paper").warmup_steps),
+    ],
+)
+def test_a_warm_up_that_was_given_stays(words, warmup, monkeypatch):
+    assert _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper", *words).warmup_steps == warmup
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--strategy", "token", "--steps", "4", "--param", "TRAIN_STEPS=5"), "--steps and --param TRAIN_STEPS say the same"),
+        (("--strategy", "token", "--steps", "4", "--param", "WARMUP_STEPS=5"), "warmup_steps 5 is above train_steps 4"),
+        (("--strategy", "vae-full", "--steps", "4", "--param", "WARMUP_STEPS=4", "--param", "VAE_STEPS=3"), "VAE_STEPS say the same"),
+        (("--strategy", "vae-full", "--param", "LR_TOKEN=1"), "no value of a profile that training vae-full reads"),
+        (("--strategy", "token", "--param", "VAE_CROP=64"), "no value of a profile that training token reads"),
+        (("--strategy", "vae-full", "--tracker", "tensorbored"), "unknown tracker 'tensorbored'"),
+        (("--strategy", "token", "--tracker", "tensorbored"), "unknown tracker 'tensorbored'"),
+    ],
+)
+def test_what_a_training_would_not_use_is_refused(words, message, monkeypatch):
+    with pytest.raises(InputError, match=message):
+        _finetune(monkeypatch, *words)
+
+
+def test_a_word_that_was_never_learned_is_refused_and_a_prompt_that_is_cut_is_named(tiny_model, tmp_path):
+    foundation, model = tiny_model
+    for given, prompt, message in (
+        (
+            "zero-shot",
+            "a <SAR> image of a city",
+            "holds a word that zero-shot has not learned.*write 'radar image'",
+        ),
+        (str(model), "a <sar> image of a city", "has not learned: write it as <SAR>"),
+    ):
+        with pytest.raises(InputError, match=message):
+            _generate(given, str(tmp_path / "out"), "--foundation", foundation, "--prompt", prompt)
+    assert not (tmp_path / "out").exists()
+    said = _generate("zero-shot", str(tmp_path / "out"), "--foundation", foundation, "--prompt", " ".join(["city"] * 20))
+    assert "1 of 1 texts are longer than the 16 tokens that are read, and were cut" in said.splitlines()[-1]
