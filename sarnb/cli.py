@@ -318,6 +318,9 @@ def evaluate(
     resamples: int = typer.Option(200, help="bootstrap resamples behind each interval"),
     seed: int = typer.Option(0, help="seed of the bootstrap, the halves and the images shown"),
     workers: int | None = typer.Option(None, help="processes; the numbers are the same for any number"),
+    quantity: str = typer.Option(
+        "", help="what the real images' numbers are: amplitude, intensity, db or complex; 'intensity,amplitude': of both sides"
+    ),
 ) -> None:
     """Compare two folders of radar images: amplitude, texture, meaning, distribution, geometry."""
     load_profile(BASE, seed=seed, workers=min(cores(), 8) if workers is None else workers)  # the ranges of every command
@@ -325,7 +328,7 @@ def evaluate(
     from sarnb.data.files import working_in
     from sarnb.metrics.folders import Options
 
-    options = Options(size, scale, sensor, not ignore_classes, resamples, seed, workers or min(cores(), 8))
+    options = Options(size, scale, sensor, not ignore_classes, resamples, seed, workers or min(cores(), 8), quantity=quantity)
     with working_in(out):
         compare_folders(real, fake, out, options, captions, clip, train)
 

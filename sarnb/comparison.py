@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -63,9 +64,12 @@ def compare_folders(
 
         judge = load_judge(clip)  # before hours of reading: a wrong path is reported at once
     rows = read_captions(captions, (fake, real)) if captions else None
-    sides = [read_folder(folder, rows, options.workers) for folder in (real, fake)]
-    known = read_folder(train, None, options.workers) if train else None
+    quantity, quantity_of_fake = options.quantities
+    sides = [read_folder(folder, rows, options.workers, what) for folder, what in ((real, quantity), (fake, quantity_of_fake))]
+    known = read_folder(train, None, options.workers, quantity) if train else None
     comparison = compare(*sides, options, judge, known)
+    read = [f"{folder.source.resolve().name}: {note}" for folder in (*sides, known) if folder for note in folder.notes]
+    comparison = replace(comparison, cautions=(*comparison.cautions, *read))
     set_theme()
     figures = _figures(comparison)
     files: dict[str, str | bytes] = {}

@@ -97,7 +97,7 @@ WORDS = {  # what tags say of it; the first that is found counts, so "sigma0 in 
 WINDOW = 16  # px: flat windows of this side tell the speckle's law
 FLATTEST = 0.25  # share of the windows that counts as flat
 POWER_CV = 0.7  # of flat windows: single-look amplitude has 0.52, single-look intensity 1
-DECIBEL_SKEWNESS = -0.2  # of flat windows: amplitude and intensity lean to the right, their logarithm to the left
+DECIBEL_SKEWNESS, DECIBEL_CV = -0.2, 0.4  # of flat windows: amplitude leans to the right, its logarithm to the left; and varies less
 RAYLEIGH_CV = math.sqrt(4 / math.pi - 1)
 
 
@@ -113,7 +113,8 @@ def stated_quantity(text: str) -> str:
 def flat_statistics(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[float, float]:
     """Coefficient of variation and skewness in the flattest windows of an image; NaN where it has none.
 
-    Windows with pixels that are not valid, of one value, or at the highest level of the image are left out.
+    Windows with pixels that are not valid, of one value, at the highest level of the image, or with over 5 % zeros (borders
+    that nothing declares) are left out.
     """
     rows, columns = values.shape[0] // WINDOW, values.shape[1] // WINDOW
     stride = max(1, math.isqrt(rows * columns // 1024))  # at most about 1024 windows, spread over the image
@@ -121,7 +122,7 @@ def flat_statistics(values: np.ndarray, valid: np.ndarray | None = None) -> tupl
     high = values.max()
     cuts = [(slice(r, r + WINDOW), slice(c, c + WINDOW)) for r, c in places]
     windows = [values[cut].ravel() for cut in cuts if valid is None or valid[cut].all()]
-    tiles = np.array([window for window in windows if window.min() < window.max() < high], np.float64)
+    tiles = np.array([window for window in windows if window.min() < window.max() < high and np.mean(window == 0) <= 0.05], np.float64)
     if not len(tiles):
         return math.nan, math.nan
     mean, spread = tiles.mean(1), tiles.std(1)
@@ -157,7 +158,7 @@ def decide_quantity(
     variation, skewness = (float(np.median(part)) for part in zip(*known)) if known else (math.nan, math.nan)
     looks = (RAYLEIGH_CV / variation) ** 2 if variation > 0 else math.nan
     numbers = f"{looks:.2g} looks and a skewness of {skewness:.2f} in flat areas, read as amplitude"
-    seems = "db" if skewness < DECIBEL_SKEWNESS else "intensity" if variation > POWER_CV else ""
+    seems = "db" if skewness < DECIBEL_SKEWNESS and variation < DECIBEL_CV else "intensity" if variation > POWER_CV else ""
     if requested == "complex" and named != ["complex"] or requested in ("intensity", "db") and "complex" in named:
         raise InputError(f"quantity {requested!r}: {what} hold {'complex samples' if 'complex' in named else 'real numbers'}; leave it out")
     if requested:

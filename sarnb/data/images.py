@@ -266,7 +266,7 @@ def _open_gdal(
         said = [*source.units, *source.descriptions, words]
         for tags in (source.tags(), *(source.tags(band) for band in bands)):
             said += [f"{key} {value}" for key, value in tags.items() if any(part in key.lower() for part in _TELLING)]
-        nodata, shape, dtype = [source.nodatavals[band - 1] for band in bands], source.shape, np.dtype(source.dtypes[bands[0] - 1])
+        nodata, shape, dtype = [source.nodatavals[band - 1] for band in bands], source.shape, source.dtypes[bands[0] - 1]
         masked = any(MaskFlags.all_valid not in source.mask_flag_enums[band - 1] for band in bands)
 
     def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -284,6 +284,7 @@ def _open_gdal(
 
     shape = shape if len(bands) == 1 else (*shape, len(bands))
     scale, offset = scaling.pop()
+    dtype = np.dtype("complex64" if dtype == "complex_int16" else dtype)  # as rasterio reads it
     return Stored(shape, dtype, read, scale, offset, turn, white, " ".join(filter(None, said)), zero_nodata=0 in nodata, notes=notes)
 
 

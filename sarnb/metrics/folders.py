@@ -46,6 +46,8 @@ class Options:
     values and scales everything else by the one A / (mu + 3 sigma) of the real images that are not 8-bit, whatever their storage,
     so that a difference of brightness shows; "own" scales every set and sensor by its own. ``seed``: from 0 to 2^32 - 1.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
+    ``quantity``: what the numbers of the real images are, or of the real and the generated ones ("intensity,amplitude"), see
+    ``sarnb.data.imagefolder.survey_quantity``; "" has it guessed, and the guess is a caution.
     """
 
     size: int | None = None
@@ -56,6 +58,13 @@ class Options:
     seed: int = 0
     workers: int = 1
     halvings: int = HALVINGS  # of the real images, behind the floor
+    quantity: str = ""
+
+    @property
+    def quantities(self) -> tuple[str, str]:
+        """What the numbers of the real (and training) images are, and of the generated ones; "" where it is to be guessed."""
+        real, _, fake = self.quantity.partition(",")
+        return real.strip(), fake.strip()
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:

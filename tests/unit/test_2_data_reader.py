@@ -39,7 +39,7 @@ def tiff(path: Path, bands: np.ndarray, mask: np.ndarray | None = None, tags: di
     with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore")
         profile = {"driver": "GTiff", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
-        with rasterio.open(path, "w", **profile, **options) as target:
+        with rasterio.open(path, "w", **(profile | options)) as target:
             target.write(bands)
             if mask is not None:
                 target.write_mask(mask)
@@ -126,6 +126,11 @@ APPLIED: dict[tuple[str, str], tuple[Made, np.ndarray, np.ndarray | None]] = {
     ("TIFF, orientation 6", "turned"): (lambda p: pages(p / "a.tif", (U8, tag(274, 6))), np.rot90(U8, -1), None),
     ("PNG, three equal bands", "one"): (lambda p: png(p / "a.png", np.dstack([U8] * 3)), U8, None),
     ("TIFF, three equal bands of floats", "one"): (lambda p: tiff(p / "a.tif", np.stack([FLOAT] * 3)), FLOAT, None),
+    ("TIFF, complex of 16 and 16 bits", "modulus"): (
+        lambda p: tiff(p / "a.tif", np.rint(COMPLEX * 100).astype(np.complex64), dtype="complex_int16"),
+        np.abs(np.rint(COMPLEX.real * 100) + 1j * np.rint(COMPLEX.imag * 100)),
+        None,
+    ),
     ("NPY, complex", "modulus"): (lambda p: npy(p / "a.npy", COMPLEX), np.abs(COMPLEX), None),
     ("TIFF, units dB", "decibels"): (
         lambda p: tiff(p / "a.tif", (20 * np.log10(FLOAT)).astype(np.float32), tags={"units": ("dB",)}),
@@ -213,7 +218,7 @@ def test_what_cannot_be_applied_is_refused_by_name(fault: str, tmp_path: Path) -
 
 
 README_CASES = {  # third column of the README's table -> cases above or tests that build such files
-    "nothing": ["NPY, complex", "test_the_guess_is_said_and_gives_single_look_amplitude"],
+    "nothing": ["NPY, complex", "TIFF, complex of 16 and 16 bits", "test_the_guess_is_said_and_gives_single_look_amplitude"],
     "mostly negative values": ["NPY, mostly negative"],
     "a no-data value, NaN too": [f"TIFF, no-data value {value}" for value in ("65535", "0", "-9999", "NaN")]
     + ["TIFF, complex, no-data value 0", "no data at all"],
