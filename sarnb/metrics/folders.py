@@ -43,8 +43,8 @@ class Options:
     """How two folders are to be compared.
 
     ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit
-    values and scales everything else by the one A / (mu + 3 sigma) of the real images that are not 8-bit, whatever their storage,
-    so that a difference of brightness shows; "own" scales every set and sensor by its own. ``seed``: from 0 to 2^32 - 1.
+    values and scales everything else by the one A / (mu + 3 sigma) of the sensor's real images that are not 8-bit, whatever their
+    storage (of all sensors' where that one has none), so that a difference of brightness shows; "own" scales every set and sensor by its own. ``seed``: from 0 to 2^32 - 1.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
     ``quantity``: what the numbers of the real images are, or of the real and the generated ones ("intensity,amplitude"), see
     ``sarnb.data.imagefolder.survey_quantity``; "" has it guessed, and the guess is a caution.
@@ -160,8 +160,9 @@ def fit_scales(sides: Sides, how: str) -> Scales:
     known = [image for key, images in groups.items() if key[0] == "real" and key[2] != "8-bit" for image in images]
     scales: dict[tuple[str, str, str], Scale] = {}
     for side, sensor, storage in groups:
+        alike = [image for image in known if image.sensor == sensor]  # each sensor has levels of its own
         alone = [image for key, images in groups.items() if key[0] == side and key[2] != "8-bit" for image in images]
-        scales[side, sensor, storage] = None if storage == "8-bit" else merged_scale(known or alone)
+        scales[side, sensor, storage] = None if storage == "8-bit" else merged_scale(alike or known or alone)
     return scales
 
 

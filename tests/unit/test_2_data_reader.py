@@ -20,6 +20,7 @@ from sarnb.data.imagefolder import load, read_folder
 from sarnb.data.images import read_image
 from sarnb.data.prepare import prepare_user_data
 from sarnb.errors import InputError
+from sarnb.metrics.folders import fit_scales
 
 SIDE = 64
 RNG = np.random.default_rng(11)
@@ -392,3 +393,20 @@ def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
     for path in sorted((tmp_path / "out/train").glob("*.png")):
         image = np.asarray(Image.open(path)) / 255
         assert image.mean() == pytest.approx(mean / (mean + 3 * spread), rel=0.1), "no sensor is left with a few grey levels"
+
+
+def test_a_comparison_scales_each_sensor_by_its_own_real_images(tmp_path: Path) -> None:
+    for side, factor in (("real", 1.0), ("fake", 2.0)):
+        lines = []
+        for number in range(8):
+            sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
+            (tmp_path / side).mkdir(exist_ok=True)
+            values = factor * np.random.default_rng(number).rayleigh(level, (64, 64))
+            npy(tmp_path / side / f"{number}.npy", values.astype(np.float32))
+            lines.append(f"{number}.npy,{sensor}")
+        (tmp_path / side / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    scales = fit_scales({"real": read_folder(tmp_path / "real"), "generated": read_folder(tmp_path / "fake")}, "real")
+    unit = np.sqrt(np.pi / 2) + 3 * np.sqrt(2 - np.pi / 2)  # mu + 3 sigma of Rayleigh amplitude
+    for side in ("real", "generated"):  # a generated set that is twice as bright stays so
+        assert scales[side, "weak", "float"].scale == pytest.approx(unit, rel=0.03)
+        assert scales[side, "strong", "float"].scale == pytest.approx(5000 * unit, rel=0.03)
