@@ -43,8 +43,9 @@ class Options:
     """How two folders are to be compared.
 
     ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit
-    values and scales everything else by the one A / (mu + 3 sigma) of the sensor's real images that are not 8-bit, whatever their
-    storage (of all sensors' where that one has none), so that a difference of brightness shows; "own" scales every set and sensor by its own. ``seed``: from 0 to 2^32 - 1.
+    values and scales everything else by the one A / (mu + 3 sigma) of the sensor's real images that are not 8-bit, whatever
+    their storage (of all sensors where that one has none), so that a difference of brightness shows; "own" scales every set
+    and sensor by its own. ``seed``: from 0 to 2^32 - 1.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
     ``quantity``: what the numbers of the real images are, or of the real and the generated ones ("intensity,amplitude"), see
     ``sarnb.data.imagefolder.survey_quantity``; "" has it guessed, and the guess is a caution.
