@@ -526,7 +526,7 @@ def load(image: UserImage, scale: Normalisation | None, size: tuple[int, int]) -
     top, left = ((have - want) // 2 for have, want in zip(read.amplitude.shape, size))
     middle = slice(top, top + size[0]), slice(left, left + size[1])
     cut = read.amplitude[middle]
-    if read.valid is not None and not read.valid[middle].all():
+    if read.valid is not None and np.mean(~read.valid[middle]) > read.gaps:
         raise InputError(
             f"{image.path}: {np.count_nonzero(~read.valid[middle])} of the {cut.size} px that are compared are no data (no-data "
             "value, mask or alpha channel); give a smaller --size, crop the image or leave it out"

@@ -30,6 +30,7 @@ LARGEST_BYTES = 4 * 2**30  # of one image as stored: 16,000 x 16,000 complex pix
 # three polarisations are far off. The spread is also compared with the mean level: one saturated point hides nothing.
 GREY_SPREAD, GREY_MOST = 2.0, 32.0  # levels, mean and largest
 GREY_SHARE = {True: 0.5, False: 0.1}  # mean spread over mean level, of JPEG and of other files
+DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
 DECIBELS = (-200.0, 200.0)  # values outside of these are no decibels
 NEGATIVE_SHARE = 0.05  # of an intensity's values: subtraction of noise leaves some below 0, which are taken as 0
 EXIF_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -85,6 +86,11 @@ class RadarImage:
     flat: tuple[float, float] = (np.nan, np.nan)
     notes: tuple[str, ...] = ()
     zero_nodata: bool = False
+
+    @property
+    def gaps(self) -> float:
+        """The share of a patch's pixels that may be no data: none, or few where a dark pixel has the declared value 0 too."""
+        return DARK_SHARE if self.zero_nodata else 0.0
 
     def facts(self) -> ImageFacts:
         """What is kept when the pixels go."""
@@ -263,7 +269,8 @@ def _open_gdal(
         scaling = {(source.scales[band - 1], source.offsets[band - 1]) for band in bands}
         if len(scaling) > 1 or not all(np.isfinite(pair).all() and pair[0] != 0 for pair in scaling):
             raise InputError(f"{path}: has the scale and offset tags {sorted(scaling)}; give one scale other than 0")
-        said = [*source.units, *source.descriptions, words]
+        # a description in JSON or XML tells of a whole product, such as what its amplitudes can be calibrated to
+        said = [*source.units, *source.descriptions, "" if words.lstrip().startswith(("{", "<")) else words]
         for tags in (source.tags(), *(source.tags(band) for band in bands)):
             said += [f"{key} {value}" for key, value in tags.items() if any(part in key.lower() for part in _TELLING)]
         nodata, shape, dtype = [source.nodatavals[band - 1] for band in bands], source.shape, source.dtypes[bands[0] - 1]
@@ -274,9 +281,10 @@ def _open_gdal(
         with opened() as source:
             pixels = source.read(bands, window=window)
             masks = source.read_masks(bands, window=window) if masked else None
-        if masks is not None and pixels.dtype.kind == "c":  # GDAL compares the real part alone
-            masks = np.stack([np.where(band == value, 0, 255) if value is not None else mask
-                              for band, value, mask in zip(pixels, nodata, masks)])  # fmt: skip
+        if masks is not None:  # GDAL takes the mask or the no-data value, and of complex samples the real part alone
+            if pixels.dtype.kind == "c":
+                masks[[value is not None for value in nodata]] = 255
+            masks[[_equal(band, value) for band, value in zip(pixels, nodata)]] = 0
         if masks is not None and np.any((masks > 0) & (masks < 255)):
             raise InputError(f"{path}: is partly transparent (alpha between 0 and its largest value); save it as opaque grey")
         valid = None if masks is None else masks.min(axis=0) > 0
@@ -288,7 +296,17 @@ def _open_gdal(
     return Stored(shape, dtype, read, scale, offset, turn, white, " ".join(filter(None, said)), zero_nodata=0 in nodata, notes=notes)
 
 
-_TELLING = ("quantity", "calib", "radiometr", "unit", "measure", "backscatter", "layer", "product", "long_name", "standard_name")
+def _equal(band: np.ndarray, value: float | None) -> np.ndarray:
+    """Where a band has the no-data value, which may be NaN or beyond what its type holds."""
+    if value is None:
+        return np.zeros(band.shape, bool)
+    if np.isnan(value):
+        return np.isnan(band)
+    with np.errstate(over="ignore"):
+        return band == (value if band.dtype.kind in "ui" else band.dtype.type(value))
+
+
+_TELLING = ("quantity", "unit", "measure", "backscatter", "layer", "long_name", "standard_name")  # names of tags that may name it
 
 
 def _open_npy(path: Path) -> Stored:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct
 
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.imagefolder import UserImage, list_images, survey
+from sarnb.data.imagefolder import UserImage, list_images, survey, survey_quantity, with_facts
 from sarnb.data.images import RadarImage, read_image
 from sarnb.data.prepare import patch_origins
 from sarnb.errors import InputError
@@ -158,6 +158,7 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
     for key, images in sorted(members.items()):
         order = np.random.default_rng([seed, zlib.crc32("/".join(key).encode())]).permutation(len(images))
         chosen += [images[index] for index in order[:files]]
+    chosen, said = survey_quantity(chosen, with_facts)
     read = [(image, pixels) for image, pixels in zip(chosen, survey(chosen, _open)) if min(pixels.amplitude.shape) >= size]
     amplitudes = defaultdict(list)
     for image, pixels in read:
@@ -169,21 +170,23 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
         scale = scales.get((image.sensor, pixels.storage))
         levels = scale.apply(pixels.amplitude) if scale else pixels.amplitude
         rng = np.random.default_rng([seed, zlib.crc32(image.name.encode())])
-        cut[image.sensor, image.label] += list(_tiles(levels, size, tiles, rng, pixels.valid))
+        cut[image.sensor, image.label] += list(_tiles(levels, size, tiles, rng, pixels.valid, pixels.gaps))
     source, small = folder.resolve().name, len(chosen) - len(read)
     notes = [f"{source}: {note}." for note in listed.notes]
     if small:
         notes.append(f"Passed over: {small} real images smaller than {size} px.")
     if any(pixels.storage == "8-bit" for _, pixels in read):
         notes.append("Real 8-bit files keep their values; how they were scaled, and whether they are amplitude, is not known.")
-    return [ImageGroup(source, *key, np.array(patches)) for key, patches in cut.items() if patches], notes
+    return [ImageGroup(source, *key, np.array(patches)) for key, patches in cut.items() if patches], notes + [
+        f"{source}: {note}." for note in said
+    ]
 
 
 def _open(image: UserImage) -> RadarImage:
-    return read_image(image.path)
+    return read_image(image.path, quantity=image.facts.quantity)
 
 
-def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator, valid: np.ndarray | None = None) -> np.ndarray:
-    """Up to ``count`` tiles uint8 [n, size, size] of a centred grid that are not constant and all data."""
-    origins = patch_origins(image, size, count, rng, valid)
+def _tiles(image: np.ndarray, size: int, count: int, rng: np.random.Generator, *validity: Any) -> np.ndarray:
+    """Up to ``count`` tiles uint8 [n, size, size] of a centred grid that are not constant and all data, see ``patch_origins``."""
+    origins = patch_origins(image, size, count, rng, *validity)
     return np.array([image[r : r + size, c : c + size] for r, c in origins], np.uint8).reshape(-1, size, size)

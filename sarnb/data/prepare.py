@@ -34,7 +34,6 @@ from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
-DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
 Scales = dict[tuple[str, str], Normalisation]  # (sensor, storage) -> scale
 
 
@@ -194,8 +193,7 @@ def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int, q
             f"{image.path}: is {height} x {width} px, smaller than the {size} px patch; remove it or choose a smaller image_size"
         )
     rng = np.random.default_rng([seed, zlib.crc32(image.name.encode())])
-    # where 0 is declared as no data, a dark pixel of the image has it too
-    origins = patch_origins(read.amplitude, size, tiles_per_image, rng, read.valid, DARK_SHARE if read.zero_nodata else 0.0)
+    origins = patch_origins(read.amplitude, size, tiles_per_image, rng, read.valid, read.gaps)
     if not origins and read.valid is None:
         raise InputError(f"{image.path}: is constant in every {size} px patch of its grid; crop it to what is imaged or remove it")
     return replace(image, facts=read.facts(), origins=origins)

@@ -56,10 +56,10 @@ def pages(path: Path, *images: tuple[np.ndarray, dict]) -> Path:
     return path
 
 
-def turned(path: Path, orientation: int) -> Path:
+def turned(path: Path, orientation: int, image: np.ndarray | None = None) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(U8).save(path, exif=exif)
+    Image.fromarray(U8 if image is None else image).save(path, exif=exif)
     return path
 
 
@@ -85,6 +85,7 @@ POLARISATIONS = RNG.rayleigh(1.0, (3, SIDE, SIDE))
 POLARISATIONS[0, 5, 5] = 500.0  # one saturated point must not make the channels look alike
 COMPLEX = (RNG.normal(size=(SIDE, SIDE)) + 1j * RNG.normal(size=(SIDE, SIDE))).astype(np.complex64)
 SMALL = U8[::4, ::4]
+BLOCKS = np.repeat(np.repeat(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8), 8, 0), 8, 1)  # JPEG keeps blocks of one value
 Made = Callable[[Path], Path]
 
 # (what the file is, what happens to it, as in README.md) -> how it is made, the amplitude, and where it is data
@@ -99,6 +100,23 @@ APPLIED: dict[tuple[str, str], tuple[Made, np.ndarray, np.ndarray | None]] = {
         ~HOLE,
     ),
     ("TIFF, validity mask", "excluded"): (lambda p: tiff(p / "a.tif", U16, mask=OPAQUE), U16, ~HOLE),
+    ("TIFF, validity mask and no-data value", "excluded"): (
+        lambda p: tiff(p / "a.tif", np.where(HOLE.T, 9, U16).astype(np.uint16), mask=OPAQUE, nodata=9),
+        U16,
+        ~(HOLE | HOLE.T | (U16 == 9)),
+    ),
+    ("TIFF, alpha band of 16 bits", "excluded"): (
+        lambda p: tiff(p / "a.tif", np.stack([U16, OPAQUE.astype(np.uint16) * 257]), alpha="YES"),
+        U16,
+        ~HOLE,
+    ),
+    ("PNG, 16 bits, EXIF orientation 8", "turned"): (lambda p: turned(p / "a.png", 8, U16), np.rot90(U16), None),
+    ("JPEG, EXIF orientation 5", "turned"): (lambda p: turned(p / "a.jpg", 5, BLOCKS), BLOCKS.T, None),
+    ("TIFF, description in JSON that names what calibrates it", "kept"): (
+        lambda p: pages(p / "a.tif", (U16, {"description": '{"radiometry": "sigma_nought", "scale_factor": 2e-4}'})),
+        U16,
+        None,
+    ),
     ("TIFF, alpha band", "excluded"): (lambda p: tiff(p / "a.tif", np.stack([U8, OPAQUE]), alpha="YES"), U8, ~HOLE),
     ("PNG, alpha of 0 and 255", "excluded"): (lambda p: png(p / "a.png", np.dstack([U8, OPAQUE])), U8, ~HOLE),
     ("PNG, transparent level", "excluded"): (lambda p: png(p / "a.png", with_hole(U8, 255), transparency=255), U8, ~HOLE),
@@ -219,17 +237,24 @@ def test_what_cannot_be_applied_is_refused_by_name(fault: str, tmp_path: Path) -
 
 
 README_CASES = {  # third column of the README's table -> cases above or tests that build such files
-    "nothing": ["NPY, complex", "TIFF, complex of 16 and 16 bits", "test_the_guess_is_said_and_gives_single_look_amplitude"],
+    "nothing": [
+        "TIFF, description in JSON that names what calibrates it",
+        "NPY, complex",
+        "TIFF, complex of 16 and 16 bits",
+        "test_the_guess_is_said_and_gives_single_look_amplitude",
+    ],
     "mostly negative values": ["NPY, mostly negative"],
     "a no-data value, NaN too": [f"TIFF, no-data value {value}" for value in ("65535", "0", "-9999", "NaN")]
     + ["TIFF, complex, no-data value 0", "no data at all"],
     "a transparent level": ["PNG, transparent level"],
-    "a validity mask": ["TIFF, validity mask"],
-    "an alpha channel of 0 and the largest value": ["TIFF, alpha band", "PNG, alpha of 0 and 255"],
+    "a validity mask": ["TIFF, validity mask", "TIFF, validity mask and no-data value"],
+    "an alpha channel of 0 and the largest value": ["TIFF, alpha band of 16 bits", "TIFF, alpha band", "PNG, alpha of 0 and 255"],
     "an alpha channel of other values": ["half transparent"],
     "scale and offset": ["TIFF, scale and offset", "TIFF, no data, then scale and offset", "scale 0"],
     "white is the smallest value": [f"TIFF, white is the smallest, {bits} bits" for bits in (8, 16)] + ["signed, white is the smallest"],
-    "EXIF orientation 2 to 8": [f"PNG, EXIF orientation {code}" for code in range(2, 9)] + ["TIFF, orientation 6", "orientation 12"],
+    "EXIF orientation 2 to 8": [f"PNG, EXIF orientation {code}" for code in range(2, 9)]
+    + ["TIFF, orientation 6", "orientation 12"]
+    + ["PNG, 16 bits, EXIF orientation 8", "JPEG, EXIF orientation 5"],
     "pages that are previews or overviews": ["TIFF, preview before the image", "TIFF, overviews behind the image"],
     "several pages that are no previews": ["two pages", "pages of two sizes", "previews alone", "a stack of ImageJ", "an animated PNG"],
     "equal (8 bit: within JPEG's rounding)": ["PNG, three equal bands", "TIFF, three equal bands of floats"],
