@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import signal
 import sys
 from pathlib import Path
@@ -336,6 +337,7 @@ def evaluate(
 def main() -> None:
     """Run the command line; a mistake of the user is reported in one sentence."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a call has begun to write is cleared away
+    os.environ["MPLBACKEND"] = "agg"  # no command opens a window, whatever a person's settings say
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only shows the rest in escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -55,7 +54,6 @@ def compare_folders(
     InputError
         Bad folders, images, captions or judge, or an ``out`` that cannot be written.
     """
-    matplotlib.use("agg")  # whatever window a person's settings ask for
     inputs = [place for place in (real, fake, train, captions, clip) if place]
     check_out(out, KIND, inputs, OUTPUTS)
     judge = None

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from sarnb import OTHER_VAE, split_foundation
+from sarnb.data.files import check_apart
 from sarnb.errors import InputError
 from sarnb.notebook import child_environment, declared_parameters, injected_parameters
-from sarnb.profile import Profile, load_profile, read_yaml
+from sarnb.profile import Profile, load_profile, profile_names, read_yaml
 from sarnb.results import (
     claim_folder,
     content_digest,
@@ -278,7 +279,7 @@ def _lost(results: Path, name: str) -> list[str]:
 def verify(results: Path) -> list[str]:
     """Compare a results folder with its records, and the records with what their notebooks are now.
 
-    The same code as a plan's, with the parameters of each notebook's last run in the place of the profile's.
+    The same code as a plan's, with the profile and what was given otherwise at each notebook's last run.
 
     Returns
     -------
@@ -294,14 +295,15 @@ def verify(results: Path) -> list[str]:
     manifests, notebooks = read_manifests(results), notebooks_folder()
     if not manifests:
         raise InputError(f"{results}: holds no manifest; run ./run_all.sh first")
-    graph, data = read_graph(notebooks), read_claim(results).get("data", "")
+    graph, claim = read_graph(notebooks), read_claim(results)
+    data, shipped = claim.get("data", ""), _shipped(claim.get("profile", ""))
     stamped = {path.name.rsplit(".", 2)[0] for path in (results / ".state").glob("*.done")}
     problems = [f"{name}: {notebooks}/graph.yaml names no such notebook" for name in sorted({*manifests, *stamped} - graph.keys())]
     nodes: dict[str, Node] = {}
     for name in closure(graph, {*manifests, *stamped}):
-        declared = declared_parameters(notebooks / f"{name}.ipynb")
-        before = _stamp(results, name).get("parameters", {})
-        parameters = {key: data if key == "DATA" else before[key] for key in declared if key == "DATA" or key in before}
+        before = _stamp(results, name)
+        values = {**shipped, **before.get("given", before.get("parameters", {})), "DATA": data}
+        parameters = {key: values[key] for key in declared_parameters(notebooks / f"{name}.ipynb") if key in values}
         nodes[name] = _node(notebooks, results, name, graph[name], parameters, nodes)
         problems += [f"{name}: {text}; run it again" for text in (*nodes[name].problems, *nodes[name].gone)]
     return problems + folder_problems(results)
@@ -329,6 +331,11 @@ def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], par
     if not (results / "notebooks" / f"{name}.ipynb").is_file():
         changes.append(f"notebooks/{name}.ipynb is missing")
     return Node(name, needs, parameters, parts, stamp, list(dict.fromkeys(changes + problems)) if recorded else [UNFINISHED], gone)
+
+
+def _shipped(profile: str) -> dict[str, Any]:
+    """The parameters of a shipped profile; empty for a profile of the user's own."""
+    return load_profile(profile).parameters("") if profile in profile_names() else {}
 
 
 def _stamp(results: Path, name: str) -> dict[str, Any]:
@@ -379,6 +386,7 @@ def resolve(profile: str, data: str = "", seed: int | None = None, params: Itera
             raise InputError(f"--data {data}: no such folder; give a folder of SAR images")
         fields["data"] = str(source)
         folder = f"{values.name}-{source.resolve().name}"
+        check_apart(results_root() / folder, [source], "results")
     values = dataclasses.replace(values, **fields)
     if values.source != "twin" and not values.data:
         raise InputError(
@@ -475,7 +483,7 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
 
     A notebook that may have company gets its share of the cores, one that runs alone gets all of them.
     """
-    share, crowd = max(1, cores() // jobs), independent(nodes)
+    share, crowd, shipped = max(1, cores() // jobs), independent(nodes), _shipped(profile.name)
     return {
         "root": str(repository()),
         "python": sys.executable,
@@ -485,7 +493,12 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
         "offline": all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part),
         "memory_mb": MEMORY_MB,
         "nodes": {
-            name: {**vars(node), "stamp": node.stamp.name, "threads": profile.threads or (share if name in crowd else cores())}
+            name: {
+                **vars(node),
+                "stamp": node.stamp.name,
+                "threads": profile.threads or (share if name in crowd else cores()),
+                "given": {key: value for key, value in node.parts["parameters"].items() if shipped.get(key) != value},
+            }
             for name, node in nodes.items()
         },
     }

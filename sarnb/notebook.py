@@ -116,7 +116,7 @@ def run_node(name: str, plan_file: Path) -> None:
         try:
             execute(name, Path(plan["notebooks"]) / f"{name}.ipynb", results, node["parameters"])
             add_executed_copy(results, name)
-            stamp = {**node["parts"], "record": record_digest(results, name)}
+            stamp = {**node["parts"], "given": node["given"], "record": record_digest(results, name)}
             write_atomically(state / node["stamp"], json.dumps(stamp, indent=1, ensure_ascii=False) + "\n")
         except (InputError, NotebookError) as error:
             print_line(f"{name}  FAILED after {time.monotonic() - start:.0f} s")

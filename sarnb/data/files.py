@@ -165,11 +165,7 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the {kind}")
-    target = out.resolve()
-    for source in (Path(name).expanduser().resolve() for name in inputs if name and Path(name).expanduser().exists()):
-        if target.is_relative_to(source) or source.is_relative_to(target):
-            place = "is" if target == source else f"lies in {source}," if target.is_relative_to(source) else f"holds {source},"
-            raise InputError(f"{out}: {place} what this call reads; write the {kind} elsewhere")
+    check_apart(out, inputs, kind)
     holds, listed, written = _read_marker(out)
     if holds and holds != kind:
         raise InputError(f"{out}: holds a {holds}, which a {kind} must not replace; name another folder")
@@ -181,6 +177,15 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{parent}: is no folder you may write to; choose another place for {out.name}")
     return out
+
+
+def check_apart(out: Path, inputs: Iterable[str | Path], kind: str) -> None:
+    """Raise InputError where ``out`` is, lies in or holds what the call reads; see ``check_out``."""
+    target = out.resolve()
+    for source in (Path(name).expanduser().resolve() for name in inputs if name and Path(name).expanduser().exists()):
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            place = "is" if target == source else f"lies in {source}," if target.is_relative_to(source) else f"holds {source},"
+            raise InputError(f"{out}: {place} what this call reads; write the {kind} elsewhere")
 
 
 def claim(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequence[str] = ("*",)) -> Path:

@@ -28,6 +28,7 @@ from sarnb.graph import (
     verify,
 )
 from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters
+from sarnb.profile import load_profile
 from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
 from sarnb.settings import notebooks_folder, repository
 
@@ -279,6 +280,26 @@ def test_an_odd_profile_file_is_one_sentence(folder, text):
     (folder / "r/profile.json").write_text(text)
     with pytest.raises(InputError, match="profile.json: not readable"):
         verify(folder / "r")
+
+
+def test_verify_knows_the_profile_and_what_was_given_otherwise(folder, monkeypatch):
+    """A value of the shipped profile that was edited since is named; what --seed or --param had set is not."""
+    nodes = _plan(folder, extra={"RATE": 0.5})
+    _finish(folder, nodes)
+    for node in nodes.values():
+        given = {key: value for key, value in node.parts["parameters"].items() if key == "RATE"}
+        write_atomically(node.stamp, json.dumps({**json.loads(node.stamp.read_text()), "given": given}))
+    assert verify(folder / "r") == []
+    edited = {**load_profile("quick").parameters(""), "SEED": 3, "RATE": 9.0}
+    monkeypatch.setattr(graph, "_shipped", lambda profile: edited if profile == "quick" else {})
+    assert [line for line in verify(folder / "r") if "builds on" not in line] == [
+        f"{name}: SEED 0 → 3; run it again" for name in ("00_a", "01_b", "02_c", "03_d")
+    ]
+
+
+def test_results_do_not_lie_in_the_images_nor_around_them(folder):
+    with pytest.raises(InputError, match="what this call reads"):
+        resolve("smoke", data=str(folder))
 
 
 def test_verify_of_nothing_is_bad_input(tmp_path):

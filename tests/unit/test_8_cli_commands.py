@@ -23,10 +23,12 @@ from typer.testing import CliRunner
 import sarnb.generate.strategies
 import sarnb.profile
 from sarnb.cli import app
+from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.files import check_out, claim, settle
 from sarnb.errors import InputError
 from sarnb.generate.sample import generate, to_grey
+from sarnb.metrics.folders import Options
 from sarnb.model.export import foundation_fingerprint, load_trained, save_trained
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.profile import load_profile
@@ -74,7 +76,7 @@ def _dataset(*words: str) -> str:
 def test_dataset_of_the_twin_world(tmp_path):
     out = tmp_path / "d"
     said = _dataset("twin", "--n", "51", "--out", str(out), "--size", "32", "--sensor", "umbra", "--seed", "4", "--workers", "1")
-    assert "train 17, val 17, test 17 images" in said
+    assert "train 41, val 5, test 5 images" in said
     card = load_card(out)
     assert (card["sensor"], card["size"], card["seed"]) == ("umbra", 32, 4) and len(card["labels"]) == 17
     assert sorted(path.name for path in out.iterdir()) == [".sarnb.json", "README.md", "card.json", "test", "train", "val"]
@@ -117,7 +119,7 @@ def test_dataset_of_own_images(tmp_path):
     ("words", "message"),
     [
         (["moon"], "unknown source 'moon'; give the word twin, or a folder"),
-        (["twin", "--n", "-3"], "n is -3; give at least 51"),
+        (["twin", "--n", "-3"], "n is -3; give 21 or more"),
         (["twin", "--size", "48"], "image_size is 48, it must be a multiple of 32 px"),
         (["twin", "--size", "5000"], "image_size is 5000, it must be at most 4096"),
         (["twin", "--profile", "fast"], "unknown profile 'fast'"),
@@ -243,6 +245,7 @@ def test_every_command_takes_the_same_seeds(words, seed, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_comparison_keeps_no_figure_of_an_earlier_one_and_all_that_is_the_users(tmp_path):
     for side in ("real", "fake"):
         (tmp_path / side).mkdir()
@@ -254,8 +257,7 @@ def test_a_comparison_keeps_no_figure_of_an_earlier_one_and_all_that_is_the_user
     (out / "figures/old.png").write_bytes(b"of an earlier comparison")
     settle(out)
     (out / "notes.txt").write_text("mine")
-    words = ["evaluate", "--real", str(tmp_path / "real"), "--fake", str(tmp_path / "fake"), "--out", str(out), "--resamples", "0"]
-    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    compare_folders(tmp_path / "real", tmp_path / "fake", out, Options(resamples=0, halvings=2))
     assert not (out / "figures/old.png").exists() and (out / "figures/texture.png").is_file()
     assert (out / "notes.txt").read_text() == "mine"
     with pytest.raises(InputError, match="holds notes.txt, not"):  # all else is listed as written here
