@@ -223,24 +223,28 @@ def _read_marker(out: Path) -> tuple[str, dict[str, int], list[str]]:
     """What the folder holds, its listed files, and the names under which a call writes or was cut short; empty without marker."""
     try:
         found = json.loads((out / MARKER).read_text(encoding="utf-8"))
-        return str(found["kind"]), dict(found["files"]), [str(name) for name in found["writing"]]
+        inside = {
+            name: size for name, size in dict(found["files"]).items() if not Path(name).is_absolute() and ".." not in Path(name).parts
+        }
+        return str(found["kind"]), inside, [str(name) for name in found["writing"]]
     except (OSError, ValueError, KeyError, TypeError):
         return "", {}, []
 
 
 def _sizes(out: Path) -> dict[str, int]:
-    """Relative path of every file below -> its size; a link to a folder counts as a file. The marker is left out."""
+    """Relative path of every file below -> its size; a link to a folder is named with "/" at its end. The marker is left out."""
     found = {}
     for folder, subfolders, names in os.walk(out):
-        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
-        for path in (Path(folder) / name for name in (*names, *links)):
-            if path != out / MARKER:
-                found[path.relative_to(out).as_posix()] = path.lstat().st_size
+        for name in (*names, *subfolders):
+            path = Path(folder) / name
+            if path != out / MARKER and (name in names or path.is_symlink()):
+                found[path.relative_to(out).as_posix() + "/" * (name not in names)] = path.lstat().st_size
     return dict(sorted(found.items()))
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    """Whether a file has one of the names, or lies in the way of it, as a link to a folder does through which would be written."""
+    return any(fnmatch.fnmatchcase(name, pattern) or (name.endswith("/") and pattern.startswith(name)) for pattern in patterns)
 
 
 def replace_folder(new: Path, target: Path, kind: str) -> None:

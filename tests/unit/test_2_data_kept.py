@@ -124,6 +124,20 @@ def test_a_damaged_marker_makes_nothing_ours(tmp_path, marker):
         check_out(tmp_path, "data set")
 
 
+def test_nothing_outside_the_folder_is_written_or_removed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.png").write_bytes(b"1")
+    out = _made(tmp_path / "out", README_md="ours")
+    (out / "figures").symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match="holds figures/, not written here"):
+        claim(out, "data set", names=("figures/*.png",))
+    (out / MARKER).write_text(
+        json.dumps({"kind": "data set", "files": {"../mine/a.png": 1, str(tmp_path / "mine/a.png"): 1}, "writing": []})
+    )
+    clear(out)
+    assert _tree(tmp_path / "mine") == {"a.png": b"1"}
+
+
 def test_an_output_is_not_its_input_nor_in_one_nor_around_one(tmp_path):
     (tmp_path / "in/deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "in")
@@ -159,7 +173,7 @@ def enter(folder, log, seconds) -> None:
 
 def test_processes_work_in_a_folder_one_after_another_and_say_so(tmp_path, capfd):
     context, folder, log = multiprocessing.get_context("fork"), tmp_path / "new" / "out", tmp_path / "log"
-    several = [context.Process(target=enter, args=(folder, log, 0.05)) for _ in range(5)]
+    several = [context.Process(target=enter, args=(folder, log, 0.3)) for _ in range(5)]
     for process in several:
         process.start()
     for process in several:
