@@ -12,6 +12,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -130,6 +131,8 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
     if labelled and len(labels) < 2:
         found = f"holds images of one class only ('{labels[0]}')" if labels else "holds no image" if files else "is empty"
         wanted = f"at least two classes, as folders named after them holding {forms} files, or as labels in a {METADATA}"
+        if labels and (source / labels[0]).is_dir():
+            wanted = f"{source / labels[0]} if its folders are the classes, else {wanted}"
         raise InputError(f"{source}: {found}; give {wanted}")
     if not images:
         raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
@@ -175,6 +178,10 @@ def _rows_by_split(source: Path, files: list[Path], labelled: bool) -> tuple[dic
     """Name of each image inside ``source`` -> (row of the metadata, file and line that it stands in, split); and the form."""
     tops = {path.relative_to(source).parts[0] for path in files if path.suffix.lower() in SUFFIXES and path.parent != source}
     by_split = bool(tops) and all(top.lower() in SPLIT_NAMES for top in tops)
+    mixed = sorted(top for top in tops if top.lower() in SPLIT_NAMES)
+    if len(mixed) > 1 and not by_split and not _metadata_of(source, files):
+        others = some(sorted(tops - {*mixed}))
+        raise InputError(f"{source}: holds {some(mixed)}, named as splits, next to {others}; move one or the other away, or rename it")
     rows: dict[str, tuple[dict[str, Any], str, str]] = {}
     forms = set()
     for top in sorted(tops) if by_split and not _metadata_of(source, files) else [""]:
@@ -227,16 +234,29 @@ def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
         return [(number, {name: value for name, value in row.items() if value == value}) for number, row in read_numbered(path)]
     try:
         if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
-            table = table.where(table != "").assign(**{name: pd.to_numeric(table[name]) for name in {"incidence"} & {*table}})
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, restkey="")
+                names, found = list(reader.fieldnames or ()), [(reader.line_num, row) for row in reader]
         else:
             table = pd.read_parquet(path)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise InputError(f"{path}: cannot be read as a table ({first_line(error)}); save it anew, or as {METADATA}") from error
+            names, found = list(table), list(enumerate(table.to_dict("records"), start=1))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: cannot be read as a table ({first_line(error)}); save it as UTF-8 with commas, or as {METADATA}"
+        ) from error
+    if "file_name" not in names:
+        raise InputError(
+            f"{path}: has no column 'file_name' but {', '.join(map(repr, names)) or 'none'}; add it, with commas between columns"
+        )
     rows = []
-    for number, row in enumerate(table.to_dict("records"), start=1 + (path.suffix == ".csv")):
+    for number, row in found:
+        if path.suffix == ".csv" and ("" in row or None in row.values()):
+            raise InputError(f"{path} line {number}: has not as many cells as the header; put texts with commas between quotation marks")
         values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
-        rows.append((number, {name: value for name, value in values.items() if isinstance(value, list) or not pd.isna(value)}))
+        values = {name: value for name, value in values.items() if isinstance(value, list) or not (value == "" or pd.isna(value))}
+        with suppress(ValueError):  # what is no number is refused where facts are checked
+            values |= {"incidence": float(values["incidence"])} if isinstance(values.get("incidence"), str) else {}
+        rows.append((number, values))
     return rows
 
 
@@ -313,7 +333,7 @@ def default_caption(label: str) -> str:
 
 def label_words(label: str) -> str:
     """A label in words: underscores and repeated blanks become one blank."""
-    return " ".join(label.replace("_", " ").split())
+    return " ".join(label.replace("_", " ").split()) or label
 
 
 def safe_name(name: Any, source: Path, where: str) -> str:

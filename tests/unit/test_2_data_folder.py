@@ -65,6 +65,13 @@ def table_of(root: Path, suffix: str, columns: dict[str, str] | None = None, **c
     return root
 
 
+def csv_of(root: Path, mark: str, text: str = "a text") -> Path:
+    lines = [mark.join((f"images/{index}.png", text, "ab"[index % 2])) for index in range(6)]
+    imagefolder(root).joinpath("metadata.jsonl").unlink()
+    (root / "metadata.csv").write_text("\n".join([mark.join(("file_name", "text", "label")), *lines]))
+    return root
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -337,6 +344,11 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "class all": (lambda root: class_folders(root, ("all", "city")), "the class is named 'all'"),
     "label all": (lambda root: imagefolder(root, label="all"), "line 2: the class is named 'all'"),
     "no table": (lambda root: (class_folders(root) / "metadata.parquet").write_bytes(b"PAR1") and root, "cannot be read as a table"),
+    "semicolons": (lambda root: csv_of(root, ";"), "metadata.csv: has no column 'file_name' but 'file_name;text;label'"),
+    "bare comma": (lambda root: csv_of(root, ",", "at sea, near Brest"), "metadata.csv line 2: has not as many cells"),
+    "steep": (lambda root: table_of(imagefolder(root), ".csv", incidence="steep"), "metadata.csv line 3: 'incidence' is 'steep'"),
+    "splits and more": (lambda root: class_folders(root, ("train", "test", "spare")), "holds test, train, named as splits, next to spare"),
+    "folder above": (lambda root: class_folders(root / "data").parent, r"one class only \('data'\); give .*in/data if its folders"),
     "empty cell": (lambda root: table_of(imagefolder(root), ".csv", file_name=""), "metadata.csv line 3: 'file_name' is None"),
     "caption type": (lambda root: imagefolder(root, text="remove", captions=["a", 3]), "line 2: the caption 'captions' is 3"),
     "zero bytes": (replaced("city/1.png", b""), "city/1.png: has zero bytes"),
