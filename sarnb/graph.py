@@ -438,7 +438,8 @@ def run(
     if values.data and todo:
         from sarnb.data.prepare import check_user_folder  # reads every image, so only when something will run
 
-        check_user_folder(Path(values.data), values.image_size, values.seed)
+        for note in check_user_folder(Path(values.data), values.image_size, values.seed).notes:
+            print(f"! {note}", flush=True)
     if dry:
         for name, node in nodes.items():
             print(f"{name}: {'would run, ' + node.problems[0] if node.problems else ', but '.join(['up to date', *node.gone[:1]])}")

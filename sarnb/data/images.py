@@ -20,7 +20,7 @@ import tifffile
 from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags
 
-from sarnb.data.amplitude import BLOCK, flat_statistics, moments, stated_quantity
+from sarnb.data.amplitude import BLOCK, DECIBEL_SKEWNESS, flat_statistics, moments, stated_quantity
 from sarnb.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
@@ -32,6 +32,7 @@ GREY_SPREAD, GREY_MOST = 2.0, 32.0  # levels, mean and largest
 GREY_SHARE = {True: 0.5, False: 0.1}  # mean spread over mean level, of JPEG and of other files
 DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
 DECIBELS = (-200.0, 200.0)  # values outside of these are no decibels
+MOSTLY = 0.9  # of the values below 0, above which they are decibels
 NEGATIVE_SHARE = 0.05  # of an intensity's values: subtraction of noise leaves some below 0, which are taken as 0
 EXIF_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,
@@ -136,6 +137,11 @@ class Stored:
     jpeg: bool = False
     zero_nodata: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a scale or an offset changes the values."""
+        return (self.scale, self.offset) != (1.0, 0.0)
 
 
 def read_image(path: Path, constant: bool = False, quantity: str = "") -> RadarImage:
@@ -352,15 +358,12 @@ def _check_size(path: Path, shape: tuple[int, ...], itemsize: int) -> None:
         )
 
 
-def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> RadarImage:
-    """Read and apply; check the values, and name the storage."""
+def _read_values(stored: Stored, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The finite values [H, W], uint8 or float32, of one channel with scale and offset applied, and where they are data."""
     height, width = stored.shape[:2]
-    scaled = (stored.scale, stored.offset) != (1.0, 0.0)
-    eight_bit = stored.dtype == np.uint8 and not scaled
-    storage = "8-bit" if eight_bit else {"c": "complex", "f": "float"}.get(stored.dtype.kind, "float" if scaled else "integer")
-    values, valid = np.empty((height, width), np.uint8 if eight_bit else np.float32), np.ones((height, width), bool)
-    grey, bad, first_bad = _Grey(path, stored), 0, (0, 0)
-    step = max(1, BLOCK // (width * max(1, *stored.shape[2:], 1)))
+    values = np.empty((height, width), np.uint8 if stored.dtype == np.uint8 and not stored.scaled else np.float32)
+    valid, grey, bad, first_bad = np.ones((height, width), bool), _Grey(path, stored), 0, (0, 0)
+    step = max(1, BLOCK // int(np.prod(stored.shape[1:])))
     for start in range(0, height, step):
         pixels, own = stored.read(start, min(height, start + step))
         part, own = grey.of(pixels, own)
@@ -369,8 +372,8 @@ def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> 
         if stored.white:
             part = stored.white - part
         if part.dtype.kind == "c":
-            part = np.abs(part * stored.scale + stored.offset if scaled else part)
-        elif scaled:
+            part = np.abs(part * stored.scale + stored.offset if stored.scaled else part)
+        elif stored.scaled:
             part = part * stored.scale + stored.offset
         keep = valid[start : start + step]
         if part.dtype.kind == "f":
@@ -390,18 +393,27 @@ def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> 
             f"{path}: {bad} of {values.size} pixels are NaN or infinite (first at row {first_bad[0]}, column {first_bad[1]}) and "
             "no tag declares them as no data; replace them or crop the image"
         )
+    return values, valid
+
+
+def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> RadarImage:
+    """Read and apply, name the storage, and settle the quantity."""
+    values, valid = _read_values(stored, path)
+    kind = {"c": "complex", "f": "float"}.get(stored.dtype.kind, "float" if stored.scaled else "integer")
+    storage = "8-bit" if values.dtype == np.uint8 else kind
     turn, notes = EXIF_TURNS[stored.turn or 1], list(stored.notes)
     values, mask = np.ascontiguousarray(turn(values)), None if valid.all() else np.ascontiguousarray(turn(valid))
     if mask is not None and not mask.any():
         raise InputError(f"{path}: has no pixel of data (all are no data, masked or transparent); remove it")
     notes += [f"turned by its EXIF orientation {stored.turn}"] if (stored.turn or 1) > 1 else []
     notes += ["inverted, for white is its smallest value"] if stored.white else []
-    notes += [f"scaled by its tags, {stored.scale:g} x value + {stored.offset:g}"] if scaled else []
+    notes += [f"scaled by its tags, {stored.scale:g} x value + {stored.offset:g}"] if stored.scaled else []
     low, high = _ends(values, mask)
     flat = flat_statistics(values, mask)
     stated = "complex" if storage == "complex" else stated_quantity(stored.words)
-    if not stated and low < 0 and _are_decibels(low, high) and (flat[1] < 0 or np.median(values if mask is None else values[mask]) < 0):
-        stated = "db"  # no amplitude and no intensity is negative
+    if not stated and low < 0 and _are_decibels(low, high):  # no amplitude is negative; half of a complex image's parts are
+        negative = float(np.mean(values < 0, where=True if mask is None else mask))
+        stated = "db" if negative > MOSTLY or flat[1] < DECIBEL_SKEWNESS else ""
     if low == high and not constant:
         raise InputError(f"{path}: is constant (every pixel is {low:.6g}); replace or remove the file")
     quantity = quantity or stated or "amplitude"

@@ -206,6 +206,7 @@ REFUSED: dict[str, tuple[Made, str]] = {
     ),
     "two polarisations": (lambda p: tiff(p / "a.tif", np.stack([U16, U16.T])), "one polarisation"),
     "undeclared NaN": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.nan)), "600 of 4096 pixels are NaN .*row 0, column 0"),
+    "the real part of complex samples": (lambda p: npy(p / "a.npy", COMPLEX.real), "negative values"),
     "undeclared -9999": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -9999)), "negative values"),
     "dB in whole numbers without a unit": (
         lambda p: tiff(p / "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
@@ -263,7 +264,7 @@ README_CASES = {  # third column of the README's table -> cases above or tests t
     "units or band names of dB, sigma0, intensity, amplitude": ["TIFF, units dB", "TIFF, band named Sigma0_VV"]
     + ["TIFF, whole numbers of dB with scale and offset", "test_the_option_decides_and_what_disagrees_is_refused"],
     "dB without scale and offset": ["dB in whole numbers without a unit"],
-    "NaN, infinite or negative values that nothing declares": ["undeclared NaN", "undeclared -9999"],
+    "NaN, infinite or negative values that nothing declares": ["undeclared NaN", "undeclared -9999", "the real part of complex samples"],
 }
 
 
