@@ -23,13 +23,13 @@ from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.foundation import decode_latents, fingerprint
 from sarnb.model.token import with_token
+from sarnb.profile import LARGEST_SEED
 from sarnb.train.loop import step_generator
 from sarnb.train.machine import autocast
 from sarnb.world.captions import prompt as world_prompt
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
 
-LARGEST_SEED = 2**32  # the first that is refused, as by all random generators of this project
 SAMPLER = 9  # stream of random numbers of a sampler that draws noise at every step, next to those of ``sarnb.train.finetune``
 
 
@@ -250,9 +250,8 @@ def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: 
         raise InputError(f"generate got {counts}; give one or more, and a seed a prompt")
     if not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
         raise InputError("generate got an empty prompt; say what to draw")
-    if not all(0 <= int(seed) < LARGEST_SEED for seed in seeds):
-        wrong = next(seed for seed in seeds if not 0 <= int(seed) < LARGEST_SEED)
-        raise InputError(f"generate got the seed {wrong}; give a whole number from 0 to {LARGEST_SEED - 1}")
+    if wrong := [seed for seed in seeds if not 0 <= int(seed) <= LARGEST_SEED]:
+        raise InputError(f"generate got the seed {wrong[0]}; give a whole number from 0 to {LARGEST_SEED}")
     if steps < 1 or batch_size < 1:
         raise InputError(f"generate got steps {steps} and batch_size {batch_size}; give at least 1 of each")
     if not guidance_scale >= 1:

@@ -20,6 +20,7 @@ from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
 
 Seeds = Callable[[str], Sequence[int]] | None  # a strategy's name -> the training seeds that it should have
+RESERVED = ("real", "real vs real", "optical as grey")  # what tables and figures call images that no strategy drew
 PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was to show
 
 
@@ -130,7 +131,10 @@ def _read(results: Path, folder: Path, test: ImageSet, wanted: Mapping[str, Any]
     cost = cost | model.get("cost", {}) | stamp.get("cost", {})
     # Images of the foundation itself are stamped with its fingerprint.
     record_of = model or ({"foundation": model_key} if name == "zero-shot" else {})
-    problem = _drawn_otherwise(images, test, strategy, sampling, wanted) or _trained_otherwise(name, seed, seeds, record_of, trained)
+    problem = "tables call other images so; give the folder another name" if name in RESERVED else ""
+    problem = (
+        problem or _drawn_otherwise(images, test, strategy, sampling, wanted) or _trained_otherwise(name, seed, seeds, record_of, trained)
+    )
     if not problem and model and model_key != content_key(record.read_bytes()):
         problem = "drawn by an earlier model than the one that is there; run its notebook again"
     return DrawnSamples(name, seed, folder, images, asdict(sampling), cost, problem)

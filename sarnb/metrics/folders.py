@@ -18,17 +18,18 @@ from sarnb.data.amplitude import Normalisation
 from sarnb.data.files import ordered_map
 from sarnb.data.imagefolder import UNSTATED, ImageFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
+from sarnb.generate.trained import RESERVED
 from sarnb.metrics import WHOLE, class_name
 from sarnb.metrics.amplitude import LEVELS, unreachable
 from sarnb.metrics.distribution import overlapping
-from sarnb.metrics.evaluation import ANCHORS, FRECHET_MINIMUM, HALVINGS, REAL_VS_REAL, combine, evaluate, floor, left_out
+from sarnb.metrics.evaluation import FRECHET_MINIMUM, HALVINGS, REAL_VS_REAL, combine, evaluate, floor, left_out
 from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
+from sarnb.profile import LARGEST_SEED
 
 CHUNK = 32  # images in memory at a time, in each process
 SCALES = ("real", "own")
 EXAMPLES = 8
-TAKEN = ("real", *ANCHORS)  # what tables and figures call other sets
 LEAST_FOR_INTERVAL = 10  # images a side; below it a percentile interval covers clearly less than it says
 LEVEL_RATIO = 1.5  # of mu + 3 sigma between the sides, beyond which a shared scaling is doubtful
 CUT_SHARE = 0.05  # of pixels at either end of the scale
@@ -45,7 +46,7 @@ class Options:
     ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit
     values and scales everything else by the one A / (mu + 3 sigma) of the sensor's real images that are not 8-bit, whatever
     their storage (of all sensors where that one has none), so that a difference of brightness shows; "own" scales every set
-    and sensor by its own. ``seed``: from 0 to 2^32 - 1.
+    and sensor by its own. ``seed``: from 0 to LARGEST_SEED.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
     ``quantity``: what the numbers of the real images are, or of the real and the generated ones ("intensity,amplitude"), see
     ``sarnb.data.imagefolder.survey_quantity``; "" has it guessed, and the guess is a caution.
@@ -72,8 +73,8 @@ class Options:
             raise InputError(f"scale {self.scale!r}: use 'real' (the real set's, for both) or 'own' (each set's and sensor's).")
         if self.size is not None and self.size < LEAST_SIZE:
             raise InputError(f"size {self.size} px: give 32 or more, the measures need that much.")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"seed {self.seed}: give a whole number from 0 to {2**32 - 1}.")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed {self.seed}: give a whole number from 0 to {LARGEST_SEED}.")
         if self.resamples < 0:
             raise InputError(f"{self.resamples} resamples: give 0 (no intervals) or more.")
 
@@ -147,7 +148,7 @@ def compare(
 def shown_name(source: Path) -> str:
     """What tables and figures call the generated set: its folder, unless that is what they call another set or would hide."""
     name = source.resolve().name
-    return f"generated {name}".strip() if not name or name in TAKEN or name.startswith("_") else name
+    return f"generated {name}".strip() if not name or name in RESERVED or name.startswith("_") else name
 
 
 def fit_scales(sides: Sides, how: str) -> Scales:

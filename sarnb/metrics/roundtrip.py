@@ -21,7 +21,7 @@ from sarnb.generate.sample import to_grey
 from sarnb.metrics import image_stack
 from sarnb.metrics.amplitude import coefficient_of_variation, histogram, kl, local_enl, log_cumulant_distance
 from sarnb.metrics.describe import cover_statistics
-from sarnb.metrics.texture import glcm_descriptors, texture_distance
+from sarnb.metrics.texture import glcm_descriptors, standardise
 from sarnb.train.vae_losses import PERIODOGRAM_SIDE, SMALLEST_POWER, WINDOW_POWER, periodogram, radial_power
 from sarnb.world.backscatter import COVERS
 from sarnb.world.speckle import add_points, circular_gaussian, impulse_response
@@ -166,6 +166,7 @@ def _cut(power: np.ndarray, peak: int) -> tuple[float, float]:
 
 
 FLOOR = "real vs real"
+HALVINGS = 20  # of the originals, behind the floor
 MEASURES = {  # with their titles in figures
     "psnr_db": "PSNR [dB]",
     "amplitude_kl": "amplitude KL [nats]",
@@ -197,16 +198,13 @@ def round_trip_table(real: np.ndarray, decoded: Mapping[str, np.ndarray], masks:
     cv_error and enl_error are relative to the original (0.05 is 5 % too much); kappa_distance is that in the plane of
     log-cumulants; glcm_distance in standard deviations of one image; spectrum_db the largest gap over frequencies;
     periodogram_db the mean gap over the frequencies of both axes, corners of the plane included; lattice the strength of
-    what repeats every 8 px; bias_db the largest over land covers (NaN without masks). The floor compares every second
-    original with the others: other scenes of the same kinds, not the same scenes. Its lattice is that of all originals, as
-    chance leaves more of it in fewer images.
+    what repeats every 8 px; bias_db the largest over land covers (NaN without masks). The floor compares originals with other
+    originals: other scenes of the same kinds, not the same scenes. It is the median size of each error over ``HALVINGS`` random
+    halvings; its lattice is that of all originals, as chance leaves more of it in fewer images.
     """
     real = image_stack(real, minimum=4)
     rows = [{"variant": name, **_paired(real, images, masks)} for name, images in decoded.items()]
-    even, odd = real[::2], real[1::2]
-    halves = (None, None) if masks is None else (masks[::2], masks[1::2])
-    floor = _unpaired(even, odd, *halves) | {"psnr_db": np.nan, "leak": 0.0, "lattice": lattice(real)}
-    floor["bias_db"] = sigma0_bias(even, odd, *halves)["bias_db"].abs().max() if masks is not None else np.nan
+    floor = _floor(real, masks) | {"psnr_db": np.nan, "leak": 0.0, "lattice": lattice(real)}
     return pd.DataFrame([*rows, {"variant": FLOOR, **floor}])[["variant", *MEASURES]]
 
 
@@ -218,12 +216,10 @@ def set_table(real: np.ndarray, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """
     real = image_stack(real, minimum=4)
     count = min(map(len, (real, *sets.values())))
-    pairs = {name: (real, images, images) for name, images in sets.items()} | {FLOOR: (real[::2], real[1::2], real)}
-    rows = []
-    for name, (first, second, seen) in pairs.items():
-        even = seen[np.arange(count) * len(seen) // count]
-        rows.append({"variant": name, **_unpaired(first, second), "lattice": lattice(even)})
-    return pd.DataFrame(rows)
+    rows = [{"variant": name, **_unpaired(real, images)} for name, images in sets.items()]
+    table = pd.DataFrame([*rows, {"variant": FLOOR, **_floor(real)}]).drop(columns="bias_db")
+    seen = [images[np.arange(count) * len(images) // count] for images in (*sets.values(), real)]
+    return table.assign(lattice=[lattice(images) for images in seen])
 
 
 def _paired(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray | None) -> dict[str, float]:
@@ -238,13 +234,31 @@ def _paired(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray | None) -> 
     bias = sigma0_bias(real, grey, masks, masks)["bias_db"].abs().max() if masks is not None else np.nan
     channels = decoded.astype(np.float64)  # how far they lie from their mean, in grey levels; 0 is grey
     leak = float(np.sqrt(((channels - channels.mean(-1, keepdims=True)) ** 2).mean((1, 2, 3)).mean()))
-    return _unpaired(real, grey, masks, masks) | {"psnr_db": psnr, "bias_db": bias, "leak": leak}
+    return _unpaired(real, grey, masks, masks) | {"psnr_db": psnr, "bias_db": bias, "leak": leak, "lattice": lattice(grey)}
+
+
+def _floor(real: np.ndarray, masks: np.ndarray | None = None) -> dict[str, float]:
+    """The median size of each error between random halves of the originals; the unit of texture is that of all of them."""
+    unit, found = glcm_descriptors(real), []
+    for number in range(HALVINGS):
+        parts = np.array_split(np.random.default_rng(number).permutation(len(real)), 2)
+        images, covers = [real[part] for part in parts], [None if masks is None else masks[part] for part in parts]
+        bias = np.nan if masks is None else sigma0_bias(*images, *covers)["bias_db"].abs().max()
+        found.append(_unpaired(*images, *covers, [unit[part] for part in parts], unit) | {"bias_db": bias})
+    return pd.DataFrame(found).abs().median().to_dict()
 
 
 def _unpaired(
-    real: np.ndarray, fake: np.ndarray, real_masks: np.ndarray | None = None, fake_masks: np.ndarray | None = None
+    real: np.ndarray,
+    fake: np.ndarray,
+    real_masks: np.ndarray | None = None,
+    fake_masks: np.ndarray | None = None,
+    described: Sequence[np.ndarray] = (),
+    unit: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """The measures of two sets that need not show the same scenes."""
+    """The measures of two sets that need not show the same scenes; the GLCM descriptors of both, and of the unit, if known."""
+    first, second = described or (glcm_descriptors(real), glcm_descriptors(fake))
+    gap = standardise(first, first if unit is None else unit).mean(0) - standardise(second, first if unit is None else unit).mean(0)
     counts = histogram(real), histogram(fake)
     pooled = [own.sum(0) for own in counts]
     spread = [np.nanmean(coefficient_of_variation(own)) for own in counts]
@@ -254,10 +268,9 @@ def _unpaired(
         "cv_error": float(spread[1] / spread[0] - 1),
         "enl_error": float(looks[1] / looks[0] - 1),
         "kappa_distance": float(log_cumulant_distance(*pooled)),
-        "glcm_distance": texture_distance(glcm_descriptors(real), glcm_descriptors(fake)),
+        "glcm_distance": float(np.abs(gap).mean()),
         "spectrum_db": float(np.abs(spectrum_gap(real, fake)).max()),
         "periodogram_db": float(np.abs(periodogram_gap(real, fake)).mean()),
-        "lattice": lattice(fake),
     }
 
 

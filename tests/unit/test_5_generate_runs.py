@@ -15,7 +15,8 @@ from sarnb.data.files import write_json
 from sarnb.errors import InputError
 from sarnb.generate.sample import write_samples
 from sarnb.generate.strategies import SamplingConfig, evaluation_rows
-from sarnb.generate.trained import cost_table, find_runs, strategy_order, timing_table, usable_runs
+from sarnb.generate.trained import RESERVED, cost_table, find_runs, strategy_order, timing_table, usable_runs
+from sarnb.metrics.evaluation import ANCHORS
 from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.train.cache import content_key
 
@@ -118,6 +119,12 @@ def test_a_seed_left_from_another_profile_is_left_out(tmp_path):
     runs = find_runs(tmp_path, TEST, WANTED, seeds=partial(seeds_of, seeds=[0, 1], repeated=["hybrid"]))
     assert [(run.strategy, run.seed) for run in runs if run.problem] == [("unet-full", 1), ("hybrid", 7)]
     assert "training seed 7, this profile trains 0, 1" in runs[-1].problem
+
+
+def test_a_strategy_is_not_called_as_other_images_are_in_tables(tmp_path):
+    draw(tmp_path, "zero-shot").parent.rename(tmp_path / "samples" / "real")
+    assert {"real", *ANCHORS} == set(RESERVED)
+    assert "give the folder another name" in problems(tmp_path)[0]
 
 
 def test_damaged_files_are_named_and_do_not_stop_the_others(tmp_path):

@@ -85,7 +85,16 @@ def test_guidance_and_size(pipe):
 
 @pytest.mark.parametrize(
     "values",
-    [{"prompts": []}, {"prompts": ["a"]}, {"prompts": [" "], "seeds": [1]}, {"steps": 0}, {"guidance_scale": 0.5}, {"batch_size": 0}],
+    [
+        {"prompts": []},
+        {"prompts": ["a"]},
+        {"prompts": [" "], "seeds": [1]},
+        {"steps": 0},
+        {"guidance_scale": 0.5},
+        {"batch_size": 0},
+        {"prompts": ["a"], "seeds": [-1]},
+        {"prompts": ["a"], "seeds": [2**32]},
+    ],
 )
 def test_refusals(values, pipe):
     with pytest.raises(InputError):

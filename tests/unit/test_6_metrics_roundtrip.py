@@ -27,6 +27,7 @@ from sarnb.metrics.roundtrip import (
     spectrum_gap,
     targets,
 )
+from sarnb.metrics.texture import glcm_descriptors
 from sarnb.world.backscatter import COVERS
 
 
@@ -153,6 +154,22 @@ def test_the_table_orders_ever_stronger_smoothing_and_knows_the_original():
     assert table.loc[FLOOR, "amplitude_kl"] < table.loc["little", "amplitude_kl"]
     without = round_trip_table(images, variants).set_index("variant")
     assert without["bias_db"].isna().all() and without.loc["much", "amplitude_kl"] == table.loc["much", "amplitude_kl"]
+
+
+def test_the_floor_is_the_median_of_halvings_in_the_unit_of_all_originals():
+    real = np.concatenate([speckle(9, level=30.0), speckle(4, seed=1, level=60.0)])
+    standard = glcm_descriptors(real)
+    standard = (standard - standard.mean(0)) / standard.std(0)
+    distances, contrasts = [], []
+    for number in range(20):
+        order = np.random.default_rng(number).permutation(13)
+        first, second = order[:7], order[7:]
+        distances.append(np.abs(standard[first].mean(0) - standard[second].mean(0)).mean())
+        spread = [np.mean([image.std() / image.mean() for image in real[part].astype(float)]) for part in (first, second)]
+        contrasts.append(abs(spread[1] / spread[0] - 1))
+    floor = set_table(real, {"other": speckle(6, seed=2)}).set_index("variant").loc[FLOOR]
+    assert floor["glcm_distance"] == pytest.approx(np.median(distances))
+    assert floor["cv_error"] == pytest.approx(np.median(contrasts), rel=1e-6)
 
 
 def test_score_is_the_geometric_mean_over_the_figures_to_reach():
