@@ -23,7 +23,7 @@ from sarnb.data.imagefolder import load, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS
 from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
-from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Options, compare
+from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Options, compare, shown_name
 from sarnb.metrics.image_statistics import measure
 from sarnb.model.judge import build_judge, load_judge
 
@@ -215,18 +215,31 @@ def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -
     assert pooled(found.table, "fake")["memorised_fraction"] == 0.8
 
 
-@pytest.mark.parametrize("name", ["real", "real vs real", "optical as grey", "_hidden", "a$b$c|d"])
-def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Path, name: str) -> None:
-    places = [f"{label}/{k}" for label in ("all", "$\\frac$") for k in range(4)]
-    real, fake = write(tmp_path / "x" / "set", speckle(8), names=places), write(tmp_path / "y" / name, speckle(8, 1), names=places)
+def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Path) -> None:
+    for name in ("real", "real vs real", "optical as grey", "_hidden"):  # legends hide what begins with a line
+        assert shown_name(tmp_path / name) == f"generated {name}"
+    places, name = [f"{label}/{k}" for label in ("unlabelled", "$\\frac$") for k in range(4)], "a$b$c|d"
+    real, fake = write(tmp_path / "real", speckle(8), names=places), write(tmp_path / name, speckle(8, 1), names=places)
     found = compare_folders(real, fake, tmp_path / "out", replace(QUICK, resamples=0))
-    assert set(found.table["strategy"]) == {found.name, REAL_VS_REAL} and found.name not in ("real", "real vs real", "optical as grey")
+    assert set(found.table["strategy"]) == {name, REAL_VS_REAL}
     assert not found.table.duplicated(["strategy", "split", "class", "metric"]).any()
-    assert {"all", "all (class)", "$\\frac$"} == set(found.table["class"])
+    assert {"all", "unlabelled (class)", "$\\frac$"} == set(found.table["class"])
     svg, report = (tmp_path / "out/figures/texture.svg").read_text(), (tmp_path / "out/evaluation.md").read_text()
-    assert f">{found.name}<" in svg, "as it is written, in the legend too"
+    assert f">{name}<" in svg, "as it is written, in the legend too"
     sizes = report[report.index("## Images") : report.index("## Protocol")].splitlines()
     assert [line.replace(r"\|", "").count("|") for line in sizes if line.startswith("|")] == [4] * 5
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_intensities_are_compared_as_amplitudes_and_8_bit_drawings_stay(tmp_path: Path) -> None:
+    images, fake = speckle(24), write(tmp_path / "fake", speckle(12, 5))
+    sets = write(tmp_path / "amplitude", images, "tiff"), write(tmp_path / "intensity", images**2, "tiff")
+    tables = []
+    for real, quantity in zip(sets, ("amplitude", "intensity")):
+        done = command(real, fake, tmp_path / f"out-{quantity}", "--resamples", "0", "--quantity", quantity)
+        tables.append(pooled(pd.read_csv(tmp_path / f"out-{quantity}" / "evaluation.csv"), "fake"))
+    assert "! intensity: 24 float images: intensity, as requested" in done.stdout
+    assert tables[1].tolist() == pytest.approx(tables[0].tolist(), rel=1e-3, abs=1e-6)
 
 
 def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
