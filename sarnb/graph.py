@@ -26,9 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sarnb import OTHER_VAE, split_foundation
 from sarnb.data.files import check_apart
-from sarnb.errors import InputError
+from sarnb.errors import InputError, first_line
 from sarnb.notebook import child_environment, declared_parameters, injected_parameters
 from sarnb.profile import Profile, load_profile, profile_names, read_yaml
 from sarnb.results import (
@@ -184,8 +186,11 @@ def read_graph(notebooks: Path) -> Graph:
     path = notebooks / "graph.yaml"
     if not path.is_file():
         raise InputError(f"{path}: not found; it names the notebooks and what each needs")
-    raw = read_yaml(path.read_text(encoding="utf-8"))
-    if not isinstance(raw, dict) or not all(isinstance(needs, list) for needs in raw.values()):
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+    if not isinstance(raw, dict) or not all(isinstance(name, str) and isinstance(needs, list) for name, needs in raw.items()):
         raise InputError(f"{path}: must hold lines 'notebook: [notebooks it needs]'")
     graph: Graph = {}
     for name, needs in raw.items():
@@ -341,7 +346,7 @@ def _shipped(profile: str) -> dict[str, Any]:
 def _stamp(results: Path, name: str) -> dict[str, Any]:
     """What the last finished run of a notebook noted: the parts of its fingerprint, and its record's; empty if none or edited."""
     for path in sorted((results / ".state").glob(f"{name}.*.done"), key=lambda path: path.stat().st_mtime, reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             found = json.loads(path.read_text(encoding="utf-8"))
             parts = {key: found[key] for key in (*CHANGES, "parameters")}
             if path.name == f"{name}.{digest(parts)[:16]}.done" and isinstance(parts["parameters"], dict):
@@ -359,7 +364,12 @@ def parse_params(params: Iterable[str]) -> dict[str, Any]:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
             raise InputError(f"--param {word}: write NAME=value with a name that the notebook declares")
-        found[name.upper()] = read_yaml(text) if text else ""
+        try:
+            found[name.upper()] = read_yaml(text) if text else ""
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"--param {word}: {text!r} is not readable as YAML ({first_line(error)}); quote a text, close a list"
+            ) from None
     return found
 
 

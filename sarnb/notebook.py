@@ -95,8 +95,13 @@ def run_node(name: str, plan_file: Path) -> None:
     InputError, NotebookError
         The notebook failed; the message also lies in ``.state/<name>.error``.
     """
-    plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    node, results, runner = plan["nodes"][name], Path(plan["results"]), plan["runner"]
+    try:
+        plan = json.loads(plan_file.read_text(encoding="utf-8"))
+        node, results, runner = plan["nodes"][name], Path(plan["results"]), plan["runner"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{plan_file}: no plan of a run with the notebook {name!r} ({error}); start the notebooks by ./run_all.sh"
+        ) from None
     state, threads = results / ".state", node["threads"]
     variables = child_environment(state)
     variables |= {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
@@ -291,8 +296,9 @@ def _shortened(value: Any, kind: str = "text/") -> Any:
     parts = re.split(r"(data:[\w/+.-]+;base64,[\w+/=]+)", value)  # every second one is an image within HTML
     for folder, short in ((sys.prefix, "<environment>"), (f"{repository()}/", ""), (os.environ.get("HOME", ""), "~")):
         if len(Path(folder).parts) > 1 and Path(folder).is_absolute():  # of "/" nothing would be left
-            path = rf"(?<![\w./~-]){re.escape(folder)}" + ("" if folder.endswith("/") else r"(?![\w.-])")
-            parts[::2] = [re.sub(path, short, part) for part in parts[::2]]
+            # whole, perhaps behind a colour code as in tracebacks
+            path = rf"(\x1b\[[\d;]*m|(?<![\w./~-])){re.escape(folder)}" + ("" if folder.endswith("/") else r"(?![\w.-])")
+            parts[::2] = [re.sub(path, rf"\g<1>{short}", part) for part in parts[::2]]
     return "".join(parts)
 
 

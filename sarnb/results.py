@@ -86,7 +86,7 @@ def read_cells(notebook: Path) -> list[dict[str, Any]]:
         return [{**cell, "source": "".join(cell["source"])} for cell in cells]
     except FileNotFoundError:
         raise InputError(f"{notebook}: no such notebook") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{notebook}: not a Jupyter notebook ({error}); save it again from Jupyter") from None
 
 
@@ -140,7 +140,7 @@ def read_claim(folder: Path) -> dict[str, str]:
         if folder.is_dir() and (others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".state")):
             raise InputError(f"{folder}: holds {others[0]}, and no profile.json of a run; name another place with SARNB_RESULTS") from None
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not readable ({error}); choose another results folder, or remove this one") from None
 
 
@@ -389,7 +389,7 @@ def read_manifest(results: Path, producer: str) -> dict[str, Any]:
         texts = [found["producer"], found["profile"], found["stamp"], *found["upstream"].values()]
         texts += [entry[key] for entry in found["artefacts"] for key in ("path", "kind", "meaning", "sha256")]
         paths = [Path(entry["path"]) for entry in found["artefacts"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     plain = all(isinstance(text, str) for text in texts) and not any(path.is_absolute() or ".." in path.parts for path in paths)
     return found if plain and found["producer"] == producer else {}

@@ -227,7 +227,7 @@ def _read_marker(out: Path) -> tuple[str, dict[str, int], list[str]]:
             name: size for name, size in dict(found["files"]).items() if not Path(name).is_absolute() and ".." not in Path(name).parts
         }
         return str(found["kind"]), inside, [str(name) for name in found["writing"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", {}, []
 
 

@@ -115,6 +115,8 @@ def test_the_graph_is_put_in_order(folder):
         ("00_a: [01_b]\n01_b: []\n", "00_a needs '01_b', which is not named above it"),
         ("07_x: []\n", "there is no 07_x.ipynb"),
         ("- a\n", "lines"),
+        ("1: []\n", "lines"),
+        ("00_a: [\n", "not readable as YAML"),
     ],
 )
 def test_a_broken_graph_is_one_sentence(folder, text, words):
@@ -364,6 +366,8 @@ def test_a_broken_notebook_names_itself(tmp_path):
 
 def test_parameter_words():
     assert parse_params(["RATE=1e-4", "ranks=[4, 8]", "DATA=", "LOOK=left"]) == {"RATE": 1e-4, "RANKS": [4, 8], "DATA": "", "LOOK": "left"}
+    with pytest.raises(InputError, match="--param RANKS=.4: '.4' is not readable as YAML"):
+        parse_params(["RANKS=[4"])
     for word in ("RATE", "=1", "A B=1", "1A=1"):
         with pytest.raises(InputError, match="write NAME=value"):
             parse_params([word])
@@ -482,5 +486,7 @@ def test_whole_paths_in_texts_are_shortened_and_images_are_not_touched(monkeypat
     assert found["image/png"] == image and found["image/svg+xml"] == output["data"]["image/svg+xml"]
     assert found["text/plain"] == [f"read {me}/sar/a.tif in 1/2 s", f"<environment>/lib, sarnb, {me}, /home/meadow/x, x/home/me/y"]
     assert found["text/html"] == f'<img src="data:image/png;base64,{image}"> <a href="{me}/b">'
+    error = {"output_type": "error", "ename": "E", "evalue": "/home/me/c", "traceback": ["File \x1b[0;32m/home/me/c.py\x1b[0m:3"]}
+    assert _shortened(error)["traceback"] == [f"File \x1b[0;32m{me}/c.py\x1b[0m:3"] and _shortened(error)["evalue"] == f"{me}/c"
     stream = {"output_type": "stream", "name": "stdout", "text": "a / b /home/me/c\n"}
     assert _shortened(stream)["text"] == f"a / b {me}/c\n"
