@@ -40,7 +40,6 @@ SPLIT_NAMES = {  # names of folders, or values of a column "split", that `datase
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-EVERY_CLASS = "all"  # in the tables: the row of all classes together
 Origins = tuple[tuple[int, int], ...]  # upper left corners (row, column) of an image's patches
 Rows = Mapping[str, tuple[dict[str, Any], str]]  # file name -> (row of the metadata, file and line that it stands in)
 Found = TypeVar("Found")
@@ -300,10 +299,6 @@ def _described(source: Path, name: str, row: Mapping[str, Any], where: str, spli
     elif not isinstance(label, str) or labelled and (not label.strip() or not label.isprintable() or "/" in label or "\\" in label):
         raise InputError(f"{where}: 'label' is {label!r}; write the class name as plain text without / and \\")
     label = label.strip()
-    if label == EVERY_CLASS:
-        if labelled:
-            raise InputError(f"{where}: the class is named '{label}', which means all classes together in every table; rename it")
-        label = ""
     column = next((name for name in CAPTION_COLUMNS if name in row), "")
     given = row.get(column)
     texts = given if isinstance(given, list) else [given] if column and (given or labelled) else []

@@ -185,7 +185,7 @@ def in_number(words: str, counts: Mapping[str, int]) -> str:
     for name, n in counts.items():
         one = _SINGULAR.get(name, name[:-1])
         if n == 0:
-            words = re.sub(rf" with (?:an? )?(?:\w+ )?(?:{name}|{one})\b.*", "", words)
+            words = re.sub(rf" with (?:an? )?(?:\w+ )?(?:{name}|{one})\b.*| at the {name}\b", "", words)
         elif n == 1 and one != name:
             words = re.sub(rf"\b(with|along|crossed by) ((?:large |small |storage )?){name}\b", rf"\1 a \2{one}", words)
             words = words.replace(f"the {name}", f"the {one}")

@@ -51,7 +51,7 @@ def test_counts_are_those_of_the_images(folder: Path) -> None:
     text = (folder / README).read_text()
     labels = {split: load_set(folder / split).labels for split in ("train", "test")}
     rows = {row[0]: row[1:] for row in table_rows(text, "Splits")}
-    assert rows.pop("all") == ["", "5", "2"]
+    assert rows.pop("total") == ["", "5", "2"]
     assert rows == {
         kind: [group, str(labels["train"].count(kind)), str(labels["test"].count(kind))]
         for kind, group in (("city", "seen"), ("river", "seen"), ("stadium", "unseen"))

@@ -205,7 +205,7 @@ def test_what_was_given_and_is_not_used_is_said(tmp_path: Path, capsys: pytest.C
     assert {*listing.notes[:2]} <= {*card["read"]}
 
 
-ODD_NAMES = ("real", "$x^2$", "a|b", "ünï çödé", "100%", 'it\'s "so"', "-dash", "#hash", "{{ card }}", "a, b", "<SAR>", "50$")
+ODD_NAMES = ("real", "all", "$x^2$", "a|b", "ünï çödé", "100%", 'it\'s "so"', "-dash", "#hash", "{{ card }}", "a, b", "<SAR>", "50$")
 
 
 def test_classes_and_captions_of_any_letters_pass_unchanged(tmp_path: Path) -> None:
@@ -341,8 +341,6 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "split": (lambda root: imagefolder(root, split="left"), "line 2: 'split' is 'left'"),
     "no training image": (lambda root: class_folders(root / "test").parent, "has no training image"),
     "one image": (lambda root: class_folders(root / "train", each=1).parent, "'city' has 1 different .* train, val, test; give at least 3"),
-    "class all": (lambda root: class_folders(root, ("all", "city")), "the class is named 'all'"),
-    "label all": (lambda root: imagefolder(root, label="all"), "line 2: the class is named 'all'"),
     "no table": (lambda root: (class_folders(root) / "metadata.parquet").write_bytes(b"PAR1") and root, "cannot be read as a table"),
     "semicolons": (lambda root: csv_of(root, ";"), "metadata.csv: has no column 'file_name' but 'file_name;text;label'"),
     "bare comma": (lambda root: csv_of(root, ",", "at sea, near Brest"), "metadata.csv line 2: has not as many cells"),
