@@ -14,6 +14,7 @@ from sarnb.errors import InputError
 ALIKE = 0.7  # correlation of thumbnails below which no two images are copies; one redrawn in other speckle at 64 px reaches 0.8
 RARE = 0.99  # quantile of the similarities of real images that a copy exceeds
 SAME_GRAIN = 0.5  # correlation of the grain from which two images are one acquisition
+CELL = 8  # px of a latent cell of Stable Diffusion's autoencoders, and of a JPEG block
 _ROWS = 512  # images compared at once
 
 
@@ -193,14 +194,18 @@ def grain(images: np.ndarray, size: int = 32) -> np.ndarray:
     """What marks one acquisition: single pixels over the mean around them, uint8 [N, H, W] -> unit vectors float64 [N, size * size].
 
     Speckle is drawn anew in every acquisition, also of one scene, so that the grain of two correlates by 0 +- 1 / size. The same
-    pixels in other storage, scaled anew, after JPEG or with some noise keep theirs. A constant image gives the zero vector.
+    pixels in other storage, scaled anew, after JPEG or with some noise keep theirs. What repeats every ``CELL`` px is taken off: a
+    decoder draws it into all of its images. A constant image gives the zero vector.
     """
     rows, cols = (((np.arange(size) + 0.5) * side / size).astype(int) for side in images.shape[1:])
     found = []
     for image in images.astype(np.float32):
         around = uniform_filter(image, 5, mode="reflect")
-        ratio = (image / np.maximum(around, 0.5) - 1.0)[np.ix_(rows, cols)].ravel().astype(np.float64)
-        found.append(np.clip(ratio, -1.0, 1.5))  # few bright points would rule the product
+        ratio = np.clip(image / np.maximum(around, 0.5) - 1.0, -1.0, 1.5)  # few bright points would rule the product
+        height, width = (side // CELL for side in image.shape)
+        pattern = ratio[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL).mean((0, 2))
+        ratio -= np.tile(pattern, (height + 1, width + 1))[: len(ratio), : ratio.shape[1]]
+        found.append(ratio[np.ix_(rows, cols)].ravel().astype(np.float64))
     flat = np.stack(found)
     flat -= flat.mean(1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
