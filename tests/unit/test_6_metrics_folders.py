@@ -218,12 +218,12 @@ def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -
 def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Path) -> None:
     for name in ("real", "real vs real", "optical as grey", "_hidden"):  # legends hide what begins with a line
         assert shown_name(tmp_path / name) == f"generated {name}"
-    places, name = [f"{label}/{k}" for label in ("unlabelled", "$\\frac$") for k in range(4)], "a$b$c|d"
+    places, name = [f"{label}/{k}" for label in ("all", "$\\frac$") for k in range(4)], "a$b$c|d"
     real, fake = write(tmp_path / "real", speckle(8), names=places), write(tmp_path / name, speckle(8, 1), names=places)
     found = compare_folders(real, fake, tmp_path / "out", replace(QUICK, resamples=0))
     assert set(found.table["strategy"]) == {name, REAL_VS_REAL}
     assert not found.table.duplicated(["strategy", "split", "class", "metric"]).any()
-    assert {"all", "unlabelled (class)", "$\\frac$"} == set(found.table["class"])
+    assert {"all", "all (class)", "$\\frac$"} == set(found.table["class"])
     svg, report = (tmp_path / "out/figures/texture.svg").read_text(), (tmp_path / "out/evaluation.md").read_text()
     assert f">{name}<" in svg, "as it is written, in the legend too"
     sizes = report[report.index("## Images") : report.index("## Protocol")].splitlines()
