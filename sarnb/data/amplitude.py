@@ -139,7 +139,7 @@ def decide_quantity(
 
     Parameters
     ----------
-    what : the images in words, such as "6 float images".
+    what : the images in words, such as "6 of 6 images, float".
     stated : what the type or the tags of each say, "" where they say nothing.
     flat : ``flat_statistics`` of each.
     requested : of QUANTITIES; it decides, but real numbers are no complex samples. "": tags decide, else the statistics.
@@ -160,7 +160,9 @@ def decide_quantity(
     numbers = f"{looks:.2g} looks and a skewness of {skewness:.2f} in flat areas, read as amplitude"
     seems = "db" if skewness < DECIBEL_SKEWNESS and variation < DECIBEL_CV else "intensity" if variation > POWER_CV else ""
     if requested == "complex" and named != ["complex"] or requested in ("intensity", "db") and "complex" in named:
-        raise InputError(f"quantity {requested!r}: {what} hold {'complex samples' if 'complex' in named else 'real numbers'}; leave it out")
+        raise InputError(
+            f"quantity {requested!r}: {what}: they hold {'complex samples' if 'complex' in named else 'real numbers'}; leave it out"
+        )
     if requested:
         against = [name for name in named if name not in (requested, "complex")]
         return requested, f"{what}: {requested}, as requested" + (f", though tags say {', '.join(against)}" if against else "")

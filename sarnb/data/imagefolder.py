@@ -419,7 +419,7 @@ def survey_quantity(
     notes = []
     for (sensor, storage), places in sorted(groups.items()):
         facts = [found[place].facts for place in places]
-        what = f"{len(places)} {storage} images" + (f" of {sensor}" if sensor != UNSTATED else "")
+        what = f"{len(places)} of {len(found)} images, {storage}" + (f" of {sensor}" if sensor != UNSTATED else "")
         kept = storage == "8-bit" and not quantity
         decided, sentence = decide_quantity(what, [one.stated for one in facts], [one.flat for one in facts], quantity, kept)
         notes.append(sentence)
@@ -427,20 +427,19 @@ def survey_quantity(
         for place, image in zip(again, survey([found[place] for place in again], partial(read, quantity=decided), workers, label)):
             found[place] = image
     applied = Counter(note for image in found for note in image.facts.notes)
-    notes += [f"{count} images: {note}" for note, count in sorted(applied.items())]
+    notes += [f"{note}: {count} of {len(found)} images" for note, count in sorted(applied.items())]
     partly = [image.facts for image in found if image.facts.excluded]
     if partly:
-        pixels = sum(one.excluded for one in partly)
-        share = pixels / sum(one.shape[0] * one.shape[1] for one in partly)
+        pixels, every = (sum(values) for values in zip(*((one.excluded, one.shape[0] * one.shape[1]) for one in partly)))
         notes.append(
-            f"{len(partly)} images have {pixels} pixels ({share:.1%}) that are no data by a no-data value, a mask or an alpha "
-            "channel: they count in no statistic"
+            f"no data by a no-data value, a mask or an alpha channel: {pixels} pixels ({pixels / every:.1%}) in {len(partly)} of "
+            f"{len(found)} images count in no statistic"
         )
     dark = sum(image.facts.zeros > ZERO_SHARE * image.facts.shape[0] * image.facts.shape[1] for image in found)
     if dark:
         notes.append(
-            f"{dark} images have over {ZERO_SHARE:.0%} pixels of value 0 that nothing declares as no data: they count as amplitude 0; "
-            "crop or declare borders"
+            f"over {ZERO_SHARE:.0%} pixels of value 0 that nothing declares as no data: {dark} of {len(found)} images; they count as "
+            "amplitude 0, so crop or declare borders"
         )
     return found, notes
 

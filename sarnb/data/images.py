@@ -209,6 +209,9 @@ def _open_pillow(path: Path) -> Stored:
             if image.format == "PNG" and image.mode.startswith("I") or _sixteen_bit_png(path):
                 return _open_gdal(path, "PNG", turn=turn, words=words)
             clear, form = image.info.get("transparency"), image.format
+            beside = any(path.with_name(path.name + ending).is_file() for ending in (".aux.xml", ".msk"))
+            if beside and form in ("PNG", "JPEG") and image.mode in ("L", "LA", "RGB", "RGBA"):  # no-data value, scale or mask
+                return replace(_open_gdal(path, form, turn=turn, words=words), jpeg=form == "JPEG")
             if image.mode in ("P", "PA", "CMYK", "YCbCr"):
                 image = image.convert("RGBA" if clear is not None or image.mode == "PA" else "RGB")
                 clear = None

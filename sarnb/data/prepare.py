@@ -60,7 +60,7 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     checked, notes = survey_quantity(folder.images, check, quantity)
     empty = [image.name for image in checked if not image.origins]
     if empty:
-        notes.append(f"{len(empty)} images have no patch of {size} px that is all data and are left out: {some(empty)}")
+        notes.append(f"no patch of {size} px that is all data: {len(empty)} of {len(checked)} images left out, {some(empty)}")
     images, duplicates = _drop_duplicates([image for image in checked if image.origins])
     missing = _missing_splits(images)
     counts = Counter(image.label for image in images if image.split in ("", "train"))

@@ -63,6 +63,20 @@ def turned(path: Path, orientation: int, image: np.ndarray | None = None) -> Pat
     return path
 
 
+def with_file_beside(path: Path, mask: bool = False) -> Path:
+    """A PNG whose no-data value 255, or whose mask, stands in a file of GDAL next to it."""
+    png(path, with_hole(U8, 255))
+    if mask:
+        beside = tiff(path.with_name("mask.tif"), OPAQUE)
+        with rasterio.open(beside, "r+") as target:
+            target.update_tags(INTERNAL_MASK_FLAGS_1=2)  # one mask for all bands
+        beside.rename(path.with_name(path.name + ".msk"))
+        return path
+    text = "<PAMDataset><PAMRasterBand band='1'><NoDataValue>255</NoDataValue></PAMRasterBand></PAMDataset>"
+    path.with_name(path.name + ".aux.xml").write_text(text)
+    return path
+
+
 def png(path: Path, array: np.ndarray, **options: object) -> Path:
     Image.fromarray(array).save(path, **options)
     return path
@@ -119,6 +133,8 @@ APPLIED: dict[tuple[str, str], tuple[Made, np.ndarray, np.ndarray | None]] = {
     ),
     ("TIFF, alpha band", "excluded"): (lambda p: tiff(p / "a.tif", np.stack([U8, OPAQUE]), alpha="YES"), U8, ~HOLE),
     ("PNG, alpha of 0 and 255", "excluded"): (lambda p: png(p / "a.png", np.dstack([U8, OPAQUE])), U8, ~HOLE),
+    ("PNG, no-data value in .aux.xml", "excluded"): (lambda p: with_file_beside(p / "a.png"), U8, ~HOLE),
+    ("PNG, validity mask in .msk", "excluded"): (lambda p: with_file_beside(p / "a.png", mask=True), U8, ~HOLE),
     ("PNG, transparent level", "excluded"): (lambda p: png(p / "a.png", with_hole(U8, 255), transparency=255), U8, ~HOLE),
     ("TIFF, scale and offset", "applied"): (
         lambda p: tiff(p / "a.tif", U16, tags={"scales": (0.5,), "offsets": (10.0,)}),
@@ -246,9 +262,9 @@ README_CASES = {  # third column of the README's table -> cases above or tests t
     ],
     "mostly negative values": ["NPY, mostly negative"],
     "a no-data value, NaN too": [f"TIFF, no-data value {value}" for value in ("65535", "0", "-9999", "NaN")]
-    + ["TIFF, complex, no-data value 0", "no data at all"],
+    + ["PNG, no-data value in .aux.xml", "TIFF, complex, no-data value 0", "no data at all"],
     "a transparent level": ["PNG, transparent level"],
-    "a validity mask": ["TIFF, validity mask", "TIFF, validity mask and no-data value"],
+    "a validity mask": ["TIFF, validity mask", "PNG, validity mask in .msk", "TIFF, validity mask and no-data value"],
     "an alpha channel of 0 and the largest value": ["TIFF, alpha band of 16 bits", "TIFF, alpha band", "PNG, alpha of 0 and 255"],
     "an alpha channel of other values": ["half transparent"],
     "scale and offset": ["TIFF, scale and offset", "TIFF, no data, then scale and offset", "scale 0"],
@@ -362,11 +378,11 @@ def test_the_option_decides_and_what_disagrees_is_refused(tmp_path: Path) -> Non
             read_folder(tmp_path, quantity=wrong)
     one = flat_statistics(intensity(0, 1))
     with pytest.raises(InputError, match="tags say amplitude, but 0.3.* looks .* of intensity; give --quantity"):
-        decide_quantity("5 float images", ["amplitude"] * 5, [one] * 5)
+        decide_quantity("5 of 5 images, float", ["amplitude"] * 5, [one] * 5)
     with pytest.raises(InputError, match="tags of some say amplitude, of others intensity"):
-        decide_quantity("5 float images", ["amplitude", "intensity"], [one] * 2)
-    assert decide_quantity("5 float images", ["amplitude"], [one], "intensity")[0] == "intensity"
-    kept = decide_quantity("5 8-bit images", [""], [one], kept=True)
+        decide_quantity("5 of 5 images, float", ["amplitude", "intensity"], [one] * 2)
+    assert decide_quantity("5 of 5 images, float", ["amplitude"], [one], "intensity")[0] == "intensity"
+    kept = decide_quantity("5 of 5 images, 8-bit", [""], [one], kept=True)
     assert kept[0] == "amplitude" and "those of intensity; see --quantity" in kept[1]
 
 
@@ -391,8 +407,8 @@ def test_no_data_is_in_no_scale_and_no_patch_and_is_counted(tmp_path: Path) -> N
         cut = images[row["source"]][row["row"] : row["row"] + 32, row["column"] : row["column"] + 32]
         expected = np.clip(cut / (card["mu"] + 3 * card["sigma"]), 0, 1) * 255
         assert np.abs(np.asarray(Image.open(tmp_path / "out/train" / row["file_name"])) - expected).max() <= 0.51
-    assert any(re.match(r"9 images have \d+ pixels \(4\d\.\d%\) that are no data", line) for line in card["read"])
-    assert any(line.startswith("1 images have no patch of 32 px that is all data and are left out: a/border.tif") for line in card["read"])
+    assert any(re.match(r"no data by .*: \d+ pixels \(4\d\.\d%\) in 9 of 9 images count in no statistic", line) for line in card["read"])
+    assert any(line == "no patch of 32 px that is all data: 1 of 9 images left out, a/border.tif" for line in card["read"])
     assert card["no_data_pixels"] == 8 * 50 * 128, "of the images that are in the set"
     folder = read_folder(tmp_path / "in")
     with pytest.raises(InputError, match="px that are compared are no data"):
