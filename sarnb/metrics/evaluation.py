@@ -29,7 +29,7 @@ SPLITS = ("pooled", "seen", "unseen", COMPOSITION)
 REAL_VS_REAL = "real vs real"
 OPTICAL_AS_GREY = "optical as grey"
 ANCHORS = (REAL_VS_REAL, OPTICAL_AS_GREY)
-HALVINGS = 100  # random halvings of the real images behind the floor
+HALVINGS, LEAST_HALVINGS, HALVED = 100, 20, 40_000  # random halvings behind the floor: as many as halve HALVED images in all
 FRECHET_RESAMPLES = 100  # a matrix square root each, so fewer than for the other measures
 FRECHET_MINIMUM, KERNEL_MINIMUM = 16, 8  # images a side, below which the figure would be mostly noise
 
@@ -171,7 +171,7 @@ def floor(
     seed: int = 0,
     train: ImageSet | ImageStatistics | Prints | None = None,
     drawn: Sequence[str] | None = None,
-    halvings: int = HALVINGS,
+    halvings: int | None = None,
 ) -> pd.DataFrame:
     """What real images reach against other real images: rows "real vs real", the median over random halvings, class by class.
 
@@ -181,7 +181,8 @@ def floor(
     drawn : labels of a generated set. One part then has as many images of a class as it, at most half of those that are
         there; distances grow as sets shrink, and compare at one number only. Halves if None.
     judge, train : as for ``evaluate``.
-    seed, halvings : of the halvings, and their number.
+    seed, halvings : of the halvings, and their number. By default ``HALVINGS``; of over 400 images fewer, as large sets vary
+        less, but not below ``LEAST_HALVINGS``.
 
     Returns
     -------
@@ -190,7 +191,7 @@ def floor(
     train = None if train is None else prints(train)
     counts = None if drawn is None else Counter(drawn)
     tables = []
-    for number in range(halvings):
+    for number in range(halvings or min(HALVINGS, max(LEAST_HALVINGS, HALVED // max(1, len(real))))):
         parts = [real.subset(part) for part in halves(real.labels, (seed, number), counts)]
         if min(map(len, parts)) > 1:
             tables.append(evaluate(REAL_VS_REAL, 0, *parts, judge, 0, 0, train, real))

@@ -370,7 +370,7 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("resamples of average ranks", f"{few} where a Fréchet distance is ranked too, else {resamples}"),
         ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),
         ("gaps of 8-bit levels", f"up to {amplitude.WIDEST_GAP} levels that no pixel of a set has are filled from both ends"),
-        ("real vs real", f"median of {evaluation.HALVINGS} random halvings, its interval holds 95 % of them"),
+        ("real vs real", f"median of {evaluation.HALVINGS} random halvings (of over 400 images fewer); its interval holds 95 % of them"),
         ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out real images"),
         ("duplicates", f"the same thumbnails nearer to each other than {unlike} real images"),
         ("images that are in two sets", f"grain correlates above {distribution.SAME_GRAIN}; they set no threshold"),
