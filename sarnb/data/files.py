@@ -252,7 +252,7 @@ def replace_folder(new: Path, target: Path, kind: str) -> None:
 
     Raises InputError where ``target`` is not ours; see ``check_out``.
     """
-    check_out(target, kind)
+    target = check_out(target, kind).resolve()  # a link stays and leads to the new folder
     write_json(new / MARKER, {"kind": kind, "files": _sizes(new), "writing": []})
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():

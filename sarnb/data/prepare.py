@@ -123,7 +123,7 @@ def prepare_user_data(
     # a column known for some images only would differ in type between splits
     shared = [name for name in EXTRA_COLUMNS if all(name in image.extra for image in images)]
     shown = {image.label for image in splits["train"]}
-    temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
     with saving(out):
         try:
             counts = {}

@@ -181,7 +181,7 @@ def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Pat
     holds anything else.
     """
     folder = check_out(folder, DRAWN)
-    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    staging = folder.resolve().with_name(f".{folder.resolve().name}.partial-{os.getpid()}")
     try:
         with saving(folder):
             shutil.rmtree(staging, ignore_errors=True)

@@ -330,7 +330,7 @@ def write_vae(vae: AutoencoderKL, trained: Path, folder: Path, **about: object) 
     model in ``trained``, with what ``about`` adds. Raises ``InputError`` on a full disk.
     """
     folder, record = Path(folder), read_record(trained) | about | {"merged": True}
-    staging = folder.with_name(f".{folder.name}{STAGING}")
+    staging = folder.resolve().with_name(f".{folder.resolve().name}{STAGING}")
     try:
         shutil.rmtree(staging, ignore_errors=True)
         vae.save_pretrained(staging / "vae", safe_serialization=True)

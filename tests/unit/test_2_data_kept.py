@@ -148,10 +148,12 @@ def test_an_output_is_not_its_input_nor_in_one_nor_around_one(tmp_path):
 
 
 def test_a_folder_takes_the_place_of_one_of_ours_only(tmp_path):
-    for text in ("1", "2"):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for text, name in (("1", "out"), ("2", "link")):
         (tmp_path / "new").mkdir()
         (tmp_path / "new/a.png").write_text(text)
-        replace_folder(tmp_path / "new", tmp_path / "out", "data set")
+        replace_folder(tmp_path / "new", tmp_path / name, "data set")
+    assert (tmp_path / "link").is_symlink() and sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
     (tmp_path / "out/mine.png").write_text("3")
     (tmp_path / "new").mkdir()
     with pytest.raises(InputError, match="mine.png"):
