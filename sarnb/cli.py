@@ -101,7 +101,7 @@ def dataset(
 ) -> None:
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
     from sarnb.data.files import working_in
-    from sarnb.data.twin import build_twin, check_request, general_splits, study_splits
+    from sarnb.data.twin import build_twin, general_splits, study_splits
 
     changes = {"image_size": size, "seed": seed, "workers": workers}
     values = load_profile(profile, **{name: value for name, value in changes.items() if value is not None})
@@ -123,7 +123,6 @@ def dataset(
                 raise InputError(f"{option} is for the twin world and changes nothing about {source}; leave it out")
         from sarnb.data.prepare import prepare_user_data
 
-        check_request(size, seed)
         with working_in(out):
             card = prepare_user_data(Path(source), out, size, seed, quantity=quantity)
     for line in card.get("read", ()):

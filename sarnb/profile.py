@@ -119,10 +119,6 @@ class Profile:
         values = {key.upper(): list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(self).items()}
         return {"PROFILE": values.pop("NAME"), "RESULTS": results, **values}
 
-    def replace(self, **changes: Any) -> Profile:
-        """A checked copy with some values changed."""
-        return dataclasses.replace(self, **changes)
-
 
 def profile_names() -> list[str]:
     """Names of the shipped profiles."""

@@ -111,4 +111,4 @@ def test_scientific_numbers_without_a_point_are_numbers():
 
 def test_replace_checks_again():
     with pytest.raises(InputError, match="seed is -1"):
-        load_profile("quick").replace(seed=-1)
+        dataclasses.replace(load_profile("quick"), seed=-1)
