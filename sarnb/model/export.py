@@ -41,7 +41,14 @@ from sarnb.model.vae import apply_lora
 RECORD, CARD, STAGING = "record.json", "README.md", ".saving"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MODEL = "model"  # what a folder of one is to ``sarnb.data.files``, and what may be in it
-MODEL_FILES = (*(f"{name}/*" for name in ("unet", "vae", *ENCODERS, STAGING)), LORA_FILE, EMBEDDING_FILE, VAE_LORA_FILE, CARD, RECORD)
+MODEL_FILES = (
+    *(f"{name}/*" for name in ("unet", "vae", *(encoder for _, encoder in ENCODERS), STAGING)),
+    LORA_FILE,
+    EMBEDDING_FILE,
+    VAE_LORA_FILE,
+    CARD,
+    RECORD,
+)
 ENCODER_CLASSES = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 

@@ -474,7 +474,7 @@ def cut_prompts(pipe: StableDiffusionXLPipeline, prompts: Iterable[str]) -> str:
     cut: dict[str, int] = {}
     heads = []
     for tokenizer in (getattr(pipe, name) for name, _ in ENCODERS):
-        ids = tokenizer(different).input_ids  # with start and end of text
+        ids = tokenizer(different, verbose=False).input_ids  # with start and end of text
         cut |= {text: tokenizer.model_max_length for text, own in zip(different, ids) if len(own) > tokenizer.model_max_length}
         heads.append([tuple(own[: tokenizer.model_max_length - 1]) for own in ids])
     if not cut:

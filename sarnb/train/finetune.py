@@ -148,7 +148,8 @@ def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
 
 def check_captions(data: ImageSet) -> None:
     """Raise ``InputError`` if an image has no caption: it would train as one without a prompt."""
-    empty = [name for name, several in zip(data.ids, data.all_captions()) if not all(text.strip() for text in several)]
+    texts = zip(data.ids, data.all_captions())
+    empty = [name for name, several in texts if not all(isinstance(text, str) and text.strip() for text in several)]
     if empty:
         columns = ", ".join(key for key in data.rows[data.ids.index(empty[0])] if key not in ("file_name", "captions"))
         raise InputError(
@@ -206,7 +207,7 @@ def finetune(
         raise InputError(f"strategy {strategy.name} trains the autoencoder, on images and not on noise; use finetune_vae")
     if len(data.images) == 0:
         raise InputError("fine-tuning got an empty training set; give at least one image")
-    for part in (data, *([val] if val is not None else [])):
+    for part in (part for part in (data, val) if part is not None):
         check_captions(part)
     if strategy.prior and prior is None:
         raise InputError(f"strategy {strategy.name} shows the foundation's own pictures; draw them first (sarnb.generate.prompts)")

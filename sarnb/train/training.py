@@ -18,7 +18,7 @@ from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import MODEL, MODEL_FILES, RECORD, foundation_fingerprint, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy
-from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, finetune, training_record
+from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, check_captions, finetune, training_record
 from sarnb.train.loop import HISTORY, Watcher
 from sarnb.train.machine import processes
 from sarnb.train.state import CHECKPOINT, TRACKERS
@@ -136,6 +136,8 @@ def train(
     """
     data = load_set(data_dir / "train")
     val = load_set(data_dir / "val") if (data_dir / "val" / METADATA).exists() else None
+    for part in (part for part in (data, val) if part is not None):
+        check_captions(part)  # before anything is loaded or written
     pipe = load_foundation(foundation)
     pictures = prior(pipe)
     wanted = training_record(pipe, strategy, data, config, pictures)

@@ -268,3 +268,13 @@ def test_text_encoders_of_transformers_4_are_read_as_a_foundation(tmp_path):
         state = getattr(load_foundation(str(tmp_path)), encoder).state_dict()
         found = {key.removeprefix("text_model."): value for key, value in state.items()}
         assert all(torch.equal(found[key.removeprefix("text_model.")], value) for key, value in weights.items())
+
+
+def test_a_text_encoder_of_the_users_own_is_not_replaced(tmp_path):
+    (tmp_path / "text_encoder").mkdir()
+    own = tmp_path / "text_encoder" / "model.safetensors"
+    own.write_bytes(b"mine")
+    prepare(pipe := tiny_pipeline(), find_strategy("te-full"))
+    with pytest.raises(InputError, match="text_encoder/model.safetensors, not written here"):
+        save_trained(pipe, find_strategy("te-full"), tmp_path)
+    assert own.read_bytes() == b"mine" and [path.name for path in tmp_path.iterdir()] == ["text_encoder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 from pathlib import Path
@@ -336,6 +337,26 @@ def test_a_good_file_is_the_pipeline_it_was_written_from(file):
     for vae in (loaded.vae, foundation_vae(str(file))):  # that of the whole, and the autoencoder alone
         assert vae.config.scaling_factor == pipe.vae.config.scaling_factor
         assert all(torch.equal(vae.state_dict()[name], value) for name, value in pipe.vae.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "mark, about, words",
+    [
+        ("v_pred", {}, "says prediction_type 'v_prediction', its configuration 'epsilon'; set it in .*xl/scheduler/scheduler_config.json"),
+        ("", {"modelspec.prediction_type": "v"}, "says prediction_type 'v_prediction'"),
+        ("ztsnr", {}, "says rescale_betas_zero_snr True"),
+    ],
+)
+def test_a_file_that_says_it_predicts_otherwise_than_its_configuration_is_refused(mark, about, words, file):
+    marks = {mark: torch.zeros(1)} if mark else {}
+    save_file(single_file_weights(tiny_pipeline()) | marks, file, metadata={"format": "pt", **about})
+    with pytest.raises(InputError, match=words):
+        load_foundation(str(file))
+    path = file.with_suffix("") / "scheduler" / "scheduler_config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": mark == "ztsnr"})
+    )
+    assert load_foundation(str(file)).scheduler.config.prediction_type == "v_prediction"
 
 
 def test_the_asked_number_format_is_that_of_every_weight(file):

@@ -330,9 +330,10 @@ def test_images_without_a_text_are_refused_by_name(tmp_path):
     bare = replace(data, rows=(data.rows[0], *rows[1:]), captions=(data.captions[0], "", ""))
     with pytest.raises(InputError, match="2 of 3 images have no text, such as 000001.png .its columns: caption"):
         finetune(tiny_pipeline(), find_strategy("token"), bare, CONFIG, tmp_path)
-    with pytest.raises(InputError, match="1 of 3 images have no text"):
-        blank = replace(data, rows=({**data.rows[0], "captions": ["a city", " "]}, *data.rows[1:]))
-        finetune(tiny_pipeline(), find_strategy("token"), data, CONFIG, tmp_path, val=blank)
+    for number in (" ", 5, None):
+        blank = replace(data, rows=({**data.rows[0], "captions": ["a city", number]}, *data.rows[1:]))
+        with pytest.raises(InputError, match="1 of 3 images have no text"):
+            finetune(tiny_pipeline(), find_strategy("token"), data, CONFIG, tmp_path, val=blank)
 
 
 def test_captions_that_are_cut_are_counted_and_those_that_become_equal(tmp_path):

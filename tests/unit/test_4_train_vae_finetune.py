@@ -271,7 +271,8 @@ def with_other_unet():
 def test_a_finished_training_is_read_back_and_another_one_is_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(vae_finetune, "load_foundation", lambda spec: tiny_pipeline())
     data, out = data_folder(tmp_path / "data"), tmp_path / "model"
-    _, history, cost = train_vae(DECODER, "embedded", data, out, CONFIG)
+    _, history, cost = train_vae(DECODER, "embedded", data, out, CONFIG, ("tensorboard",))
+    assert list((out / "trackers").rglob("events.*"))
     written = (out / "vae" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
     vae, again, cost_again = train_vae(DECODER, "embedded", data, out, CONFIG)
     assert cost_again == cost and list(again["step"]) == list(history["step"]) and fingerprint(vae) == fingerprint(load_vae(out))
