@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,7 +117,7 @@ def caption(scene: Scene, modality: str, length: str, radar: Radar | None = None
         return _radar_caption(scene, length, radar, rng)
     if length == "short" and rng.random() < 0.5:
         return prompt(scene.kind, modality)
-    words = f"{_favoured(_LEADS[modality], rng)} {_noun_variant(scene, rng, length)}"
+    words = f"{_favoured(_LEADS[modality], rng)} {_subject(scene, rng, modality, length != 'short')}"
     if length == "short":
         return words
     details = _details(scene, rng, 1 if length == "mid" else 3)
@@ -134,20 +134,9 @@ def _check(modality: str, length: str) -> None:
         raise InputError(f"caption length {length!r} is unknown; use one of {', '.join(LENGTHS)}.")
 
 
-def _draw(rng: np.random.Generator, n: int) -> int:
-    """An index below ``n`` that favours 0, the canonical wording."""
-    return int(max(0, rng.integers(-1, n)))
-
-
-def _favoured(choices: tuple[str, ...], rng: np.random.Generator) -> str:
-    """One of the wordings, the first twice as often as another."""
-    return choices[_draw(rng, len(choices))]
-
-
-def _noun_variant(scene: Scene, rng: np.random.Generator, length: str) -> str:
-    """The canonical noun or a variant of it; longer captions bring their own "with", so there it is left out."""
-    choices = [words for words in _NOUNS.get(scene.kind, ()) if length == "short" or " with " not in words]
-    return in_number(choices[_draw(rng, len(choices))] if choices else noun(scene.kind), scene.counts)
+def _favoured(choices: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the wordings, the first, which is canonical, twice as often as another."""
+    return choices[max(0, int(rng.integers(-1, len(choices))))]
 
 
 def _details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
@@ -205,7 +194,7 @@ def _radar_caption(scene: Scene, length: str, radar: Radar | None, rng: np.rando
         return prompt(scene.kind, "sar", stated)
     most = {"short": int(rng.random() < 0.5), "mid": 1 + int(rng.random() < 0.3), "long": 3}[length]
     details = _radar_details(scene, rng, most)
-    noun_words = _radar_noun(scene, rng, plain=length != "short" or bool(details))
+    noun_words = _subject(scene, rng, "sar", plain=length != "short" or bool(details))
     clauses = _acquisition(stated, length, rng) if stated is not None else {}
     shape = ("medium", "subject", "side")[int(np.searchsorted((0.5, 0.8), rng.random(), side="right"))]
     lead, seen_by = _favoured(_LEADS["sar"], rng), _favoured(_SEEN_BY, rng)
@@ -230,11 +219,13 @@ def _radar_caption(scene: Scene, length: str, radar: Radar | None, rng: np.rando
     return sentence(details)
 
 
-def _radar_noun(scene: Scene, rng: np.random.Generator, plain: bool) -> str:
+def _subject(scene: Scene, rng: np.random.Generator, modality: str, plain: bool) -> str:
     """The class in words; ``plain``: without a "with" of its own, because details with theirs follow."""
-    parts = parts_of(scene.kind)
-    choices = _NOUNS[parts[0]] if len(parts) == 1 else _PAIR_VARIANTS.get(scene.kind, (noun(scene.kind),))
-    return in_number(_favoured(tuple(words for words in choices if not plain or " with " not in words), rng), scene.counts)
+    choices = _NOUNS.get(scene.kind) or (_PAIR_VARIANTS.get(scene.kind) if modality == "sar" else None)
+    if choices is None and modality == "optical":
+        return noun(scene.kind)
+    choices = [words for words in choices or (noun(scene.kind),) if not plain or " with " not in words]
+    return in_number(_favoured(choices, rng), scene.counts)
 
 
 def _radar_details(scene: Scene, rng: np.random.Generator, most: int) -> list[str]:
