@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from sarnb.data.files import replace_folder
+from sarnb.data.files import ordered_map, replace_folder
 from sarnb.data.twin import scene_seed, twin_optical
 from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card
@@ -52,11 +52,13 @@ from sarnb.world.captions import LENGTHS, caption, hard_negative_table
 from sarnb.world.optical import texture_pictures
 from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, make_scene
+from sarnb.world.styles import SIDES, STYLES, check_styles, draw_styles, render_style, style_caption, wrong_style
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's split of a text into words, numbers and runs of punctuation.
 WORDS = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
 Captions = list[tuple[str, ...]]
+SHARD = "14MB"  # largest file of the weights: a repository takes such files without large file storage
 STAGES = ("linear", "vae", "text", "unet")  # their curves, in order
 CYCLES = (  # what has one value a cycle, the steps first
     ("vae_steps", "vae_rates", "vae_crops"),
@@ -95,9 +97,12 @@ class FoundationRecipe:
     unet_ema: float = 0.999
     min_snr_gamma: float = 5.0
     unet_high_noise: tuple[float, ...] = (6.0, 3.0)  # largest weight of the steps in which layout is settled; 1: all alike
+    side_pairs: float = 0.5  # share of the lit pictures followed by the same one lit from the other side, under the same noise
     caption_dropout: float = 0.1
+    styles: tuple[str, ...] = ("photograph",)  # of ``sarnb.world.styles``
 
     def __post_init__(self) -> None:
+        check_styles(self.styles)
         for steps, *others in CYCLES:
             for name in others:
                 if len(getattr(self, name)) != len(getattr(self, steps)):
@@ -148,6 +153,82 @@ def radar_captions(count: int, seed: int) -> list[str]:
     return texts
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Captioned pictures of scenes, in one style or in many.
+
+    ``images`` uint8 [N, H, W, 3]; ``captions`` one or more each; ``partners`` int [N]: the picture of the same scene in the same
+    style lit from the other side, -1 where there is none.
+    """
+
+    images: np.ndarray
+    captions: Captions
+    partners: np.ndarray
+
+    def part(self, count: int) -> Pictures:
+        """The first ``count`` pictures; a partner behind them counts as none."""
+        return Pictures(self.images[:count], self.captions[:count], np.where(self.partners[:count] < count, self.partners[:count], -1))
+
+
+def styled_pictures(recipe: FoundationRecipe, count: int, first: int = 0, workers: int = 2) -> Pictures:
+    """Scenes ``first`` to ``first + count`` of the recipe, each in one style; of a lit style also lit from the other side.
+
+    The kind of scene, its style and its side are drawn independently of one another, and a picture depends on (seed, index) only.
+    """
+    kinds = CLASSES + COMPOSITIONS
+    drawn = draw_styles(first + count, recipe.seed, recipe.styles)[first:]
+    items = []
+    for index, (style, side) in enumerate(drawn, start=first):
+        items.append((kinds[index % len(kinds)], scene_seed(recipe.seed, "optical", index), style, side))
+    pieces = [items[start : start + 32] for start in range(0, count, 32)]
+    images: list[np.ndarray] = []
+    captions: Captions = []
+    partners: list[int] = []
+    for piece in ordered_map(partial(_styled, size=recipe.model.image_size), pieces, workers, "pictures"):
+        for image, words, paired in piece:
+            partners.append(len(images) + 1 if paired > 0 else len(images) - 1 if paired < 0 else -1)
+            images.append(image)
+            captions.append(words)
+    return Pictures(np.stack(images), captions, np.array(partners))
+
+
+def _styled(items: list[tuple[str, int, str, str]], size: int) -> list[tuple[np.ndarray, tuple[str, ...], int]]:
+    """(picture, captions, 1 if its partner follows, -1 if its partner is the one before, else 0) of scenes given by kind and seed."""
+    drawn = []
+    for kind, seed, style, side in items:
+        scene = make_scene(kind, seed, size=size)
+        sides = [side, SIDES[side == SIDES[0]]] if STYLES[style].lit else [side]
+        for k, light in enumerate(sides):
+            words = tuple(style_caption(scene, style, length, light, seed) for length in LENGTHS)
+            drawn.append((render_style(scene, style, light), words, (1, -1)[k] if len(sides) > 1 else 0))
+    return drawn
+
+
+def pair_sides(chosen: np.ndarray, partners: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A batch in which some lit pictures are followed by the same scene lit from the other side.
+
+    Under one noise and one timestep the two differ in the side alone, and so does what they teach.
+
+    Parameters
+    ----------
+    chosen : int [B], pictures of the batch.
+    partners : int [N], see ``Pictures``.
+    share : of the lit pictures that get their partner, in the place of the picture behind them.
+
+    Returns
+    -------
+    pictures, source : int [B] each; picture i of the batch takes noise and timestep number ``source[i]``.
+    """
+    pictures, source = chosen.copy(), np.arange(len(chosen))
+    place = 0
+    while place < len(chosen) - 1:
+        if partners[pictures[place]] >= 0 and rng.random() < share:
+            pictures[place + 1], source[place + 1] = partners[pictures[place]], place
+            place += 1
+        place += 1
+    return pictures, source
+
+
 def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
     """A general VAE: the best linear code first, then scenes for what is to be drawn and textures for all else."""
     torch.manual_seed(recipe.seed)
@@ -180,16 +261,24 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
     return vae
 
 
-def text_stage(recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path) -> DualEncoder:
+def text_stage(
+    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path, start: DualEncoder | None = None
+) -> DualEncoder:
     """The tokenizer, then both text towers with an image tower.
 
     The contrastive loss alone leaves words apart no more than its pictures need: "west" and "east" then came out with
     nearly the same vectors, and no UNet could learn the side of the sea from them. ``text_separation`` parts them.
+    ``start`` goes on from trained towers, with their tokenizer.
     """
     words = [caption for several in captions for caption in several]
-    tokenizer = train_tokenizer(words + sar_captions, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
-    encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
+    if start is None:
+        tokenizer = train_tokenizer(words + sar_captions, recipe.vocabulary, recipe.model.max_tokens, out / "tokenizer")
+        encoder = build_dual_encoder(tokenizer, towers=2, config=recipe.model, seed=recipe.seed)
+    else:
+        encoder = start
     table = hard_negative_table(words) if any(recipe.text_negatives) else {}
+    if len(recipe.styles) > 1:  # the style is one more statement that a caption can be wrong in
+        table = {text: (*several, wrong_style(text, recipe.styles)) for text, several in table.items()}
     radar_table = hard_negative_table(sar_captions) if any(recipe.text_separation) else {}
     cycles = zip(recipe.text_steps, recipe.text_rates, recipe.text_negatives, recipe.text_separation, strict=True)
     for cycle, (steps, rate, negatives, separation) in enumerate(cycles, start=1):
@@ -256,16 +345,23 @@ def train_tokenizer(captions: Iterable[str], vocabulary_size: int, max_length: i
 
 
 def unet_stage(
-    recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, vae: AutoencoderKL, encoder: DualEncoder, out: Path
+    recipe: FoundationRecipe,
+    scenes: np.ndarray,
+    captions: Captions,
+    vae: AutoencoderKL,
+    encoder: DualEncoder,
+    out: Path,
+    partners: np.ndarray | None = None,
+    start: UNet2DConditionModel | None = None,
 ) -> StableDiffusionXLPipeline:
-    """A new UNet: noise prediction on cached latents, one cosine cycle after another.
+    """The UNet: noise prediction on cached latents, one cosine cycle after another; a new one, or on from ``start``.
 
     Captions of all lengths, each dropped now and then for guidance. The pictures and the noise of a cycle go on where the
-    cycle before stopped.
+    cycle before stopped. ``partners`` (see ``Pictures``) brings the two sides of a light together in a batch.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        unet = build_unet(recipe.model)
+        unet = build_unet(recipe.model) if start is None else start
     pipe = assemble(vae, first_tower(encoder.texts[0]), encoder.texts[1], encoder.tokenizer, unet)
     mean, std = encode_posterior(vae, scenes)
     seed, size, before = recipe.seed, recipe.unet_batch, 0
@@ -273,14 +369,16 @@ def unet_stage(
 
     def loss(high_noise: float, before: int, modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         step += before
-        chosen = batch_ids(len(mean), size, seed, step)
+        chosen, source = batch_ids(len(mean), size, seed, step), np.arange(size)
         rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
+        if partners is not None:
+            chosen, source = pair_sides(chosen, partners, recipe.side_pairs, np.random.default_rng((seed, 53, step)))
         prompts = [captions[i][rng.integers(len(captions[i]))] for i in chosen]
         dropped = torch.rand(size, generator=generator) < recipe.caption_dropout
-        draw = torch.randn(mean[chosen].shape, generator=generator)
+        draw = torch.randn(mean[chosen].shape, generator=generator)[source]
         latents = normalise_latents(pipe.vae, mean[chosen] + std[chosen] * draw)
-        noise = torch.randn(latents.shape, generator=generator)
-        steps = torch.randint(0, 1000, (size,), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)[source]
+        steps = torch.randint(0, 1000, (size,), generator=generator)[source]
         device = pipe.unet.device
         latents, noise, steps, dropped = (micro.of(values).to(device) for values in (latents, noise, steps, dropped))
         with torch.no_grad():
@@ -321,7 +419,7 @@ def export_foundation(pipe: StableDiffusionXLPipeline, encoder: DualEncoder, rec
     """
     staging = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staging, ignore_errors=True)
-    copy.deepcopy(pipe).to(torch.float16).save_pretrained(staging, safe_serialization=True)
+    copy.deepcopy(pipe).to(torch.float16).save_pretrained(staging, safe_serialization=True, max_shard_size=SHARD)
     # transformers 5 dropped the prefix of CLIPTextModel's names; version 4 looks for it, and 5 reads both.
     weights = staging / "text_encoder" / "model.safetensors"
     names = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(weights).items()}

@@ -291,19 +291,37 @@ def style_caption(scene: Scene, style: str, length: str, side: str = "left", see
     return words
 
 
+def wrong_style(text: str, names: Sequence[str], seed: int = 0) -> str:
+    """The caption with the words of another of the styles: a hard negative, false of whatever the caption is true of.
+
+    The seasons of "snow" and "faded" and the side of a lit style stay as they are. Raises ``InputError`` where the caption
+    begins with the words of no style, or there is no other one.
+
+    >>> wrong_style("a pencil drawing of a city", ["photograph", "pencil"])[:8]
+    'an aeria'
+    """
+    own = next(((name, lead) for name, style in STYLES.items() for lead in style.leads if text.startswith(lead)), None)
+    others = [name for name in names if own and name != own[0]]
+    if own is None or not others:
+        raise InputError(f"caption {text[:40]!r}: has no other style among {', '.join(names)}; write it with ``style_caption``")
+    rng = np.random.default_rng((seed, 7006, *text.encode()))
+    leads = STYLES[others[rng.integers(len(others))]].leads
+    return leads[rng.integers(len(leads))] + text.removeprefix(own[1])
+
+
 def draw_styles(
     count: int, seed: int, names: Sequence[str] = tuple(STYLES), photographs: float = 0.25, lit: float = 2.0
 ) -> list[tuple[str, str]]:
     """(style, side of light) of ``count`` pictures, independent of what they show.
 
-    A share ``photographs`` of them are photographs; of the rest a lit style takes ``lit`` times the share of another,
-    and its sides come in turn. Picture i depends on (seed, i) but for the turns. Raises as ``check_styles``.
+    A share ``photographs`` of them are photographs; of the rest a lit style takes ``lit`` times the share of another.
+    Picture i depends on (seed, i) only. Raises as ``check_styles``.
     """
     check_styles(names)
     others = [name for name in names if name != "photograph"]
-    rng = np.random.default_rng((seed, 7005))
+    names_rng, sides_rng = (np.random.default_rng((seed, 7005, stream)) for stream in (0, 1))
     weights = np.array([lit if STYLES[name].lit else 1.0 for name in others])
-    share = np.concatenate([[photographs if others else 1.0], (1 - photographs) * weights / weights.sum() if others else []])
-    chosen = rng.choice(["photograph", *others], size=count, p=share)
-    sides = rng.integers(2, size=count)
-    return [(str(name), SIDES[side]) for name, side in zip(chosen, sides, strict=True)]
+    bounds = photographs + (1 - photographs) * np.cumsum(weights) / weights.sum() if others else np.ones(0)
+    chosen = np.searchsorted(np.concatenate([[photographs if others else 1.0], bounds[:-1]]), names_rng.random(count), side="right")
+    ordered = ["photograph", *others]
+    return [(ordered[place], SIDES[side]) for place, side in zip(chosen, (sides_rng.random(count) < 0.5).astype(int), strict=True)]

@@ -10,7 +10,7 @@ from sarnb.world.backscatter import CODE
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.hard_negatives import hard_negative
 from sarnb.world.scene import CLASSES, make_scene
-from sarnb.world.styles import STYLES, check_styles, draw_styles, render_style, style_caption
+from sarnb.world.styles import STYLES, check_styles, draw_styles, render_style, style_caption, wrong_style
 
 LIT = [name for name in STYLES if STYLES[name].lit]
 
@@ -129,7 +129,7 @@ def test_draw_of_styles_has_the_shares_and_is_independent_of_the_turn_of_classes
     kinds = np.arange(len(names)) % len(CLASSES)
     table = np.array([[(names[kinds == k] == name).mean() for name in STYLES] for k in range(len(CLASSES))])
     assert np.ptp(table, axis=0).max() < 0.06
-    assert drawn[:100] == draw_styles(24_000, seed=1)[:100] and drawn != draw_styles(24_000, seed=2)
+    assert drawn[:100] == draw_styles(100, seed=1) and drawn != draw_styles(24_000, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,18 @@ def test_unknown_style_or_side_is_refused() -> None:
         render_style(scene, "oil")
     with pytest.raises(InputError, match="light from 'up'"):
         render_style(scene, "relief", "up")
+
+
+def test_a_wrong_style_changes_the_lead_alone() -> None:
+    scene = make_scene("airport", seed=4, size=64)
+    for style in STYLES:
+        text = style_caption(scene, style, "mid", "left")
+        drawn = {wrong_style(text, list(STYLES), seed) for seed in range(200)}
+        own = STYLES[style].leads
+        assert not any(wrong.startswith(own) for wrong in drawn) and len(drawn) > 30
+        content = text.split(" of ", 1)[1] if style != "contours" else text[text.index("an airport") if "an airport" in text else 0 :]
+        assert all(wrong.endswith(content[-20:]) for wrong in drawn)
+    assert wrong_style("a pencil sketch of a city", ["photograph", "pencil"]).startswith(STYLES["photograph"].leads)
+    for text, names in (("a city", ["photograph", "pencil"]), ("a pencil sketch of a city", ["pencil"])):
+        with pytest.raises(InputError, match="no other style"):
+            wrong_style(text, names)
