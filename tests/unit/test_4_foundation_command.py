@@ -12,8 +12,8 @@ import sarnb.foundation.__main__ as command
 from sarnb import foundation_path
 from sarnb.data.twin import twin_optical
 from sarnb.errors import InputError
-from sarnb.foundation.recipe import FoundationRecipe, pair_sides, styled_pictures
-from sarnb.model.foundation import FoundationConfig, encode_prompts, load_foundation
+from sarnb.foundation.recipe import FoundationRecipe, pair_sides, radar_captions, styled_pictures
+from sarnb.model.foundation import FoundationConfig, assemble, encode_prompts, first_tower, load_foundation
 from sarnb.model.judge import DualEncoder
 from sarnb.world.styles import STYLES
 
@@ -72,11 +72,9 @@ def test_plan_gives_each_stage_its_share_of_the_minutes():
 
 def test_going_on_keeps_the_words_of_the_towers():
     """The towers say what they said, and the first one's new projection tells the second one's vectors."""
-    start = command.load_start(foundation_path())
+    start = command.load_start(foundation_path(), radar_captions(300, 0))
     pipe = load_foundation("embedded")
     texts = ["a radar image of a harbour, illuminated from the left", "an aerial photograph of a stadium in spring"]
-    from sarnb.model.foundation import assemble, first_tower
-
     again = assemble(pipe.vae, first_tower(start.encoder.texts[0]), start.encoder.texts[1], start.encoder.tokenizer, pipe.unet)
     for ours, theirs in zip(encode_prompts(again, texts), encode_prompts(pipe, texts), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
@@ -111,7 +109,7 @@ def test_an_unknown_name_in_a_recipe_is_refused():
 def test_command_runs_from_nothing_and_goes_on_from_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "LEAST", 1)
     monkeypatch.setattr(command, "REHEARSAL", 2)
-    monkeypatch.setattr(command, "rehearse", lambda *_: {"linear": 0.5, "vae": 3.0, "decoder": 1.0, "text": 3.0, "unet": 5.0})
+    monkeypatch.setattr(command, "rehearse", lambda *_: {"linear": 1.8, "vae": 6.0, "decoder": 3.0, "text": 4.5, "unet": 12.0})
     sizes = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(SIZES).items()}
     recipe = {"model": sizes, "scenes": 64, "textures": 8, "vae_batch": 4, "vae_perceptual": 0, "vae_crops": [32], "vae_steps": [1]}
     recipe |= {"decoder_steps": 1, "text_batch": 8, "unet_batch": 8, "vocabulary": 700}
