@@ -7,8 +7,7 @@ import pytest
 
 from sarnb.errors import InputError
 from sarnb.world.backscatter import CODE
-from sarnb.world.captions import LENGTHS, caption
-from sarnb.world.hard_negatives import hard_negative
+from sarnb.world.captions import LENGTHS, caption, hard_negative
 from sarnb.world.scene import CLASSES, make_scene
 from sarnb.world.styles import STYLES, check_styles, draw_styles, render_style, style_caption, wrong_style
 
