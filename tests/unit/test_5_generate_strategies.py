@@ -226,7 +226,7 @@ def test_the_way_of_the_word_starts_at_its_first_word_and_ends_in_the_model(stud
 def test_the_command_follows_a_training_in_tensorboard(study, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    values = load_profile("smoke").replace(sampling_steps=2, sample_every=2)
+    values = replace(load_profile("smoke"), sampling_steps=2, sample_every=2)
     monkeypatch.setattr("sarnb.cli.load_profile", lambda *_, **__: values)
     words = ["finetune", "--strategy", "te-lora-r4", "--data", str(study / "data"), "--foundation", str(study / "foundation")]
     words += ["--out", str(study / "model"), "--tracker"]
