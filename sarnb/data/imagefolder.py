@@ -32,6 +32,7 @@ from sarnb.world.scene import CLASSES, COMPOSITIONS
 INDEX = "index.csv"  # optional, next to the class folders: columns "file" (path inside the folder) and "sensor"
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
 ZERO_SHARE = 0.05  # of an image's pixels at 0, above which they are mentioned
+BESIDE = (".aux.xml", ".msk")  # files next to an image that say what its pixels are; read with it
 UNSTATED = "unstated"  # the sensor of an image of which nothing says it
 METADATA_FILES = (METADATA, "metadata.csv", "metadata.parquet")  # what `datasets` reads next to images
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")  # the first that a row has is its caption, or its list of captions
@@ -136,6 +137,7 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
     if not images:
         raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
     known = {image.path for image in images}
+    known |= {image.path.with_name(image.path.name + ending) for image in images for ending in BESIDE}
     unused = [path for path in files if path not in known and path.name not in (*METADATA_FILES, *([INDEX] if index else []))]
     ignored = Counter(path.suffix.lower() or "no suffix" for path in unused)
     left_out = [path.relative_to(source).as_posix() for path in unused if path.suffix.lower() in SUFFIXES]
@@ -426,6 +428,9 @@ def survey_quantity(
         again = [place for place in places if found[place].facts.quantity != decided]
         for place, image in zip(again, survey([found[place] for place in again], partial(read, quantity=decided), workers, label)):
             found[place] = image
+    bare = sum(image.sensor == UNSTATED for image in found)
+    if 0 < bare < len(found):
+        notes.append(f"{bare} of {len(found)} images have no sensor named, though others have: they are scaled together")
     applied = Counter(note for image in found for note in image.facts.notes)
     notes += [f"{note}: {count} of {len(found)} images" for note, count in sorted(applied.items())]
     partly = [image.facts for image in found if image.facts.excluded]
@@ -483,7 +488,7 @@ def read_sensors(source: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
             lacking = {"file", "sensor"} - set(table.fieldnames or ())
             if lacking:

@@ -9,6 +9,7 @@ is declared not to be data is excluded from every statistic. The table in README
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from sarnb.data.amplitude import BLOCK, DECIBEL_SKEWNESS, flat_statistics, moments, stated_quantity
 from sarnb.errors import InputError
 
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # tags are judged here; GDAL reads those that tifffile complains of
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 LARGEST_BYTES = 4 * 2**30  # of one image as stored: 16,000 x 16,000 complex pixels of 16 + 16 bits, opened, fill it
 
@@ -203,7 +205,7 @@ def _open_pillow(path: Path) -> Stored:
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError(f"{path}: holds {image.n_frames} pictures; save the one that is meant as a file of its own")
             turn = image.getexif().get(0x0112, 1)
-            words = " ".join(str(value) for value in image.info.values() if isinstance(value, str))
+            words = " ".join(filter(_is_plain, (value for value in image.info.values() if isinstance(value, str))))
             if image.mode == "1":
                 raise InputError(f"{path}: has 1 bit a pixel, a mask and not an amplitude; give the radar image itself")
             if image.format == "PNG" and image.mode.startswith("I") or _sixteen_bit_png(path):
@@ -278,8 +280,7 @@ def _open_gdal(
         scaling = {(source.scales[band - 1], source.offsets[band - 1]) for band in bands}
         if len(scaling) > 1 or not all(np.isfinite(pair).all() and pair[0] != 0 for pair in scaling):
             raise InputError(f"{path}: has the scale and offset tags {sorted(scaling)}; give one scale other than 0")
-        # a description in JSON or XML tells of a whole product, such as what its amplitudes can be calibrated to
-        said = [*source.units, *source.descriptions, "" if words.lstrip().startswith(("{", "<")) else words]
+        said = [*source.units, *source.descriptions, words if _is_plain(words) else ""]
         for tags in (source.tags(), *(source.tags(band) for band in bands)):
             said += [f"{key} {value}" for key, value in tags.items() if any(part in key.lower() for part in _TELLING)]
         nodata, shape, dtype = [source.nodatavals[band - 1] for band in bands], source.shape, source.dtypes[bands[0] - 1]
@@ -303,6 +304,11 @@ def _open_gdal(
     scale, offset = scaling.pop()
     dtype = np.dtype("complex64" if dtype == "complex_int16" else dtype)  # as rasterio reads it
     return Stored(shape, dtype, read, scale, offset, turn, white, " ".join(filter(None, said)), zero_nodata=0 in nodata, notes=notes)
+
+
+def _is_plain(words: str) -> bool:
+    """Not JSON or XML, which tell of a whole product, such as what its amplitudes can be calibrated to, or hold identifiers."""
+    return not words.lstrip("\ufeff \n\t").startswith(("{", "<"))
 
 
 def _equal(band: np.ndarray, value: float | None) -> np.ndarray:
@@ -456,7 +462,7 @@ def _converted(values: np.ndarray, valid: np.ndarray | None, quantity: str, path
     if not unit_known and high - low > 120:
         raise InputError(
             f"{path}: its whole numbers from {low:g} to {high:g} are no decibels of one unit a step; save the decibels as floats, "
-            "or with a scale and offset tag"
+            "or with a scale and offset tag, or say by --quantity amplitude that they are none"
         )
     if not _are_decibels(low, high):
         raise InputError(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sarnb.data import images as reader
 from sarnb.data.amplitude import decide_quantity, flat_statistics, moments
@@ -452,3 +452,30 @@ def test_a_comparison_scales_each_sensor_by_its_own_real_images(tmp_path: Path) 
     for side in ("real", "generated"):  # a generated set that is twice as bright stays so
         assert scales[side, "weak", "float"].scale == pytest.approx(unit, rel=0.03)
         assert scales[side, "strong", "float"].scale == pytest.approx(5000 * unit, rel=0.03)
+
+
+def test_a_text_that_only_looks_like_a_quantity_changes_nothing(tmp_path: Path) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("XML:com.adobe.xmp", "<?xpacket?> power, sigma0, xmp.iid:9-db-4")
+    text.add_text("Software", "Powered by 3db8-0db1")
+    Image.fromarray(U8).save(tmp_path / "a.png", pnginfo=text)
+    read = read_image(tmp_path / "a.png")
+    assert (read.stated, read.quantity) == ("", "amplitude")
+    np.testing.assert_array_equal(read.amplitude, U8)
+
+
+def test_files_beside_an_image_are_read_with_it_and_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    for number in range(4):
+        with_file_beside(tmp_path / f"{number}.png")
+    (tmp_path / "index.csv").write_text("file,sensor\n0.png,near\n1.png,near\n2.png,far\n", encoding="utf-8-sig")
+    folder = read_folder(tmp_path)
+    assert [image.sensor for image in folder.images] == ["near", "near", "far", "unstated"]
+    assert folder.ignored == {} and not any("passed over" in note for note in folder.notes)
+    assert "1 of 4 images have no sensor named, though others have: they are scaled together" in folder.notes
+
+
+def test_a_no_data_value_beyond_32_bits_as_printed_is_read_without_a_complaint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lowest = float(np.finfo(np.float32).min)
+    path = tiff(tmp_path / "a.tif", np.where(HOLE, np.float32(lowest), FLOAT), nodata=lowest)
+    np.testing.assert_array_equal(read_image(path).valid, ~HOLE)
+    assert not caplog.records
