@@ -175,7 +175,7 @@ def decide_quantity(
     if named and seems and named[0] != seems:
         raise InputError(f"{what}: tags say {named[0]}, but {numbers}, are those of {seems}; {mend}")
     if named:
-        return named[0], f"{what}: {named[0]}, by the tags of the files"
+        return named[0], f"{what}: {named[0]}, by the {'tags or the negative values' if named[0] == 'db' else 'tags'} of the files"
     measured = f" ({numbers})" if looks == looks else ""
     if kept and seems:
         return "amplitude", f"{what}: kept as amplitude, though {numbers}, are those of {seems}; see --quantity"

@@ -205,7 +205,9 @@ def _open_pillow(path: Path) -> Stored:
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError(f"{path}: holds {image.n_frames} pictures; save the one that is meant as a file of its own")
             turn = image.getexif().get(0x0112, 1)
-            words = " ".join(filter(_is_plain, (value for value in image.info.values() if isinstance(value, str))))
+            said = [value for value in image.info.values() if isinstance(value, str)]  # texts of a PNG; a JPEG has one comment
+            said += [str(image.info.get("comment", b""), "latin-1")] if image.format == "JPEG" else []
+            words = " ".join(filter(_is_plain, said))
             if image.mode == "1":
                 raise InputError(f"{path}: has 1 bit a pixel, a mask and not an amplitude; give the radar image itself")
             if image.format == "PNG" and image.mode.startswith("I") or _sixteen_bit_png(path):

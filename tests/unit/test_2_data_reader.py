@@ -464,6 +464,14 @@ def test_a_text_that_only_looks_like_a_quantity_changes_nothing(tmp_path: Path) 
     np.testing.assert_array_equal(read.amplitude, U8)
 
 
+def test_the_comment_of_a_jpeg_names_the_quantity(tmp_path: Path) -> None:
+    for name, comment in (("plain", b"made by X, 3db8"), ("told", b"sigma0, linear power")):
+        Image.fromarray(U8).save(tmp_path / f"{name}.jpg", comment=comment)
+    plain, told = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "told"))
+    assert (plain.stated, told.stated, told.storage) == ("", "intensity", "8-bit intensity")
+    np.testing.assert_allclose(told.amplitude, np.sqrt(plain.amplitude.astype(np.float32)), rtol=1e-6)
+
+
 def test_files_beside_an_image_are_read_with_it_and_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     for number in range(4):
         with_file_beside(tmp_path / f"{number}.png")
