@@ -163,6 +163,13 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
         is, lies in or holds an input.
     """
     out = Path(out)
+    try:
+        out.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if out.is_symlink():
+            raise InputError(f"{out}: is a link to what is not there; make its target, or name another folder for the {kind}") from None
+    except OSError as error:  # a name that is too long, links in a ring, no permission
+        raise InputError(f"{out}: cannot be a folder ({error.strerror}); choose another name for the {kind}") from None
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder for the {kind}")
     check_apart(out, inputs, kind)
@@ -209,6 +216,11 @@ def settle(out: Path, *more: str) -> None:
         write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
 
 
+def lost_files(out: Path) -> list[str]:
+    """Names of files that the marker lists and that are not there."""
+    return [name for name in _read_marker(out)[1] if not (out / name).is_file()]
+
+
 def clear(out: Path) -> None:
     """Remove the files that the marker lists, and the folders that are empty then."""
     for name in _read_marker(out)[1]:
@@ -226,7 +238,7 @@ def _read_marker(out: Path) -> tuple[str, dict[str, int], list[str]]:
         inside = {
             name: size for name, size in dict(found["files"]).items() if not Path(name).is_absolute() and ".." not in Path(name).parts
         }
-        return str(found["kind"]), inside, [str(name) for name in found["writing"]]
+        return str(found["kind"]), inside, [str(name) for name in found["writing"] if isinstance(found["writing"], list)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "", {}, []
 
@@ -352,8 +364,8 @@ def working_in(folder: Path) -> Iterator[None]:
     The lock is the file ``.NAME.lock`` next to the folder, for the folder itself may be replaced. The system lifts it when a
     process dies, however it dies. There is none where no file can be locked; what is written then says why. A process may enter twice.
     """
-    folder = Path(folder).absolute()
-    if folder in _held:
+    folder = Path(os.path.realpath(folder))  # one lock, by whatever name or link the folder is called
+    if folder in _held or not folder.name:  # there is no place next to "/"; check_out refuses it
         yield
         return
     path = folder.with_name(f".{folder.name}.lock")

@@ -28,6 +28,7 @@ from sarnb.data.files import (
     claim,
     clear,
     height_levels,
+    lost_files,
     ordered_map,
     saving,
     settle,
@@ -209,6 +210,7 @@ def speckle_seed(seed: int, sensor: str) -> int:
 # The data set: chunks of scenes, drawn and scaled by workers, that a later call continues after a kill.
 
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
+WRITTEN = (README, CARD, ".work/*", ".*.partial-*", *(f"{name}/*" for name in SPLITS))  # what else lies there is a user's
 VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scale of its own
 
 
@@ -373,13 +375,13 @@ def _load_own_card(out: Path, fingerprint: str) -> dict[str, Any] | None:
         return None
     whole = isinstance(card, dict) and card.get("fingerprint") == fingerprint
     if whole and card.get("complete"):
-        whole = all((out / split / METADATA).is_file() for split in card["totals"])
+        whole = all((out / split / METADATA).is_file() for split in card["totals"]) and not lost_files(out)
     return card if whole else None
 
 
 def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, seed: int, fingerprint: str) -> dict[str, Any]:
     """Clear what another call left and write the card of a begun set."""
-    clear(claim(out, "data set"))
+    clear(claim(out, "data set", names=WRITTEN))
     for name in (*SPLITS, ".work"):  # of a call that was cut short
         shutil.rmtree(out / name, ignore_errors=True)
     counts = {name: dict(sorted(Counter(spec.scene(index)[0] for index in range(spec.count)).items())) for name, spec in splits.items()}

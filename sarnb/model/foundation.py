@@ -7,9 +7,11 @@ is checked for being whole, for the libraries start missing weights at random, w
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import inspect
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -78,6 +80,10 @@ NEUTRAL = {
     "steps_offset": 0,
     "clip_sample": False,
     "thresholding": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "snr_shift_scale": 1.0,
 }
 
 
@@ -93,7 +99,10 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
     kind, channels = scheduler.get("prediction_type", "epsilon"), vae.latent_channels
     seeded = hasattr(pipe.scheduler, "alphas_cumprod") and name != "DPMSolverSDEScheduler"  # its noise is one of the whole batch
     statistics = [vae.get("latents_mean"), vae.get("latents_std")]
-    paired = statistics == [None, None] or [value is not None and len(value) for value in statistics] == [channels] * 2
+    paired = statistics == [None, None] or all(
+        isinstance(value, (list, tuple)) and len(value) == channels and all(map(_is_number, value)) for value in statistics
+    )
+    paired = paired and all(value > 0 for value in statistics[1] or ())
     no_noise = "noise cannot be predicted where there is nothing else (Lin et al. 2024); set prediction_type to v_prediction"
     rules: list[tuple[str, Mapping[str, Any], str, bool, str]] = [  # file, its values, key, whether it is followed, what to do
         ("scheduler", {"_class_name": name}, "_class_name", seeded, "choose one with a table of betas, such as EulerDiscreteScheduler"),
@@ -108,8 +117,8 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
             "the preconditioning of EDM is another training",
         ),
         ("vae", vae, "shift_factor", not vae.get("shift_factor"), "SDXL's pipeline does not read it; leave it out"),
-        ("vae", vae, "scaling_factor", (vae.get("scaling_factor") or 0) > 0, "give a positive number"),
-        ("vae", vae, "latents_mean", paired, f"give latents_mean and latents_std with {channels} numbers each, or neither"),
+        ("vae", vae, "scaling_factor", _is_number(vae.get("scaling_factor")) and vae.scaling_factor > 0, "give a positive number"),
+        ("vae", vae, "latents_mean", paired, f"give latents_mean and latents_std with {channels} numbers each (std above 0), or neither"),
         ("unet", unet, "in_channels", unet.in_channels == channels, f"the autoencoder's latents have {channels} channels"),
         ("unet", unet, "out_channels", unet.out_channels == channels, f"the autoencoder's latents have {channels} channels"),
         ("unet", unet, "addition_embed_type", unet.addition_embed_type == "text_time", "SDXL's is text_time"),
@@ -121,6 +130,25 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
         if not followed:
             file = f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json"
             raise InputError(f"foundation {where!r}: {file} has {key} = {values.get(key)!r}, which is not followed here: {mend}")
+    check_schedule(pipe, where)
+
+
+def check_schedule(pipe: StableDiffusionXLPipeline, where: str) -> None:
+    """Raise ``InputError`` for a scheduler that cannot draw, or whose signal does not fall from 1 towards 0 (black pictures)."""
+    levels, count = pipe.scheduler.alphas_cumprod, pipe.scheduler.config.num_train_timesteps
+    falling = len(levels) == count > 0 and levels[0] > 0 and levels[-1] < 1
+    falling = falling and all(bool(((values >= 0) & (values <= 1)).all()) for values in (levels, pipe.scheduler.betas))
+    try:
+        copy.deepcopy(pipe.scheduler).set_timesteps(4)
+        wrong = "" if falling and bool((levels.diff() <= 0).all()) else "its betas do not take the signal from 1 towards 0"
+    except (ValueError, TypeError, IndexError, NotImplementedError) as error:
+        wrong = first_line(error)
+    if wrong:
+        raise InputError(f"foundation {where!r}: scheduler/scheduler_config.json: {wrong} ({count} timesteps); mend its values")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:

@@ -115,7 +115,15 @@ def test_what_a_killed_call_left_is_ours_and_other_kinds_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "marker", ["", "{}", "[]", '{"kind": "data set", "files": 3, "writing": []}', '{"kind": "data set", "files": [1]}']
+    "marker",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"kind": "data set", "files": 3, "writing": []}',
+        '{"kind": "data set", "files": [1]}',
+        '{"kind": "data set", "files": {}, "writing": "*"}',
+    ],
 )
 def test_a_damaged_marker_makes_nothing_ours(tmp_path, marker):
     (tmp_path / MARKER).write_text(marker)
@@ -145,6 +153,26 @@ def test_an_output_is_not_its_input_nor_in_one_nor_around_one(tmp_path):
         with pytest.raises(InputError, match=words):
             check_out(tmp_path / out, "model", ["stabilityai/sdxl", "", tmp_path / "in"])
     check_out(tmp_path / "inside", "model", [tmp_path / "in"])
+
+
+def test_an_output_that_cannot_be_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "nowhere").symlink_to(tmp_path / "disk/out")
+    (tmp_path / "ring").symlink_to("ring")
+    for out, words in (("nowhere", "is a link to what is not there"), ("ring", "cannot be a folder"), ("x" * 300, "name too long")):
+        with pytest.raises(InputError, match=words), working_in(tmp_path / out):
+            check_out(tmp_path / out, "data set")
+    with pytest.raises(InputError, match="not written here"), working_in(Path("/")):
+        check_out(Path("/etc"), "data set")
+
+
+def test_a_folder_has_one_lock_by_whatever_name_it_is_called(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/link").symlink_to(tmp_path / "out")
+    with working_in(tmp_path / "elsewhere/../elsewhere/link"):
+        assert (tmp_path / ".out.lock").read_text() == f"process {os.getpid()}"
+        with working_in(tmp_path / "out"):  # the same folder: entered, not waited for
+            pass
 
 
 def test_a_folder_takes_the_place_of_one_of_ours_only(tmp_path):

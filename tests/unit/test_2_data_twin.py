@@ -172,6 +172,32 @@ def test_a_finished_set_is_reused_and_another_one_replaced(tmp_path: Path) -> No
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=2)["complete"] and marked.is_file()
 
 
+def test_a_lost_image_is_drawn_again(tmp_path: Path) -> None:
+    splits = {"train": SplitSpec(("city",), 2)}
+    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
+    before = contents(tmp_path / "d")
+    (tmp_path / "d/train/000001.png").unlink()
+    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
+    assert contents(tmp_path / "d") == before
+
+
+def test_notes_put_into_what_a_killed_call_left_stay_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"train": SplitSpec(("city",), 2)}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(twin, "_draw_chunk", _interrupted)
+        build_twin(tmp_path / "d", splits, size=SIZE, seed=1, workers=1)
+    (tmp_path / "d/notes.txt").write_text("mine")
+    for seed in (1, 2):
+        with pytest.raises(InputError, match="holds notes.txt, not written here"):
+            build_twin(tmp_path / "d", splits, size=SIZE, seed=seed, workers=1)
+    (tmp_path / "d/notes.txt").rename(tmp_path / "notes.txt")
+    assert build_twin(tmp_path / "d", splits, size=SIZE, seed=1, workers=1)["complete"]
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_scales_are_those_of_the_training_amplitudes(built: Path) -> None:
     card, train, test = load_card(built), load_set(built / "train"), load_set(built / "test")
     radar = ground_radar("airborne-x")

@@ -188,6 +188,17 @@ def test_latents_are_scaled_as_the_autoencoder_says(changed):
         ("vae", {"shift_factor": 0.1}, "vae/config.json has shift_factor = 0.1"),
         ("vae", {"latents_mean": [0.0] * 4}, "latents_mean = .*latents_std with 4 numbers"),
         ("vae", {"scaling_factor": 0.0}, "scaling_factor = 0.0"),
+        ("vae", {"scaling_factor": "0.13"}, "scaling_factor = '0.13'.*a positive number"),
+        ("vae", {"latents_mean": 5, "latents_std": 5}, "latents_mean = 5"),
+        ("vae", {"latents_mean": [0.0] * 4, "latents_std": [0.0] * 4}, "std above 0"),
+        ("vae", {"latents_mean": [float("nan")] * 4, "latents_std": [1.0] * 4}, "latents_mean = .*nan"),
+        ("scheduler", {"timestep_spacing": "middle"}, "scheduler_config.json: middle is not supported"),
+        ("scheduler", {"final_sigmas_type": "weird"}, "scheduler_config.json: .*weird"),
+        ("scheduler", {"num_train_timesteps": 0}, "scheduler_config.json: .*0 timesteps"),
+        ("scheduler", {"trained_betas": [0.1, 0.2]}, "betas do not take the signal from 1 towards 0 .1000 timesteps"),
+        ("scheduler", {"beta_end": 2.0}, "betas do not take"),
+        ("scheduler", {"beta_start": 0.0, "beta_end": 0.0}, "betas do not take"),
+        ("scheduler", {"_class_name": "DDIMScheduler", "use_karras_sigmas": True}, "use_karras_sigmas = True.*DDIMScheduler does not read"),
     ],
 )
 def test_a_setting_that_is_not_followed_is_refused_by_name_key_and_value(part, values, words, changed):
