@@ -66,7 +66,8 @@ def compare_folders(
     sides = [read_folder(folder, rows, options.workers, what) for folder, what in ((real, quantity), (fake, quantity_of_fake))]
     known = read_folder(train, None, options.workers, quantity) if train else None
     comparison = compare(*sides, options, judge, known)
-    read = [f"{folder.source.resolve().name}: {note}" for folder in (*sides, known) if folder for note in folder.notes]
+    named = zip(("real", "generated", "training"), (*sides, known))
+    read = [f"{side} {folder.source.resolve().name}: {note}" for side, folder in named if folder for note in folder.notes]
     comparison = replace(comparison, cautions=(*comparison.cautions, *read))
     set_theme()
     figures = _figures(comparison)
