@@ -238,7 +238,7 @@ def test_intensities_are_compared_as_amplitudes_and_8_bit_drawings_stay(tmp_path
     for real, quantity in zip(sets, ("amplitude", "intensity")):
         done = command(real, fake, tmp_path / f"out-{quantity}", "--resamples", "0", "--quantity", quantity)
         tables.append(pooled(pd.read_csv(tmp_path / f"out-{quantity}" / "evaluation.csv"), "fake"))
-    assert "! intensity: 24 of 24 images, float: intensity, as requested" in done.stdout
+    assert "! real intensity: 24 of 24 images, float: intensity, as requested" in done.stdout
     assert tables[1].tolist() == pytest.approx(tables[0].tolist(), rel=1e-3, abs=1e-6)
 
 
