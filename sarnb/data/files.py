@@ -392,8 +392,13 @@ def _lock(path: Path, folder: Path) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(handle, 100, 0).decode(errors="replace").strip() or "another process"
-            print(f"sarnb: {folder}: {holder} works in this folder; waiting until it has ended", file=sys.stderr, flush=True)
+            for _ in range(20):  # who has just taken the lock writes its number a moment later
+                if holder := os.pread(handle, 100, 0).decode(errors="replace").strip():
+                    break
+                time.sleep(0.01)
+            # In one write: several processes may wait, and their sentences must not mix.
+            sys.stderr.write(f"sarnb: {folder}: {holder or 'another process'} works in this folder; waiting until it has ended\n")
+            sys.stderr.flush()
             fcntl.flock(handle, fcntl.LOCK_EX)
         try:
             there = os.path.samestat(os.fstat(handle), path.stat())
