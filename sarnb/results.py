@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ LOCAL_FOLDERS = ("data", "models", "samples")
 RECORDED_FOLDERS = ("figures", "tables", "notebooks")
 STAMP_COLUMN = "stamp"
 VECTOR_PIXELS = 100_000  # of images in a figure; beyond, its SVG would be the same pixels again, as text
+SCREEN_PIXELS = 1400  # neither side of a figure is longer where a notebook shows it
 PACKAGES = (
     *("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "pandas", "scikit-image"),
     *("matplotlib", "seaborn", "papermill", "snakemake"),
@@ -206,6 +207,8 @@ class Record:
         self._staging = self.folder / ".state" / "staging" / producer
         self._staged: dict[str, tuple[str, str]] = {}
         self._others: dict[Path, str] = {}
+        self._found: list[str] = []
+        self._figure_faults: list[str] = []
         shutil.rmtree(self._staging, ignore_errors=True)
 
     def figure(self, figure: Figure, name: str, meaning: str) -> None:
@@ -223,6 +226,7 @@ class Record:
             figure.text(0.5, 0.5, self.stamp, ha="center", va="center", gid=STAMP_COLUMN, **style)
         for ending, content in figure_files(figure, name).items():
             self._stage("figure", f"figures/{name}.{ending}", content, meaning)
+        self._figure_faults += [f"{name}: {fault}" for fault in figure_faults(figure)]
 
     def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
         """Record a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
@@ -245,6 +249,10 @@ class Record:
         if not path.is_relative_to(self.folder) or not path.exists():
             raise InputError(f"{path}: is not there or not below {self.folder}; save artefacts below the results folder")
         self._others[path] = meaning
+
+    def found(self, sentences: Sequence[str]) -> None:
+        """Record what the notebook found, in sentences that its code wrote; index.md shows them."""
+        self._found = list(sentences)
 
     def close(self) -> list[str]:
         """Put everything in its place, write the manifest and rebuild index.md; returns the paths of what was recorded.
@@ -279,6 +287,8 @@ class Record:
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.perf_counter() - self._clock, 1),
                 "peak_memory_mb": round(process_peak_mb(), 1),
+                "found": self._found,
+                "figure_faults": self._figure_faults,
                 "artefacts": entries,
             },
         )
@@ -329,6 +339,53 @@ def literal_text(figure: Figure) -> None:
     powers = {label for line in lines for label in line.get_ticklabels(which="both") if line.get_scale() != "linear"}
     for text in figure.findobj(Text):
         text.set_parse_math(text in powers)
+
+
+def figure_faults(figure: Figure) -> list[str]:
+    """What keeps a figure from being read on a screen: texts that overlap, and a side of more than ``SCREEN_PIXELS``.
+
+    Each text is the rectangle around its letters, turned as the text is; two overlap where no side of either separates
+    them. Rectangles are a pixel smaller than matplotlib's on each side: its boxes have a rim.
+    """
+    import numpy as np
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    faults, boxes = [], []
+    unseen = set()  # labels of ticks outside of the axes: they are there, and not drawn
+    for axis in figure.axes:
+        for line in (axis.xaxis, axis.yaxis):
+            low, high = sorted(line.get_view_interval())
+            margin = 1e-9 * (high - low)
+            for tick in [*line.get_major_ticks(), *line.get_minor_ticks()]:
+                if not axis.axison or not low - margin <= tick.get_loc() <= high + margin:
+                    unseen |= {tick.label1, tick.label2}
+    for text in figure.findobj(Text):
+        if text in unseen or not text.get_text().strip() or not text.get_visible() or text.get_gid() == STAMP_COLUMN:
+            continue
+        if text.axes is not None and not text.axes.get_visible():
+            continue
+        around, angle = text.get_window_extent(), text.get_rotation()
+        text.set_rotation(0)
+        upright = text.get_window_extent()
+        text.set_rotation(angle)
+        half = np.maximum(np.array([upright.width, upright.height]) / 2 - 1, 0.5)
+        turn = np.deg2rad(angle)
+        sides = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        centre = np.array([around.x0 + around.x1, around.y0 + around.y1]) / 2
+        boxes.append((text.get_text(), sides, centre + np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]]) * half @ sides))
+    for place, (one, sides, corners) in enumerate(boxes):
+        for other, other_sides, other_corners in boxes[:place]:
+            a, b = (points @ np.concatenate([sides, other_sides]).T for points in (corners, other_corners))
+            if (a.max(0) > b.min(0)).all() and (b.max(0) > a.min(0)).all():
+                faults.append(f"the texts {other!r} and {one!r} overlap")
+    box = figure.get_tightbbox()
+    faults += [
+        f"{side * figure.dpi:.0f} pixels {name}, more than the {SCREEN_PIXELS} that a screen shows"
+        for name, side in (("wide", box.width), ("tall", box.height))
+        if side * figure.dpi > SCREEN_PIXELS
+    ]
+    return faults
 
 
 def compact_png(content: bytes) -> bytes:
@@ -431,15 +488,33 @@ def add_executed_copy(results: Path, producer: str) -> None:
         _write_manifest(results, manifest)
 
 
+def findings(manifest: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown: what a notebook found, as a quoted box, and an empty line; nothing where it recorded nothing."""
+    signs = str.maketrans({sign: f"\\{sign}" for sign in "\\`*$<"})  # of names such as <SAR>; a sentence is no Markdown
+    sentences = [f"> - {sentence.translate(signs)}" for sentence in manifest.get("found", [])]
+    return ["> **What we found**", ">", *sentences, ""] if sentences else []
+
+
+def _took(manifest: Mapping[str, Any]) -> str:
+    """How long a notebook ran, and on what."""
+    device = manifest.get("device", {})
+    where = device.get("graphics") or f"{device.get('threads', device.get('cores'))} threads of {device.get('processor') or 'a processor'}"
+    return f"Ran for {manifest.get('seconds', 0) / 60:.1f} minutes on {where}."
+
+
 def index(results: Path) -> str:
-    """The text of index.md: every figure and table with one line, notebook by notebook."""
+    """The text of index.md: first what the last notebook found, then every figure and table with one line, notebook by notebook."""
     manifests = {producer: manifest for producer, manifest in read_manifests(results).items() if manifest}
     first = next(iter(manifests.values()), {})
     lines = [f"# Results of the profile `{first.get('profile', results.name)}`", ""]
     if stamp := first.get("stamp"):
         lines += [f"**{stamp}**", ""]
+    verdict = list(manifests.values())[-1:]  # the last notebook compares what the others made
+    lines += [line for manifest in verdict for line in findings(manifest)]
     for producer, manifest in manifests.items():
-        lines += [f"## {producer}", ""]
+        lines += [f"## {producer}", "", _took(manifest), ""]
+        if manifest not in verdict:
+            lines += findings(manifest)
         for entry in sorted(manifest["artefacts"], key=lambda e: (e["kind"] != "notebook", e["kind"])):
             if not entry["path"].endswith((".svg", ".md", ".tex")):
                 name = entry["path"]

@@ -24,7 +24,7 @@ from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.model.token import TOKEN
 from sarnb.notebook import declared_parameters
 from sarnb.plots import set_theme
-from sarnb.results import Record
+from sarnb.results import Record, findings
 from sarnb.settings import notebooks_folder
 from sarnb.train.finetune import FinetuneConfig, PriorSet
 from sarnb.train.training import RateChoice, tune_rates
@@ -201,6 +201,18 @@ class Study:
                 label = run.strategy.name.replace("+", "\n+", 1)
                 rows[label] = run.samples.images[pick(run.samples, columns)]
         return rows, columns, requested
+
+    def found(self, *sentences: str) -> None:
+        """Show what the notebook found as a list, and record it: ``index.md`` shows it, and opens with that of the last notebook.
+
+        Parameters
+        ----------
+        sentences : full sentences; every number in them is formatted by the notebook's code from its own tables.
+        """
+        from IPython.display import Markdown, display  # here, as programs that only train need neither
+
+        self.record.found(sentences)
+        display(Markdown("\n".join(findings({"found": sentences}))))
 
     def close(self) -> None:
         """Put what was recorded in its place, and say where its list is."""

@@ -56,6 +56,20 @@ def test_what_was_made_is_what_was_recorded(root):
     assert verify(root / "smoke") == []
 
 
+def test_no_figure_has_texts_that_overlap_or_is_larger_than_a_screen(root):
+    assert [fault for name in NAMES for fault in read_manifest(root / "smoke", name)["figure_faults"]] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ends_in_what_was_found_and_no_library_makes_noise(root, name):
+    found = read_manifest(root / "smoke", name)["found"]
+    assert 3 <= len(found) <= 10 and all(sentence[0].isupper() and sentence.endswith(".") for sentence in found)
+    assert any(sign.isdigit() for sign in "".join(found))
+    cells = json.loads((root / "smoke/notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+
+
 def test_the_second_call_has_nothing_to_do(root):
     done = _run(root)
     assert done.returncode == 0 and "everything is up to date" in done.stdout

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sarnb.errors import InputError
-from sarnb.results import Record, claim_folder, compact_png, figure_files, file_problems, folder_problems, write_atomically
+from sarnb.results import Record, claim_folder, compact_png, figure_faults, figure_files, file_problems, folder_problems, write_atomically
 
 matplotlib.use("agg")
 
@@ -117,6 +117,64 @@ def test_a_real_profile_is_not_stamped(tmp_path):
 def test_the_same_content_gives_the_same_bytes(tmp_path):
     first, second = ([tmp_path / name / path for path in _record(tmp_path / name)] for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def _texts(*texts, figsize=(6, 6)):
+    """A figure of texts (x, y, text, degrees), each starting at its point, in shares of the figure."""
+    figure = Figure(figsize=figsize, dpi=90)
+    for x, y, text, angle in texts:
+        figure.text(x, y, text, rotation=angle, rotation_mode="anchor")
+    return figure
+
+
+@pytest.mark.parametrize(
+    ("texts", "faults"),
+    [
+        ([(0.1, 0.5, "one", 0), (0.1, 0.6, "two", 0)], 0),
+        ([(0.1, 0.5, "one", 0), (0.12, 0.51, "two", 0)], 1),
+        ([(0.1, 0.5, "one", 0), (0.12, 0.51, "two", 0), (0.11, 0.5, "three", 0)], 3),
+        # Parallel slanted lines lie apart, although the upright boxes around them overlap; a crossing one does not.
+        ([(0.1, 0.1, "a long label of a tick", 45), (0.2, 0.1, "a long label of a tick", 45)], 0),
+        ([(0.1, 0.1, "a long label of a tick", 45), (0.1, 0.2, "a long label of a tick", -20)], 1),
+        ([(0.1, 0.5, "one", 0), (0.1, 0.5, "   ", 0)], 0),
+    ],
+)
+def test_texts_that_overlap_are_told_from_those_that_do_not(texts, faults):
+    found = figure_faults(_texts(*texts))
+    assert len(found) == faults and all("overlap" in fault for fault in found)
+
+
+def test_labels_of_ticks_outside_of_the_axes_do_not_count_and_crowded_ones_do():
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1])
+    axis.set(xticks=[0, 0.5, 1, 1.01, 1.02])
+    axis.set(xlim=(0, 1))  # ticks move the limits
+    assert figure_faults(figure) == []
+    axis.set(xticks=[0, 1, 1.01], xticklabels=["nothing", "one", "one and a bit"])
+    assert figure_faults(figure) == ["the texts 'one' and 'one and a bit' overlap"]
+
+
+def test_a_figure_larger_than_a_screen_is_told_with_its_size():
+    figure = _texts((0, 0, "bottom", 0), (0, 0.99, "top", 0), figsize=(2, 20))
+    (fault,) = figure_faults(figure)
+    assert "tall" in fault and 0.98 * 1800 < int(fault.split()[0]) <= 1800
+
+
+def test_the_index_opens_with_what_the_last_notebook_found_and_names_are_no_markdown(tmp_path):
+    for producer, sentence in (("00_one", "A first finding."), ("01_two", "Three of `a` are $x$ by <SAR>.")):
+        record = Record(producer, tmp_path, "study", 0, {})
+        record.figure(_texts((0.1, 0.5, "one", 0), (0.1, 0.5, "two", 0)), f"{producer}_figure", "two texts in one place")
+        record.found([sentence])
+        record.close()
+        manifest = json.loads((tmp_path / f"manifest/{producer}.json").read_text())
+        assert manifest["found"] == [sentence]
+        assert manifest["figure_faults"] == [f"{producer}_figure: the texts 'one' and 'two' overlap"]
+    title, _, box, *rest = (tmp_path / "index.md").read_text().splitlines()
+    assert title.startswith("# Results") and box == "> **What we found**"
+    text = "\n".join(rest)
+    assert text.index(r"> - Three of \`a\` are \$x\$ by \<SAR>.") < text.index("## 00_one") < text.index("> - A first finding.")
+    assert text.count("Three of") == 1 and folder_problems(tmp_path) == []
 
 
 def test_smoke_is_not_written_over_study_and_changes_nothing(tmp_path):
