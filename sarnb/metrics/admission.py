@@ -1,11 +1,12 @@
-"""Is a measure fit to judge? Real images are damaged in rising strength, and the measure has to notice.
+"""Is a measure fit to judge? Reference images are damaged in rising strength, and the measure has to notice.
 
-Protocol. The real images are cut into two random halves, class by class. One stays the reference, the other is compared with
+Protocol. The reference images are cut into two random halves, class by class. One stays the reference, the other is compared with
 it as it is (strength 0: the floor) and after each corruption; this is done for several cuts. The error of a measure is its
 value (lower is better), its negative (higher is better), or its distance from the value of the reference (match). A measure
 passes a corruption if its error, averaged over the cuts, never falls as the strength rises (a share may reach its end), and
-if the worst floor of all cuts lies below the best error of all cuts at every strength. What ``CLAIMS`` says of a measure has to
-pass; the rest is shown, not claimed.
+if the worst floor of all cuts lies below the best error of all cuts at every strength. What leaves no scene at all (white noise,
+shuffled patches, random phases) has to lie behind the mildest blur too. What ``CLAIMS`` says of a measure has to pass, and a claim
+that fails stays in the table; the rest is shown, not claimed.
 """
 
 from __future__ import annotations
@@ -28,35 +29,39 @@ from sarnb.metrics.image_statistics import ImageStatistics, join, measure
 from sarnb.metrics.semantic import Judge, embed_texts
 
 BLUR, GAUSSIAN, MULTILOOK, GAMMA = "blur", "gaussian speckle", "more looks", "gamma"
+NOISE, PATCHES, PHASE = "white noise", "shuffled patches", "random phases"
 FLIPPED, SWAPPED, DUPLICATES, COPIES = "flipped side", "swapped class", "duplicates", "training copies"
 PIXELS = (BLUR, GAUSSIAN, MULTILOOK, GAMMA)
+NO_SCENE = (NOISE, PATCHES, PHASE)
+"""The grey values, the texture inside a patch, or the power spectrum of each image, and nothing else of it."""
 
 BY_CLASS = ("amplitude_kl by class", "texture_distance by class")
 """Means over the classes' own values: pooled figures cannot see that classes were exchanged."""
 
-CLAIMS: dict[str, tuple[str, ...]] = dict.fromkeys(METRICS, PIXELS) | {
-    "amplitude_cv": (BLUR, MULTILOOK, GAMMA),  # the Gaussian law has the coefficient of variation of the right one
-    "amplitude_kappa3": (GAUSSIAN, MULTILOOK, GAMMA),  # blur takes the left tail at once, and more blur then changes little
-    # the differences of neighbours: an exponent that lifts the shadows lowers the lights, and the two nearly cancel
-    "texture_contrast": (BLUR, GAUSSIAN, MULTILOOK),
-    # how often levels meet, whatever their distance: a law of speckle of the same spread looks the same
-    **dict.fromkeys(("texture_homogeneity", "texture_energy", "texture_entropy"), (BLUR, MULTILOOK, GAMMA)),
-    "texture_correlation": (BLUR, MULTILOOK),  # unchanged by a law or curve that keeps the order of brightness, or nearly so
-    **dict.fromkeys(("clip_cosine", "clip_accuracy", "clip_retrieval_r1"), (SWAPPED,)),
-    # half a pixel of blur moves the features less than two sets of eight images a class differ
-    **dict.fromkeys(("clip_frechet_distance", "clip_kid"), (MULTILOOK, GAMMA)),
-    "clip_precision": (MULTILOOK,),  # an exponent brings images together, and so nearer to some real one
-    "clip_recall": (DUPLICATES,),
+# What a measure is used as evidence of. A corruption is missing only where it leaves the measured quantity alone by construction,
+# or where other measures are asked for it; no claim is withdrawn because it failed.
+FAMILY_CLAIMS: dict[str, tuple[str, ...]] = {
+    "amplitude": (*PIXELS, PHASE),  # a histogram does not know where a pixel lies: noise and patches leave it as it is
+    # of two pixels 1 to 8 px apart most lie in one patch of 16 px, and what pairs say of an image is mostly its power spectrum
+    "texture": (*PIXELS, NOISE),
+    "meaning": (SWAPPED, *NO_SCENE),  # of speckle's law nothing: it is the same in every class
+    "distribution": (BLUR, MULTILOOK, GAMMA, *NO_SCENE),
+    "geometry": (FLIPPED, NOISE, PHASE),  # a wall's echo and its shadow lie in one patch; a power spectrum has no side
+}
+CLAIMS: dict[str, tuple[str, ...]] = {name: FAMILY_CLAIMS[metric.family] for name, metric in METRICS.items()} | {
+    "amplitude_cv": (BLUR, MULTILOOK, GAMMA),  # the Gaussian law and random phases have the coefficient of variation of the right one
+    "amplitude_enl": (*PIXELS, NOISE, PHASE),  # read in windows of 8 px
+    "texture_correlation": (BLUR, MULTILOOK, NOISE),  # unchanged by a law or curve that keeps the order of brightness, or nearly so
+    "clip_precision": (MULTILOOK, GAMMA, *NO_SCENE),
+    "clip_recall": (DUPLICATES, *NO_SCENE),
     "memorised_fraction": (COPIES,),
     "duplicate_fraction": (DUPLICATES,),
-    "look_accuracy": (FLIPPED,),
-    "amplitude_kl by class": (*PIXELS, SWAPPED),
-    # half of the way to the Gaussian law moves the texture less than two sets of eight images a class differ
-    "texture_distance by class": (BLUR, MULTILOOK, GAMMA, SWAPPED),
+    "amplitude_kl by class": (*PIXELS, PHASE, SWAPPED),
+    "texture_distance by class": (*PIXELS, NOISE, SWAPPED),
 }
 
 
-# Known damage to real radar images, in rising strength: what a measure that claims to see it has to put in order.
+# Known damage to radar images, in rising strength: what a measure that claims to see it has to put in order.
 
 WINDOW = 7  # px a side of the mean that stands for the scene when the speckle is exchanged
 
@@ -104,6 +109,32 @@ def multilook_law(enl: float) -> Callable[[np.ndarray], np.ndarray]:
         return amplitude / amplitude.mean()
 
     return quantile
+
+
+def shuffle_patches(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """The patches of ``side`` px of each image in random order; a border that holds no whole patch stays. uint8 [N, H, W] -> the same.
+
+    Patches of one pixel leave white noise with the image's own grey values.
+    """
+    stack = image_stack(images).copy()
+    rows, cols = (length // side for length in stack.shape[1:])
+    inner = stack[:, : rows * side, : cols * side]
+    patches = inner.reshape(len(stack), rows, side, cols, side).swapaxes(2, 3).reshape(len(stack), rows * cols, side, side)
+    mixed = np.stack([own[rng.permutation(rows * cols)] for own in patches]).reshape(len(stack), rows, cols, side, side)
+    inner[:] = mixed.swapaxes(2, 3).reshape(inner.shape)
+    return stack
+
+
+def randomise_phase(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images of the same mean and amplitude spectrum with random phases: uint8 [N, H, W] -> the same.
+
+    The phases are those of white Gaussian noise, so grey values become nearly Gaussian (Oppenheim and Lim, Proc. IEEE 69
+    (1981) 529: what a picture shows lies in its phases). What falls below 0 or above 255 is cut.
+    """
+    stack = image_stack(images)
+    noise = np.fft.rfft2(rng.standard_normal(stack.shape))
+    noise[:, 0, 0] = 1.0
+    return _eight_bit(np.fft.irfft2(np.abs(np.fft.rfft2(stack)) * noise / np.abs(noise), stack.shape[1:]))
 
 
 def flip(images: ImageSet, share: float, rng: np.random.Generator) -> ImageSet:
@@ -174,6 +205,10 @@ def _pixels(change: Callable[[np.ndarray, float], np.ndarray]) -> Callable[[Imag
     return lambda images, strength, _: replace(images, images=change(images.images, strength))
 
 
+def _shuffled(images: ImageSet, side: float, rng: np.random.Generator) -> ImageSet:
+    return replace(images, images=shuffle_patches(images.images, int(side), rng))
+
+
 CORRUPTIONS: dict[str, Corruption] = {
     one.name: one
     for one in (
@@ -188,6 +223,14 @@ CORRUPTIONS: dict[str, Corruption] = {
             MULTILOOK, (2.0, 4.0), "looks instead of one", _pixels(lambda images, enl: exchange_speckle(images, multilook_law(enl)))
         ),
         Corruption(GAMMA, (0.9, 0.8, 0.6), "exponent of the amplitude", _pixels(change_gamma)),
+        Corruption(NOISE, (1.0,), "px a side of the patches", _shuffled),
+        Corruption(PATCHES, (16.0,), "px a side of the patches", _shuffled),
+        Corruption(
+            PHASE,
+            (1.0,),
+            "share of the frequencies",
+            lambda images, _, rng: replace(images, images=randomise_phase(images.images, rng)),
+        ),
         Corruption(FLIPPED, (0.25, 0.5, 1.0), "share of the images", flip),
         Corruption(SWAPPED, (0.25, 0.5, 1.0), "share of the images", swap_classes),
         Corruption(DUPLICATES, (0.5, 0.75), "share of the images that are copies", duplicate),
@@ -219,8 +262,8 @@ def _eight_bit(values: np.ndarray) -> np.ndarray:
 
 
 COLUMNS = ("metric", "corruption", "strength", "value", "error", "best", "worst", "n")
-FEW = 64  # damaged images, below which two halves of real images may differ as much as light damage does
-PASSES, FAILS, SEES, BLIND = "passes", "fails", "sees it unclaimed", "blind, as said"
+FEW = 64  # damaged images, below which two halves of reference images may differ as much as light damage does
+PASSES, FAILS, SEES, BLIND = "passed", "failed", "sees it unclaimed", "blind, as said"
 
 
 def admission_table(
@@ -236,7 +279,7 @@ def admission_table(
 
     Parameters
     ----------
-    images : real images, uint8 [N, H, W] with labels; two or more a class for measures by class.
+    images : reference images, uint8 [N, H, W] with labels; two or more a class for measures by class.
     judge : SAR-CLIP; without it its measures are left out.
     train : training images, for the check of memorisation.
     corruptions : what to try; all of ``CORRUPTIONS`` by default, and with ``train`` copies of training images.
@@ -264,8 +307,8 @@ def admission_table(
     for cut in range(cuts):
         first, second = halves(images.labels, seed + cut)
         if not len(second):
-            raise InputError(f"{images.root}: no class with two images, so there are no two halves; give more real images.")
-        reference, other = measure(images.subset(first), judge, "real images"), images.subset(second)
+            raise InputError(f"{images.root}: no class with two images, so there are no two halves; give more images.")
+        reference, other = measure(images.subset(first), judge, "reference images"), images.subset(second)
         bench = _Bench(reference, judge, train, None if judge is None else embed_texts(judge, other.captions), {})
         own, clean = _values(reference, reference, judge, train), bench.values(other)
         for kind in corruptions:
@@ -282,7 +325,8 @@ def admission_verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    Rows (metric, corruption, claimed, monotone, above floor, reach, verdict, n). ``reach``: the error at the greatest strength
+    Rows (metric, corruption, claimed, monotone, above floor, behind blur, reach, verdict, n). ``behind blur``: behind the mildest
+    blur, asked of what leaves no scene and where blur was tried, else true. ``reach``: the error at the greatest strength
     less the floor, over the same of the corruption that the measure sees most clearly (1 at most). ``verdict``: PASSES or FAILS
     what is claimed, SEES or BLIND where nothing is.
     """
@@ -291,15 +335,17 @@ def admission_verdicts(table: pd.DataFrame) -> pd.DataFrame:
         parts = [(kind, part) for kind, part in own.groupby("corruption", sort=False) if len(part) > 1]
         gains = {kind: part["error"].iloc[-1] - part["error"].iloc[0] for kind, part in parts}
         most = max(gains.values(), default=0.0)
+        mildest = next((part["worst"].iloc[1] for kind, part in parts if kind == BLUR), -np.inf)
         for kind, part in parts:
             errors, floor = part["error"].to_numpy(), part["worst"].iloc[0]
             monotone = bool((np.diff(errors) >= 0).all())
             above = bool((part["best"].iloc[1:] > floor).all())
-            claimed, seen = kind in CLAIMS[metric], monotone and above
+            behind = kind not in NO_SCENE or bool((part["best"].iloc[1:] > mildest).all())
+            claimed, seen = kind in CLAIMS[metric], monotone and above and behind
             verdict = (PASSES if seen else FAILS) if claimed else (SEES if seen else BLIND)
             reach = gains[kind] / most if most > 0 else 0.0
-            rows.append((metric, kind, claimed, monotone, above, reach, verdict, part["n"].iloc[0]))
-    columns = ["metric", "corruption", "claimed", "monotone", "above floor", "reach", "verdict", "n"]
+            rows.append((metric, kind, claimed, monotone, above, behind, reach, verdict, part["n"].iloc[0]))
+    columns = ["metric", "corruption", "claimed", "monotone", "above floor", "behind blur", "reach", "verdict", "n"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -324,7 +370,7 @@ def trust_sentences(verdicts: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS
         lines.append(f"Ranked, as far as they can be computed: {', '.join(ranked)}.")
     if failed and verdicts["n"].min() < FEW:
         lines.append(
-            f"Only {verdicts['n'].min()} images were damaged: two halves of so few real ones differ as much as light damage "
+            f"Only {verdicts['n'].min()} images were damaged: two halves of so few reference images differ as much as light damage "
             "does, so that a failure says more of this set than of the measure."
         )
     return lines
