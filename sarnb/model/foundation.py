@@ -40,9 +40,10 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def check_whole(pipe: StableDiffusionXLPipeline, folder: Path, parts: Iterable[str]) -> None:
-    """Raise ``InputError`` if weights that one of the ``parts`` needs are not in its files in a local diffusers folder.
+    """Raise ``InputError`` unless one of the ``parts`` finds its weights, and no others, in its files in a local diffusers folder.
 
-    Files of other formats are not looked into. The prefix ``text_model.`` plays no part: transformers 5 dropped it.
+    Files of other formats are not looked into. The prefix ``text_model.`` plays no part: transformers 5 dropped it. What CLIP
+    has beside a text tower may stand in a text encoder's file.
     """
     for part in parts:
         stored: set[str] = set()
@@ -50,11 +51,13 @@ def check_whole(pipe: StableDiffusionXLPipeline, folder: Path, parts: Iterable[s
             with safe_open(path, framework="pt") as file:
                 stored |= {name.removeprefix("text_model.") for name in file.keys()}
         wanted = {name.removeprefix("text_model.") for name, _ in getattr(pipe, part).named_parameters()}
-        if stored and (missing := sorted(wanted - stored)):
-            raise InputError(
-                f"{folder / part}: {len(missing)} weights are missing, such as {missing[0]}, so the file belongs to another "
-                f"network than its config.json; put the two of one model there"
-            )
+        surplus = sorted(name for name in stored - wanted if not name.startswith(BESIDE_TEXT) and not name.endswith("position_ids"))
+        for names, what in ((sorted(wanted - stored), "missing"), (surplus, "there and not used")):
+            if stored and names:
+                raise InputError(
+                    f"{folder / part}: {len(names)} weights are {what}, such as {names[0]}, so the file belongs to another "
+                    f"network than its config.json; put the two of one model there"
+                )
 
 
 def check_words(pipe: StableDiffusionXLPipeline, where: str) -> None:
@@ -69,6 +72,7 @@ def check_words(pipe: StableDiffusionXLPipeline, where: str) -> None:
             )
 
 
+BESIDE_TEXT = ("text_projection.", "logit_scale", "vision_model.", "visual_projection.")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 #: Keys of a scheduler's configuration that not every class reads, and the value that says the same as leaving the key out.
 NEUTRAL = {
@@ -84,6 +88,17 @@ NEUTRAL = {
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
     "snr_shift_scale": 1.0,
+}
+
+
+#: What networks of the same weights can differ in, for no shape tells it; with the embedded foundation's values.
+SHAPELESS: dict[str, dict[str, Any]] = {
+    "unet": {"sample_size": 16, "center_input_sample": False, "flip_sin_to_cos": True, "freq_shift": 0, "act_fn": "silu"}
+    | {"norm_num_groups": 32, "norm_eps": 1e-5, "attention_head_dim": [1, 2, 4], "num_attention_heads": None, "dropout": 0.0}
+    | {"mid_block_scale_factor": 1, "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": False, "downsample_padding": 1}
+    | {"timestep_post_act": None, "time_embedding_act_fn": None, "upcast_attention": False},
+    "vae": {"act_fn": "silu", "norm_num_groups": 4, "force_upcast": True},
+    **dict.fromkeys(("text_encoder", "text_encoder_2"), {"hidden_act": "gelu", "num_attention_heads": 4, "layer_norm_eps": 1e-5}),
 }
 
 
@@ -126,9 +141,17 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
     ]
     unread = f"{name} does not read it; choose a scheduler that does, or leave the key out"
     rules += [("scheduler", scheduler, k, k in read or scheduler.get(k, v) == v, unread) for k, v in NEUTRAL.items()]
+    for part, owner, config in (
+        ("scheduler", pipe.scheduler, scheduler),
+        ("vae", pipe.vae, vae),
+        ("unet", pipe.unet, unet),
+        ("", pipe, pipe.config),
+    ):
+        flags = [key for key, value in inspect.signature(type(owner).__init__).parameters.items() if isinstance(value.default, bool)]
+        rules += [(part, config, key, isinstance(config.get(key, False), bool), "write true or false") for key in flags]
     for part, values, key, followed, mend in rules:
         if not followed:
-            file = f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json"
+            file = f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json" if part else "model_index.json"
             raise InputError(f"foundation {where!r}: {file} has {key} = {values.get(key)!r}, which is not followed here: {mend}")
     check_schedule(pipe, where)
 
@@ -152,9 +175,10 @@ def _is_number(value: Any) -> bool:
 
 
 def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
-    """The settings that tell foundations of the same weights apart: those that differ from SDXL's, by name; empty for its own.
+    """The settings that tell foundations of the same weights apart, by name: those that differ from the embedded foundation's.
 
-    Of the scheduler what its class reads, of the autoencoder how latents are scaled, of the pipeline the empty prompt.
+    Of the scheduler what its class reads, of the autoencoder how latents are scaled, of the pipeline the empty prompt, of each
+    network what is in SHAPELESS.
     """
     scheduler, usual, vae = pipe.scheduler, build_scheduler(), pipe.vae.config
     defaults = {name: value.default for name, value in inspect.signature(type(scheduler).__init__).parameters.items()}
@@ -164,7 +188,11 @@ def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
     own |= {"_class_name": type(scheduler).__name__, "scaling_factor": vae.scaling_factor}
     known |= {"latents_mean": None, "latents_std": None, "force_zeros_for_empty_prompt": True}
     own |= {name: vae.get(name) for name in ("latents_mean", "latents_std")}
-    own |= {"force_zeros_for_empty_prompt": bool(pipe.config.force_zeros_for_empty_prompt)}
+    own |= {"force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt}
+    for part, usually in SHAPELESS.items():
+        known |= {f"{part}.{key}": value for key, value in usually.items()}
+        config = getattr(pipe, part).config
+        own |= {f"{part}.{key}": json.loads(json.dumps(getattr(config, key, value))) for key, value in usually.items()}
     return {name: value for name, value in sorted(own.items()) if value != known[name]}
 
 

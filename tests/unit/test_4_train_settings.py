@@ -198,6 +198,10 @@ def test_latents_are_scaled_as_the_autoencoder_says(changed):
         ("scheduler", {"trained_betas": [0.1, 0.2]}, "betas do not take the signal from 1 towards 0 .1000 timesteps"),
         ("scheduler", {"beta_end": 2.0}, "betas do not take"),
         ("scheduler", {"beta_start": 0.0, "beta_end": 0.0}, "betas do not take"),
+        ("", {"force_zeros_for_empty_prompt": "no"}, "model_index.json has force_zeros_for_empty_prompt = 'no'.*true or false"),
+        ("vae", {"force_upcast": "false"}, "vae/config.json has force_upcast = 'false'"),
+        ("vae", {"use_post_quant_conv": False}, "2 weights are there and not used, such as post_quant_conv.bias"),
+        ("text_encoder", {"num_hidden_layers": 1}, "text_encoder: .* weights are there and not used, such as encoder.layers.1"),
         ("scheduler", {"_class_name": "DDIMScheduler", "use_karras_sigmas": True}, "use_karras_sigmas = True.*DDIMScheduler does not read"),
     ],
 )
@@ -214,8 +218,25 @@ def test_a_scheduler_named_twice_is_refused(changed):
         load_foundation(str(folder))
 
 
-def test_foundations_of_the_same_weights_and_other_settings_are_told_apart(changed):
-    first = foundation_fingerprint(load_foundation(str(changed("scheduler"))))
-    second = foundation_fingerprint(load_foundation(str(changed("scheduler", prediction_type="v_prediction"))))
-    third = foundation_fingerprint(load_foundation(str(changed("vae", scaling_factor=0.3))))
-    assert len({first, second, third}) == 3 and settings_of(load_foundation()) == {}
+@pytest.mark.parametrize(
+    "part, values",
+    [
+        ("scheduler", {"prediction_type": "v_prediction"}),
+        ("vae", {"scaling_factor": 0.3}),
+        ("vae", {"norm_num_groups": 2}),
+        ("unet", {"sample_size": 8}),
+        ("unet", {"center_input_sample": True}),
+        ("unet", {"freq_shift": 1}),
+        ("text_encoder", {"hidden_act": "relu"}),
+        ("", {"force_zeros_for_empty_prompt": False}),
+    ],
+)
+def test_foundations_of_the_same_weights_and_other_settings_are_told_apart(part, values, stored, changed):
+    first, other = load_foundation(str(stored)), load_foundation(str(changed(part, **values)))
+    assert foundation_fingerprint(first) != foundation_fingerprint(other)
+    differ = {name: value for name, value in settings_of(other).items() if settings_of(first).get(name) != value}
+    assert {name.split(".")[-1]: value for name, value in differ.items()} == values
+
+
+def test_the_embedded_foundation_has_the_usual_settings():
+    assert settings_of(load_foundation()) == {}
