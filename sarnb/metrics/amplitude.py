@@ -2,8 +2,8 @@
 
 A histogram is an array of counts [..., 256] of 8-bit amplitude, where level v stands for amplitude v/255 of the
 normalisation A/(mu + 3 sigma). The functions of histograms keep the leading axes, so that one call treats all bootstrap
-resamples, and weighted counts may be fractions. Below, p is the real and q the generated histogram as probabilities, P and Q
-are their cumulative sums. Distances take (real, generated).
+resamples, and weighted counts may be fractions. Below, p is the reference and q the generated histogram as probabilities, P and Q
+are their cumulative sums. Distances take (reference, generated).
 """
 
 from __future__ import annotations
@@ -125,6 +125,14 @@ def wasserstein(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
 def kolmogorov_smirnov(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
     """Kolmogorov-Smirnov distance max |P - Q|, 0 to 1, [..., 256] -> [...]. Smirnov, Ann. Math. Stat. 19 (1948) 279."""
     return np.abs(np.cumsum(probabilities(real) - probabilities(fake), -1)).max(-1)
+
+
+def zero_share(counts: np.ndarray) -> np.ndarray:
+    """Share of the pixels that are exactly black, [..., 256] -> [...]: what a decoder leaves that goes below zero and is cut.
+
+    Level 0 holds amplitudes below half a level: of single-look speckle of mean m levels 1 - exp(-pi / (16 m^2)).
+    """
+    return probabilities(counts)[..., 0]
 
 
 def coefficient_of_variation(counts: np.ndarray) -> np.ndarray:

@@ -169,3 +169,11 @@ def test_all_zero_image_has_no_ratio() -> None:
     counts = amplitude.histogram(black)
     assert np.isnan(amplitude.coefficient_of_variation(counts)).all()
     assert np.isnan(amplitude.local_enl(black)).all()
+
+
+def test_zero_share_of_speckle_is_that_of_rayleigh() -> None:
+    mean, count = 4.0, 1_000_000
+    drawn = np.random.default_rng(0).rayleigh(mean / np.sqrt(np.pi / 2), (1, 1000, count // 1000)).round().clip(0, 255).astype(np.uint8)
+    expected = 1 - np.exp(-np.pi / (16 * mean**2))
+    found = amplitude.zero_share(amplitude.histogram(drawn))[0]
+    assert found == pytest.approx(expected, abs=4 * np.sqrt(expected / count))
