@@ -437,7 +437,7 @@ def survey_quantity(
     if partly:
         pixels, every = (sum(values) for values in zip(*((one.excluded, one.shape[0] * one.shape[1]) for one in partly)))
         notes.append(
-            f"no data by a no-data value, a mask or an alpha channel: {pixels} pixels ({pixels / every:.1%}) in {len(partly)} of "
+            f"no data (a no-data value, NaN, a mask or an alpha channel): {pixels} pixels ({pixels / every:.1%}) in {len(partly)} of "
             f"{len(found)} images count in no statistic"
         )
     dark = sum(image.facts.zeros > ZERO_SHARE * image.facts.shape[0] * image.facts.shape[1] for image in found)

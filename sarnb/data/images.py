@@ -3,7 +3,7 @@
 ``read_image`` is the one place that opens an image of the user. What a file says of its pixels (type, bands, no-data value,
 validity mask, alpha, photometric interpretation, pages, scale, offset, orientation, quantity) is gathered by ``_open`` into
 one ``Stored``, and ``read_image`` applies it or refuses the file by name. What was applied stands in the image's notes; what
-is declared not to be data is excluded from every statistic. The table in README.md lists all cases.
+is declared not to be data, or can be nothing else (FILLS), is excluded from every statistic. The table in README.md lists all cases.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ GREY_SHARE = {True: 0.5, False: 0.1}  # mean spread over mean level, of JPEG and
 DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
 DECIBELS = (-200.0, 200.0)  # values outside of these are no decibels
 MOSTLY = 0.9  # of the values below 0, above which they are decibels
+# What programs write where there are no data, also without a tag that says so; no decibels, and no amplitude, are among them.
+FILLS = (-9999.0, -99999.0, -32768.0, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
 NEGATIVE_SHARE = 0.05  # of an intensity's values: subtraction of noise leaves some below 0, which are taken as 0
 EXIF_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,
@@ -160,7 +162,7 @@ def read_image(path: Path, constant: bool = False, quantity: str = "") -> RadarI
     ------
     InputError
         (File, value, mend:) the file is missing, empty, corrupt, of an unknown form or too large, or its pixels are colour,
-        NaN, infinite, negative, all equal, partly transparent, or several images.
+        infinite, negative, all equal, partly transparent, or several images.
     """
     path = Path(path)
     _check_file(path)
@@ -369,24 +371,29 @@ def _check_size(path: Path, shape: tuple[int, ...], itemsize: int) -> None:
         )
 
 
-def _read_values(stored: Stored, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The finite values [H, W], uint8 or float32, of one channel with scale and offset applied, and where they are data."""
+def _read_values(stored: Stored, path: Path) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """The finite values [H, W], uint8 or float32, of one channel with scale and offset applied; where they are data; and which
+    values were taken as no data though nothing declares them."""
     height, width = stored.shape[:2]
     values = np.empty((height, width), np.uint8 if stored.dtype == np.uint8 and not stored.scaled else np.float32)
-    valid, grey, bad, first_bad = np.ones((height, width), bool), _Grey(path, stored), 0, (0, 0)
+    valid, grey, bad, first_bad, fills = np.ones((height, width), bool), _Grey(path, stored), 0, (0, 0), set()
     step = max(1, BLOCK // int(np.prod(stored.shape[1:])))
     for start in range(0, height, step):
         pixels, own = stored.read(start, min(height, start + step))
         part, own = grey.of(pixels, own)
         if own is not None:
             valid[start : start + step] = own
+        keep = valid[start : start + step]
+        if part.dtype.kind in "fci":
+            empty = np.isnan(part) | ((part == -np.inf) | np.isin(part, FILLS) if part.dtype.kind != "c" else False)
+            fills |= {f"{value:.7g}" for value in np.unique(part[keep & empty].real)}
+            keep &= ~empty
         if stored.white:
             part = stored.white - part
         if part.dtype.kind == "c":
             part = np.abs(part * stored.scale + stored.offset if stored.scaled else part)
         elif stored.scaled:
             part = part * stored.scale + stored.offset
-        keep = valid[start : start + step]
         if part.dtype.kind == "f":
             wrong = keep & ~np.isfinite(part)
             if wrong.any() and not bad:
@@ -401,15 +408,15 @@ def _read_values(stored: Stored, path: Path) -> tuple[np.ndarray, np.ndarray]:
     grey.check()
     if bad:
         raise InputError(
-            f"{path}: {bad} of {values.size} pixels are NaN or infinite (first at row {first_bad[0]}, column {first_bad[1]}) and "
+            f"{path}: {bad} of {values.size} pixels are infinite (first at row {first_bad[0]}, column {first_bad[1]}) and "
             "no tag declares them as no data; replace them or crop the image"
         )
-    return values, valid
+    return values, valid, fills
 
 
 def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> RadarImage:
     """Read and apply, name the storage, and settle the quantity."""
-    values, valid = _read_values(stored, path)
+    values, valid, fills = _read_values(stored, path)
     kind = {"c": "complex", "f": "float"}.get(stored.dtype.kind, "float" if stored.scaled else "integer")
     storage = "8-bit" if values.dtype == np.uint8 else kind
     turn, notes = EXIF_TURNS[stored.turn or 1], list(stored.notes)
@@ -419,6 +426,7 @@ def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> 
     notes += [f"turned by its EXIF orientation {stored.turn}"] if (stored.turn or 1) > 1 else []
     notes += ["inverted, for white is its smallest value"] if stored.white else []
     notes += [f"scaled by its tags, {stored.scale:g} x value + {stored.offset:g}"] if stored.scaled else []
+    notes += [f"{value} is taken as no data, though nothing declares it" for value in sorted(fills)]
     low, high = _ends(values, mask)
     flat = flat_statistics(values, mask)
     stated = "complex" if storage == "complex" else stated_quantity(stored.words)

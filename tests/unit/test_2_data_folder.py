@@ -353,7 +353,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "corrupt": (replaced("city/1.png", b"\x89PNG\r\n\x1a\nrubbish"), "city/1.png: cannot be read"),
     "two faults": (two_faults, "1 more faulty: sea_ships/2.png"),
     "constant": (with_image("city/1.png", np.full((SIZE, SIZE), 3, np.uint8)), "constant"),
-    "NaN": (with_image("city/n.npy", np.full((SIZE, SIZE), np.nan)), "NaN"),
+    "NaN": (with_image("city/n.npy", np.full((SIZE, SIZE), np.nan)), "has no pixel of data"),
     "colour": (with_image("city/1.png", np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)), "colour"),
     "small": (with_image("city/1.png", picture(0, SIZE, SIZE - 1)), "32 x 31 px, smaller than the 32 px patch"),
     "two labels": (with_image("sea_ships/same.png", picture(0)), "same pixels as city/0.png"),

@@ -195,6 +195,20 @@ for code, turn in {
 }.items():
     APPLIED[f"PNG, EXIF orientation {code}", "turned"] = (lambda p, code=code: turned(p / "a.png", code), turn(U8), None)
 
+for fill in (np.nan, -np.inf, -9999, -32768, np.finfo(np.float32).min):
+    APPLIED[f"TIFF, undeclared {fill:.6g}", "excluded"] = (lambda p, fill=fill: tiff(p / "a.tif", with_hole(FLOAT, fill)), FLOAT, ~HOLE)
+APPLIED["TIFF, whole numbers, undeclared -9999", "excluded"] = (
+    lambda p: tiff(p / "a.tif", with_hole(U16.astype(np.int16), -9999)),
+    U16,
+    ~HOLE,
+)
+APPLIED["TIFF, decibels, undeclared -inf", "excluded"] = (
+    lambda p: tiff(p / "a.tif", with_hole((20 * np.log10(FLOAT / 9000)).astype(np.float32), -np.inf)),
+    FLOAT / 9000,
+    ~HOLE,
+)
+APPLIED["NPY, complex, undeclared NaN", "excluded"] = (lambda p: npy(p / "a.npy", with_hole(COMPLEX, np.nan)), np.abs(COMPLEX), ~HOLE)
+
 REFUSED: dict[str, tuple[Made, str]] = {
     "two pages": (lambda p: pages(p / "a.tif", (U8, {}), (U8, {})), r"holds 2 pages \(64 x 64\); save the image"),
     "pages of two sizes": (lambda p: pages(p / "a.tif", (SMALL, {}), (U8, {})), r"holds 2 pages \(16 x 16, 64 x 64\)"),
@@ -221,9 +235,10 @@ REFUSED: dict[str, tuple[Made, str]] = {
         "three polarisations",
     ),
     "two polarisations": (lambda p: tiff(p / "a.tif", np.stack([U16, U16.T])), "one polarisation"),
-    "undeclared NaN": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.nan)), "600 of 4096 pixels are NaN .*row 0, column 0"),
+    "infinite": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.inf)), "600 of 4096 pixels are infinite .*row 0, column 0"),
     "the real part of complex samples": (lambda p: npy(p / "a.npy", COMPLEX.real), "negative values"),
-    "undeclared -9999": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -9999)), "negative values"),
+    "-999, which decibels times ten may be": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -999)), "negative values"),
+    "no data at all, by NaN": (lambda p: npy(p / "a.npy", np.full_like(FLOAT, np.nan)), "has no pixel of data"),
     "dB in whole numbers without a unit": (
         lambda p: tiff(p / "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
         "no decibels of one unit a step",
@@ -280,7 +295,10 @@ README_CASES = {  # third column of the README's table -> cases above or tests t
     "units or band names of dB, sigma0, intensity, amplitude": ["TIFF, units dB", "TIFF, band named Sigma0_VV"]
     + ["TIFF, whole numbers of dB with scale and offset", "test_the_option_decides_and_what_disagrees_is_refused"],
     "dB without scale and offset": ["dB in whole numbers without a unit"],
-    "NaN, infinite or negative values that nothing declares": ["undeclared NaN", "undeclared -9999", "the real part of complex samples"],
+    "NaN, -infinity, -9999, -99999, -32768 or the lowest float that nothing declares": [case for case, _ in APPLIED if "undeclared" in case]
+    + ["no data at all, by NaN"],
+    "infinite or other negative values that nothing declares": ["infinite", "-999, which decibels times ten may be"]
+    + ["the real part of complex samples"],
 }
 
 
@@ -407,7 +425,7 @@ def test_no_data_is_in_no_scale_and_no_patch_and_is_counted(tmp_path: Path) -> N
         cut = images[row["source"]][row["row"] : row["row"] + 32, row["column"] : row["column"] + 32]
         expected = np.clip(cut / (card["mu"] + 3 * card["sigma"]), 0, 1) * 255
         assert np.abs(np.asarray(Image.open(tmp_path / "out/train" / row["file_name"])) - expected).max() <= 0.51
-    assert any(re.match(r"no data by .*: \d+ pixels \(4\d\.\d%\) in 9 of 9 images count in no statistic", line) for line in card["read"])
+    assert any(re.match(r"no data .*: \d+ pixels \(4\d\.\d%\) in 9 of 9 images count in no statistic", line) for line in card["read"])
     assert any(line == "no patch of 32 px that is all data: 1 of 9 images left out, a/border.tif" for line in card["read"])
     assert card["no_data_pixels"] == 8 * 50 * 128, "of the images that are in the set"
     folder = read_folder(tmp_path / "in")
@@ -480,6 +498,16 @@ def test_files_beside_an_image_are_read_with_it_and_a_table_may_begin_with_a_byt
     assert [image.sensor for image in folder.images] == ["near", "near", "far", "unstated"]
     assert folder.ignored == {} and not any("passed over" in note for note in folder.notes)
     assert "1 of 4 images have no sensor named, though others have: they are scaled together" in folder.notes
+
+
+def test_what_nothing_declares_is_excluded_and_said(tmp_path: Path) -> None:
+    for number, fill in enumerate((np.nan, np.nan, -9999.0)):
+        tiff(tmp_path / f"{number}.tif", with_hole(FLOAT + number, fill))
+    tiff(tmp_path / "3.tif", FLOAT[::-1])
+    notes = read_folder(tmp_path).notes
+    assert "nan is taken as no data, though nothing declares it: 2 of 4 images" in notes
+    assert "-9999 is taken as no data, though nothing declares it: 1 of 4 images" in notes
+    assert any(note.startswith("no data (") and ": 1800 pixels (14.6%) in 3 of 4 images" in note for note in notes)
 
 
 def test_a_no_data_value_beyond_32_bits_as_printed_is_read_without_a_complaint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
