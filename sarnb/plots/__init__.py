@@ -27,6 +27,7 @@ MASK_COLOURS = {"layover": (0.902, 0.471, 0.0), "shadow": (0.0, 0.51, 0.902)}
 """Orange and blue, distinguishable by colour-blind readers."""
 MARK_COLOURS = {**MASK_COLOURS, "foot": (0.0, 0.62, 0.45)}  # green of the colour-blind palette
 GROUP_COLOURS = {"seen": "C0", "unseen": "C1", "composition": "C2"}
+GROUP_MARKERS = {"seen": "o", "unseen": "s", "composition": "^"}  # the second code, for readers who cannot part the colours
 LAW_STYLES = {
     "rayleigh": ("Rayleigh", "C0", "-"),
     "gamma": ("gamma", "C1", "--"),
@@ -197,6 +198,29 @@ def law_lines(axis: Axes, points: pd.DataFrame, laws: Sequence[str] = tuple(CUMU
     pad_x, pad_y = 0.2 * (np.ptp(x) + 0.3), 0.15 * (np.ptp(y) + 0.2)
     axis.set(xlim=(x.min() - pad_x, x.max() + pad_x), ylim=(max(0, y.min() - pad_y), y.max() + pad_y))
     axis.set(xlabel="third log-cumulant κ₃ of ln A", ylabel="second log-cumulant κ₂ of ln A")
+
+
+def name_points(axis: Axes, x: Sequence[float], y: Sequence[float], names: Sequence[str], size: float = 7) -> None:
+    """Names of points in a column right of the axes, in the order of their heights, with a thin line to each: none overlap.
+
+    Parameters
+    ----------
+    axis : where the points are; its limits and its scale have their final values.
+    x, y, names : one a point.
+    size : of the letters [point].
+    """
+    figure = axis.get_figure(root=True)
+    figure.draw_without_rendering()
+    line = 1.3 * size / 72 * figure.dpi / axis.get_window_extent().height  # of text, in heights of the axes
+    order = np.argsort(y, kind="stable")
+    wanted = axis.transAxes.inverted().transform(axis.transData.transform(np.column_stack([x, y])))[order, 1]
+    steps = line * np.arange(len(order))
+    heights = np.maximum.accumulate(wanted - steps)  # never nearer than a line to the one below
+    heights = np.minimum(heights, max(0.0, 1 - line * (len(order) - 0.5))) + steps  # nor above the axes, if there is room
+    for place, height in zip(order, heights):
+        arrow = {"arrowstyle": "-", "lw": 0.5, "color": "0.6", "shrinkA": 0, "shrinkB": 2}
+        style = {"textcoords": "axes fraction", "va": "center", "fontsize": size, "arrowprops": arrow, "annotation_clip": False}
+        axis.annotate(names[place], (x[place], y[place]), (1.04, height), **style)
 
 
 def side_views(views: Mapping[str, tuple[Scene, Radar, SarImage]]) -> Figure:

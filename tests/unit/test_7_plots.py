@@ -13,10 +13,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from sarnb import plots
 from sarnb.data.sideview import block_scene, shadow_marks
+from sarnb.results import figure_faults
 from sarnb.world.radar import PRESETS, simulate
 
 matplotlib.use("agg")
@@ -128,3 +130,23 @@ def test_a_notebook_shows_jpeg_whatever_is_drawn_first():
     assert len(shown) == 2 and not any("image/png" in data for data in shown)
     for data in shown:
         assert Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))).format == "JPEG"
+
+
+@pytest.mark.parametrize(("count", "scale"), [(3, "linear"), (20, "linear"), (20, "log")])
+def test_names_of_points_lie_in_the_order_of_the_points_and_never_on_each_other(count, scale) -> None:
+    rng = np.random.default_rng(count)
+    x, y = rng.random(count).tolist(), np.r_[rng.normal(1, 0.02, count - 1).clip(0.1), 0.2].tolist()  # nearly one height, and one far off
+    names = [f"a class, number {place}" for place in range(count)]
+    figure, axis = plt.subplots(figsize=(6, 4.5), layout="constrained")
+    axis.scatter(x, y)
+    axis.set(yscale=scale, ylim=(0.1, 1.1))
+    plots.name_points(axis, x, y, names)
+    assert figure_faults(figure) == []
+    figure.draw_without_rendering()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axis.texts}
+    heights = [boxes[name].y0 for name in np.array(names)[np.argsort(y)]]
+    assert np.all(np.diff(heights) > 0)
+    for name, height in zip(names, y):
+        assert (axis.texts[[text.get_text() for text in axis.texts].index(name)].xy[1]) == height, "its line leads to its point"
+    frame = axis.get_window_extent()
+    assert all(frame.y0 - 8 <= box.y0 and box.y1 <= frame.y1 + 8 and box.x0 > frame.x1 for box in boxes.values())
