@@ -32,7 +32,12 @@ class Metric:
     @property
     def direction(self) -> str:
         """``better`` in words."""
-        return "as near to real as possible" if self.better == "match" else f"{self.better} is better"
+        return "as near to the reference as possible" if self.better == "match" else f"{self.better} is better"
+
+    @property
+    def distance(self) -> bool:
+        """Whether it is a distance of two samples, which chance makes larger and which is 0 for equal ones alone."""
+        return self.better == "lower" and not self.name.endswith("fraction") and self.name != "clip_kid"  # KID is unbiased
 
 
 METRICS: dict[str, Metric] = {

@@ -95,22 +95,32 @@ def _root(covariance: np.ndarray) -> np.ndarray:
         return vectors * np.sqrt(np.maximum(values, 0.0))
 
 
+def shrinkage(real: np.ndarray, fake: np.ndarray, real_weights: np.ndarray | None = None, fake_weights: np.ndarray | None = None) -> float:
+    """How far ``frechet_distance`` shrinks covariances: 0, or with fewer than 2 D effective samples the larger OAS intensity."""
+    moments = weighted_moments(real, real_weights), weighted_moments(fake, fake_weights)
+    if min(samples for *_, samples in moments) >= 2 * real.shape[1]:
+        return 0.0
+    return max(oas_intensity(covariance, samples) for _, covariance, samples in moments)
+
+
 def frechet_distance(
-    real: np.ndarray, fake: np.ndarray, real_weights: np.ndarray | None = None, fake_weights: np.ndarray | None = None
+    real: np.ndarray,
+    fake: np.ndarray,
+    real_weights: np.ndarray | None = None,
+    fake_weights: np.ndarray | None = None,
+    intensity: float | None = None,
 ) -> float:
     """Squared Frechet distance between Gaussians fitted to features [N, D] and [M, D].
 
     ``real_weights`` [N] and ``fake_weights`` [M] each sum to 1; equal if None. When either set has fewer than 2 D effective
     samples, both covariances are shrunk towards their mean variance by the larger of their two OAS intensities (the same for
-    both, so that unequal sizes alone make no distance). Raises InputError for fewer than two images, different D, and NaN.
+    both, so that unequal sizes alone make no distance), or by ``intensity`` where it is given. Raises InputError for fewer than two
+    images, different D, and NaN.
     """
     real, fake = feature_pair(real, fake, "frechet distance")
-    mean_a, cov_a, n_a = weighted_moments(real, real_weights)
-    mean_b, cov_b, n_b = weighted_moments(fake, fake_weights)
-    if min(n_a, n_b) < 2 * real.shape[1]:
-        intensity = max(oas_intensity(cov_a, n_a), oas_intensity(cov_b, n_b))
-        cov_a, cov_b = shrink(cov_a, intensity), shrink(cov_b, intensity)
-    return gaussian_frechet(mean_a, cov_a, mean_b, cov_b)
+    intensity = shrinkage(real, fake, real_weights, fake_weights) if intensity is None else intensity
+    (mean_a, cov_a, _), (mean_b, cov_b, _) = weighted_moments(real, real_weights), weighted_moments(fake, fake_weights)
+    return gaussian_frechet(mean_a, shrink(cov_a, intensity), mean_b, shrink(cov_b, intensity))
 
 
 def polynomial_kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 Protocol. Splits are pooled, seen, unseen and composition, each with a row group "all"; every class has its own row group in the
 split it belongs to (not again in pooled). Only classes that both sides have are compared, and in "all" each class counts the
-same on both sides. Images are redrawn inside their class; intervals are percentiles, widened where needed to contain the
-value. ``n`` is the number of generated images. What cannot be computed is not in the table: ``left_out(table)`` says what and why.
-The floor, real against real, is the median of many random halvings, and its "interval" their spread; see ``floor``.
+same on both sides. Images are redrawn inside their class. A value is what the formula gives for these images; its interval is that of
+the distance of the two laws, without what chance adds to that of two samples, and contains the value. ``n`` is the number of
+generated images. What cannot be computed is not in the table: ``left_out(table)`` says what and why. The floor, real against
+real, is the median of many random halvings, and its "interval" their spread; see ``floor``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import pandas as pd
 from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
-from sarnb.metrics import WHOLE, amplitude, class_name, distribution, geometry, semantic, texture
-from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics import METRICS, WHOLE, amplitude, class_name, distribution, geometry, semantic, texture
+from sarnb.metrics.bootstrap import distance_interval, percentile_interval, stratified_weights, weighted_mean
 from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, Prints, measure, prints
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
@@ -89,7 +90,8 @@ def evaluate(
                 reasons.append((split, label, metric, "the images have no value for it"))
             else:
                 value = float(result[0])
-                rows.append((strategy, seed, split, label, metric, value, *percentile_interval(result[1], value), count))
+                ends = (distance_interval if METRICS[metric].distance else percentile_interval)(result[1], value)
+                rows.append((strategy, seed, split, label, metric, value, *ends, count))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table.attrs["left_out"] = [(strategy, seed, *reason) for reason in reasons]
     return table
@@ -289,7 +291,9 @@ def _frechet(real: np.ndarray, fake: np.ndarray, cell: _Cell) -> tuple[float, np
         return f"{len(real)} real and {len(fake)} generated images, {FRECHET_MINIMUM} of each needed"
     few = [(given, redrawn[:FRECHET_RESAMPLES]) for given, redrawn in (cell.real_weights, cell.fake_weights)]
     cell = replace(cell, real_weights=few[0], fake_weights=few[1])
-    return _both(lambda w, v: np.array([distribution.frechet_distance(real, fake, a, b) for a, b in zip(w, v)]), cell)
+    # the shrinkage of the images as given, as a resample holds fewer different ones and would be shrunk more
+    amount = distribution.shrinkage(real, fake, cell.real_weights[0], cell.fake_weights[0])
+    return _both(lambda w, v: np.array([distribution.frechet_distance(real, fake, a, b, amount) for a, b in zip(w, v)]), cell)
 
 
 def _distribution(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> Outcome:

@@ -365,7 +365,14 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("least images a side, kernel distance, precision, recall", str(evaluation.KERNEL_MINIMUM)),
         ("least real images of known side, look reader", str(geometry.CALIBRATION_MINIMUM)),
         ("shrinkage of Fréchet covariances", "OAS, the larger of both, where a side has fewer than 2 D images"),
-        ("intervals", f"95 % percentile, {resamples} resamples of images inside their class"),
+        (
+            "intervals",
+            f"95 %, {resamples} resamples of images inside their class, of n images n - 1; percentiles where a measure is a mean",
+        ),
+        (
+            "intervals of distances",
+            "corrected for what chance adds to a distance of samples: basic bootstrap and moved percentiles together",
+        ),
         ("resamples of Fréchet distances", str(few)),
         ("resamples of average ranks", f"{few} where a Fréchet distance is ranked too, else {resamples}"),
         ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import HEADLINE, KEY_METRICS, amplitude, find_metric, texture
-from sarnb.metrics.bootstrap import percentile_interval, stratified_weights
+from sarnb.metrics.bootstrap import distance_interval, percentile_interval, stratified_weights
 from sarnb.metrics.evaluation import SPLITS, Outcome, image_scores, outcomes
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 from sarnb.metrics.semantic import Judge
@@ -322,5 +322,6 @@ def paired_changes(
         trained = [distance(key, part)[0] for part in sides[0].values() if key in part]
         spread, count = np.ptp(trained) if len(trained) > 1 else np.nan, sum(sides[0][k][key][0] for k in shared)
         change = new - old
-        rows.append((*key, len(shared), count, old[0], new[0], change[0], *percentile_interval(change[1:], change[0]), spread))
+        ends = distance_interval(change[1:], change[0], least=-np.inf)
+        rows.append((*key, len(shared), count, old[0], new[0], change[0], *ends, spread))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from sarnb.errors import InputError
-from sarnb.metrics import bootstrap
+from sarnb.metrics import amplitude, bootstrap, distribution
 
 
 def test_interval_of_a_mean_has_the_textbook_width() -> None:
@@ -49,7 +50,95 @@ def test_weights_agree_with_resampling() -> None:
     np.testing.assert_allclose(by_weights, by_rows, atol=0.04)
 
 
+def test_variance_over_resamples_is_the_unbiased_one() -> None:
+    data = np.random.default_rng(5).normal(size=8)  # as many images as the quick profile draws of a class
+    _, weights = bootstrap.stratified_weights(["x"] * 8, 20_000, seed=0)
+    assert (weights @ data).var() == pytest.approx(data.var(ddof=1) / 8, rel=0.04)
+
+
+def test_interval_of_a_mean_agrees_with_bca_of_scipy() -> None:
+    data = np.random.default_rng(3).gamma(2, size=80)
+    _, *ours = bootstrap.interval(np.mean, [data], 4000, seed=0)
+    theirs = stats.bootstrap((data,), np.mean, method="BCa", n_resamples=4000, rng=np.random.default_rng(1)).confidence_interval
+    np.testing.assert_allclose(ours, theirs, atol=0.15 * (theirs.high - theirs.low))
+
+
+EDGES = np.concatenate([[0], np.arange(255) + 0.5, [1e9]])
+FIRST = [stats.rayleigh(scale=scale) for scale in (30, 40, 50)]  # each image has one of these laws, as scenes differ in brightness
+OTHERS = {
+    "same": FIRST,
+    "near": [stats.rayleigh(scale=1.1 * scale) for scale in (30, 40, 50)],
+    "far": [stats.gamma(2, scale=scale) for scale in (20, 35, 50)],
+}
+
+
+def shares(laws: list) -> np.ndarray:
+    """Probabilities of the 8-bit levels under each law, [K, 256]."""
+    return np.array([np.diff(law.cdf(EDGES)) for law in laws])
+
+
+def coverage(draw, statistic, truth: float, trials: int, resamples: int, interval=bootstrap.distance_interval) -> float:
+    """Share of ``trials`` in which the interval holds ``truth``; in all of them it has to hold the value."""
+    hits = 0
+    for trial in range(trials):
+        sides = draw(np.random.default_rng((trial, 7)))
+        weights = [bootstrap.stratified_weights(["x"] * len(side), resamples, (trial, k)) for k, side in enumerate(sides)]
+        value = float(statistic(*sides, *(given[None] for given, _ in weights))[0])
+        lo, hi = interval(statistic(*sides, *(redrawn for _, redrawn in weights)), value)
+        assert lo <= value <= hi
+        hits += lo <= truth <= hi
+    return hits / trials
+
+
+@pytest.mark.parametrize("images", [16, 64])
+@pytest.mark.parametrize("other", list(OTHERS))
+@pytest.mark.parametrize("measure", [amplitude.kl, amplitude.log_cumulant_distance], ids=["kl", "log-cumulants"])
+def test_intervals_of_amplitude_distances_cover_the_known_distance(measure, other: str, images: int) -> None:
+    cells = shares(FIRST), shares(OTHERS[other])
+
+    def draw(rng: np.random.Generator) -> list[np.ndarray]:
+        return [np.array([rng.multinomial(4096, own[k]) / 4096 for k in rng.integers(len(own), size=images)]) for own in cells]
+
+    truth = float(measure(cells[0].mean(0), cells[1].mean(0)))
+    assert coverage(draw, lambda p, q, w, v: measure(w @ p, v @ q), truth, 120, 200) >= 0.9
+
+
+@pytest.mark.parametrize(("size", "images"), [(4, 24), (4, 96), (24, 32), (24, 96)])
+@pytest.mark.parametrize("gap", [0.0, 0.2, 1.0])
+def test_intervals_of_a_frechet_distance_cover_the_known_one(gap: float, size: int, images: int) -> None:
+    deviation = np.ones(size)  # round laws, which shrinkage towards the identity leaves as they are
+    truth = float(((gap * deviation) ** 2).sum() + ((deviation * gap / 2) ** 2).sum())
+
+    def draw(rng: np.random.Generator) -> list[np.ndarray]:
+        first, second = rng.normal(size=(2, images, size)) * deviation
+        return [first, second * (1 + gap / 2) + gap * deviation]
+
+    def statistic(p: np.ndarray, q: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        amount = distribution.shrinkage(p, q)
+        return np.array([distribution.frechet_distance(p, q, a, b, amount) for a, b in zip(w, v)])
+
+    assert coverage(draw, statistic, truth, 60, 60) >= 0.9
+
+
+def test_percentiles_of_a_distance_miss_it() -> None:
+    """What the intervals were before: two sets of one law, and percentiles of their divergence."""
+    own = shares(FIRST[:1])[0]
+
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        return rng.multinomial(4096, own, size=(2, 16)) / 4096
+
+    def statistic(p: np.ndarray, q: np.ndarray, w: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return amplitude.kl(w @ p, v @ q)
+
+    assert coverage(draw, statistic, 0.0, 40, 100, bootstrap.percentile_interval) < 0.1
+    assert coverage(draw, statistic, 0.0, 40, 100) >= 0.9
+
+
 def test_interval_contains_the_value() -> None:
+    lo, hi = bootstrap.distance_interval(np.array([2.0, 2.5, 3.0]), 1.0)
+    assert 0 == lo <= 1 <= hi
+    assert bootstrap.distance_interval(np.array([-2.0, -1.5]), 0.5, least=-np.inf)[1] > 0.5
+    assert np.isnan(bootstrap.distance_interval(np.array([np.nan]), 1.0)).all()
     assert bootstrap.percentile_interval(np.array([2.0, 3.0]), 1.0)[0] == 1.0
     assert np.isnan(bootstrap.percentile_interval(np.array([np.nan]), 1.0)).all()
 
