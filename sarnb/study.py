@@ -26,8 +26,8 @@ from sarnb.notebook import declared_parameters
 from sarnb.plots import set_theme
 from sarnb.results import Record, findings
 from sarnb.settings import notebooks_folder
-from sarnb.train.finetune import FinetuneConfig, PriorSet
-from sarnb.train.training import RateChoice, tune_rates
+from sarnb.train.finetune import FinetuneConfig
+from sarnb.train.training import RateChoice, differing_settings, tune_rates
 from sarnb.train.vae import VaeConfig
 
 LOCAL = ("DATA", "REAL_DATA")  # folders of the user's machine: the record keeps their names only
@@ -110,10 +110,10 @@ class Study:
         """A split of the data set: "train", "val", "test" or "judge"."""
         return load_set(self.data / split)
 
-    def choose_rates(self, *names: str, priors: Mapping[str, PriorSet] | None = None) -> dict[str, RateChoice]:
+    def choose_rates(self, *names: str) -> dict[str, RateChoice]:
         """For each strategy the configuration whose rates did best on the validation split; see ``tune_rates``.
 
-        Prints for each strategy where its choice stands in the grid of factors.
+        Prints for each strategy where its choices stand in the grid of factors, and every setting in which the strategies differ.
         """
         values, choices = self.values, {}
         for name in names:
@@ -125,9 +125,11 @@ class Study:
                 self.finetune,
                 values.lr_factors,
                 values.tune_steps,
-                (priors or {}).get(name),
             )
             print(f"{name}: {choices[name].remark}")
+        if len(choices) > 1:
+            print("All else is the same; they differ in:")
+            print(differing_settings({name: choice.config for name, choice in choices.items()}).to_string(index=False))
         return choices
 
     def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyResult]:

@@ -61,7 +61,7 @@ def foundation_fingerprint(pipe: StableDiffusionXLPipeline) -> str:
 def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
     """LoRA matrices of a network under the names of diffusers' scripts; empty where there are none.
 
-    The factor alpha / rank is multiplied into the second matrix, because older readers assume that it is 1. The text
+    LoRA's factor is multiplied into the second matrix, for readers that assume that it is 1 or alpha / rank. The text
     encoder's prefix ``text_model.`` is always there, as in transformers 4; version 5 dropped it for the first encoder.
     """
     factors = {name: layer.scaling["default"] for name, layer in module.named_modules() if "default" in getattr(layer, "scaling", {})}

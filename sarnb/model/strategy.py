@@ -1,6 +1,7 @@
 """What trains, as data: a ``Strategy`` says it, ``prepare`` makes the pipeline so.
 
-LoRA adds a product of two thin matrices to a frozen weight, W + (α/r)·B·A (Hu et al. 2021, arXiv 2106.09685).
+LoRA adds a product of two thin matrices to a frozen weight (Hu et al. 2021, arXiv 2106.09685), here with the factor that makes
+a step of equal rate as long at every rank, W + (α/√r)·B·A (Kalajdzievski 2023, arXiv 2312.03732).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Strategy:
     token: bool = False  # a learned <SAR> word
     vae: str = "frozen"  # LoRA on "lora-encoder", "lora-decoder" or both ("lora"), all of "decoder", or "full"
     rank: int = 16  # of every LoRA
-    alpha: float = 16  # LoRA's factor is alpha / rank
+    alpha: float = 8  # LoRA's factor is alpha / sqrt(rank)
     init: str = "image"  # word whose embedding <SAR> starts from
     conv: bool = False  # the UNet's LoRA adapts the convolutions of its residual blocks too
     dora: bool = False  # LoRA with a learned length of every output's weights (Liu et al. 2024, arXiv 2402.09353)
@@ -99,9 +100,9 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy("token", token=True),
         Strategy("te-lora", text="lora"),
         Strategy("te-full", text="full"),
-        Strategy("unet-lora-r4", unet="lora", rank=4, alpha=4),
+        Strategy("unet-lora-r4", unet="lora", rank=4),
         Strategy("unet-lora", unet="lora"),
-        Strategy("unet-lora-r64", unet="lora", rank=64, alpha=64),
+        Strategy("unet-lora-r64", unet="lora", rank=64),
         Strategy("unet-lora-conv", unet="lora", conv=True),
         Strategy("unet-dora", unet="lora", dora=True),
         Strategy("unet-lora+te-lora+token", unet="lora", text="lora", token=True),
@@ -116,9 +117,9 @@ VAE_STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
         Strategy("vae-frozen"),
-        Strategy("vae-lora", vae="lora"),
-        Strategy("vae-lora-encoder", vae="lora-encoder"),
-        Strategy("vae-lora-decoder", vae="lora-decoder"),
+        Strategy("vae-lora", vae="lora", alpha=16),
+        Strategy("vae-lora-encoder", vae="lora-encoder", alpha=16),
+        Strategy("vae-lora-decoder", vae="lora-decoder", alpha=16),
         Strategy("vae-decoder", vae="decoder"),
         Strategy("vae-full", vae="full"),
     )
@@ -135,8 +136,7 @@ def find_strategy(name: str) -> Strategy:
         return known[name]
     match = re.fullmatch(r"(.+)-r(\d+)", name)
     if match and match[1] in known and known[match[1]].has_rank:
-        rank = int(match[2])
-        return replace(known[match[1]], name=name, rank=rank, alpha=max(rank, 1))
+        return replace(known[match[1]], name=name, rank=int(match[2]))
     raise InputError(f"unknown strategy {name!r}; choose one of {', '.join(known)}, or a LoRA strategy with its rank (unet-lora-r8)")
 
 
@@ -262,11 +262,12 @@ def _prepare_encoder(encoder, tokenizer, strategy: Strategy, with_last_layer: bo
 
 
 def _lora(strategy: Strategy, targets: tuple[str, ...], **more) -> LoraConfig:
+    """A starts with a spread that the rank does not change (PEFT's own, that of a linear layer), as rank-stable scaling supposes."""
     return LoraConfig(
         r=strategy.rank,
         lora_alpha=strategy.alpha,
         target_modules=list(targets),
-        init_lora_weights="gaussian",
+        use_rslora=True,
         use_dora=strategy.dora,
         **more,
     )

@@ -76,7 +76,7 @@ def add_vae_lora(vae: AutoencoderKL, mode: str, rank: int, alpha: float) -> None
     """Add LoRA to the part that ``mode`` names: "lora" (both parts), "lora-encoder" or "lora-decoder".
 
     Layers too thin for ``rank``, such as the last one with its three outputs, get their largest rank; the factor
-    alpha / rank is the same everywhere. Raises ``InputError`` if no layer is as wide as ``rank``.
+    alpha / sqrt(rank) is the same everywhere. Raises ``InputError`` if no layer is as wide as ``rank``.
     """
     parts = {"lora": tuple(PARTS), "lora-encoder": ("encoder",), "lora-decoder": ("decoder",)}[mode]
     layers = adaptable_layers(vae, parts)
@@ -89,9 +89,9 @@ def add_vae_lora(vae: AutoencoderKL, mode: str, rank: int, alpha: float) -> None
             r=rank,
             lora_alpha=alpha,
             target_modules=list(layers),
-            init_lora_weights="gaussian",
+            use_rslora=True,
             rank_pattern={f"^{name}": own for name, own in thin.items()},
-            alpha_pattern={f"^{name}": alpha * own / rank for name, own in thin.items()},
+            alpha_pattern={f"^{name}": alpha * (own / rank) ** 0.5 for name, own in thin.items()},
         )
     )
 
@@ -124,7 +124,7 @@ def apply_lora(vae: AutoencoderKL, path: Path) -> AutoencoderKL:
             f"{path}: a LoRA for the autoencoder {wanted[:16] or '(not named)'}, but this one is {found[:16]}; "
             "load it on the autoencoder it was trained on (in float32), or train it again"
         )
-    for name in layers:  # down is A, up is B with the factor alpha / rank in it
+    for name in layers:  # down is A, up is B with LoRA's factor in it
         weight = vae.get_submodule(name).weight
         change = tensors[f"vae.{name}{UP}"].flatten(1) @ tensors[f"vae.{name}{DOWN}"].flatten(1)
         weight += change.view_as(weight).to(weight)

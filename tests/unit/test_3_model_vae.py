@@ -102,8 +102,8 @@ def test_merged_lora_draws_what_the_adapter_drew(name, tmp_path):
 def test_thin_layers_get_their_own_rank_and_the_same_factor():
     pipe, _ = shaken(Strategy("x", vae="lora", rank=6, alpha=12))
     last = pipe.vae.decoder.conv_out
-    assert last.lora_A["default"].weight.shape[0] == 3 and last.scaling["default"] == 2
-    assert pipe.vae.decoder.mid_block.resnets[0].conv1.scaling["default"] == 2
+    assert last.lora_A["default"].weight.shape[0] == 3 and last.scaling["default"] == pytest.approx(12 / 6**0.5)
+    assert pipe.vae.decoder.mid_block.resnets[0].conv1.scaling["default"] == pytest.approx(12 / 6**0.5)
 
 
 def test_convolution_lora_adds_the_product_of_its_kernels(tmp_path):

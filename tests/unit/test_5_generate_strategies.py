@@ -27,20 +27,18 @@ from sarnb.model.export import load_trained
 from sarnb.model.strategy import find_strategy
 from sarnb.model.token import token_row
 from sarnb.profile import load_profile
-from sarnb.train.finetune import FinetuneConfig, PriorSet
-from sarnb.train.training import RateChoice, rates_of, scaled, tune_rates
+from sarnb.train.finetune import FinetuneConfig
+from sarnb.train.training import RateChoice, differing_settings, rates_of, tune_rates
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
 
 RATES = FinetuneConfig(steps=50, batch_size=4, warmup_steps=10, precision="fp32", lr_unet_full=1e-2, lr_token=2e-2)
 
 
-def test_a_strategy_scales_its_own_rates_only():
-    hybrid = find_strategy("hybrid")
-    assert rates_of(hybrid, RATES) == {"lr_unet_full": 1e-2, "lr_text_lora": 3e-4, "lr_token": 2e-2}
+def test_a_strategy_has_the_rates_of_its_own_components():
+    assert rates_of(find_strategy("hybrid"), RATES) == {"lr_unet_full": 1e-2, "lr_text_lora": 3e-4, "lr_token": 2e-2}
     assert rates_of(find_strategy("scratch"), RATES) == {"lr_unet_scratch": 4e-4}
-    half = scaled(hybrid, RATES, 0.5)
-    assert (half.lr_unet_full, half.lr_text_lora, half.lr_token) == (5e-3, 1.5e-4, 1e-2)
-    assert (half.lr_unet_lora, half.lr_text_full, half.steps) == (RATES.lr_unet_lora, RATES.lr_text_full, 50)
+    for rate, name in training.ALONE.items():
+        assert list(rates_of(find_strategy(name), RATES)) == [rate]
 
 
 @pytest.fixture
@@ -50,13 +48,14 @@ def sets(monkeypatch):
     monkeypatch.setattr(training, "load_foundation", lambda spec: tiny_pipeline())
 
 
-def trained_as(monkeypatch, losses: dict[float, float]) -> list[FinetuneConfig]:
-    """Replace the training: its held-out loss follows from the rate; the configurations it was asked for."""
+def trained_as(monkeypatch, losses: dict[float, float]) -> list[tuple[str, FinetuneConfig]]:
+    """Replace the training: its held-out loss follows from its one rate (it is the rate itself if not said); what it was asked for."""
     asked = []
 
-    def finetune(pipe, strategy, data, config, folder, val, cache, prior):
-        asked.append(config)
-        loss = losses[config.lr_unet_full]
+    def finetune(pipe, strategy, data, config, folder, val, cache):
+        asked.append((strategy.name, config))
+        (rate,) = rates_of(strategy, config).values()
+        loss = losses.get(rate, rate)
         if np.isnan(loss):
             raise DivergedError("the loss is nan")
         return type("Result", (), {"history": pd.DataFrame({"step": [0, config.steps], "held_out": [9.0, loss]})})()
@@ -71,7 +70,7 @@ def test_the_lowest_held_out_loss_wins_and_a_diverged_rate_loses(sets, monkeypat
     choice = call()
     assert choice.config == RATES and choice.table["chosen"].tolist() == [False, True, False]
     assert choice.table["held_out"].tolist() == [0.4, 0.3, np.inf]
-    assert [(config.steps, config.warmup_steps) for config in asked] == [(8, 2)] * 3
+    assert [(config.steps, config.warmup_steps) for _, config in asked] == [(8, 2)] * 3
     assert call().table.equals(choice.table) and len(asked) == 3  # read back
 
 
@@ -89,27 +88,45 @@ def test_one_factor_is_no_trial_and_senseless_grids_are_refused(tmp_path):
             tune_rates(find_strategy("unet-full"), "nowhere", tmp_path, tmp_path, RATES, factors, 8)
 
 
-@pytest.mark.slow
-def test_prior_pictures_take_part_in_the_trials(sets, tmp_path):
-    prior = PriorSet(np.full((2, 16, 16, 3), 90, np.uint8), ("an aerial photograph of a city",) * 2)
-    strategy = replace(find_strategy("hybrid+prior"), rank=4)
-    with pytest.raises(InputError, match="draw them first"):
-        tune_rates(strategy, "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1.0), 2)
-    choice = tune_rates(strategy, "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1.0), 2, prior)
-    assert np.isfinite(choice.table["held_out"]).all()
+def test_strategies_train_a_component_that_they_share_at_one_rate(sets, monkeypatch, tmp_path):
+    asked = trained_as(monkeypatch, {5e-3: 0.9, 1e-2: 0.4, 2e-2: 0.8, 5e-5: 0.2, 1e-4: 0.3, 2e-4: 0.4})
+    names = ("hybrid", "unet-full", "hybrid+prior", "unet-full+te-full+token")
+    other = replace(RATES, lr_unet_lora=7.0)  # a notebook that says other rates than it uses
+    chosen = {
+        name: tune_rates(find_strategy(name), "x", tmp_path, tmp_path / "trials", config, (0.5, 1, 2), 8).config
+        for name, config in zip(names, (RATES, other, RATES, RATES))
+    }
+    assert {config.lr_unet_full for config in chosen.values()} == {1e-2}
+    assert chosen["unet-full+te-full+token"].lr_text_full == 5e-5 and chosen["hybrid"].lr_text_lora == 1.5e-4
+    tried = [(name, *rates_of(find_strategy(name), config).values()) for name, config in asked]
+    assert len(tried) == len(set(tried)) == 12  # three factors for each of four components, whatever shares them
+    differing = differing_settings({name: chosen[name] for name in ("hybrid", "unet-full+te-full+token")})
+    # Full text encoders have no rank. All that both train, they train alike.
+    assert set(differing["setting"]) == {"text", "rank", "alpha", "lr_text_lora", "lr_text_full"}
+    assert differing.set_index("setting").loc["rank"].tolist() == [16, "none"]
+    assert differing_settings({name: chosen[name] for name in ("hybrid", "hybrid+prior")})["setting"].tolist() == ["prior"]
+    assert set(differing_settings({"hybrid": RATES, "unet-full": replace(RATES, steps=7)})["setting"]) >= {"steps", "token", "init"}
 
 
 @pytest.mark.parametrize(
     "factors, chosen, words",
     [
-        ((0.3, 1.0, 3.0), 0, "the chosen factor 0.3 is the smallest of the grid: the best rate may lie beyond (0.3, 1, 3)."),
-        ((0.3, 1.0, 3.0), 1, "the chosen factor 1 is inside the grid (0.3, 1, 3)."),
-        ((0.3, 1.0, 3.0), 2, "the chosen factor 3 is the largest of the grid: the best rate may lie beyond (0.3, 1, 3)."),
+        (
+            (0.3, 1.0, 3.0),
+            0,
+            "of the factors 0.3, 1, 3 the lowest held-out loss chose r times 0.3 (the smallest: the best rate may lie beyond).",
+        ),
+        ((0.3, 1.0, 3.0), 1, "of the factors 0.3, 1, 3 the lowest held-out loss chose r times 1 (inside the grid)."),
+        (
+            (0.3, 1.0, 3.0),
+            2,
+            "of the factors 0.3, 1, 3 the lowest held-out loss chose r times 3 (the largest: the best rate may lie beyond).",
+        ),
         ((1.0,), 0, "nothing was tried, its rates are those of the profile times 1."),
     ],
 )
 def test_a_choice_at_an_end_of_the_grid_is_remarked(factors, chosen, words):
-    table = pd.DataFrame({"factor": factors, "chosen": [place == chosen for place in range(len(factors))]})
+    table = pd.DataFrame({"rate": "r", "factor": factors, "chosen": [place == chosen for place in range(len(factors))]})
     assert RateChoice(RATES, table).remark == words
 
 
