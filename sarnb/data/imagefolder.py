@@ -134,6 +134,12 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         if labels and (source / labels[0]).is_dir():
             wanted = f"{source / labels[0]} if its folders are the classes, else {wanted}"
         raise InputError(f"{source}: {found}; give {wanted}")
+    spoken: dict[str, str] = {}
+    for label in labels if labelled else ():  # text encoders read no capitals
+        if (other := spoken.setdefault(default_caption(label).lower(), label)) != label:
+            raise InputError(
+                f"{source}: the classes '{other}' and '{label}' read alike, so prompts cannot tell them apart; rename or merge them"
+            )
     if not images:
         raise InputError(f"{source}: holds no image of a form read here ({forms}); give a folder of such files")
     known = {image.path for image in images}
@@ -265,13 +271,19 @@ def _notes_on_rows(rows: Sequence[Mapping[str, Any]], form: str) -> list[str]:
     """What of the metadata is not used, and what is used for want of a caption."""
     if not any(rows):
         return []
-    taken = Counter(next((name for name in CAPTION_COLUMNS if row.get(name) is not None), "") for row in rows)
+    taken = Counter(column if row.get(column := _caption_column(row)) is not None else "" for row in rows)
     notes = [f"{count} captions are read from the column '{name}'" for name, count in taken.items() if name not in ("", "text")]
     if taken[""]:
         notes.append(f"{taken['']} images have no caption and get 'a radar image of' their class")
     used = {"file_name", "label", "split", "group", "text", "captions", *taken, *EXTRA_COLUMNS}
     unused = sorted({name for row in rows for name in row} - used)
     return notes + ([f"columns of the metadata that are not used: {', '.join(unused)}"] if unused else [])
+
+
+def _caption_column(row: Mapping[str, Any]) -> str:
+    """The first of CAPTION_COLUMNS in which a row holds a caption, else the first that it has, "" for none."""
+    own = [name for name in CAPTION_COLUMNS if name in row]
+    return next((name for name in own if row[name] and not (isinstance(row[name], str) and row[name].isspace())), own[0] if own else "")
 
 
 def _without_rows(source: Path, files: list[Path], labelled: bool) -> Rows:
@@ -301,7 +313,7 @@ def _described(source: Path, name: str, row: Mapping[str, Any], where: str, spli
     elif not isinstance(label, str) or labelled and (not label.strip() or not label.isprintable() or "/" in label or "\\" in label):
         raise InputError(f"{where}: 'label' is {label!r}; write the class name as plain text without / and \\")
     label = label.strip()
-    column = next((name for name in CAPTION_COLUMNS if name in row), "")
+    column = _caption_column(row)
     given = row.get(column)
     texts = given if isinstance(given, list) else [given] if column and (given or labelled) else []
     for text in texts:
@@ -426,8 +438,18 @@ def survey_quantity(
         decided, sentence = decide_quantity(what, [one.stated for one in facts], [one.flat for one in facts], quantity, kept)
         notes.append(sentence)
         again = [place for place in places if found[place].facts.quantity != decided]
-        for place, image in zip(again, survey([found[place] for place in again], partial(read, quantity=decided), workers, label)):
+        try:
+            anew = survey([found[place] for place in again], partial(read, quantity=decided), workers, label)
+        except InputError as error:
+            raise InputError(f"{error} ({sentence})") from None
+        for place, image in zip(again, anew):
             found[place] = image
+        levels = [found[place].facts.moments[1] for place in places]
+        if sensor == UNSTATED and storage != "8-bit" and len(levels) > 1:
+            notes.append(
+                f"{what}: scaled together as one sensor's, of means from {min(levels):.3g} to {max(levels):.3g}; name several in a column "
+                "sensor of the metadata or of index.csv"
+            )
     bare = sum(image.sensor == UNSTATED for image in found)
     if 0 < bare < len(found):
         notes.append(f"{bare} of {len(found)} images have no sensor named, though others have: they are scaled together")

@@ -141,6 +141,21 @@ def test_several_captions_of_an_image_are_all_kept(tmp_path: Path) -> None:
     assert rows["images/0.png"]["captions"] == ["caption 0"]
 
 
+@pytest.mark.parametrize("text", ["", "  ", None, []])
+def test_an_empty_caption_gives_way_to_one_in_another_column(text: object, tmp_path: Path) -> None:
+    listing = list_images(imagefolder(tmp_path, text=text, caption="a field at dawn"))
+    assert listing.images[1].text == "a field at dawn"
+    assert "1 captions are read from the column 'caption'" in listing.notes
+
+
+@pytest.mark.parametrize("other", ["sea ships", "Sea_Ships", "sea  ships"])
+def test_classes_that_prompts_cannot_tell_apart_are_refused(other: str, tmp_path: Path) -> None:
+    source = class_folders(tmp_path, ("city", "sea_ships", other))
+    with pytest.raises(InputError, match="the classes '.*' and '.*' read alike.*rename or merge"):
+        list_images(source)
+    assert len(list_images(source, labelled=False)) > 0
+
+
 WORDS = {"train": {"train", "Training"}, "val": {"dev"}, "test": {"test", "eval"}}
 SPLIT_FORMS = {
     "train and test": ({"train": 6, "test": 2}, {"train": 10, "val": 2, "test": 4}),

@@ -387,7 +387,10 @@ def test_the_option_decides_and_what_disagrees_is_refused(tmp_path: Path) -> Non
     for number in range(3):
         (tmp_path / "a").mkdir(exist_ok=True)
         npy(tmp_path / "a" / f"{number}.npy", intensity(number, 4).astype(np.float32))
-    assert "amplitude, guessed" in read_folder(tmp_path).notes[0], "several looks of power may be amplitude of fewer"
+    note = read_folder(tmp_path).notes[0]
+    assert "amplitude, guessed" in note and "so this is not sure" in note, "several looks of power may be amplitude of fewer"
+    looks = re.search(r"\((\S+) looks and .* intensity of (\S+) looks spreads as much", note).groups()
+    assert np.array(looks, float) == pytest.approx([4 * (4 / np.pi - 1), 4], rel=0.15), "the coefficient of variation is 1/2"
     folder = read_folder(tmp_path, quantity="intensity")
     assert "intensity, as requested" in folder.notes[0] and {image.facts.storage for image in folder.images} == {"float intensity"}
     np.testing.assert_allclose(read_image(folder.images[1].path, quantity="intensity").amplitude, np.sqrt(intensity(1, 4)), rtol=1e-5)
@@ -402,6 +405,22 @@ def test_the_option_decides_and_what_disagrees_is_refused(tmp_path: Path) -> Non
     assert decide_quantity("5 of 5 images, float", ["amplitude"], [one], "intensity")[0] == "intensity"
     kept = decide_quantity("5 of 5 images, 8-bit", [""], [one], kept=True)
     assert kept[0] == "amplitude" and "those of intensity; see --quantity" in kept[1]
+
+
+def test_a_refusal_that_follows_from_a_guess_says_so(tmp_path: Path) -> None:
+    for number in range(3):
+        npy(tmp_path / f"{number}.npy", np.rint((20 * np.log10(np.sqrt(intensity(number, 1))) + 90) * 50).astype(np.uint16))
+    with pytest.raises(InputError, match="no decibels of one unit a step.*3 of 3 images, integer: db, guessed .*--quantity says otherwise"):
+        read_folder(tmp_path)
+
+
+def test_images_of_no_named_sensor_that_are_scaled_together_are_told_with_their_levels(tmp_path: Path) -> None:
+    for number, level in enumerate((1.0, 1.0, 40.0)):
+        npy(tmp_path / f"{number}.npy", np.full((64, 64), level, np.float32) * np.linspace(0.5, 1.5, 64, dtype=np.float32))
+    line = "3 of 3 images, float: scaled together as one sensor's, of means from 1 to 40; name several in a column sensor"
+    assert any(note.startswith(line) for note in read_folder(tmp_path).notes)
+    (tmp_path / "index.csv").write_text("file,sensor\n0.npy,x\n1.npy,x\n2.npy,c\n")
+    assert not any("scaled together" in note for note in read_folder(tmp_path).notes)
 
 
 # Excluded pixels and sensors in a data set.
