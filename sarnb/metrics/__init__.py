@@ -39,6 +39,13 @@ class Metric:
         """Whether it is a distance of two samples, which chance makes larger and which is 0 for equal ones alone."""
         return self.better == "lower" and not self.name.endswith("fraction") and self.name != "clip_kid"  # KID is unbiased
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that it can have."""
+        share = self.name.endswith(("accuracy", "r1", "precision", "recall", "fraction", "zeros"))
+        signed = self.name in ("clip_cosine", "clip_kid", "amplitude_kappa3")
+        return -np.inf if signed else 0.0, 1.0 if share else np.inf
+
 
 METRICS: dict[str, Metric] = {
     metric.name: metric

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import stats
 
 from sarnb.errors import InputError
 
@@ -87,6 +88,24 @@ def distance_interval(samples: np.ndarray, value: float, level: float = 0.95, le
     low, high, highest = np.quantile(finite, [tail, 1.0 - tail, 1.0 - tail / 4.0])
     lo, hi = min(2.0 * value - highest, low - 2.0 * bias, value), max(2.0 * value - low, high - bias, value)
     return float(max(lo, min(least, value))), float(hi)
+
+
+def over_trainings(images: np.ndarray, deviation: np.ndarray, k: int | np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Half of the interval of a strategy's value, the mean of ``k`` trainings: sqrt(h^2 + (t s)^2 / k).
+
+    Model: value of a training = strategy + training + images. All trainings draw the same prompts from the same noise and meet the
+    same reference images, so the images' part is common to them and does not shrink with k; the trainings' part does. Each part
+    has its own quantile, t that of Student's law with k - 1 degrees of freedom: of a sum of both, Satterthwaite's degrees of
+    freedom are too many where two trainings happen to agree. With one training its luck is unknown, and h is all.
+
+    Parameters
+    ----------
+    images : h [...], half of the interval over images at this ``level``.
+    deviation : s [...], standard deviation of the trainings' values.
+    """
+    known = np.asarray(k) > 1
+    quantile = np.where(known, stats.t.ppf((1 + level) / 2, np.maximum(np.asarray(k) - 1, 1)), 0.0)
+    return np.sqrt(np.square(images) + np.square(quantile * np.where(known, deviation, 0.0)) / k)
 
 
 def interval(

@@ -28,14 +28,18 @@ from sarnb.metrics import (
     semantic,
     texture,
 )
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, SPLITS, anchors, combine, evaluate
+from sarnb.metrics.bootstrap import over_trainings
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, SPLITS, anchors, combine, evaluate
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 
 Sets = Mapping[str, Sequence[ImageStatistics]]  # strategy -> its trainings; "real" -> the real images
 
 
 def over_seeds(evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Join training seeds: value is their mean, [lo, hi] spans all their intervals, ``seeds`` counts them, n is summed.
+    """Join training seeds: the mean value, its 95 % interval over images and trainings, ``seeds`` counts them, n is summed.
+
+    Of several trainings each half of the interval is that of ``bootstrap.over_trainings``, with the root mean square of the trainings'
+    own halves as that over images. Of one training the interval is that over images, given this model.
 
     Returns
     -------
@@ -44,8 +48,15 @@ def over_seeds(evaluation: pd.DataFrame) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in evaluation.columns]
     if missing:
         raise InputError(f"evaluation table: no column {missing[0]!r}; use the table that evaluate() returns.")
-    parts = evaluation.groupby(["strategy", "split", "class", "metric"], sort=False)
+    value, lo, hi = (evaluation[name].astype(float) for name in ("value", "lo", "hi"))
+    table = evaluation.assign(value=value, lo=lo, hi=hi, down=(value - lo) ** 2, up=(hi - value) ** 2)
+    parts = table.groupby(["strategy", "split", "class", "metric"], sort=False)
     joined = parts.agg(value=("value", "mean"), lo=("lo", "min"), hi=("hi", "max"), n=("n", "sum"), seeds=("seed", "nunique"))
+    spread, halves, again = parts["value"].std(), np.sqrt(parts[["down", "up"]].mean()), joined["seeds"] > 1
+    bounds = np.array([find_metric(name).bounds for name in joined.index[again].get_level_values("metric")]).reshape(-1, 2)
+    for sign, column, half in ((-1, "lo", "down"), (1, "hi", "up")):
+        reach = over_trainings(halves.loc[again, half], spread[again], joined.loc[again, "seeds"])
+        joined.loc[again, column] = np.clip(joined.loc[again, "value"] + sign * reach, *bounds.T)
     return joined.reset_index()
 
 
@@ -138,7 +149,7 @@ def sentences(evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, sp
     """One sentence a measure: who is best, who cannot be told apart from it, and where floor and ceiling lie.
 
     Overlapping 95 % intervals are read as "not told apart"; that is cautious, since intervals may overlap a little while a
-    paired test still separates two strategies.
+    paired test still separates two strategies. Where a strategy was trained once, the sentence says so and names no winner.
     """
     chosen, lines = _select(evaluation, metrics, split), []
     for metric in metrics:
@@ -162,7 +173,7 @@ def _title(metric: str) -> str:
 def _sentence(order: pd.DataFrame, rows: pd.DataFrame, metric: str, split: str) -> str:
     best, others = order.iloc[0], order.iloc[1:]
     ties = others[others["gap"] == best["gap"]]["strategy"].tolist()
-    goal = {"lower": "lowest", "higher": "highest", "match": "nearest to real images"}[METRICS[metric].better]
+    goal = {"lower": "lowest", "higher": "highest", "match": "nearest to the reference"}[METRICS[metric].better]
     text = f"{_title(metric)} ({split}) is {goal} for {_listed([best['strategy'], *ties])}: {format_interval(best)}"
     rest = others[~others["strategy"].isin(ties)]
     if pd.isna(best["lo"]) or rest["lo"].isna().any():
@@ -175,8 +186,17 @@ def _sentence(order: pd.DataFrame, rows: pd.DataFrame, metric: str, split: str) 
         else:
             text += f", {kind} overlaps no other strategy's"
     values = rows.set_index("strategy")["value"]
-    marks = [f"{name} {values[name]:.3g}" for name in (REAL_VS_REAL, OPTICAL_AS_GREY) if name in values.index]
-    return text + (f" ({', '.join(marks)})." if marks else ".")
+    marks = [f"{name} {values[name]:.3g}" for name in ANCHORS if name in values.index]
+    return text + (f" ({', '.join(marks)})." if marks else ".") + once_sentence(dict(zip(order["strategy"], order["seeds"])))
+
+
+def once_sentence(seeds: Mapping[str, int]) -> str:
+    """What a comparison of strategies with these numbers of trainings cannot say; "" where all were trained more than once."""
+    once = [name for name, count in seeds.items() if count < 2]
+    if len(seeds) < 2 or not once:
+        return ""
+    whose = "All were" if len(once) == len(seeds) else f"{_listed(once)} {'was' if len(once) == 1 else 'were'}"
+    return f" {whose} trained once: of those only the trained models are compared, and no winner among strategies is named."
 
 
 def _listed(names: list[str]) -> str:
@@ -375,7 +395,8 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ),
         ("resamples of Fréchet distances", str(few)),
         ("resamples of average ranks", f"{few} where a Fréchet distance is ranked too, else {resamples}"),
-        ("training seeds", "value: their mean; interval: from the lowest lo to the highest hi"),
+        ("several trainings", "value: their mean; half of the interval: sqrt(h^2 + (t s)^2 / k), h over images, s over k trainings"),
+        ("one training", "interval over images only: it says nothing of another training, so no strategy wins by it"),
         ("gaps of 8-bit levels", f"up to {amplitude.WIDEST_GAP} levels that no pixel of a set has are filled from both ends"),
         ("real vs real", f"median of {evaluation.HALVINGS} random halvings (of over 400 images fewer); its interval holds 95 % of them"),
         ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out real images"),

@@ -12,19 +12,23 @@ from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.stats import rankdata
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import HEADLINE, KEY_METRICS, amplitude, find_metric, texture
-from sarnb.metrics.bootstrap import distance_interval, percentile_interval, stratified_weights
+from sarnb.metrics.bootstrap import distance_interval, over_trainings, percentile_interval, stratified_weights
 from sarnb.metrics.evaluation import SPLITS, Outcome, image_scores, outcomes
 from sarnb.metrics.image_statistics import ImageStatistics, measure
+from sarnb.metrics.report import once_sentence
 from sarnb.metrics.semantic import Judge
 
 TESTED = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_cosine", "look_accuracy")
 ALPHA = 0.05  # on the corrected p
-UNDECIDED = "not told apart"
+UNDECIDED, ONCE = "not told apart", "trained once"
+TEST_COLUMNS = ("metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "shown", "better")
+TEST_COLUMNS += ("lo", "hi", "winner")
 _CHUNK = 500  # exchanges computed at once
 
 Runs = Mapping[str, Mapping[int, ImageStatistics]]  # strategy -> training seed -> its images, in the same order of prompts
@@ -50,8 +54,8 @@ def exchange_test(
     statistic: Callable[[np.ndarray], np.ndarray],
     permutations: int,
     seed: int,
-) -> tuple[float, float]:
-    """Difference T = statistic(first) - statistic(second) and its two-sided p by exchanging pairs.
+) -> tuple[float, float, float]:
+    """Difference T = statistic(first) - statistic(second), its two-sided p by exchanging pairs, and the deviation of T*.
 
     p = (1 + #{|T*| >= |T|}) / (1 + R), T* after each pair was exchanged by the toss of a coin, R times (Good 2005).
 
@@ -71,12 +75,13 @@ def exchange_test(
     def difference(means: list[np.ndarray]) -> np.ndarray:
         return np.mean([statistic(part) - statistic(total - part) for part, total in zip(means, totals)], axis=0)
 
-    seen, rng, as_large = float(difference(given)[0]), np.random.default_rng(seed), 1
+    seen, rng, as_large, squares = float(difference(given)[0]), np.random.default_rng(seed), 1, 0.0
     for start in range(0, permutations, _CHUNK):
         exchanged = rng.random((min(_CHUNK, permutations - start), len(weights))) < 0.5
         differences = difference([part + exchanged @ gap for part, gap in zip(given, gaps)])
         as_large += int((np.abs(differences) >= abs(seen) * (1 - 1e-9)).sum())
-    return seen, as_large / (permutations + 1)
+        squares += float((differences**2).sum())
+    return seen, as_large / (permutations + 1), float(np.sqrt(squares / max(1, permutations)))
 
 
 def paired_tests(
@@ -101,8 +106,11 @@ def paired_tests(
     Returns
     -------
     Columns metric, split, first, second, seeds (training seeds that both have), n (prompts, the pairs exchanged), difference
-    (first minus second, of the means over these seeds), p, p_holm, better (the better one, or "not told apart"). Classes count
-    the same. Empty with one strategy.
+    (first minus second, of the means over these seeds), p, p_holm, shown (p_holm as text: what no exchange reached is "≤"), better:
+    of the trained models, the better ones, or "not told apart"; then what would hold for another training: lo, hi (of the
+    difference, of all pairs with several common seeds together at 95 %), winner (the better strategy where that interval leaves out 0,
+    "not told apart", or "trained once"). The interval is that of ``bootstrap.over_trainings``, with the differences of trainings of one
+    seed, and the deviation of T* as that over images. Classes count the same. Empty with one strategy.
 
     Raises
     ------
@@ -110,16 +118,21 @@ def paired_tests(
         Images of two strategies, or of two training seeds, that were drawn for different classes or sides.
     """
     prepared = {name: {k: paired_rows(real, part, judge, metrics) for k, part in several.items()} for name, several in runs.items()}
-    rows = []
+    rows, least = [], 1 / (permutations + 1)
     for metric in metrics:
         tests = [_pair(metric, split, a, b, runs, prepared, real, permutations, seed) for a, b in combinations(runs, 2)]
         tests = [test for test in tests if test is not None]
-        corrected = holm(np.array([test["p"] for test in tests]))
-        for test, p in zip(tests, corrected):
-            towards = test["difference"] > 0 if find_metric(metric).better == "higher" else test["difference"] < 0
-            better = (test["first"] if towards else test["second"]) if p < ALPHA else UNDECIDED
-            rows.append({**test, "p_holm": p, "better": better})
-    return pd.DataFrame(rows, columns=["metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "better"])
+        level = 1 - ALPHA / max(1, sum(test["seeds"] > 1 for test in tests))  # Bonferroni's, over the pairs that were trained again
+        for test, p in zip(tests, holm(np.array([test["p"] for test in tests]))):
+            gap, own = test["difference"], {**test, "p_holm": p, "better": UNDECIDED, "winner": ONCE}
+            own["shown"] = f"{'≤ ' if test['p'] <= least * (1 + 1e-9) else ''}{p:.2g}"
+            ahead = test["first"] if (gap > 0) == (find_metric(metric).better == "higher") else test["second"]
+            if test["seeds"] > 1:
+                images = stats.norm.ppf((1 + level) / 2) * test["deviation"]
+                half = float(over_trainings(images, test["spread"], test["seeds"], level))
+                own |= {"lo": gap - half, "hi": gap + half, "winner": ahead if p < ALPHA and abs(gap) > half else UNDECIDED}
+            rows.append(own | ({"better": ahead} if p < ALPHA else {}))
+    return pd.DataFrame(rows, columns=list(TEST_COLUMNS))
 
 
 def paired_rows(real: ImageStatistics, fake: ImageStatistics, judge: Judge | None, metrics: Sequence[str]) -> dict[str, np.ndarray]:
@@ -145,9 +158,11 @@ def _pair(metric, split, first, second, runs: Runs, prepared, real: ImageStatist
         return None
     sides = [np.stack([prepared[name][k][metric][chosen] for k in seeds]) for name in (first, second)]
     weights, statistic = weighted_measure(metric, real, [part.labels[i] for i in chosen])
-    difference, p = exchange_test(*sides, weights, statistic, permutations, seed)
-    names = {"metric": metric, "split": split, "first": first, "second": second}
-    return {**names, "seeds": len(seeds), "n": len(chosen), "difference": difference, "p": p}
+    difference, p, deviation = exchange_test(*sides, weights, statistic, permutations, seed)
+    test = {"metric": metric, "split": split, "first": first, "second": second, "seeds": len(seeds), "n": len(chosen)}
+    test |= {"difference": difference, "p": p}
+    each = [float((statistic((weights @ a)[None]) - statistic((weights @ b)[None]))[0]) for a, b in zip(*sides)]
+    return test | {"deviation": deviation, "spread": np.std(each, ddof=1) if len(each) > 1 else np.nan}
 
 
 def weighted_measure(metric: str, real: ImageStatistics, labels: Sequence[str]) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -164,20 +179,38 @@ def weighted_measure(metric: str, real: ImageStatistics, labels: Sequence[str]) 
     return own, lambda means: means[:, 0]
 
 
-def pair_sentences(tests: pd.DataFrame) -> list[str]:
-    """One sentence a measure and split: which strategies are better than which others, after correction, over which seeds."""
-    lines = []
+def pair_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """A row a split and measure: how many pairs of trained models differ, of how many pairs a strategy wins, and which wins.
+
+    Columns split, metric, pairs, differ (trained models, 5 % after Holm's correction), trained again (pairs of which both have several
+    common seeds), wins ("a over b, c; d over b": what would hold for another training too), models ("a over b", those of trained models).
+    """
+    rows = []
     for (split, metric), part in tests.groupby(["split", "metric"], sort=False):
-        decided = part[part["better"] != UNDECIDED]
-        others = decided["second"].where(decided["better"] == decided["first"], decided["first"])
-        wins = others.groupby(decided["better"], sort=False).agg(", ".join)
-        words = "; ".join(f"{name} is better than {beaten}" for name, beaten in wins.items()) or "no pair is told apart"
-        few, most = part["seeds"].min(), part["seeds"].max()
-        seeds = f"{few} to {most}" if few < most else f"{few}"
-        lines.append(
-            f"{metric} ({split}): {len(decided)} of {len(part)} pairs differ at {ALPHA:.0%} after Holm's correction "
-            f"(common training seeds of a pair: {seeds}). {words}."
-        )
+        counts = len(part), (part["better"] != UNDECIDED).sum(), (part["winner"] != ONCE).sum()
+        rows.append((split, metric, *counts, _over(part, "winner"), _over(part, "better")))
+    return pd.DataFrame(rows, columns=["split", "metric", "pairs", "differ", "trained again", "wins", "models"])
+
+
+def _over(part: pd.DataFrame, column: str) -> str:
+    """Who is over whom: "a over b, c; d over b", "" where no pair is told apart."""
+    decided = part[~part[column].isin([UNDECIDED, ONCE])]
+    others = decided["second"].where(decided[column] == decided["first"], decided["first"])
+    return "; ".join(f"{name} over {beaten}" for name, beaten in others.groupby(decided[column], sort=False).agg(", ".join).items())
+
+
+def pair_sentences(tests: pd.DataFrame) -> list[str]:
+    """One sentence a measure and split, from ``pair_table``: winners where both were trained again, else trained models only."""
+    lines = []
+    for row in pair_table(tests).rename(columns={"trained again": "again"}).itertuples():
+        line = f"{row.metric} ({row.split}): the trained models of {row.differ} of {row.pairs} pairs differ at {ALPHA:.0%} after Holm's "
+        line += "correction. "
+        if not row.again:
+            line += "No pair was trained with several common seeds, so only these trained models are compared and no strategy wins."
+        else:
+            line += f"{row.again} of the pairs were trained with several common seeds; of them "
+            line += f"the better strategy is told: {row.wins}." if row.wins else "no pair is told apart over trainings."
+        lines.append(line)
     return lines
 
 
@@ -195,14 +228,15 @@ def rank_table(
 
     Parameters
     ----------
-    runs : strategy -> training seed -> statistics; a strategy's value is the mean over its training seeds.
+    runs : strategy -> training seed -> statistics; a strategy's value is the mean over its training seeds. A resample redraws the
+        images and, of a strategy with k seeds, k - 1 of them.
     resamples : at most; with a Fréchet distance among the measures as many as that one has, ``FRECHET_RESAMPLES``.
     distrusted : measures that failed their admission. They are left out, unless no other measure is there.
 
     Returns
     -------
-    Columns strategy, average rank, lo, hi, first (share of the resamples in which it is the best), and a column of ranks a
-    measure.
+    Columns strategy, seeds, average rank, lo, hi, first (share of the resamples in which it is the best), and a column of ranks a
+    measure. Of a strategy with one seed the interval is that of this trained model.
 
     Raises
     ------
@@ -221,12 +255,17 @@ def rank_table(
     shared = [metric for metric in shared if metric not in distrusted] or shared
     length = min(len(part[metric]) for several in found.values() for part in several for metric in shared)
     # [1 + resamples, strategies, measures]; the first entry is the images as given
-    means = [np.mean([[part[metric][:length] for metric in shared] for part in several], axis=0).T for several in found.values()]
+    rng, means = np.random.default_rng((seed, 1)), []
+    for several in found.values():
+        each = np.array([[part[metric][:length] for metric in shared] for part in several])  # [k, measures, 1 + resamples]
+        shares = rng.multinomial(draws := max(1, len(each) - 1), np.full(len(each), 1 / len(each)), size=length) / draws
+        shares[0] = 1 / len(each)
+        means.append(np.einsum("bk,kmb->bm", shares, each))
     values = np.stack(means, axis=1)
     higher = np.array([find_metric(metric).better == "higher" for metric in shared])
     averages = average_ranks(values, higher)
     best = (averages[1:] == averages[1:].min(axis=1, keepdims=True)).mean(0) if length > 1 else np.full(len(found), np.nan)
-    table = pd.DataFrame({"strategy": list(found), "average rank": averages[0]})
+    table = pd.DataFrame({"strategy": list(found), "seeds": [len(part) for part in found.values()], "average rank": averages[0]})
     table[["lo", "hi"]] = [percentile_interval(averages[1:, place], averages[0, place]) for place in range(len(found))]
     table["first"] = best
     table[shared] = rankdata(np.where(higher, -values[0], values[0]), axis=0)
@@ -251,10 +290,11 @@ def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> lis
     """Who is first, over which measures, and whose interval reaches its own, from ``rank_table``."""
     best, others = table.iloc[0], table.iloc[1:]
     near = others[others["lo"] <= best["hi"]]["strategy"].tolist()
-    measures = list(table.columns[5:])
+    measures = list(table.columns[6:])
     interval = f"{best['average rank']:.2f} [{best['lo']:.2f}, {best['hi']:.2f}]"
     text = f"Best average rank over {', '.join(measures)}: {best['strategy']}, {interval} of {len(table)}"
     text += f"; its interval reaches those of {', '.join(near)}." if near else "; no other interval reaches it." if len(others) else "."
+    text += once_sentence(dict(zip(table["strategy"], table["seeds"])))
     if failed := [name for name in measures if name in distrusted]:
         text += f" {', '.join(failed)} failed in admission and nothing else can be ranked, so this rank carries no weight."
     return [text]
@@ -284,8 +324,8 @@ def paired_changes(
     Returns
     -------
     columns COLUMNS. seeds: training seeds that both have; n: pairs of images; change: with - without, negative is nearer to
-    real images, [lo, hi] its 95 % interval; spread: largest difference of two trainings without it that differ in their seed
-    only, NaN with one.
+    real images, [lo, hi] its 95 % interval, of several trainings over these too; spread: largest difference of two trainings without
+    it that differ in their seed only, NaN with one.
 
     Raises
     ------
@@ -322,6 +362,9 @@ def paired_changes(
         trained = [distance(key, part)[0] for part in sides[0].values() if key in part]
         spread, count = np.ptp(trained) if len(trained) > 1 else np.nan, sum(sides[0][k][key][0] for k in shared)
         change = new - old
-        ends = distance_interval(change[1:], change[0], least=-np.inf)
+        ends = np.array(distance_interval(change[1:], change[0], least=-np.inf))
+        if len(shared) > 1:
+            each = np.array([distance(key, sides[1][k])[0] - distance(key, sides[0][k])[0] for k in shared])
+            ends = change[0] + np.array([-1, 1]) * over_trainings(ends - change[0], each.std(ddof=1), len(each))
         rows.append((*key, len(shared), count, old[0], new[0], change[0], *ends, spread))
     return pd.DataFrame(rows, columns=list(COLUMNS))

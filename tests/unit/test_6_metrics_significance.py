@@ -21,6 +21,7 @@ from sarnb.metrics.significance import (
     exchange_test,
     holm,
     pair_sentences,
+    pair_table,
     paired_changes,
     paired_tests,
     rank_sentences,
@@ -45,9 +46,10 @@ def test_p_is_the_share_of_all_exchanges():
     first, second, weights = rng.normal(0.8, 1, (8, 1)), rng.normal(0, 1, (8, 1)), np.full(8, 1 / 8)
     gaps = (first - second)[:, 0]
     exact = np.mean([abs(np.dot(signs, gaps)) >= abs(gaps.sum()) - 1e-12 for signs in product((1, -1), repeat=8)])
-    seen, p = exchange_test(first, second, weights, lambda means: means[:, 0], 20_000, 0)
+    seen, p, deviation = exchange_test(first, second, weights, lambda means: means[:, 0], 20_000, 0)
     assert seen == pytest.approx(gaps.mean()) and p == pytest.approx(exact, abs=0.01)
-    turned, again = exchange_test(second, first, weights, lambda means: means[:, 0], 20_000, 1)
+    assert deviation == pytest.approx(np.sqrt((gaps**2).sum()) / 8, rel=0.03)  # signs are independent, so that variances add
+    turned, again, _ = exchange_test(second, first, weights, lambda means: means[:, 0], 20_000, 1)
     assert turned == pytest.approx(-seen) and again == pytest.approx(p, abs=0.015)
 
 
@@ -59,7 +61,7 @@ def test_a_fair_coin_is_called_unfair_as_often_as_promised():
 
 def test_equal_images_never_differ():
     same = np.random.default_rng(0).normal(size=(6, 3))
-    assert exchange_test(same, same, np.full(6, 1 / 6), lambda means: (means**2).sum(1), 200, 0) == (0.0, 1.0)
+    assert exchange_test(same, same, np.full(6, 1 / 6), lambda means: (means**2).sum(1), 200, 0) == (0.0, 1.0, 0.0)
 
 
 def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
@@ -74,8 +76,11 @@ def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
     assert told == {("like", "like too"): "not told apart", ("like", "dark"): "like", ("like too", "dark"): "like too"}
     row = tests[tests["second"] == "dark"].iloc[0]
     assert row["difference"] < 0 and row["p"] == pytest.approx(0.001) and row["p_holm"] == pytest.approx(0.003) and row["n"] == 12
+    assert row["shown"] == "≤ 0.003" and not tests.iloc[0]["shown"].startswith("≤")  # no exchange went as far; some went further
+    assert set(tests["winner"]) == {"trained once"} and tests[["lo", "hi"]].isna().all(axis=None)
     (sentence,) = pair_sentences(tests)
-    assert "2 of 3 pairs" in sentence and "(common training seeds of a pair: 1)" in sentence and "like is better than dark" in sentence
+    assert "2 of 3 pairs differ" in sentence and sentence.endswith("only these trained models are compared and no strategy wins.")
+    assert pair_table(tests)["models"].tolist() == ["like over dark; like too over dark"] and pair_table(tests)["wins"].tolist() == [""]
 
 
 def test_pairs_are_of_common_training_seeds_and_of_one_split():
@@ -111,8 +116,22 @@ def test_the_difference_is_that_of_the_means_over_seeds_in_the_evaluation_table(
     assert set(tests["metric"]) == set(metrics) and (tests["seeds"] == 3).all() and (tests["n"] == 12).all()
     for row in tests.itertuples():
         assert row.difference == pytest.approx(value[row.metric, "a"] - value[row.metric, "b"], rel=1e-9, abs=1e-12)
+        assert row.lo < row.difference < row.hi
     uneven = paired_tests(real, {**runs, "c": {0: runs["b"][0]}}, None, metrics=("amplitude_kl",), permutations=20)
-    assert "(common training seeds of a pair: 1 to 3)" in pair_sentences(uneven)[0]
+    assert "1 of the pairs were trained with several common seeds" in pair_sentences(uneven)[0]
+
+
+def test_a_strategy_wins_where_its_lead_exceeds_the_spread_of_trainings_and_not_by_many_images_alone():
+    real = measure(side_set(0, count=24))
+    darks, steady = [
+        {k: measure(side_set(40 + k, gain)) for k, gain in enumerate(gains)} for gains in ((0.3, 0.95, 0.8), (0.5, 0.52, 0.51))
+    ]
+    like = {k: measure(side_set(50 + k)) for k in range(3)}
+    tests = paired_tests(real, {"like": like, "uneven": darks, "dark": steady}, None, metrics=("amplitude_kl",), permutations=999)
+    told = tests.set_index(["first", "second"])
+    assert told.loc[("like", "uneven"), "better"] == "like" and told.loc[("like", "uneven"), "winner"] == "not told apart"
+    assert told.loc[("like", "dark"), "winner"] == "like"
+    assert "the better strategy is told: like over dark." in pair_sentences(tests)[0]
 
 
 def test_images_of_one_prompt_are_exchanged_for_all_seeds_together():
@@ -127,7 +146,7 @@ def test_images_of_one_prompt_are_exchanged_for_all_seeds_together():
         return np.mean([weights @ a[:, 0] * (weights @ a[:, 0]) - (weights @ b[:, 0]) ** 2 for a, b in swapped])
 
     every = np.array([gap(signs) for signs in product((False, True), repeat=6)])
-    seen, p = exchange_test(first, second, weights, square, 20_000, 0)
+    seen, p, _ = exchange_test(first, second, weights, square, 20_000, 0)
     assert seen == pytest.approx(every[0]) and p == pytest.approx(np.mean(abs(every) >= abs(every[0]) - 1e-12), abs=0.015)
 
 
@@ -151,7 +170,20 @@ def test_a_strategy_that_is_worse_in_everything_is_surely_last():
         "texture_distance",
     ]
     assert table.iloc[1][["average rank", "lo", "hi", "first"]].tolist() == [2.0, 2.0, 2.0, 0.0]
-    assert "no other interval reaches it" in rank_sentences(table)[0]
+    assert table["seeds"].tolist() == [2, 1]
+    (sentence,) = rank_sentences(table)
+    assert (
+        "no other interval reaches it" in sentence and sentence.endswith("no winner among strategies is named.") and "bad was" in sentence
+    )
+
+
+def test_the_interval_of_an_average_rank_holds_the_luck_of_the_training():
+    real = part(0)
+    runs = {"lucky": {0: part(1), 1: part(2, 20.0), 2: part(4)}, "middling": {0: part(3, 45.0), 1: part(5, 45.0), 2: part(6, 45.0)}}
+    table = rank_table(real, runs, None, metrics=("amplitude_kl",), resamples=100).set_index("strategy")
+    assert (table["lo"] == 1).all() and (table["hi"] == 2).all()  # redrawn images alone never change the order, redrawn trainings do
+    fixed = rank_table(real, {name: {0: own[0]} for name, own in runs.items()}, None, metrics=("amplitude_kl",), resamples=100)
+    assert fixed["hi"].tolist() == [1, 2]
 
 
 def test_two_alike_share_the_place():
