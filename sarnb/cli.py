@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -340,6 +341,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows ASCII only shows the rest in escapes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # few shells expand a home behind "="
+    home = re.compile(r"^((?:--[\w-]+=)?(?:[A-Z_]+=)?)~(?=/|$)")
+    sys.argv[1:] = [home.sub(lambda match: match[1] + os.path.expanduser("~"), word) for word in sys.argv[1:]]
     try:
         app()
     except InputError as error:

@@ -142,7 +142,7 @@ def saving(out: Path) -> Iterator[None]:
 
 # One place decides whose an output folder is. A name says nothing: whoever makes a data set has a card.json and a metadata.jsonl.
 
-MARKER = ".sarnb.json"  # in a folder made here: what it holds, the files that are ours with their sizes, what is being written
+MARKER = ".sarnb.json"  # in a folder made here: what it holds, the files that are ours as they were, what is being written
 
 
 def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequence[str] = ("*",)) -> Path:
@@ -176,7 +176,10 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
     holds, listed, written = _read_marker(out)
     if holds and holds != kind:
         raise InputError(f"{out}: holds a {holds}, which a {kind} must not replace; name another folder")
-    foreign = [name for name, size in _sizes(out).items() if _fits(name, names) and not _fits(name, written) and listed.get(name) != size]
+    if names == ("*",) and out.is_mount():
+        raise InputError(f"{out}: is a mount point, which nothing can take the place of; name a folder in it for the {kind}")
+    asked = [name for name in _names(out) if _fits(name, names) and not _fits(name, written)]
+    foreign = [name for name in asked if name not in listed or not _is_as_noted(out / name, listed[name])]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(f"{out}: holds {foreign[0]}{more}, not written here or changed since; name another folder or move it away")
@@ -211,8 +214,9 @@ def settle(out: Path, *more: str) -> None:
     """Note in a folder made here what the call has written, ``more`` names with it: whatever else comes is the user's."""
     holds, listed, written = _read_marker(out)
     if holds:
-        found = {name: size for name, size in _sizes(out).items() if name in listed or _fits(name, (*written, *more))}
-        files = {name: size if _fits(name, (*written, *more)) else listed[name] for name, size in found.items()}
+        own = [name for name in _names(out) if not name.endswith("/")]
+        new = {name for name in own if _fits(name, (*written, *more))}
+        files = {name: _noted(out / name) if name in new else listed[name] for name in own if name in new or name in listed}
         write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
 
 
@@ -231,7 +235,7 @@ def clear(out: Path) -> None:
                     (out / folder).rmdir()
 
 
-def _read_marker(out: Path) -> tuple[str, dict[str, int], list[str]]:
+def _read_marker(out: Path) -> tuple[str, dict[str, str], list[str]]:
     """What the folder holds, its listed files, and the names under which a call writes or was cut short; empty without marker."""
     try:
         found = json.loads((out / MARKER).read_text(encoding="utf-8"))
@@ -243,15 +247,35 @@ def _read_marker(out: Path) -> tuple[str, dict[str, int], list[str]]:
         return "", {}, []
 
 
-def _sizes(out: Path) -> dict[str, int]:
-    """Relative path of every file below -> its size; a link to a folder is named with "/" at its end. The marker is left out."""
-    found = {}
+def _names(out: Path) -> list[str]:
+    """Relative path of every file below, and of links to folders and empty folders with "/" at their end. The marker is left out."""
+    found = []
     for folder, subfolders, names in os.walk(out):
-        for name in (*names, *subfolders):
-            path = Path(folder) / name
-            if path != out / MARKER and (name in names or path.is_symlink()):
-                found[path.relative_to(out).as_posix() + "/" * (name not in names)] = path.lstat().st_size
-    return dict(sorted(found.items()))
+        inside = [Path(folder) / name for name in names]
+        below = [Path(folder) / name for name in subfolders]
+        inside += [path for path in below if path.is_symlink() or not os.access(path, os.R_OK) or not any(path.iterdir())]
+        found += [path.relative_to(out).as_posix() + "/" * path.is_dir() for path in inside if path != out / MARKER]
+    return sorted(found)
+
+
+def _noted(path: Path) -> str:
+    """Size, time of the last change in ns and digest of a file, for the marker."""
+    stat = path.lstat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {_digest(path)}"
+
+
+def _is_as_noted(path: Path, noted: str) -> bool:
+    """Whether a file is what was noted; its bytes are read only where its time is another, as that of a copied folder is."""
+    size, *more = str(noted).split()
+    stat = path.lstat()
+    return str(stat.st_size) == size and (not more or str(stat.st_mtime_ns) == more[0] or _digest(path) == more[-1])
+
+
+def _digest(path: Path) -> str:
+    if path.is_symlink():
+        return content_key(os.readlink(path))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
@@ -265,7 +289,7 @@ def replace_folder(new: Path, target: Path, kind: str) -> None:
     Raises InputError where ``target`` is not ours; see ``check_out``.
     """
     target = check_out(target, kind).resolve()  # a link stays and leads to the new folder
-    write_json(new / MARKER, {"kind": kind, "files": _sizes(new), "writing": []})
+    write_json(new / MARKER, {"kind": kind, "files": {name: _noted(new / name) for name in _names(new)}, "writing": []})
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         target.replace(old)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -103,6 +104,26 @@ def test_a_file_put_into_a_folder_of_ours_or_changed_there_is_the_users(tmp_path
     assert check_out(out, "data set", names=("test/*", "card.json")) == out  # what it writes is of other names
     clear(claim(out, "data set", names=("test/*",)))
     assert (out / "train/mine.png").read_bytes() == before["train/mine.png"]
+
+
+def test_an_edit_of_equal_size_and_an_empty_folder_are_the_users_and_a_copy_of_the_whole_is_ours(tmp_path):
+    out = _made(tmp_path / "out", card_json="1234", train__a_png="1")
+    shutil.copytree(out, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert (tmp_path / "copy/card.json").stat().st_mtime_ns != (out / "card.json").stat().st_mtime_ns
+    check_out(tmp_path / "copy", "data set")
+    (tmp_path / "copy/mine").mkdir()
+    with pytest.raises(InputError, match="holds mine/, not written here"):
+        check_out(tmp_path / "copy", "data set")
+    (out / "card.json").write_text("4321")
+    with pytest.raises(InputError, match="holds card.json, not written here or changed since"):
+        check_out(out, "data set")
+
+
+def test_a_mount_point_is_refused_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(InputError, match="is a mount point.*name a folder in it"):
+        check_out(tmp_path, "data set")
+    check_out(tmp_path / "in", "data set")
 
 
 def test_what_a_killed_call_left_is_ours_and_other_kinds_are_refused(tmp_path):

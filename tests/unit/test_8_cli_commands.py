@@ -54,6 +54,13 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("words", [("--out=~/x",), ("--out", "~/x")])
+def test_a_home_is_expanded_where_the_shell_did_not(words, tmp_path):
+    (tmp_path / "x").write_text("a file")
+    done = _python("dataset", "~/", *words, HOME=str(tmp_path))
+    assert done.returncode == 2 and done.stderr.startswith(f"sarnb: {tmp_path}/x: is a file")
+
+
 def test_verify_of_a_missing_folder(tmp_path):
     done = _python("verify", str(tmp_path / "none"))
     assert done.returncode == 2 and "no such folder" in done.stderr
