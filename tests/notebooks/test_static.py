@@ -216,3 +216,75 @@ def test_committed_results_hold_no_path_of_one_machine():
     places = re.compile(r"(?<![\w.])/(?:tmp|home|root|work|Users)/")
     assert kept
     assert not [path.name for path in kept if places.search(path.read_text(encoding="utf-8"))]
+
+
+# A number in the prose is one that code has too (the notebook's own, or of a module it uses), or it belongs to a formula, a
+# citation or an exercise; a duration or a multiple in words is nobody's.
+NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty fifty hundred thousand several".split()
+MULTIPLES = re.compile(
+    rf"\b(?:twice|thrice|half|(?:{'|'.join(NUMBER_WORDS)}) times) as \w+|\b(?:{'|'.join(NUMBER_WORDS)}) times\b"
+    rf"|\b(?:{'|'.join(NUMBER_WORDS)}|\d+)[ -](?:seconds?|minutes?|hours?|days?)\b"
+)
+ALLOWED = {  # what a reader may find in the prose although no code has it, and why
+    "Stable Diffusion 1.5": "a name",
+    "Stable Diffusion 3.5": "a name",
+    "Sentinel-1": "a name",
+    "R@1": "a name",
+    "fp16 holds 65,504": "the largest number of the format",
+    "2,567,463,684 parameters": "test_3_model_sdxl counts them",
+}
+
+
+def _prose(notebook) -> str:
+    """The text of a notebook's cells without formulas, code, its references, and the numbers that are names."""
+    text = re.split(r"^## References", _text(notebook), flags=re.MULTILINE)[0]
+    for pattern in (r"```.*?```", r"\$\$.*?\$\$", r"\$[^$]*\$", r"`[^`]*`", r"^# \d\d", r"^\d\. ", r"\b(?:19|20)\d\d\b", r"arXiv \d+\.\d+"):
+        text = re.sub(pattern, " ", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"[Nn]otebooks? \d\d(?:(?:,| to| and| or) \d\d)*|\(\d\d\)", " ", text)
+    for phrase in ALLOWED:
+        text = text.replace(phrase, " ")
+    return text
+
+
+def _literals(tree: ast.AST) -> set[float]:
+    return {float(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, int | float)}
+
+
+def _numbers_of_code(notebook) -> set[float]:
+    """Numbers that the notebook's cells hold, its parameters, and the modules of the package that it imports."""
+    tree = _tree(notebook, skip_parameters=False)
+    numbers = _literals(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sarnb"):
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                path = repository() / (name.replace(".", "/") + ".py")
+                path = path if path.is_file() else repository() / name.replace(".", "/") / "__init__.py"
+                if path.is_file():
+                    numbers |= _literals(ast.parse(path.read_text(encoding="utf-8")))
+    return numbers | {100 * number for number in numbers if 0 < number < 1}  # a share may be said in per cent
+
+
+def test_no_number_in_the_prose_is_typed_by_hand(notebook):
+    text = _prose(notebook)
+    assert not MULTIPLES.findall(text)
+    before_exercises = re.split(r"^## Exercises", text, flags=re.MULTILINE)[0]
+    known = _numbers_of_code(notebook)
+    found = re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e-?\d+)?", before_exercises)
+    near = {float(round(number, 9)) for number in known}
+    assert not [word for word in found if round(float(word.rstrip(",").replace(",", "")), 9) not in near]
+
+
+def test_the_rule_for_numbers_finds_what_it_is_for():
+    cells = [
+        ("markdown", "It takes four minutes, is twice as long, and 37 of $12$ images (`n = 5`) in 2024 are 24 px or 25 %."),
+        ("code", "n = 24\nshare = 0.25"),
+    ]
+    notebook = {"cells": [{"cell_type": kind, "source": [text], "metadata": {}} for kind, text in cells]}
+    assert MULTIPLES.findall(_prose(notebook)) == ["four minutes", "twice as long"]
+    with pytest.raises(AssertionError):
+        test_no_number_in_the_prose_is_typed_by_hand(notebook)
+    notebook["cells"][0]["source"] = ["In `n = 5` of $12$ cases (Ho 2022) 24 px are 25 %, see notebook 07."]
+    test_no_number_in_the_prose_is_typed_by_hand(notebook)
+    notebook["cells"][0]["source"] = ["There are 37 images."]
+    with pytest.raises(AssertionError, match="37"):
+        test_no_number_in_the_prose_is_typed_by_hand(notebook)
