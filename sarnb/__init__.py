@@ -6,7 +6,14 @@ world → data → model → train → generate → metrics → results. Nothing
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
+
+# Remarks of libraries on parts that nothing here uses (torchvision's image processors, bars drawn by ipywidgets). Both are
+# made on import, so they are silenced before it; whoever sets the variable hears transformers again.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 OTHER_VAE = "+vae="
 __version__ = "0.1.0"

@@ -218,6 +218,12 @@ def test_committed_results_hold_no_path_of_one_machine():
     assert not [path.name for path in kept if places.search(path.read_text(encoding="utf-8"))]
 
 
+def test_sentences_are_whole(notebook):
+    """No ellipsis and no "shall": readers of all languages read these."""
+    quoted = re.sub(r"`[^`]*`|\"[^\"]*\"", "", _text(notebook))
+    assert not re.findall(r"…|\.\.\.|\bshall\b", quoted)
+
+
 # A number in the prose is one that code has too (the notebook's own, or of a module it uses), or it belongs to a formula, a
 # citation or an exercise; a duration or a multiple in words is nobody's.
 NUMBER_WORDS = "two three four five six seven eight nine ten eleven twelve fifteen twenty thirty fifty hundred thousand several".split()
