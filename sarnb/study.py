@@ -181,7 +181,7 @@ class Study:
     def before_and_after(
         self, test: ImageSet, runs: Sequence[StrategyResult]
     ) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:
-        """Rows of a comparison: a real image of each class, the untrained foundation's, and those of each strategy.
+        """Rows of a comparison: a reference image of each class, the untrained foundation's, and those of each strategy.
 
         The drawn images of a column start from one noise. The foundation, which does not know the learned word, is asked for
         a radar image in its place. Of each strategy the first training seed is shown.
@@ -197,7 +197,7 @@ class Study:
         texts = [text.replace(f"{TOKEN} image", "radar image") for text in requested.column("text")]
         foundation = load_foundation(values.foundation)
         before = generate(foundation, texts, requested.column("seed"), values.sampling_steps, values.guidance_scale)
-        rows = {"real": test.images[pick(test, columns)], "before:\nfoundation": before}
+        rows = {"reference": test.images[pick(test, columns)], "before:\nfoundation": before}
         for run in runs:
             if run.seed == values.train_seeds[0]:
                 label = run.strategy.name.replace("+", "\n+", 1)

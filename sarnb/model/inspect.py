@@ -16,24 +16,9 @@ from transformers import CLIPTokenizer
 
 from sarnb.errors import InputError
 from sarnb.model.foundation import ENCODERS, components
-from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row
+from sarnb.model.token import ROW_KEYS, TOKEN, embedding_table, token_row, word_entries
 
 # Where a learned word lies, and the way that it came.
-
-
-def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
-    """Word -> id, for the entries below ``rows`` that end a word, of two letters or more, in the order of their ids.
-
-    Byte-pair entries do not tell whole words from their endings, so some are endings ("ter"). Left out are beginnings of
-    words, signs, single bytes and added words: many of them stand in no caption at all, so their rows never moved from
-    their random start, and a neighbourhood with them would mean nothing.
-    """
-    found = ((entry.removesuffix("</w>"), index) for entry, index in tokenizer.get_vocab().items() if entry.endswith("</w>"))
-    return {
-        word: index
-        for word, index in sorted(found, key=lambda pair: pair[1])
-        if len(word) > 1 and word.isascii() and word.isalpha() and index < rows
-    }
 
 
 def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: int = 8) -> pd.DataFrame:

@@ -86,6 +86,33 @@ def embedding_table(encoder: CLIPTextModel | CLIPTextModelWithProjection) -> Ten
     return getattr(layer, "base_layer", layer).weight.detach()
 
 
+def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
+    """Word -> id, for the entries below ``rows`` that end a word, of two letters or more, in the order of their ids.
+
+    Byte-pair entries do not tell whole words from their endings, so some are endings ("ter"). Left out are beginnings of
+    words, signs, single bytes and added words: many of them stand in no caption at all, so their rows never moved from
+    their random start, and a neighbourhood with them would mean nothing.
+    """
+    found = ((entry.removesuffix("</w>"), index) for entry, index in tokenizer.get_vocab().items() if entry.endswith("</w>"))
+    return {
+        word: index
+        for word, index in sorted(found, key=lambda pair: pair[1])
+        if len(word) > 1 and word.isascii() and word.isalpha() and index < rows
+    }
+
+
+def longest_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> float:
+    """How long the token's row may become: as long as the median word, or as it is now, whichever is more.
+
+    An encoder's first layer norm sees hardly more than the direction of a long row, so the gradient stands at right angles to
+    the row, every step makes it longer (Heo et al. 2021, arXiv 2006.08217), and it leaves the shell in which all words lie. There
+    the encoder's own layers add next to nothing to it: the word no longer reads its neighbours, nor they it.
+    """
+    table = embedding_table(encoder).float()
+    words, start = list(word_entries(tokenizer, len(table)).values()), float(token_row(encoder, tokenizer, token).norm())
+    return max(start, float(table[words].norm(dim=1).median())) if words else start
+
+
 def save_token(pipe: StableDiffusionXLPipeline, path: Path, token: str = TOKEN, writes: bool = True) -> Path:
     """Write both rows in SDXL's textual-inversion layout: safetensors with ``clip_l`` and ``clip_g``, each [1, D].
 

@@ -25,9 +25,9 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.files import METADATA, content_key
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
-from sarnb.model.foundation import components, cut_prompts, encode_prompts, fingerprint, normalise_latents, settings_of, time_ids
+from sarnb.model.foundation import ENCODERS, components, cut_prompts, encode_prompts, fingerprint, normalise_latents, settings_of, time_ids
 from sarnb.model.strategy import Strategy, prepare, trainable_parameters, trained_count
-from sarnb.model.token import TOKEN, with_token
+from sarnb.model.token import TOKEN, longest_row, with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
 from sarnb.train.diffusion import diffusion_loss, drop_captions, held_out_errors
 from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
@@ -266,9 +266,10 @@ def parameter_groups(pipe: StableDiffusionXLPipeline, strategy: Strategy, config
     Returns
     -------
     groups : one a component that trains: ``name`` ("unet", "text" or "token"), ``params``, its peak rate ``lr``, and
-        ``weight_decay``, which is 0 for the learned word, whose length carries meaning.
+        ``weight_decay``, which is 0 for the learned word: its length is bounded instead, by ``longest``, a number a parameter
+        (``longest_row``).
     """
-    return [
+    groups: list[dict[str, Any]] = [
         {
             "name": name,
             "params": parameters,
@@ -277,6 +278,9 @@ def parameter_groups(pipe: StableDiffusionXLPipeline, strategy: Strategy, config
         }
         for name, parameters in trainable_parameters(pipe).items()
     ]
+    for group in (group for group in groups if group["name"] == "token"):
+        group["longest"] = [longest_row(getattr(pipe, encoder), getattr(pipe, words)) for words, encoder in ENCODERS]
+    return groups
 
 
 def training_loss(

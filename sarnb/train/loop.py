@@ -68,7 +68,8 @@ def train_loop(
     loss : (prepared modules, step, micro-batch of the step) → scalar, or a dict of scalars whose entry ``"loss"`` is
         minimised; means over the batch, so that the mean over equal shares is the loss of the whole.
     batch_size : images a step, over all shares.
-    groups : optimiser parameter groups ``{"params", "lr"}``; all trainable parameters at one rate if None.
+    groups : optimiser parameter groups ``{"params", "lr"}``; all trainable parameters at one rate if None. Where one has
+        ``longest``, a number a parameter, none becomes longer than that.
     validate : held-out loss, called at the start, every ``validate_every`` steps and at the end.
     trackers : accelerate's trackers, such as ``["tensorboard"]``, which write below ``out/trackers``.
     watchers : what looks at the networks on the way; see ``Watcher``.
@@ -134,8 +135,10 @@ def _optimise(state: TrainState, loss: Loss) -> None:
             parts = value if isinstance(value, dict) else {"loss": value}
             accelerator.backward(parts["loss"])
             if accelerator.sync_gradients:
+                _along_the_ball(state)
                 _clip(state)
             state.optimizer.step()
+            _into_the_ball(state)
             state.optimizer.zero_grad(set_to_none=True)
         seen.append({name: part.detach().float() for name, part in parts.items()})
     state.pending.append({name: sum(part[name] for part in seen) / len(seen) for name in seen[0]})
@@ -155,6 +158,31 @@ def _clip(state: TrainState) -> None:
     norm = nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
     if not norm <= largest:  # or it is not a number, which has to spread
         nn.utils.clip_grads_with_norm_(state.parameters, largest, norm)
+
+
+@torch.no_grad()
+def _along_the_ball(state: TrainState) -> None:
+    """Of the gradient of a parameter that is as long as its group's ``longest``, take away what would make it longer.
+
+    Adam divides by the size of each number's gradient: where all of the gradient points outwards, as at the best place of the
+    ball, it would go on to turn the parameter.
+    """
+    for parameter, most in _bounded(state):
+        if parameter.grad is not None:
+            outwards = ((parameter.grad * parameter).sum() / parameter.square().sum()).clamp(max=0)
+            parameter.grad.sub_(torch.where(parameter.norm() > (1 - 1e-4) * most, outwards, 0) * parameter)
+
+
+@torch.no_grad()
+def _into_the_ball(state: TrainState) -> None:
+    """Put parameters that are longer than ``longest`` to the nearest point of that ball; it holds their moving average, too."""
+    for parameter, most in _bounded(state):
+        parameter.mul_((most / parameter.norm()).clamp(max=1))
+
+
+def _bounded(state: TrainState) -> list[tuple[Tensor, float]]:
+    """Parameters that have a longest length, with it."""
+    return [pair for group in state.optimizer.param_groups for pair in zip(group["params"], group.get("longest", ()))]
 
 
 def _log(state: TrainState) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 import sarnb.train.finetune as module
 from sarnb.errors import InputError
-from sarnb.model.foundation import build_scheduler, components, encode_prompts, normalise_latents, time_ids
+from sarnb.model.foundation import ENCODERS, build_scheduler, components, encode_prompts, normalise_latents, time_ids
 from sarnb.model.strategy import STRATEGIES, find_strategy, prepare
 from sarnb.model.token import TOKEN, embedding_table, token_row
 from sarnb.train.cache import cache_latents, cache_text
@@ -186,6 +186,20 @@ def test_only_what_trains_moves(name, tmp_path):
             assert torch.equal(embedding_table(getattr(pipe, encoder))[:-1], plain)
             moved = token_row(getattr(pipe, encoder), getattr(pipe, tokenizer))
             assert not torch.equal(moved, token_row(getattr(reference, encoder), getattr(reference, tokenizer)))
+
+
+def test_a_learned_word_does_not_leave_the_shell_of_the_words(tmp_path):
+    pipe = tiny_pipeline()
+    finetune(pipe, find_strategy("token"), tiny_set(), replace(CONFIG, steps=8, lr_token=0.5), tmp_path)
+    for words, encoder in ENCODERS:
+        table, known = embedding_table(getattr(pipe, encoder)), getattr(pipe, words).get_vocab()
+        lengths = sorted(
+            table[index].norm().item() for word, index in known.items() if word.endswith("</w>") and word[:-4].isalpha() and len(word) > 5
+        )
+        start = table[known["image</w>"]].norm().item()
+        row = token_row(getattr(pipe, encoder), getattr(pipe, words))
+        most = max(start, lengths[(len(lengths) - 1) // 2])  # torch's median is the lower one
+        assert row.norm().item() == pytest.approx(most, rel=1e-4)  # one step of this rate is several times as long
 
 
 def test_training_lowers_the_held_out_loss_of_its_own_images(tmp_path):

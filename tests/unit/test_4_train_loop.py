@@ -60,6 +60,20 @@ def test_rate_rises_then_falls_to_a_tenth():
     assert rate_factor(100, loop) == pytest.approx(0.1)
 
 
+def test_a_bounded_parameter_ends_at_the_nearest_point_of_its_ball(tmp_path):
+    """|v - c|² over the ball |v| <= 2 is least at 2 c / |c|; its free twin in the same group reaches c."""
+    network, goal = nn.ParameterList([torch.ones(6), torch.ones(6)]), torch.linspace(-3, 4, 6)
+    loss = lambda modules, step, micro=WHOLE: sum((v - goal).square().sum() for v in modules["net"])  # noqa: E731
+    groups = [{"params": list(network), "lr": 0.05, "weight_decay": 0.0, "longest": [2.0]}]
+    train_loop(
+        {"net": network}, loss, config(300, ema_decay=0.9, schedule="cosine", checkpoint_every=300, log_every=300), tmp_path, groups=groups
+    )
+    bound, free = network[0].detach(), network[1].detach()
+    torch.testing.assert_close(bound, 2 * goal / goal.norm(), atol=2e-2, rtol=0)
+    torch.testing.assert_close(free, goal, atol=2e-2, rtol=0)
+    assert bound.norm() <= 2 + 1e-5
+
+
 def test_moving_average_is_the_recursion_written_out(tmp_path):
     network, loss = regression()
     plain = copy.deepcopy(network)
