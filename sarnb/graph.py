@@ -31,7 +31,7 @@ import yaml
 from sarnb import OTHER_VAE, split_foundation
 from sarnb.data.files import check_apart
 from sarnb.errors import InputError, first_line
-from sarnb.notebook import child_environment, declared_parameters, injected_parameters
+from sarnb.notebook import child_environment, declared_parameters, injected_parameters, stamp_text
 from sarnb.profile import Profile, load_profile, profile_names, read_yaml
 from sarnb.results import (
     claim_folder,
@@ -347,9 +347,11 @@ def _stamp(results: Path, name: str) -> dict[str, Any]:
     """What the last finished run of a notebook noted: the parts of its fingerprint, and its record's; empty if none or edited."""
     for path in sorted((results / ".state").glob(f"{name}.*.done"), key=lambda path: path.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            found = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found = json.loads(text)
             parts = {key: found[key] for key in (*CHANGES, "parameters")}
-            if path.name == f"{name}.{digest(parts)[:16]}.done" and isinstance(parts["parameters"], dict):
+            whole = path.name == f"{name}.{digest(parts)[:16]}.done" and text == stamp_text(found)
+            if whole and isinstance(parts["parameters"], dict):
                 return found
     return {}
 

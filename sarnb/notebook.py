@@ -122,12 +122,17 @@ def run_node(name: str, plan_file: Path) -> None:
             execute(name, Path(plan["notebooks"]) / f"{name}.ipynb", results, node["parameters"])
             add_executed_copy(results, name)
             stamp = {**node["parts"], "given": node["given"], "record": record_digest(results, name)}
-            write_atomically(state / node["stamp"], json.dumps(stamp, indent=1, ensure_ascii=False) + "\n")
+            write_atomically(state / node["stamp"], stamp_text(stamp))
         except (InputError, NotebookError) as error:
             print_line(f"{name}  FAILED after {time.monotonic() - start:.0f} s")
             write_atomically(state / f"{name}.error", f"{error}\n")
             raise
         print_line(f"{name}  done in {time.monotonic() - start:.0f} s")
+
+
+def stamp_text(stamp: dict[str, Any]) -> str:
+    """A stamp as it is written; any other text of the same values was edited."""
+    return json.dumps(stamp, indent=1, ensure_ascii=False) + "\n"
 
 
 def print_line(line: str) -> None:

@@ -538,6 +538,8 @@ def file_problems(results: Path, producer: str) -> tuple[list[str], list[str]]:
         if path.exists():
             if content_digest(path) != entry["sha256"]:
                 changed.append(f"{entry['path']} changed")
+            elif path.is_symlink() and entry["kind"] != "artefact":  # what it leads to may change or go unseen
+                changed.append(f"{entry['path']} is a link now")
         elif top not in LOCAL_FOLDERS:
             changed.append(f"{entry['path']} is missing")
         elif (results / top).exists():

@@ -6,6 +6,8 @@ Functions that take weights let a bootstrap reuse the features; weights [N] sum 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.ndimage import uniform_filter
 
@@ -207,7 +209,9 @@ def grain(images: np.ndarray, size: int = 32) -> np.ndarray:
     pixels in other storage, scaled anew, after JPEG or with some noise keep theirs. What repeats every ``CELL`` px is taken off: a
     decoder draws it into all of its images. A constant image gives the zero vector.
     """
-    rows, cols = (((np.arange(size) + 0.5) * side / size).astype(int) for side in images.shape[1:])
+    halves = [((np.arange(size // 2) + 0.5) * side / size).astype(int) for side in images.shape[1:]]
+    # the same places in a mirrored image, so that its grain is the mirrored grain
+    rows, cols = (np.r_[half, side - 1 - half[::-1]] for half, side in zip(halves, images.shape[1:]))
     found = []
     for image in images.astype(np.float32):
         around = uniform_filter(image, 5, mode="reflect")
@@ -222,13 +226,21 @@ def grain(images: np.ndarray, size: int = 32) -> np.ndarray:
 
 
 def overlapping(first: np.ndarray, second: np.ndarray | None = None) -> np.ndarray:
-    """Which of some images are also among others, by their ``grain`` [N, D], [M, D]: bool [N]; without others, among themselves."""
-    found = []
+    """Which of some images are also among others, by their ``grain`` [N, D], [M, D]: bool [N]; without others, among themselves.
+
+    Also where one is the other mirrored, in range, in azimuth or in both. A copy that was resampled, shifted or turned by a
+    quarter has another grain and is not found; that its layout is the same is for ``memorised`` and ``duplicated`` to see.
+    """
+    side = math.isqrt(first.shape[1])
+    found, others = [], first if second is None else second
     for start in range(0, len(first), _ROWS):
-        likeness = first[start : start + _ROWS] @ (first if second is None else second).T
+        rows = first[start : start + _ROWS]
+        grids = rows.reshape(-1, side, side)
+        likeness = [turned.reshape(rows.shape) @ others.T for turned in (grids, grids[:, ::-1], grids[:, :, ::-1], grids[:, ::-1, ::-1])]
+        highest = np.max(likeness, axis=0)
         if second is None:
-            likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = 0.0
-        found.append(likeness.max(1) > SAME_GRAIN)
+            highest[np.arange(len(rows)), np.arange(start, start + len(rows))] = 0.0
+        found.append(highest.max(1) > SAME_GRAIN)
     return np.concatenate(found)
 
 

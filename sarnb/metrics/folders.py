@@ -25,6 +25,7 @@ from sarnb.metrics.distribution import overlapping
 from sarnb.metrics.evaluation import FRECHET_MINIMUM, REAL_VS_REAL, combine, evaluate, floor, left_out
 from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
+from sarnb.model.foundation import cut_prompts
 from sarnb.profile import LARGEST_SEED
 
 CHUNK = 32  # images in memory at a time, in each process
@@ -141,6 +142,9 @@ def compare(
     table = combine([own, floor(parts["real"], judge, options.seed, known, parts["generated"].labels, options.halvings)])
     examples = tuple(_examples(_pairs(side, folder, scales), folder.source, size, options.seed) for side, folder in sides.items())
     lines += cautions(every, parts, scales, classes_lost=options.by_class and not classes, judged=judge is not None)
+    if hasattr(getattr(judge, "tokenizer", None), "model_max_length"):  # open_clip's own tokenizers tell no length
+        cut = cut_prompts(judge, [text for part in (parts["real"], parts["generated"]) for text in part.captions])
+        lines += [f"The judge's captions: {cut}"] if cut else []
     table, missing = without_weak_intervals(table, parts["real"], parts["generated"]), left_out(table)
     return Comparison(name, table, missing, tuple(lines), parts["real"], parts["generated"], scales, examples)
 
@@ -292,7 +296,8 @@ def _damaged(side: str, constant: int, histograms: np.ndarray) -> Iterator[str]:
         empty = int((np.diff(used)[gaps] - 1).sum())
         yield (
             f"{empty} grey levels between others are empty in all {side} images, as a tone curve or a stretch in 8 bits leaves them: "
-            "the distances of amplitudes fill them from their neighbours, on both sides alike."
+            "the distances of amplitudes fill them from their neighbours, on both sides alike; texture is measured on the values "
+            "as they are."
         )
     share = histograms.sum(0) / histograms.sum()
     if share[0] > CUT_SHARE:
@@ -368,7 +373,10 @@ def _copies(sides: Sides, parts: Mapping[str, ImageStatistics]) -> Iterator[str]
         count = Counter(part)
         repeats = overlapping(parts[side].grain) | np.array([count[digest] > 1 for digest in part])
         if repeats.any():
-            yield f"{repeats.sum()} of {len(part)} {side} images are there twice (same pixels or speckle), so intervals are too narrow."
+            yield (
+                f"{repeats.sum()} of {len(part)} {side} images are there twice (same pixels or speckle, mirrored too), so intervals "
+                "are too narrow."
+            )
     for side, other, what in (
         ("real", "training", "they take no part in the thresholds, and being near to them says nothing of new images."),
         ("generated", "training", "they are no drawings."),
@@ -377,4 +385,4 @@ def _copies(sides: Sides, parts: Mapping[str, ImageStatistics]) -> Iterator[str]
         if side in parts and other in parts:
             same = overlapping(parts[side].grain, parts[other].grain) | np.isin(digests[side], digests[other])
             if same.any():
-                yield f"{same.sum()} of {len(same)} {side} images are {other} images too (same pixels or speckle): {what}"
+                yield f"{same.sum()} of {len(same)} {side} images are {other} images too (same pixels or speckle, mirrored too): {what}"

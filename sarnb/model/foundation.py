@@ -524,12 +524,15 @@ def encode_prompts(pipe: StableDiffusionXLPipeline, prompts: list[str]) -> tuple
     return torch.cat(hidden, dim=-1), pooled
 
 
-def cut_prompts(pipe: StableDiffusionXLPipeline, prompts: Iterable[str]) -> str:
-    """One sentence on the ``prompts`` that are longer than the text encoders read, and on those that become equal; "" if none is."""
+def cut_prompts(pipe: Any, prompts: Iterable[str]) -> str:
+    """One sentence on the ``prompts`` that are longer than the text encoders read, and on those that become equal; "" if none is.
+
+    ``pipe``: a pipeline, or a judge, which has one tokenizer.
+    """
     different = list(dict.fromkeys(prompts))
     cut: dict[str, int] = {}
     heads = []
-    for tokenizer in (getattr(pipe, name) for name, _ in ENCODERS):
+    for tokenizer in (getattr(pipe, name) for name, _ in ENCODERS if hasattr(pipe, name)):
         ids = tokenizer(different, verbose=False).input_ids  # with start and end of text
         cut |= {text: tokenizer.model_max_length for text, own in zip(different, ids) if len(own) > tokenizer.model_max_length}
         heads.append([tuple(own[: tokenizer.model_max_length - 1]) for own in ids])

@@ -197,6 +197,9 @@ def test_grain_knows_an_acquisition_in_any_storage_and_tells_two_of_one_scene_ap
         Image.fromarray(image).save(stream, "JPEG", quality=75)
     for other in (otherwise(first), np.stack([np.asarray(Image.open(stream)) for stream in streams])):
         assert distribution.overlapping(distribution.grain(other), marks).all()
+    for mirrored in (first[:, ::-1], first[:, :, ::-1], first[:, ::-1, ::-1]):
+        assert distribution.overlapping(distribution.grain(mirrored), marks).all()
+        assert distribution.overlapping(np.concatenate([marks[:1], distribution.grain(mirrored[:1])])).all()
     grid = 1 + 0.8 * np.cos(np.arange(128) * np.pi / 4)  # what a decoder draws every 8 px into all of its images
     drawn = [np.clip(stack * grid * grid[:, None], 0, 255).astype(np.uint8) for stack in (first, acquired(scenes(60, 3, 128), 4))]
     assert not distribution.overlapping(*map(distribution.grain, drawn)).any()

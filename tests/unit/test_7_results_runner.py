@@ -27,7 +27,7 @@ from sarnb.graph import (
     select,
     verify,
 )
-from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters
+from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text
 from sarnb.profile import load_profile
 from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
 from sarnb.settings import notebooks_folder, repository
@@ -74,7 +74,7 @@ def _finish(folder, nodes):
         record.close()
         write_atomically(folder / "r/notebooks" / f"{node.name}.ipynb", "{}")
         add_executed_copy(folder / "r", node.name)
-        write_atomically(node.stamp, json.dumps({**node.parts, "record": record_digest(folder / "r", node.name)}))
+        write_atomically(node.stamp, stamp_text({**node.parts, "record": record_digest(folder / "r", node.name)}))
 
 
 def _todo(nodes):
@@ -205,6 +205,14 @@ def _edit(path: str, old: str, new: str):
     return edit
 
 
+def _linked(name: str):
+    def link(folder: Path) -> None:
+        path = (folder / "r" / name).rename(folder / "elsewhere.csv")
+        (folder / "r" / name).symlink_to(path)
+
+    return link
+
+
 def _lose(folder: Path) -> None:
     """A notebook with all that it left, its place in the index apart."""
     for path in [path for path in (folder / "r").rglob("*03_d*") if path.is_file()]:
@@ -230,6 +238,8 @@ EDITED = "its record manifest/03_d.json is missing, damaged or edited"
         (lambda f: (f / "r/manifest/03_d.json").write_text("[1]"), "03_d", EDITED),
         (_edit("r/.state/03_d.*.done", '"SEED": 0', '"SEED": 5'), "03_d", "it has no finished run"),
         (lambda f: next((f / "r/.state").glob("03_d.*.done")).write_text("[]"), "03_d", "it has no finished run"),
+        (_edit("r/.state/03_d.*.done", '"SEED": 0', '"SEED":  0'), "03_d", "it has no finished run"),
+        (_linked("tables/03_d_table.csv"), "03_d", "tables/03_d_table.csv is a link now"),
         (lambda f: (f / "data/linked/a.png").write_bytes(b"22"), "00_a", "the data folder changed"),
         (_lose, "03_d", "it has no finished run"),
     ],
@@ -290,7 +300,7 @@ def test_verify_knows_the_profile_and_what_was_given_otherwise(folder, monkeypat
     _finish(folder, nodes)
     for node in nodes.values():
         given = {key: value for key, value in node.parts["parameters"].items() if key == "RATE"}
-        write_atomically(node.stamp, json.dumps({**json.loads(node.stamp.read_text()), "given": given}))
+        write_atomically(node.stamp, stamp_text({**json.loads(node.stamp.read_text()), "given": given}))
     assert verify(folder / "r") == []
     edited = {**load_profile("quick").parameters(""), "SEED": 3, "RATE": 9.0}
     monkeypatch.setattr(graph, "_shipped", lambda profile: edited if profile == "quick" else {})
