@@ -18,7 +18,7 @@ from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, class_name
 from sarnb.metrics.describe import FAMILIES, law_table
-from sarnb.metrics.evaluation import REAL_VS_REAL
+from sarnb.metrics.evaluation import REFERENCE_FLOOR
 from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Comparison, Options, compare
 from sarnb.metrics.report import format_interval, protocol_table
 from sarnb.plots import set_theme
@@ -93,11 +93,11 @@ def compare_folders(
 
 def _figures(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
     """File name -> the figure, and one sentence on what it shows."""
-    sets = {"real": [comparison.real], comparison.name: [comparison.fake]}
+    sets = {"reference": [comparison.real], comparison.name: [comparison.fake]}
     columns = max(len(images) for images in comparison.examples)
     rows = [[*images, *[None] * (columns - len(images))] for images in comparison.examples]
     fake = comparison.name if len(comparison.name) < 20 else "generated"
-    images = mosaic(rows, ["real", fake], [""] * columns)
+    images = mosaic(rows, ["reference", fake], [""] * columns)
     figures = {
         "images": (images, "Images drawn by the seed: real above, generated below."),
         "amplitude": (amplitude_histograms(sets), "Grey levels of the generated images (line) over those of the real ones (area)."),
@@ -106,7 +106,7 @@ def _figures(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
     }
     ratios = floor_ratios(comparison)
     if len(ratios):
-        floor = pd.DataFrame({"strategy": [REAL_VS_REAL], "ratio": 1.0})
+        floor = pd.DataFrame({"strategy": [REFERENCE_FLOOR], "ratio": 1.0})
         panel = {"": pd.concat([ratios.rename(columns={"measure": "strategy"}), floor])}
         dots = interval_panels(panel, "ratio", "multiple of the floor (lower is better)", dict.fromkeys(ratios["measure"], "C0"))
         dots.axes[0].set_xscale("log")
@@ -131,7 +131,7 @@ def summary_tables(comparison: Comparison) -> tuple[pd.DataFrame, pd.DataFrame]:
     reasons = dict(zip(zip(missing["strategy"], missing["metric"]), missing["reason"]))
     lines = []
     for name, metric in METRICS.items():
-        value, floor = (cells.get((strategy, name), "") for strategy in (comparison.name, REAL_VS_REAL))
+        value, floor = (cells.get((strategy, name), "") for strategy in (comparison.name, REFERENCE_FLOOR))
         reason = reasons.get((comparison.name, name)) or reasons.get((comparison.name, "all"), "not computed")
         lines.append((name, metric.family, value, floor, metric.direction, metric.unit, "" if value else reason))
     table = pd.DataFrame(lines, columns=["measure", "family", "value", "floor", "better", "unit", "reason"])
@@ -146,7 +146,7 @@ def _pooled(table: pd.DataFrame) -> pd.DataFrame:
 def floor_ratios(comparison: Comparison) -> pd.DataFrame:
     """Measures that are better low as multiples of their floor, where both are above 0: measure, ratio, lo, hi."""
     rows = _pooled(comparison.table).set_index(["strategy", "metric"])[["value", "lo", "hi"]]
-    both = [name for name in (comparison.name, REAL_VS_REAL) if name in rows.index.get_level_values(0)]
+    both = [name for name in (comparison.name, REFERENCE_FLOOR) if name in rows.index.get_level_values(0)]
     if len(both) < 2:
         return pd.DataFrame(columns=["measure", "ratio", "lo", "hi"])
     lower = [name for name, metric in METRICS.items() if metric.better == "lower"]

@@ -11,15 +11,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from diffusers import AutoencoderKL
 
 import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
-from sarnb.generate.sample import generate
+from sarnb.data.files import kept
+from sarnb.generate.sample import STAMP, generate, redraw, to_grey, write_samples
 from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
-from sarnb.model.export import foundation_fingerprint
-from sarnb.model.foundation import load_foundation
+from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER
+from sarnb.metrics.report import headline_measures
+from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_vae
+from sarnb.model.foundation import decode_latents, encode_posterior, fingerprint, load_foundation, normalise_latents
 from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.model.token import TOKEN
 from sarnb.notebook import declared_parameters
@@ -177,6 +182,60 @@ class Study:
             if run.problem:
                 print(f"left out: {run.strategy}, seed {run.seed}: {run.problem}")
         return runs
+
+    @cached_property
+    def tuned_decoder(self) -> AutoencoderKL | None:
+        """The best adapted decoder of notebook 04, which reads the foundation's latents; None where there is none."""
+        place = self.models / "vae-best"
+        return load_vae(place) if (place / RECORD).is_file() else None
+
+    def by_tuned_decoder(self, name: str, seed: int, samples: ImageSet) -> ImageSet:
+        """What the tuned decoder makes of the latents of a strategy's samples; kept below ``samples/decoded-vae-best``."""
+        return redraw(samples, self.tuned_decoder, self.samples / "decoded-vae-best" / name / f"seed{seed}")
+
+    def decoded(self, test: ImageSet) -> dict[str, ImageSet]:
+        """Anchor -> the reference images as each decoder makes them of their own latents: what a perfect latent would reach.
+
+        The latents are the means of the foundation's encoder. Kept below ``samples/decoded-reference``.
+        """
+        vae, place, found = foundation_vae(self.values.foundation), self.samples / "decoded-reference", {}
+        latents: list[torch.Tensor] = []
+        for name, decoder in ((FROZEN_DECODER, vae), (TUNED_DECODER, self.tuned_decoder)):
+            if decoder is None:
+                continue
+            folder = place / name.split()[1]
+            key = {"images": test.digest, "encoder": fingerprint(vae), "decoder": fingerprint(decoder)}
+
+            def make(folder: Path = folder, decoder: AutoencoderKL = decoder) -> dict[str, str]:
+                if not latents:
+                    latents.append(normalise_latents(vae, encode_posterior(vae, test.images)[0]))
+                rows = [{key: value for key, value in row.items() if key != "file_name"} for row in test.rows]
+                write_samples(folder, to_grey(decode_latents(decoder, latents[0])), rows)
+                return {}
+
+            def load(_: dict[str, Any], folder: Path = folder) -> ImageSet:
+                return load_set(folder)
+
+            found[name] = kept(folder, key, make, load, STAMP)
+        return found
+
+    def first_measures(self, test: ImageSet, samples: Mapping[tuple[str, int], ImageSet]) -> dict[str, pd.DataFrame]:
+        """Decoder -> the measures ``HEADLINE`` of these samples with all anchors, the headline first.
+
+        "tuned" comes first where notebook 04 made a decoder; without it "frozen" is the headline, and a line says so.
+
+        Parameters
+        ----------
+        test : held-out reference images.
+        samples : (strategy, training seed) -> what was drawn.
+        """
+        values, decoded, sets = self.values, self.decoded(test), {"frozen": dict(samples)}
+        if self.tuned_decoder is None:
+            print("There is no tuned decoder (models/vae-best, notebook 04): the headline is by the frozen one.")
+        else:
+            sets = {"tuned": {key: self.by_tuned_decoder(*key, images) for key, images in samples.items()}} | sets
+        own = {name: headline_measures(test, runs, values.bootstrap_resamples, values.seed, decoded) for name, runs in sets.items()}
+        return {name: table.assign(decoder=name) for name, table in own.items()}
 
     def before_and_after(
         self, test: ImageSet, runs: Sequence[StrategyResult]

@@ -20,7 +20,8 @@ from sarnb.model.export import RECORD
 from sarnb.model.strategy import STRATEGIES, Strategy
 
 Seeds = Callable[[str], Sequence[int]] | None  # a strategy's name -> the training seeds that it should have
-RESERVED = ("real", "real vs real", "optical as grey")  # what tables and figures call images that no strategy drew
+# what tables and figures call images that no strategy drew
+RESERVED = ("reference", "reference vs reference", "reference, frozen decoder", "reference, tuned decoder", "optical as grey")
 PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was to show
 
 

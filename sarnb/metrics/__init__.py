@@ -1,4 +1,4 @@
-"""How generated radar images are measured against real ones.
+"""How generated radar images are measured against reference images: the twin world's, or a sensor's.
 
 Here stands the catalogue of the evaluation's measures: name, family, which direction is better, unit and meaning. How each is
 computed stands in ``amplitude``, ``texture``, ``semantic``, ``distribution`` and ``geometry``; ``evaluation`` puts them in one table.
@@ -17,7 +17,7 @@ from sarnb.errors import InputError
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of the verdict. ``better`` is "lower", "higher" or "match" (as near as possible to real images)."""
+    """One column of the verdict. ``better`` is "lower", "higher" or "match" (as near as possible to reference images)."""
 
     name: str
     family: str
@@ -42,7 +42,7 @@ class Metric:
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the greatest value that it can have."""
-        share = self.name.endswith(("accuracy", "r1", "precision", "recall", "fraction", "zeros"))
+        share = self.name.endswith(("accuracy", "r1", "precision", "recall", "fraction", "share", "share_distance"))
         signed = self.name in ("clip_cosine", "clip_kid", "amplitude_kappa3")
         return -np.inf if signed else 0.0, 1.0 if share else np.inf
 
@@ -50,38 +50,49 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("amplitude_kl", "amplitude", "lower", "nats", "KL(real || generated) of 8-bit amplitude, 256 bins, 1e-6 added"),
-        Metric("amplitude_reverse_kl", "amplitude", "lower", "nats", "KL(generated || real), same bins and smoothing"),
+        Metric("amplitude_kl", "amplitude", "lower", "nats", "KL(reference || generated) of 8-bit amplitude, 256 bins, 1e-6 added"),
+        Metric("amplitude_reverse_kl", "amplitude", "lower", "nats", "KL(generated || reference), same bins and smoothing"),
         Metric("amplitude_js", "amplitude", "lower", "nats", "Jensen-Shannon divergence, at most ln 2"),
         Metric("amplitude_wasserstein", "amplitude", "lower", "amplitude/(mu+3 sigma)", "Wasserstein-1 distance of amplitudes"),
         Metric("amplitude_ks", "amplitude", "lower", "1", "Kolmogorov-Smirnov distance of amplitudes"),
         Metric("log_cumulant_distance", "amplitude", "lower", "1", "distance in the (kappa3, kappa2) diagram"),
+        Metric("zero_share_distance", "amplitude", "lower", "share of pixels", "|share of pixels at level 0, generated - reference|"),
+        Metric("zero_share", "amplitude", "match", "share of pixels", "share of generated pixels that are exactly 0"),
         Metric("amplitude_cv", "amplitude", "match", "1", "coefficient of variation of the generated amplitude"),
         Metric("amplitude_enl", "amplitude", "match", "looks", "equivalent number of looks in 8x8 px windows, median"),
         Metric("amplitude_kappa2", "amplitude", "match", "1", "second log-cumulant of the generated amplitude"),
         Metric("amplitude_kappa3", "amplitude", "match", "1", "third log-cumulant of the generated amplitude"),
-        Metric("texture_distance", "texture", "lower", "real standard deviations", "mean of the six GLCM distances"),
-        Metric("texture_contrast", "texture", "lower", "real standard deviations", "GLCM contrast distance"),
-        Metric("texture_dissimilarity", "texture", "lower", "real standard deviations", "GLCM dissimilarity distance"),
-        Metric("texture_homogeneity", "texture", "lower", "real standard deviations", "GLCM homogeneity distance"),
-        Metric("texture_energy", "texture", "lower", "real standard deviations", "GLCM energy distance"),
-        Metric("texture_correlation", "texture", "lower", "real standard deviations", "GLCM correlation distance"),
-        Metric("texture_entropy", "texture", "lower", "real standard deviations", "GLCM entropy distance"),
-        Metric("texture_frechet", "texture", "lower", "real variances", "Frechet distance of standardised GLCM descriptors"),
+        Metric("texture_distance", "texture", "lower", "reference standard deviations", "mean of the six GLCM distances"),
+        Metric("texture_contrast", "texture", "lower", "reference standard deviations", "GLCM contrast distance"),
+        Metric("texture_dissimilarity", "texture", "lower", "reference standard deviations", "GLCM dissimilarity distance"),
+        Metric("texture_homogeneity", "texture", "lower", "reference standard deviations", "GLCM homogeneity distance"),
+        Metric("texture_energy", "texture", "lower", "reference standard deviations", "GLCM energy distance"),
+        Metric("texture_correlation", "texture", "lower", "reference standard deviations", "GLCM correlation distance"),
+        Metric("texture_entropy", "texture", "lower", "reference standard deviations", "GLCM entropy distance"),
+        Metric("texture_frechet", "texture", "lower", "reference variances", "Frechet distance of standardised GLCM descriptors"),
         Metric("clip_cosine", "meaning", "higher", "1", "SAR-CLIP cosine with the class prompt"),
         Metric("clip_accuracy", "meaning", "higher", "1", "SAR-CLIP zero-shot class accuracy"),
         Metric("clip_retrieval_r1", "meaning", "higher", "1", "own caption found first among 10 different captions"),
         Metric("clip_frechet_distance", "distribution", "lower", "1", "Frechet distance of SAR-CLIP unit features (not FID)"),
         Metric("clip_kid", "distribution", "lower", "1", "kernel distance, kernel (cosine + 1)^3 on SAR-CLIP features"),
-        Metric("clip_precision", "distribution", "higher", "1", "generated images inside the real manifold, k = 3"),
-        Metric("clip_recall", "distribution", "higher", "1", "real images inside the generated manifold, k = 3"),
-        Metric("memorised_fraction", "distribution", "lower", "1", "nearer to a training image than held-out real ones are"),
-        Metric("duplicate_fraction", "distribution", "lower", "1", "nearer to another generated image than real ones are"),
+        Metric("clip_precision", "distribution", "higher", "1", "generated images inside the reference manifold, k = 3"),
+        Metric("clip_recall", "distribution", "higher", "1", "reference images inside the generated manifold, k = 3"),
+        Metric("memorised_fraction", "distribution", "lower", "1", "nearer to a training image than held-out reference images are"),
+        Metric("duplicate_fraction", "distribution", "lower", "1", "nearer to another generated image than reference images are"),
         Metric("look_accuracy", "geometry", "higher", "1", "illumination side read back equals the one asked for"),
     )
 }
 
-KEY_METRICS = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_frechet_distance", "clip_recall", "look_accuracy")
+KEY_METRICS = (
+    "amplitude_kl",
+    "log_cumulant_distance",
+    "zero_share_distance",
+    "texture_distance",
+    "clip_accuracy",
+    "clip_frechet_distance",
+    "clip_recall",
+    "look_accuracy",
+)
 HEADLINE = ("amplitude_kl", "amplitude_cv", "texture_distance")
 """What the notebook of each strategy shows first: amplitude law, contrast of speckle, texture. None of them needs a judge."""
 

@@ -27,10 +27,11 @@ from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, Prints,
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
 SPLITS = ("pooled", "seen", "unseen", COMPOSITION)
-REAL_VS_REAL = "real vs real"
+REFERENCE_FLOOR = "reference vs reference"
+FROZEN_DECODER, TUNED_DECODER = "reference, frozen decoder", "reference, tuned decoder"  # what a perfect latent would reach
 OPTICAL_AS_GREY = "optical as grey"
-ANCHORS = (REAL_VS_REAL, OPTICAL_AS_GREY)
-HALVINGS, LEAST_HALVINGS, HALVED = 100, 20, 40_000  # random halvings behind the floor: as many as halve HALVED images in all
+ANCHORS = (REFERENCE_FLOOR, FROZEN_DECODER, TUNED_DECODER, OPTICAL_AS_GREY)
+HALVINGS, LEAST_HALVINGS, HALVED = 60, 20, 24_000  # random halvings behind the floor: as many as halve HALVED images in all
 FRECHET_RESAMPLES = 100  # a matrix square root each, so fewer than for the other measures
 FRECHET_MINIMUM, KERNEL_MINIMUM = 16, 8  # images a side, below which the figure would be mostly noise
 
@@ -144,26 +145,28 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def anchors(
     real: ImageSet,
     judge: semantic.Judge | None = None,
-    resamples: int = 200,
     seed: int = 0,
     train: ImageSet | ImageStatistics | Prints | None = None,
     drawn: Sequence[str] | None = None,
+    decoded: Mapping[str, ImageSet] | None = None,
 ) -> pd.DataFrame:
-    """Floor and ceiling rows of the table, from held-out real images alone, as of training seed 0.
+    """Rows that say what values mean, from held-out reference images alone, as of training seed 0; all of them by ``floor``.
 
-    "real vs real": see ``floor``, which takes ``drawn``, the labels of a generated set.
-    "optical as grey": the optical twin, mean of three channels, against real SAR; left out where there is no twin.
+    "reference vs reference": other reference images. "optical as grey": the optical twin, mean of three channels; left out where
+    there is no twin. ``decoded``: name -> the same images, in order, as a decoder makes them of their latents. All are compared
+    with reference images of other scenes, at the numbers of ``drawn``, the labels of a generated set.
     """
-    measured = measure(real, judge, "real images")
+    measured, optical = measure(real, judge, "reference images"), real.optical()
     tables = [floor(measured, judge, seed, train, drawn)]
     if not len(tables[0]):
         raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")
-    optical = real.optical()
+    others = dict(decoded or {})
     if optical is None:
         tables[0].attrs["left_out"].append((OPTICAL_AS_GREY, 0, WHOLE, WHOLE, WHOLE, "the data have no optical images"))
     else:
-        grey = replace(real, images=np.rint(optical.mean(axis=3)).astype(np.uint8))
-        tables.append(evaluate(OPTICAL_AS_GREY, 0, measured, grey, judge, resamples, seed, train))
+        others[OPTICAL_AS_GREY] = replace(real, images=np.rint(optical.mean(axis=3)).astype(np.uint8))
+    for name, images in others.items():
+        tables.append(floor(measured, judge, seed, train, drawn, LEAST_HALVINGS, name, measure(images, judge, name)))
     return combine(tables)
 
 
@@ -174,8 +177,10 @@ def floor(
     train: ImageSet | ImageStatistics | Prints | None = None,
     drawn: Sequence[str] | None = None,
     halvings: int | None = None,
+    name: str = REFERENCE_FLOOR,
+    other: ImageStatistics | None = None,
 ) -> pd.DataFrame:
-    """What real images reach against other real images: rows "real vs real", the median over random halvings, class by class.
+    """What reference images reach against others: rows "reference vs reference", the median over random halvings, class by class.
 
     Parameters
     ----------
@@ -183,6 +188,7 @@ def floor(
     drawn : labels of a generated set. One part then has as many images of a class as it, at most half of those that are
         there; distances grow as sets shrink, and compare at one number only. Halves if None.
     judge, train : as for ``evaluate``.
+    name, other : of an anchor, and the same images in the same order as it shows them, of which the compared part is then taken.
     seed, halvings : of the halvings, and their number. By default ``HALVINGS``; of over 400 images fewer, as large sets vary
         less, but not below ``LEAST_HALVINGS``.
 
@@ -194,15 +200,16 @@ def floor(
     counts = None if drawn is None else Counter(drawn)
     tables = []
     for number in range(halvings or min(HALVINGS, max(LEAST_HALVINGS, HALVED // max(1, len(real))))):
-        parts = [real.subset(part) for part in halves(real.labels, (seed, number), counts)]
-        if min(map(len, parts)) > 1:
-            tables.append(evaluate(REAL_VS_REAL, 0, *parts, judge, 0, 0, train, real))
+        chosen = halves(real.labels, (seed, number), counts)
+        if min(map(len, chosen)) > 1:
+            parts = real.subset(chosen[0]), (other or real).subset(chosen[1])
+            tables.append(evaluate(name, 0, *parts, judge, 0, 0, train, real))
     if not tables:
         return combine([pd.DataFrame(columns=list(COLUMNS))])
     rows = pd.concat(tables).groupby(["split", "class", "metric"], sort=False)
     joined = rows.agg(value=("value", "median"), lo=("value", lambda v: v.quantile(0.025)), hi=("value", lambda v: v.quantile(0.975)))
     joined["n"] = rows["n"].max()
-    table = joined.reset_index().assign(strategy=REAL_VS_REAL, seed=0)[list(COLUMNS)]
+    table = joined.reset_index().assign(strategy=name, seed=0)[list(COLUMNS)]
     table.attrs["left_out"] = tables[0].attrs["left_out"]
     return table
 
@@ -264,9 +271,11 @@ def _amplitude(real: np.ndarray, levels: np.ndarray, fake: ImageStatistics, cell
         "amplitude_wasserstein": amplitude.wasserstein,
         "amplitude_ks": amplitude.kolmogorov_smirnov,
         "log_cumulant_distance": amplitude.log_cumulant_distance,
+        "zero_share_distance": lambda p, q: np.abs(amplitude.probabilities(p)[..., 0] - amplitude.probabilities(q)[..., 0]),
     }
     single = {
         "amplitude_cv": amplitude.coefficient_of_variation,
+        "zero_share": lambda histograms: amplitude.probabilities(histograms)[..., 0],
         "amplitude_kappa2": lambda histograms: amplitude.log_cumulants(histograms)[..., 1],
         "amplitude_kappa3": lambda histograms: amplitude.log_cumulants(histograms)[..., 2],
     }

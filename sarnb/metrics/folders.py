@@ -22,7 +22,7 @@ from sarnb.generate.trained import RESERVED
 from sarnb.metrics import WHOLE, class_name
 from sarnb.metrics.amplitude import LEVELS, unreachable
 from sarnb.metrics.distribution import overlapping
-from sarnb.metrics.evaluation import FRECHET_MINIMUM, REAL_VS_REAL, combine, evaluate, floor, left_out
+from sarnb.metrics.evaluation import FRECHET_MINIMUM, REFERENCE_FLOOR, combine, evaluate, floor, left_out
 from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.foundation import cut_prompts
@@ -258,7 +258,7 @@ def without_weak_intervals(table: pd.DataFrame, real: ImageStatistics, fake: Ima
         for label, group in zip(part.labels, part.groups):
             count.update([("pooled", WHOLE), (group, WHOLE), (group, class_name(label))])
     cells = zip(table["strategy"], zip(table["split"], table["class"]))
-    weak = [strategy != REAL_VS_REAL and min(count[cell] for count in counts) < LEAST_FOR_INTERVAL for strategy, cell in cells]
+    weak = [strategy != REFERENCE_FLOOR and min(count[cell] for count in counts) < LEAST_FOR_INTERVAL for strategy, cell in cells]
     return table.assign(lo=table["lo"].mask(weak), hi=table["hi"].mask(weak))
 
 

@@ -29,10 +29,10 @@ from sarnb.metrics import (
     texture,
 )
 from sarnb.metrics.bootstrap import over_trainings
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, SPLITS, anchors, combine, evaluate
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, FROZEN_DECODER, REFERENCE_FLOOR, SPLITS, anchors, combine, evaluate
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 
-Sets = Mapping[str, Sequence[ImageStatistics]]  # strategy -> its trainings; "real" -> the real images
+Sets = Mapping[str, Sequence[ImageStatistics]]  # strategy -> its trainings; "reference" -> the reference images
 
 
 def over_seeds(evaluation: pd.DataFrame) -> pd.DataFrame:
@@ -66,19 +66,26 @@ def splits_of(table: pd.DataFrame) -> list[str]:
     return [split for split in SPLITS[1:] if split in present]
 
 
-def headline_measures(test: ImageSet, runs: Mapping[tuple[str, int], ImageSet], resamples: int = 200, seed: int = 0) -> pd.DataFrame:
-    """Rows of the evaluation table for the measures ``HEADLINE``, over whole splits, with both anchors.
+def headline_measures(
+    test: ImageSet,
+    runs: Mapping[tuple[str, int], ImageSet],
+    resamples: int = 200,
+    seed: int = 0,
+    decoded: Mapping[str, ImageSet] | None = None,
+) -> pd.DataFrame:
+    """Rows of the evaluation table for the measures ``HEADLINE``, over whole splits, with the anchors.
 
     Parameters
     ----------
-    test : held-out real images.
+    test : held-out reference images.
     runs : (strategy, training seed) -> its samples.
     resamples, seed : of the bootstrap.
+    decoded : as for ``anchors``.
     """
-    real = measure(test, None, "real images")
+    real = measure(test, None, "reference images")
     tables = [evaluate(name, number, real, samples, None, resamples, seed) for (name, number), samples in runs.items()]
     drawn = next(iter(runs.values())).labels if runs else None
-    table = combine([*tables, anchors(test, None, resamples, seed, drawn=drawn)])
+    table = combine([*tables, anchors(test, None, seed, drawn=drawn, decoded=decoded)])
     return table[(table["class"] == "all") & table["metric"].isin(HEADLINE)].reset_index(drop=True)
 
 
@@ -125,15 +132,15 @@ def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled") -> pd.Dat
     """Strategies (no anchors) from best to worst on one measure, with columns of ``over_seeds``, gap, gap_lo, gap_hi.
 
     ``gap`` is what is sorted: the value (lower is better), its negative (higher is better), or its distance from the
-    "real vs real" row (match), where that row exists. ``gap_lo`` and ``gap_hi`` are the interval in the same terms.
+    "reference vs reference" row (match), where that row exists. ``gap_lo`` and ``gap_hi`` are the interval in the same terms.
     """
     chosen = _select(evaluation, [metric], split)
     better = find_metric(metric).better
     runs = chosen[~chosen["strategy"].isin(ANCHORS)].copy()
     if better == "match":
-        real = chosen.loc[chosen["strategy"] == REAL_VS_REAL, "value"]
+        real = chosen.loc[chosen["strategy"] == REFERENCE_FLOOR, "value"]
         if real.empty:
-            raise InputError(f"evaluation table: no {REAL_VS_REAL!r} row for {metric}; add the anchors first.")
+            raise InputError(f"evaluation table: no {REFERENCE_FLOOR!r} row for {metric}; add the anchors first.")
         offsets = runs[["value", "lo", "hi"]] - float(real.iloc[0])
         ends = offsets[["lo", "hi"]].abs()
         around = (offsets["lo"] <= 0) & (offsets["hi"] >= 0)  # an interval around the real value has gaps down to 0
@@ -156,8 +163,8 @@ def sentences(evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, sp
         rows = chosen[chosen["metric"] == metric]
         if rows.empty or rows["strategy"].isin(ANCHORS).all():
             lines.append(f"{_title(metric)} could not be computed for any strategy on {split}.")
-        elif METRICS[metric].better == "match" and REAL_VS_REAL not in set(rows["strategy"]):
-            lines.append(f"{_title(metric)} has no real value to be compared with on {split}.")
+        elif METRICS[metric].better == "match" and REFERENCE_FLOOR not in set(rows["strategy"]):
+            lines.append(f"{_title(metric)} has no reference value to be compared with on {split}.")
         else:
             lines.append(_sentence(rank(evaluation, metric, split), rows, metric, split))
     return lines
@@ -298,7 +305,7 @@ UNKNOWN = "could not be computed"
 class Target:
     """``metric`` of the evaluation table on ``split``: at least ``bound`` if ``most`` is False, else at most.
 
-    ``floors``: the bound counts floors, the value of the "real vs real" row of the same measure and split.
+    ``anchor``: the bound counts the value of this anchor's row of the same measure and split; "decoder": of the one of the decoder used.
     """
 
     title: str
@@ -306,11 +313,14 @@ class Target:
     split: str
     bound: float
     most: bool = False
-    floors: bool = False
+    anchor: str = ""
 
 
+DECODER = "decoder"
 TARGETS = (  # of the best strategy, set before anything was drawn
-    Target("amplitude KL at most 3 floors", "amplitude_kl", "seen", 3.0, most=True, floors=True),
+    Target("amplitude KL at most 3 times the decoder's", "amplitude_kl", "seen", 3.0, most=True, anchor=DECODER),
+    Target("log-cumulant distance at most 3 times the decoder's", "log_cumulant_distance", "seen", 3.0, most=True, anchor=DECODER),
+    Target("black pixels at most twice the reference's", "zero_share", "seen", 2.0, most=True, anchor=REFERENCE_FLOOR),
     Target("class accuracy of the judge at least 80 %", "clip_accuracy", "seen", 0.80),
     Target("class accuracy of the judge at least 50 %", "clip_accuracy", "unseen", 0.50),
     Target("look side obeyed at least 90 %", "look_accuracy", "pooled", 0.90),
@@ -319,13 +329,14 @@ TARGETS = (  # of the best strategy, set before anything was drawn
 )
 
 
-def target_table(evaluation: pd.DataFrame, strategy: str) -> pd.DataFrame:
+def target_table(evaluation: pd.DataFrame, strategy: str, decoder: str = FROZEN_DECODER) -> pd.DataFrame:
     """What a strategy reaches of ``TARGETS``, the mean over its training seeds: columns aim, split, asked, value, lo, hi, verdict.
 
     Parameters
     ----------
-    evaluation : table of ``evaluate``, with the "real vs real" rows of ``anchors`` for targets that count floors.
+    evaluation : table of ``evaluate``, with the rows of ``anchors`` for targets that count those.
     strategy : the one the targets are for, the first in the average rank.
+    decoder : the anchor whose decoder made the strategy's images.
 
     Raises
     ------
@@ -336,11 +347,11 @@ def target_table(evaluation: pd.DataFrame, strategy: str) -> pd.DataFrame:
         raise InputError(f"targets: no strategy {strategy!r} in the evaluation table; evaluate it first.")
     joined = over_seeds(evaluation)
     whole = joined[joined["class"] == "all"].set_index(["strategy", "split", "metric"])[["value", "lo", "hi"]].astype(float)
-    wanted = [(name, target.split, target.metric) for name in (strategy, REAL_VS_REAL) for target in TARGETS]
-    own, floors = np.split(whole.reindex(wanted).to_numpy(), 2)  # NaN where the table has no such row
     rows = []
-    for target, (value, lo, hi), (floor, *_) in zip(TARGETS, own, floors):
-        bound = target.bound * (floor if target.floors else 1.0)
+    for target in TARGETS:
+        units = [decoder if target.anchor == DECODER else target.anchor, strategy]
+        (unit, *_), (value, lo, hi) = whole.reindex([(name, target.split, target.metric) for name in units]).to_numpy()  # NaN: no such row
+        bound = target.bound * (unit if target.anchor else 1.0)
         rows.append((target.title, target.split, bound, value, lo, hi, verdict(target.most, bound, value, lo, hi)))
     return pd.DataFrame(rows, columns=["aim", "split", "asked", "value", "lo", "hi", "verdict"])
 
@@ -378,7 +389,7 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("GLCM distances", f"{', '.join(map(str, texture.DISTANCES))} px"),
         ("GLCM directions", f"{' and '.join(texture.DIRECTIONS)}, kept apart; symmetric, normalised"),
         ("GLCM properties", ", ".join(texture.PROPERTIES)),
-        ("texture unit", "standard deviations of the property over the real test images"),
+        ("texture unit", "standard deviations of the property over the reference images of the test split"),
         ("retrieval gallery", f"{semantic.GALLERY} different captions, averaged over all galleries"),
         ("precision and recall", "balls to the third nearest neighbour in SAR-CLIP features"),
         ("least images a side, Fréchet distances", str(evaluation.FRECHET_MINIMUM)),
@@ -398,9 +409,9 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("several trainings", "value: their mean; half of the interval: sqrt(h^2 + (t s)^2 / k), h over images, s over k trainings"),
         ("one training", "interval over images only: it says nothing of another training, so no strategy wins by it"),
         ("gaps of 8-bit levels", f"up to {amplitude.WIDEST_GAP} levels that no pixel of a set has are filled from both ends"),
-        ("real vs real", f"median of {evaluation.HALVINGS} random halvings (of over 400 images fewer); its interval holds 95 % of them"),
-        ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out real images"),
-        ("duplicates", f"the same thumbnails nearer to each other than {unlike} real images"),
+        ("anchors", f"median of {evaluation.HALVINGS} random halvings, of decoders and optical {evaluation.LEAST_HALVINGS}; 95 % of them"),
+        ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out reference images"),
+        ("duplicates", f"the same thumbnails nearer to each other than {unlike} reference images"),
         ("images that are in two sets", f"grain correlates above {distribution.SAME_GRAIN}; they set no threshold"),
     ]
     return pd.DataFrame(rows, columns=["item", "value"])

@@ -13,41 +13,47 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sarnb.data.dataset import ImageSet
 from sarnb.metrics import find_metric
-from sarnb.metrics.evaluation import ANCHORS, OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.evaluation import ANCHORS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, TUNED_DECODER
 from sarnb.metrics.report import Sets, amplitude_shares, cumulant_points, over_seeds, texture_curves
 from sarnb.plots import MARKERS, broken_label, law_lines
 
-REAL, GUESS, FREE = "real", "a guess", "free"
+REFERENCE, GUESS, FREE = "reference", "a guess", "free"
 LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
-LINES = {REAL_VS_REAL: ("black", "-"), OPTICAL_AS_GREY: ("crimson", "--"), GUESS: ("0.5", ":")}
+LINES = {
+    REFERENCE_FLOOR: ("black", "-"),
+    FROZEN_DECODER: ("#0072b2", (0, (5, 1, 1, 1))),
+    TUNED_DECODER: ("#009e73", (0, (3, 1))),
+    OPTICAL_AS_GREY: ("#d55e00", "--"),
+    GUESS: ("0.5", ":"),
+}
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float] | str]:
-    """One colour a strategy, the same in every figure that gets the same names in any order; real images are black."""
+    """One colour a strategy, the same in every figure that gets the same names in any order; reference images are black."""
     drawn = _strategies(names)
     palette = seaborn.color_palette("colorblind")
     palette = palette[:6] + palette[7:]  # its pink is too pale
     if len(drawn) > len(palette):  # neighbours on the colour wheel differ in lightness, too
         light, dark = (seaborn.husl_palette(len(drawn), l=lightness) for lightness in (0.68, 0.45))
         palette = [pair[index % 2] for index, pair in enumerate(zip(light, dark))]
-    return dict(zip(drawn, palette)) | {REAL: "black"}
+    return dict(zip(drawn, palette)) | {REFERENCE: "black"}
 
 
 def marks(names: Sequence[str]) -> dict[str, str]:
-    """One mark a strategy, as ``colours``; real images are dots."""
-    return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(_strategies(names))} | {REAL: "o"}
+    """One mark a strategy, as ``colours``; reference images are dots."""
+    return {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(_strategies(names))} | {REFERENCE: "o"}
 
 
 def _strategies(names: Sequence[str]) -> list[str]:
-    return sorted({*names} - {REAL, *LINES})
+    return sorted({*names} - {REFERENCE, *LINES})
 
 
 def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequence[str]) -> Figure:
-    """The first image of each class by each strategy, a row a class, next to a real one of the same side.
+    """The first image of each class by each strategy, a row a class, next to a reference image of the same side.
 
     Parameters
     ----------
-    real : held-out real images.
+    real : held-out reference images.
     samples : strategy -> images of the same size.
     labels : the classes to show; where a set lacks one, its place stays empty.
     """
@@ -57,7 +63,7 @@ def sample_grid(real: ImageSet, samples: Mapping[str, ImageSet], labels: Sequenc
         look = next((row.get("look") for _, row in filter(None, drawn)), None)
         held_out = _first(real, label, look) or _first(real, label)
         rows.append([found[0] if found else None for found in (held_out, *drawn)])
-    return mosaic(rows, list(labels), [REAL, *samples])
+    return mosaic(rows, list(labels), [REFERENCE, *samples])
 
 
 def _first(images: ImageSet, label: str, look: str | None = None) -> tuple[np.ndarray, dict] | None:
@@ -96,18 +102,18 @@ def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str
 
 
 def amplitude_histograms(sets: Sets, columns: int = 3) -> Figure:
-    """One panel a strategy: its grey levels as a line over those of the real images, logarithmic, so that tails show.
+    """One panel a strategy: its grey levels as a line over those of the reference, logarithmic, so that tails show.
 
-    ``sets`` : name -> statistics of its trainings, with the real images as "real".
+    ``sets`` : name -> statistics of its trainings, with the reference images as "reference".
     """
     shares = amplitude_shares(sets)
-    names = [name for name in shares if name != REAL]
+    names = [name for name in shares if name != REFERENCE]
     levels, tint = np.arange(256) / 255, colours(names)
     columns, rows = min(columns, len(names)), -(-len(names) // min(columns, len(names)))
     size = (3.4 * columns, 2.2 * rows + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axis, name in zip(axes.flat, names):
-        axis.fill_between(levels, shares[REAL], color="0.8", step="mid", label=REAL, linewidth=0)
+        axis.fill_between(levels, shares[REFERENCE], color="0.8", step="mid", label=REFERENCE, linewidth=0)
         axis.plot(levels, shares[name], color=tint[name], linewidth=1.3, label=name, drawstyle="steps-mid")
         axis.set_yscale("log")
         axis.set_title(name, fontsize=9)
@@ -123,7 +129,7 @@ def amplitude_histograms(sets: Sets, columns: int = 3) -> Figure:
 
 
 def texture_lines(sets: Sets) -> Figure:
-    """Co-occurrence properties over distance, a column a property, a row a direction; real images in black."""
+    """Co-occurrence properties over distance, a column a property, a row a direction; reference in black."""
     curves = texture_curves(sets)
     tint, shape = colours(list(sets)), marks(list(sets))
     what, ways = list(curves["property"].unique()), list(curves["direction"].unique())
@@ -132,7 +138,7 @@ def texture_lines(sets: Sets) -> Figure:
     for (way, name), part in curves.groupby(["direction", "property"], sort=False):
         r, c = ways.index(way), what.index(name)
         for strategy, own in part.groupby("strategy", sort=False):
-            thick = {"linewidth": 2.4, "zorder": 5} if strategy == REAL else {"linewidth": 1.2, "marker": shape[strategy]}
+            thick = {"linewidth": 2.4, "zorder": 5} if strategy == REFERENCE else {"linewidth": 1.2, "marker": shape[strategy]}
             axes[r, c].plot(own["distance"], own["value"], color=tint[strategy], markersize=3.5, label=strategy, **thick)
         axes[r, c].set_xscale("log", base=2)
         axes[r, c].set_xticks(own["distance"], own["distance"].astype(str))

@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sarnb.data.dataset import Column
 from sarnb.metrics import find_metric
-from sarnb.metrics.evaluation import OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.evaluation import ANCHORS
 from sarnb.metrics.report import over_seeds
-from sarnb.plots import image_grid
+from sarnb.plots import MARKERS, image_grid
 
-_ANCHOR_LINES = {REAL_VS_REAL: "--", OPTICAL_AS_GREY: ":"}
-_GOALS = {"lower": "lower is better", "higher": "higher is better", "match": "nearer to the dashed line is better"}
+_GOALS = {"lower": "lower is better", "higher": "higher is better", "match": "nearer to the reference is better"}
 _GAP = 0.2  # between two groups, in widths of an image
 
 
@@ -87,41 +85,38 @@ def comparison_grid(rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[
 
 
 def measure_dots(table: pd.DataFrame, metrics: Sequence[str], splits: Sequence[str]) -> Figure:
-    """Each strategy's value with its 95 % interval, one panel a measure, one colour a split, anchors as lines.
+    """Each strategy's value with its 95 % interval, one panel a measure, one colour and shape a split; anchors hollow, below.
 
-    ``table``: evaluation table with the rows of class "all". The dashed line is real images against real ones, the dotted
-    one optical images as grey, each in the colour of its split. Distances, whose floor and ceiling are orders of magnitude
-    apart, have a logarithmic scale.
+    ``table``: evaluation table with the rows of class "all". Distances, whose best and worst anchors are orders of magnitude apart,
+    have a logarithmic scale.
     """
     joined = over_seeds(table[table["class"] == "all"])
-    names = [name for name in dict.fromkeys(joined["strategy"]) if name not in _ANCHOR_LINES]
+    present = dict.fromkeys(joined["strategy"])
+    names = [name for name in present if name not in ANCHORS] + [name for name in ANCHORS if name in present]
     height = 1.8 + 0.15 * len(names) * len(splits)
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.2 * len(metrics), height), squeeze=False, sharey=True)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(2.5 + 3.4 * len(metrics), height), squeeze=False, sharey=True)
     for axis, metric in zip(axes[0], metrics):
         part, about = joined[joined["metric"] == metric], find_metric(metric)
         for place, split in enumerate(splits):
             rows = part[part["split"] == split].set_index("strategy")
-            known = [name for name in names if name in rows.index]
-            shown, shift = rows.loc[known], (place - (len(splits) - 1) / 2) * 0.2
-            spread = np.stack([shown["value"] - shown["lo"], shown["hi"] - shown["value"]]).astype(float)
-            spread = np.nan_to_num(spread).clip(min=0)  # none where there is no interval
-            places, style = [names.index(name) + shift for name in known], {"markersize": 5, "capsize": 2, "lw": 1}
-            axis.errorbar(shown["value"], places, xerr=spread, fmt="o", color=f"C{place}", label=split, **style)
-            for anchor, line in _ANCHOR_LINES.items():
-                if anchor in rows.index:
-                    axis.axvline(rows.loc[anchor, "value"], color=f"C{place}", linestyle=line, lw=1, zorder=0)
+            for name in (name for name in names if name in rows.index):
+                value, lo, hi = rows.loc[name, ["value", "lo", "hi"]].astype(float)
+                spread = np.nan_to_num([[value - lo], [hi - value]]).clip(min=0)  # none where there is no interval
+                style = {"markersize": 5, "capsize": 2, "lw": 1, "color": f"C{place}", "fmt": MARKERS[place]}
+                fill = "white" if name in ANCHORS else f"C{place}"
+                label = split if name == names[0] else "_nolegend_"
+                height_of = names.index(name) + (place - (len(splits) - 1) / 2) * 0.2
+                axis.errorbar([value], [height_of], xerr=spread, markerfacecolor=fill, label=label, **style)
         axis.set(
             title=metric.replace("_", " ").replace("kl", "KL").replace("cv", "CV"),
             xlabel=f"[{about.unit}], {_GOALS[about.better]}",
-            xscale="log" if about.better == "lower" and (part["lo"] > 0).all() else "linear",
+            xscale="log" if about.better == "lower" and (part["value"] > 0).all() else "linear",
             yticks=range(len(names)),
             yticklabels=names,
             ylim=(len(names) - 0.5, -0.5),
         )
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    anchors = [anchor for anchor in _ANCHOR_LINES if anchor in set(joined["strategy"])]
-    handles += [Line2D([], [], color="0.3", linestyle=_ANCHOR_LINES[anchor], lw=1) for anchor in anchors]
-    figure.legend(handles, [*labels, *anchors], loc="outside lower right", ncols=len(handles), fontsize=8, frameon=False)
+        axis.axhline(sum(name not in ANCHORS for name in names) - 0.5, color="0.8", lw=1, zorder=0)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower right", ncols=len(splits), fontsize=8, frameon=False)
     return figure
 
 

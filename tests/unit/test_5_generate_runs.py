@@ -122,8 +122,8 @@ def test_a_seed_left_from_another_profile_is_left_out(tmp_path):
 
 
 def test_a_strategy_is_not_called_as_other_images_are_in_tables(tmp_path):
-    draw(tmp_path, "zero-shot").parent.rename(tmp_path / "samples" / "real")
-    assert {"real", *ANCHORS} == set(RESERVED)
+    draw(tmp_path, "zero-shot").parent.rename(tmp_path / "samples" / "reference")
+    assert {"reference", *ANCHORS} == set(RESERVED)
     assert "give the folder another name" in problems(tmp_path)[0]
 
 

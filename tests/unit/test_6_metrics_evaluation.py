@@ -15,7 +15,22 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, amplitude, distribution, geometry, semantic, texture
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, REAL_VS_REAL, anchors, class_readings, combine, evaluate, floor, halves, left_out
+from sarnb.metrics.evaluation import (
+    ANCHORS,
+    COLUMNS,
+    FROZEN_DECODER,
+    LEAST_HALVINGS,
+    OPTICAL_AS_GREY,
+    REFERENCE_FLOOR,
+    TUNED_DECODER,
+    anchors,
+    class_readings,
+    combine,
+    evaluate,
+    floor,
+    halves,
+    left_out,
+)
 from sarnb.metrics.image_statistics import join, measure
 
 CLASSES = {"city": ("seen", 60.0), "forest": ("seen", 30.0), "airport": ("unseen", 15.0)}
@@ -107,6 +122,9 @@ def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, si
     expected |= {f"texture_{name}": gap for name, gap in own.items()} | {"texture_distance": np.mean(list(own.values()))}
     expected["texture_frechet"] = distribution.frechet_distance(*standard)
 
+    black = [(part.images[side] == 0).mean((1, 2)) for part, side in zip((real, fake), sides)]
+    shares = [pd.Series(share).groupby(np.array(part.labels)[side]).mean().mean() for share, part, side in zip(black, (real, fake), sides)]
+    expected["zero_share"], expected["zero_share_distance"] = shares[1], abs(shares[0] - shares[1])
     features = [semantic.embed_images(judge, part.images) for part in (real, fake)]
     pair = [rows[side] for rows, side in zip(features, sides)]
     expected["clip_frechet_distance"] = distribution.frechet_distance(*pair)
@@ -163,8 +181,8 @@ def test_same_arguments_same_table() -> None:
 
 
 def test_floor_lies_below_a_wrong_speckle_law(table: pd.DataFrame) -> None:
-    floor = anchors(speckle_set(16), MeanJudge(), resamples=0)
-    assert set(floor["strategy"]) == {REAL_VS_REAL}
+    floor = anchors(speckle_set(16), MeanJudge())
+    assert set(floor["strategy"]) == {REFERENCE_FLOOR}
     value = {name: frame[(frame["split"] == "pooled")].set_index("metric")["value"] for name, frame in (("floor", floor), ("wrong", table))}
     lower = [name for name, metric in METRICS.items() if metric.better == "lower" and metric.family in ("amplitude", "texture")]
     for name in lower:
@@ -178,12 +196,29 @@ def test_floor_lies_below_a_wrong_speckle_law(table: pd.DataFrame) -> None:
 def test_optical_as_grey_is_the_mean_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     real = speckle_set(4)
     monkeypatch.setattr(ImageSet, "optical", lambda self: np.repeat(self.images[..., None] // 2, 3, axis=3))
-    rows = anchors(real, resamples=0)
+    rows = anchors(real, decoded={TUNED_DECODER: replace(real, images=real.images // 4), FROZEN_DECODER: real})
     assert set(rows["strategy"]) == set(ANCHORS)
-    ours = rows[(rows["strategy"] == ANCHORS[1]) & (rows["split"] == "pooled")].set_index("metric")["value"]
-    direct = evaluate("x", 0, real, replace(real, images=real.images // 2), resamples=0)
-    expected = direct[direct["split"] == "pooled"].set_index("metric")["value"]
-    assert ours["amplitude_wasserstein"] == expected["amplitude_wasserstein"] > 0
+    value = rows[rows["split"] == "pooled"].set_index(["strategy", "metric"])["value"]
+    for name, images in ((OPTICAL_AS_GREY, real.images // 2), (TUNED_DECODER, real.images // 4), (FROZEN_DECODER, real.images)):
+        found = []  # by hand: one half as it is, the other half as the anchor shows it
+        for number in range(LEAST_HALVINGS):
+            first, second = halves(real.labels, (0, number))
+            own = evaluate("x", 0, real.subset(first), replace(real, images=images).subset(second), resamples=0)
+            found.append(own[(own["split"] == "pooled") & (own["metric"] == "amplitude_wasserstein")]["value"].item())
+        assert value[name, "amplitude_wasserstein"] == pytest.approx(np.median(found))
+    assert (rows["n"] <= len(real) // 2).all()
+
+
+def test_black_pixels_are_counted_and_compared() -> None:
+    real, fake = speckle_set(8), speckle_set(8, seed=1)
+    black = fake.images.copy()
+    black[:, :4] = 0
+    table = evaluate("a", 0, real, replace(fake, images=black), resamples=50)
+    row = table[table["split"] == "pooled"].set_index("metric")
+    share, own = (black == 0).mean(), (real.images == 0).mean()
+    assert row.loc["zero_share", "value"] == pytest.approx(share)
+    assert row.loc["zero_share_distance", "value"] == pytest.approx(share - own)
+    assert row.loc["zero_share_distance", "lo"] > 0
 
 
 def test_each_class_counts_the_same() -> None:

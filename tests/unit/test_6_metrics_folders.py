@@ -22,7 +22,7 @@ from sarnb.data.dataset import load_set
 from sarnb.data.imagefolder import load, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS
-from sarnb.metrics.evaluation import REAL_VS_REAL, evaluate
+from sarnb.metrics.evaluation import REFERENCE_FLOOR, evaluate
 from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Options, compare, shown_name
 from sarnb.metrics.image_statistics import measure
 from sarnb.model.judge import build_judge, load_judge
@@ -146,7 +146,7 @@ def test_real_against_itself_is_below_its_floor(tmp_path: Path) -> None:
     real = write(tmp_path / "real", speckle(40))
     copy = shutil.copytree(real, tmp_path / "copy")
     found = compare(read_folder(real), read_folder(copy), QUICK)
-    kl = [pooled(found.table, name)["amplitude_kl"] for name in ("copy", REAL_VS_REAL)]
+    kl = [pooled(found.table, name)["amplitude_kl"] for name in ("copy", REFERENCE_FLOOR)]
     assert kl[0] == pytest.approx(0, abs=1e-12) and kl[1] > 1e-4
     assert any("40 of 40 generated images are real images too" in line for line in found.cautions)
 
@@ -216,12 +216,12 @@ def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -
 
 
 def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Path) -> None:
-    for name in ("real", "real vs real", "optical as grey", "_hidden"):  # legends hide what begins with a line
+    for name in ("reference", "reference vs reference", "optical as grey", "_hidden"):  # legends hide what begins with a line
         assert shown_name(tmp_path / name) == f"generated {name}"
     places, name = [f"{label}/{k}" for label in ("all", "$\\frac$") for k in range(4)], "a$b$c|d"
     real, fake = write(tmp_path / "real", speckle(8), names=places), write(tmp_path / name, speckle(8, 1), names=places)
     found = compare_folders(real, fake, tmp_path / "out", replace(QUICK, resamples=0))
-    assert set(found.table["strategy"]) == {name, REAL_VS_REAL}
+    assert set(found.table["strategy"]) == {name, REFERENCE_FLOOR}
     assert not found.table.duplicated(["strategy", "split", "class", "metric"]).any()
     assert {"all", "all (class)", "$\\frac$"} == set(found.table["class"])
     svg, report = (tmp_path / "out/figures/texture.svg").read_text(), (tmp_path / "out/evaluation.md").read_text()
@@ -296,7 +296,7 @@ def test_small_sets_have_values_but_no_intervals(tmp_path: Path) -> None:
     ours = found.table[found.table["strategy"] == "fake"]
     assert ours["value"].notna().all() and ours[["lo", "hi"]].isna().all(axis=None)
     assert any("Only 9 generated images: too few for intervals (10 needed)" in line for line in found.cautions)
-    assert found.table.loc[found.table["strategy"] == REAL_VS_REAL, "lo"].notna().any()
+    assert found.table.loc[found.table["strategy"] == REFERENCE_FLOOR, "lo"].notna().any()
 
 
 def test_the_least_number_for_an_interval_is_where_coverage_begins_to_fail() -> None:

@@ -14,7 +14,7 @@ from scipy import stats
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, find_metric, texture
-from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL, evaluate
+from sarnb.metrics.evaluation import COLUMNS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, TUNED_DECODER, evaluate
 from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import (
     INSIDE,
@@ -47,12 +47,12 @@ def table(*rows: tuple) -> pd.DataFrame:
 
 
 EVALUATION = table(
-    ("real vs real", 0, "amplitude_kl", 0.01, 0.005, 0.02),
+    ("reference vs reference", 0, "amplitude_kl", 0.01, 0.005, 0.02),
     ("hybrid", 0, "amplitude_kl", 0.10, 0.08, 0.12),
     ("hybrid", 1, "amplitude_kl", 0.14, 0.11, 0.16),
     ("unet-full", 0, "amplitude_kl", 0.15, 0.13, 0.19),
     ("token", 0, "amplitude_kl", 0.90, 0.80, 1.00),
-    ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9),
+    ("reference vs reference", 0, "amplitude_cv", 0.8, 0.7, 0.9),
     ("hybrid", 0, "amplitude_cv", 0.5, 0.45, 0.55),
     ("token", 0, "amplitude_cv", 0.9, 0.85, 0.95),
 )
@@ -85,7 +85,7 @@ def test_verdict_table_puts_anchors_last() -> None:
     wide = verdict_table(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
     assert list(wide.columns) == ["split", "strategy", "seeds", "amplitude_kl", "amplitude_cv"]
     assert wide["seeds"].tolist() == [2, 1, 1, ""]
-    assert wide["strategy"].tolist() == ["hybrid", "unet-full", "token", "real vs real"]
+    assert wide["strategy"].tolist() == ["hybrid", "unet-full", "token", "reference vs reference"]
     assert wide.loc[0, "amplitude_kl"].startswith("0.12 [")
     assert wide.loc[1, "amplitude_cv"] == ""
 
@@ -101,7 +101,7 @@ def test_sentences_name_best_overlap_and_floor() -> None:
     kl, cv, recall = sentences(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
     assert kl == (
         "Amplitude KL (pooled) is lowest for hybrid: 0.12 [0, 0.375], an interval that overlaps that of unet-full, so these are not "
-        "told apart (real vs real 0.01). unet-full and token were trained once: of those only the trained models are compared, "
+        "told apart (reference vs reference 0.01). unet-full and token were trained once: of those only the trained models are compared, "
         "and no winner among strategies is named."
     )
     assert "nearest to the reference for token" in cv and "overlaps no other strategy's" in cv
@@ -110,7 +110,7 @@ def test_sentences_name_best_overlap_and_floor() -> None:
 
 def test_equal_distances_on_either_side_of_real_are_not_told_apart() -> None:
     rows = table(
-        ("real vs real", 0, "amplitude_cv", 0.8, 0.7, 0.9),
+        ("reference vs reference", 0, "amplitude_cv", 0.8, 0.7, 0.9),
         ("a", 0, "amplitude_cv", 0.6, 0.55, 0.65),
         ("b", 0, "amplitude_cv", 1.01, 0.96, 1.06),
     )
@@ -135,8 +135,8 @@ def test_bad_input() -> None:
         verdict_table(EVALUATION, splits=["unseen"])
     with pytest.raises(InputError, match="no column"):
         over_seeds(pd.DataFrame({"a": [1]}))
-    with pytest.raises(InputError, match="real vs real"):
-        rank(EVALUATION[EVALUATION["strategy"] != "real vs real"], "amplitude_cv")
+    with pytest.raises(InputError, match="reference vs reference"):
+        rank(EVALUATION[EVALUATION["strategy"] != "reference vs reference"], "amplitude_cv")
 
 
 ROWS = [
@@ -145,8 +145,8 @@ ROWS = [
     ("hybrid", 0, "unseen", "all", "clip_accuracy", 0.3, 0.2, 0.4, 8),
     ("scratch", 0, "seen", "all", "clip_accuracy", 0.5, 0.4, 0.6, 16),
     ("scratch", 0, "unseen", "all", "clip_accuracy", 0.4, 0.3, 0.5, 8),
-    (REAL_VS_REAL, 0, "composition", "all", "clip_accuracy", 1.0, 0.9, 1.0, 8),
-    (REAL_VS_REAL, 0, "seen", "all", "clip_accuracy", 1.0, 0.9, 1.0, 8),
+    (REFERENCE_FLOOR, 0, "composition", "all", "clip_accuracy", 1.0, 0.9, 1.0, 8),
+    (REFERENCE_FLOOR, 0, "seen", "all", "clip_accuracy", 1.0, 0.9, 1.0, 8),
     ("hybrid", 0, "seen", "city", "clip_accuracy", 0.1, 0.0, 0.2, 2),
 ]
 TABLE = pd.DataFrame(ROWS, columns=list(COLUMNS))
@@ -178,7 +178,7 @@ def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
     test, good = rayleigh_set(12, 0), rayleigh_set(12, 1)
     smooth = replace(good, images=(128 + (good.images.astype(float) - 128) / 8).astype(np.uint8))
     table = headline_measures(test, {("good", 0): good, ("smooth", 0): smooth}, resamples=20)
-    assert set(table["metric"]) == set(HEADLINE) and set(table["class"]) == {"all"} and REAL_VS_REAL in set(table["strategy"])
+    assert set(table["metric"]) == set(HEADLINE) and set(table["class"]) == {"all"} and REFERENCE_FLOOR in set(table["strategy"])
     assert splits_of(table) == ["seen", "unseen"]
     whole = evaluate("good", 0, test, good, None, 20)
     row = whole[(whole["metric"] == "amplitude_kl") & (whole["split"] == "seen") & (whole["class"] == "all")]
@@ -189,7 +189,7 @@ def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
     for metric in ("amplitude_kl", "texture_distance"):
         assert values["good", metric] < values["smooth", metric]
     wide = verdict_table(table, HEADLINE, splits_of(table))
-    assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REAL_VS_REAL]
+    assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REFERENCE_FLOOR]
 
 
 def image_set(counts: dict[str, int], scale: float = 60.0, seed: int = 0) -> ImageSet:
@@ -257,7 +257,7 @@ def wide_evaluation(**values):
 
 
 def test_the_front_is_what_nobody_beats():
-    table = wide_evaluation(clip_accuracy={"cheap": 0.5, "good": 0.9, "dear": 0.9, "poor": 0.4, "unknown": 1.0, REAL_VS_REAL: 1.0})
+    table = wide_evaluation(clip_accuracy={"cheap": 0.5, "good": 0.9, "dear": 0.9, "poor": 0.4, "unknown": 1.0, REFERENCE_FLOOR: 1.0})
     costs = pd.DataFrame({"strategy": ["cheap", "good", "good", "dear", "poor", "unknown"], "seconds": [1.0, 4, 6, 9, 2, np.nan]})
     front = pareto_table(table, costs, ["clip_accuracy"], "seconds").set_index("strategy")
     assert front["dominated by"].to_dict() == {"cheap": "", "poor": "cheap", "good": "", "dear": "good"}
@@ -265,7 +265,7 @@ def test_the_front_is_what_nobody_beats():
 
 
 def test_several_trainings_count_by_their_mean_and_span():
-    single = wide_evaluation(amplitude_kl={"a": 0.5, "b": 0.75, REAL_VS_REAL: 0.0, OPTICAL_AS_GREY: 1.0})
+    single = wide_evaluation(amplitude_kl={"a": 0.5, "b": 0.75, REFERENCE_FLOOR: 0.0, OPTICAL_AS_GREY: 1.0})
     low, high = (single[single["strategy"] == "a"].assign(seed=k, value=v, lo=v - 0.1, hi=v + 0.1) for k, v in ((0, 0.25), (1, 0.75)))
     several = pd.concat([low, high, single[single["strategy"] != "a"]], ignore_index=True)
     costs = pd.DataFrame({"strategy": ["a", "a", "b"], "seconds": [1.0, 3.0, 2.0]})  # two trainings of a: 2 s on average
@@ -277,11 +277,15 @@ def test_several_trainings_count_by_their_mean_and_span():
 # The targets by hand: one just met, one just missed, one inside its interval, one without a row.
 
 
-FLOOR = (REAL_VS_REAL, 0, "seen", "amplitude_kl", 0.125, 0.1, 0.2)
+BEST = (FROZEN_DECODER, 0, "seen", "amplitude_kl", 0.125, 0.1, 0.2)
 AIMED = table(
-    FLOOR,
-    ("best", 0, "seen", "amplitude_kl", 0.25, 0.2, 0.6),  # the mean of both is 0.375, exactly 3 floors
+    BEST,
+    (TUNED_DECODER, 0, "seen", "amplitude_kl", 0.1, 0.1, 0.2),
+    (REFERENCE_FLOOR, 0, "seen", "amplitude_kl", 0.001, 0.0, 0.002),  # counts nothing: a perfect latent does not reach it
+    (REFERENCE_FLOOR, 0, "seen", "zero_share", 0.001, 0.0, 0.002),
+    ("best", 0, "seen", "amplitude_kl", 0.25, 0.2, 0.6),  # the mean of both is 0.375, exactly 3 times the decoder's
     ("best", 1, "seen", "amplitude_kl", 0.5, 0.4, 0.7),
+    ("best", 0, "seen", "zero_share", 0.0021, 0.0020, 0.003),
     ("best", 0, "seen", "clip_accuracy", 0.79, 0.70, 0.799),
     ("best", 0, "unseen", "clip_accuracy", 0.49, 0.40, 0.50),
     ("best", 0, "pooled", "look_accuracy", 0.90, 0.85, 0.95),
@@ -292,35 +296,36 @@ AIMED = table(
 
 def test_targets_by_hand() -> None:
     found = target_table(AIMED, "best")
-    assert found["verdict"].tolist() == [REACHED, MISSED, INSIDE, REACHED, UNKNOWN, MISSED]
-    assert found["asked"].tolist() == pytest.approx([0.375, 0.8, 0.5, 0.9, 0.3, 0.0])
-    assert found.loc[0, "value"] == 0.375
-    assert np.isnan(found.loc[4, ["value", "lo", "hi"]].astype(float)).all()
+    assert found["verdict"].tolist() == [REACHED, UNKNOWN, INSIDE, MISSED, INSIDE, REACHED, UNKNOWN, MISSED]
+    assert found["asked"].fillna(-1).tolist() == pytest.approx([0.375, -1, 0.002, 0.8, 0.5, 0.9, 0.3, 0.0])
+    assert found.loc[0, "value"] == 0.375 and np.isnan(found.loc[6, ["value", "lo", "hi"]].astype(float)).all()
+    tuned = target_table(AIMED, "best", TUNED_DECODER)
+    assert tuned.loc[0, "asked"] == pytest.approx(0.3) and tuned.loc[0, "verdict"] == INSIDE
     lines = target_sentences(found, "best")
-    assert lines[0].startswith("best reaches 2 of 6") and len(lines) == 7
-    assert "0.79 [0.7, 0.799], target 0.8" in lines[2] and "not reached;" in lines[2]
-    assert lines[5] == "recall at least 0.3 (pooled): could not be computed."
+    assert lines[0].startswith("best reaches 2 of 8") and len(lines) == 9
+    assert "0.79 [0.7, 0.799], target 0.8" in lines[4] and "not reached;" in lines[4]
+    assert lines[7] == "recall at least 0.3 (pooled): could not be computed."
 
 
-def test_just_above_three_floors_is_not_reached_and_the_interval_decides_how() -> None:
-    for lo, verdict in ((0.375, INSIDE), (0.376, MISSED)):
-        rows = table(FLOOR, ("best", 0, "seen", "amplitude_kl", 0.376, lo, 0.5))
+def test_just_above_three_times_the_decoder_is_not_reached_and_the_interval_decides_how() -> None:
+    for lo, verdict in ((0.375, INSIDE), (0.3755, MISSED)):
+        rows = table(BEST, ("best", 0, "seen", "amplitude_kl", 0.376, lo, 0.5))
         assert target_table(rows, "best").loc[0, "verdict"] == verdict
 
 
-def test_without_a_floor_a_target_that_counts_floors_cannot_be_computed() -> None:
+def test_without_an_anchor_a_target_that_counts_it_cannot_be_computed() -> None:
     rows = table(("best", 0, "seen", "amplitude_kl", 0.0, 0.0, 0.0), ("best", 0, "pooled", "memorised_fraction", 0, None, None))
     found = target_table(rows, "best")
-    assert found.loc[0, "verdict"] == UNKNOWN and found.loc[5, "verdict"] == REACHED
+    assert found.loc[0, "verdict"] == UNKNOWN and found.iloc[-1]["verdict"] == REACHED
     assert target_sentences(found, "best")[-1] == "no memorised image (pooled): reached; 0, target 0."
 
 
 def test_targets_name_measures_of_the_catalogue_in_their_direction() -> None:
     for target in TARGETS:
-        assert find_metric(target.metric).better == ("lower" if target.most else "higher")
+        assert find_metric(target.metric).better in (("lower", "match") if target.most else ("higher",))
 
 
 def test_an_unknown_strategy_is_refused() -> None:
-    for name in ("nobody", REAL_VS_REAL):
+    for name in ("nobody", REFERENCE_FLOOR):
         with pytest.raises(InputError, match="no strategy"):
             target_table(AIMED, name)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_set
 
-from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REAL_VS_REAL
+from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REFERENCE_FLOOR
 from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import amplitude_shares, pareto_table, texture_curves
 from sarnb.plots import set_theme
@@ -82,8 +82,8 @@ def test_the_sample_grid_puts_a_real_image_of_the_same_side_first():
 
 def test_colours_are_the_strategies_own():
     names = ["zero-shot", "hybrid"]
-    assert colours([*names, REAL_VS_REAL]) == colours(["real", *names]) == colours(names[::-1])
-    assert marks([*names, REAL_VS_REAL]) == marks(["real", *names]) == marks(names[::-1])
+    assert colours([*names, REFERENCE_FLOOR]) == colours(["reference", *names]) == colours(names[::-1])
+    assert marks([*names, REFERENCE_FLOOR]) == marks(["reference", *names]) == marks(names[::-1])
     assert len(set(colours([f"s{k}" for k in range(14)]).values())) == 15
 
 
@@ -91,7 +91,7 @@ def test_colours_are_the_strategies_own():
 def sets():
     """Speckle of three levels of brightness, two classes."""
     parts = {}
-    for seed, name in enumerate(("real", "a", "b", "c", "d")):
+    for seed, name in enumerate(("reference", "a", "b", "c", "d")):
         images = np.random.default_rng(seed).rayleigh(30.0 + 10 * seed, (8, 32, 32)).clip(0, 255).astype(np.uint8)
         parts[name] = [measure(replace(tiny_set(8), images=images))]
     return parts
@@ -112,7 +112,7 @@ def test_textures_have_a_panel_a_property_and_direction(sets):
 
 def test_the_cumulant_diagram_draws_every_set(sets):
     axis = drawn(cumulant_diagram(sets))[0]
-    assert {"real", "a", "b", "c", "d"} <= set(axis.get_legend_handles_labels()[1]) and len(axis.collections) == 10
+    assert {"reference", "a", "b", "c", "d"} <= set(axis.get_legend_handles_labels()[1]) and len(axis.collections) == 10
 
 
 def test_intervals_are_drawn_in_the_order_of_the_first_table_with_anchors_as_lines():
@@ -120,10 +120,10 @@ def test_intervals_are_drawn_in_the_order_of_the_first_table_with_anchors_as_lin
     axis = drawn(interval_panels({"pooled": table, "unseen": table.iloc[::-1]}, "average rank", "rank"))[0]
     assert [text.get_text() for text in axis.get_yticklabels()] == ["good", "bad"] and axis.yaxis_inverted()
     assert [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"] == [1.2, 1.8]
-    values = pd.DataFrame({"strategy": ["a", "a guess", REAL_VS_REAL], "value": [0.5, 0.25, 0.9], "lo": np.nan, "hi": np.nan})
+    values = pd.DataFrame({"strategy": ["a", "a guess", REFERENCE_FLOOR], "value": [0.5, 0.25, 0.9], "lo": np.nan, "hi": np.nan})
     axes = drawn(interval_panels({"seen": values, "unseen": values[:1]}, "value", "accuracy"))
     lines = {line.get_label(): line.get_xdata()[0] for line in axes[0].lines if line.get_label() in LINES}
-    assert lines == {"a guess": 0.25, REAL_VS_REAL: 0.9}
+    assert lines == {"a guess": 0.25, REFERENCE_FLOOR: 0.9}
     assert not LINES.keys() & {line.get_label() for line in axes[1].lines}
 
 
@@ -134,7 +134,7 @@ def test_quality_against_cost_averages_seeds_and_fills_the_front(dearest):
         ("hybrid", 0, 0.2),
         ("hybrid", 1, 0.4),
         ("poor", 0, 0.8),
-        (REAL_VS_REAL, 0, 0.1),
+        (REFERENCE_FLOOR, 0, 0.1),
         (OPTICAL_AS_GREY, 0, 2.0),
     )
     rows = [(name, seed, "pooled", "all", "amplitude_kl", v, v * 0.9, v * 1.1, 8) for name, seed, v in values]
@@ -145,7 +145,7 @@ def test_quality_against_cost_averages_seeds_and_fills_the_front(dearest):
     points = {box.get_label(): box.lines[0] for box in axis.containers}
     assert points["hybrid"].get_xydata().tolist() == [[200, pytest.approx(0.3)]] and points["zero-shot"].get_xdata()[0] == 100
     assert points["poor"].get_markerfacecolor() == "white" != points["hybrid"].get_markerfacecolor()
-    assert {REAL_VS_REAL, OPTICAL_AS_GREY} <= set(axis.get_legend_handles_labels()[1])
+    assert {REFERENCE_FLOOR, OPTICAL_AS_GREY} <= set(axis.get_legend_handles_labels()[1])
     (low, high), ticks = axis.get_xlim(), zip(axis.get_xticks(), axis.get_xticklabels())
     boxes = [label.get_window_extent() for value, label in ticks if low <= value <= high]
     assert len(boxes) > 1 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:])), "numbers that do not touch"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sarnb.data.dataset import Column
-from sarnb.metrics.evaluation import COLUMNS, REAL_VS_REAL
+from sarnb.metrics.evaluation import COLUMNS, REFERENCE_FLOOR
 from sarnb.plots.training import (
     comparison_grid,
     component_bars,
@@ -35,7 +35,7 @@ def drawn(figure):
 TABLE = pd.DataFrame(
     [
         (name, seed, split, "all", metric, value, value * 0.9, value * 1.1, 8)
-        for name, seed, value in (("unet-full", 0, 0.2), ("unet-full", 1, 0.4), ("scratch", 0, 0.8), (REAL_VS_REAL, 0, 0.01))
+        for name, seed, value in (("unet-full", 0, 0.2), ("unet-full", 1, 0.4), ("scratch", 0, 0.8), (REFERENCE_FLOOR, 0, 0.01))
         for split in ("seen", "unseen")
         for metric in ("amplitude_kl", "amplitude_cv")
     ],
@@ -73,11 +73,13 @@ def test_comparison_grid_parts_the_groups():
 
 def test_measure_dots_show_the_mean_over_seeds_and_the_anchor():
     kl, cv = drawn(measure_dots(TABLE, ("amplitude_kl", "amplitude_cv"), ["seen", "unseen"]))
-    assert [text.get_text() for text in kl.figure.legends[0].get_texts()] == ["seen", "unseen", REAL_VS_REAL]
-    points = kl.containers[0].lines[0].get_xydata()
-    assert points[:, 0] == pytest.approx([0.3, 0.8]) and [text.get_text() for text in kl.get_yticklabels()] == ["unet-full", "scratch"]
-    assert kl.get_xscale() == "log" and cv.get_xscale() == "linear" and "dashed" in cv.get_xlabel()
-    assert any(np.allclose(line.get_xdata(), 0.01) for line in kl.lines)
+    assert [text.get_text() for text in kl.figure.legends[0].get_texts()] == ["seen", "unseen"]
+    assert [text.get_text() for text in kl.get_yticklabels()] == ["unet-full", "scratch", REFERENCE_FLOOR]
+    seen, unseen = ([dots.lines[0] for dots in kl.containers[start : start + 3]] for start in (0, 3))
+    assert [dot.get_xdata()[0] for dot in seen] == pytest.approx([0.3, 0.8, 0.01])
+    assert len({dot.get_marker() for dot in seen + unseen}) == 2  # a shape a split, not a colour alone
+    assert [dot.get_markerfacecolor() for dot in seen] == ["C0", "C0", "white"]
+    assert kl.get_xscale() == "log" and cv.get_xscale() == "linear" and "nearer to the reference" in cv.get_xlabel()
 
 
 def test_neighbour_bars_draw_words_as_they_are():
