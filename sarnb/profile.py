@@ -23,6 +23,7 @@ SOURCES = ("twin", "sarlo80")
 LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 SIZE_STEP = 32  # px: the autoencoder's downsampling by 8, twice halved in the UNet
 OPTIMIZERS = ("adamw", "adamw8bit")
+SCHEDULES = ("constant", "cosine", "linear")
 
 
 def _value(meaning: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
@@ -68,6 +69,8 @@ class Profile:
     tune_steps: int = _value("optimizer steps of one trial of the grid", 1)
     warmup_steps: int = _value("steps of linear learning-rate warm-up", 0)
     ema_decay: float = _value("decay of the weight average; 0 = off", 0, 0.99999)
+    schedule: str = _value("learning rate after the warm-up: " + ", ".join(SCHEDULES), choices=SCHEDULES)
+    high_noise: float = _value("largest weight of the timesteps at which layout is settled; 1 = all alike", 1, 100)
     noise_offset: float = _value("deviation of a further noise that is constant over a channel; 0 = none", 0, 1)
     ranks: tuple[int, ...] = _value("LoRA ranks of the sweep", 1, 1024)
     text_strategies: tuple[str, ...] = _value("strategies that the notebook on text encoders trains")

@@ -98,7 +98,7 @@ class Study:
     @cached_property
     def vae(self) -> VaeConfig:
         """How autoencoders are trained: the parameters named ``VAE_...``, and those that are fields of ``VaeConfig``."""
-        return replace(VaeConfig.of(self.values), schedule="cosine")
+        return VaeConfig.of(self.values)
 
     @cached_property
     def sampling(self) -> SamplingConfig:

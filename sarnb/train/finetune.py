@@ -54,6 +54,7 @@ class FinetuneConfig(LoopConfig):
     gradient_checkpointing: bool = False  # activations are computed twice instead of stored
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
+    high_noise: float = 1.0  # largest weight of the timesteps at which layout is settled; 1: all alike
     noise_offset: float = 0.0  # standard deviation of a further noise that is constant over a channel; 0 is none
     held_out_images: int = 64  # validation images of the held-out loss
     held_out_timesteps: int = 4  # evenly spaced timesteps, each with every held-out image
@@ -61,6 +62,8 @@ class FinetuneConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.high_noise >= 1:
+            raise InputError(f"high_noise is {self.high_noise}; give 1, which weights all timesteps alike, or more")
         if not 0 <= self.caption_dropout < 1:
             raise InputError(f"caption_dropout is {self.caption_dropout}; give a number from 0 up to, not including, 1")
 
@@ -319,6 +322,7 @@ def training_loss(
             micro.of(draw.noise).to(device),
             micro.of(draw.timesteps).to(device),
             config.min_snr_gamma,
+            config.high_noise,
         )
 
     return loss

@@ -34,6 +34,8 @@ from sarnb.model.foundation import forget_fingerprints
 CHECKPOINT = "checkpoint.safetensors"
 TRACKERS = "trackers"  # folder next to the checkpoint
 OPTIMIZERS = ("adamw", "adamw8bit")
+SCHEDULES = ("constant", "cosine", "linear")
+DECAY = 0.4  # share of a linear schedule's steps in which the rate goes down
 COUNTS = ("steps", "accumulate", "batch_size", "crop", "held_out_images", "held_out_timesteps", "collapse_patience")  # from 1 up
 COUNTS += ("checkpoint_every", "log_every")
 
@@ -45,7 +47,7 @@ class LoopConfig:
     steps: int  # optimiser steps
     learning_rate: float = 1e-4  # peak rate, where a parameter group names none
     warmup_steps: int = 0  # linear rise from 0
-    schedule: str = "constant"  # after the warm-up: "constant" or "cosine" down to a tenth
+    schedule: str = "constant"  # after the warm-up: "constant", "cosine" down to a tenth, or "linear" to 0 over the last 40 %
     weight_decay: float = 0.01  # decoupled, AdamW
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW
     optimizer: str = "adamw"  # or "adamw8bit": moments in 8 bits, on CUDA, by the package bitsandbytes
@@ -69,8 +71,8 @@ class LoopConfig:
             raise InputError(f"ema_decay is {self.ema_decay}; give a number from 0 up to, not including, 1")
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"optimizer is {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
-        if self.schedule not in ("constant", "cosine"):
-            raise InputError(f"schedule is {self.schedule!r}; choose constant or cosine")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule is {self.schedule!r}; choose {', '.join(SCHEDULES)}")
 
     @classmethod
     def values(cls, profile: Any, seed: int | None = None, prefix: str = "") -> dict[str, Any]:
@@ -90,6 +92,8 @@ def rate_factor(step: int, config: LoopConfig) -> float:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "linear":
+        return min(1.0, (config.steps - step) / (DECAY * config.steps))
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 

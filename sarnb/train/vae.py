@@ -74,7 +74,7 @@ class VaeConfig(LoopConfig):
         """What a profile says of it: its values named ``vae_...``, and those of the same names as here."""
         values = cls.values(profile, seed, "vae_")
         values |= {"warmup_steps": min(profile.warmup_steps, profile.vae_steps // 4), "batch_size": profile.vae_batch}
-        return cls(steps=profile.vae_steps, **values)
+        return cls(steps=profile.vae_steps, **values | {"schedule": "cosine"})  # the profile's schedule is that of the strategies
 
     def of_radar(self, card: Mapping[str, Any]) -> VaeConfig:
         """The same with the response of the radar in a data set's ``card``; without corner reflectors if it names none."""

@@ -110,10 +110,10 @@ def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp
     seen: dict[str, list] = {}
     original = module.diffusion_loss
 
-    def spy(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma):
+    def spy(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, *weighting):
         unconditional = hidden.detach().abs().sum(dim=(1, 2)) == 0
         seen[name].append([latents.clone(), noise.clone(), timesteps.clone(), unconditional])
-        return original(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, gamma)
+        return original(unet, scheduler, latents, hidden, pooled, time_ids, noise, timesteps, *weighting)
 
     monkeypatch.setattr(module, "diffusion_loss", spy)
     config = replace(CONFIG, steps=2, caption_dropout=0.4, noise_offset=0.3)
@@ -150,6 +150,22 @@ def test_a_draw_is_a_function_of_seed_and_step():
     assert abs(float(noise.mean())) < 0.03 and abs(float(noise.std()) - 1) < 0.03
     ids = np.concatenate([step_draw(12, (1,), 10, CONFIG, step).ids for step in range(3)])
     assert sorted(ids) == list(range(12))  # an epoch shows every image once
+
+
+def test_the_loss_weights_high_noise_by_one_over_the_root_of_the_snr_up_to_its_bound():
+    """A UNet that predicts zero has the noise itself as its error, so the loss is the weighted mean of its squares."""
+    pipe, data, config = tiny_pipeline(), tiny_set(), replace(CONFIG, batch_size=12, caption_dropout=0.0)
+    for part in pipe.unet.conv_out.parameters():
+        torch.nn.init.zeros_(part)
+    captions, latents = captions_of(data, token=False), cache_latents(pipe, data.images, None)
+    draw = step_draw(12, latents.shape, 1000, config, 0)
+    kept = pipe.scheduler.alphas_cumprod[draw.timesteps].double()
+    snr, square = (kept / (1 - kept)).numpy(), draw.noise.double().pow(2).mean(dim=(1, 2, 3)).numpy()
+    assert (snr < 1 / 9).any() and ((snr > 1 / 9) & (snr < 1)).any() and (snr > 5).any()  # bounded, rising, and min-SNR
+    for most in (1.0, 3.0):
+        loss = training_loss(pipe, latents, captions, None, replace(config, high_noise=most))({}, 0, WHOLE)
+        weight = np.minimum(5 / snr, 1) * np.clip(snr**-0.5, 1, most)
+        assert float(loss) == pytest.approx((weight * square).mean(), rel=1e-5)
 
 
 def test_caches_give_the_loss_without_caches(tmp_path):

@@ -58,6 +58,9 @@ def test_rate_rises_then_falls_to_a_tenth():
     assert rate_factor(4, loop) == pytest.approx(0.5)
     assert rate_factor(10, loop) == pytest.approx(1.0)
     assert rate_factor(100, loop) == pytest.approx(0.1)
+    linear = [rate_factor(step, config(100, warmup_steps=10, schedule="linear")) for step in range(101)]
+    assert linear[:4] == pytest.approx([rate_factor(step, loop) for step in range(4)]) and set(linear[10:61]) == {1.0}
+    assert np.diff(linear[60:]) == pytest.approx(-1 / 40) and linear[100] == 0 < linear[99]  # the last step trains, too
 
 
 def test_a_bounded_parameter_ends_at_the_nearest_point_of_its_ball(tmp_path):
@@ -232,7 +235,7 @@ def test_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "linear"}, {"accumulate": 0}, {"optimizer": "sgd"}]
+    "changes", [{"steps": 0}, {"learning_rate": 0.0}, {"ema_decay": 1.0}, {"schedule": "step"}, {"accumulate": 0}, {"optimizer": "sgd"}]
 )
 def test_impossible_configuration_is_refused(changes):
     with pytest.raises(InputError):
