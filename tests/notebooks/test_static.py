@@ -134,9 +134,17 @@ def test_what_a_profile_says_of_training_reaches_the_training(name):
     assert study.finetune.steps == changed["TRAIN_STEPS"]
 
 
+STRINGS = {"adamw": "adamw8bit", "linear": "cosine"}  # of a choice: another one
+
+
 def _another(value):
     """A value of the same type that no default has."""
-    kinds = {bool: lambda: not value, int: lambda: 7 * value + 7, float: lambda: value / 2 + 0.011, str: lambda: "adamw8bit"}
+    kinds = {
+        bool: lambda: not value,
+        int: lambda: 7 * value + 7,
+        float: lambda: value / 2 + 0.011,
+        str: lambda: STRINGS.get(value, value + "?"),
+    }
     return kinds[type(value)]() if type(value) in kinds else value
 
 
