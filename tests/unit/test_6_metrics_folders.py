@@ -200,6 +200,17 @@ def test_levels_that_8_bits_left_empty_are_filled_and_told(tmp_path: Path) -> No
     assert pooled(found.table, "fake")["amplitude_kl"] < 0.3
 
 
+def test_captions_that_the_judge_cuts_are_counted(tmp_path: Path) -> None:
+    folders = [write(tmp_path / name, speckle(4, seed)) for seed, name in enumerate(("real", "fake"))]
+    text = "a radar image of a city abcdefghijklmnop"  # the tokenizer reads 16 words and spells what it does not know
+    for folder in folders:
+        rows = [{"file_name": f"{k:03d}.png", "text": text + "xy"[k % 2], "label": "city"} for k in range(4)]
+        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = compare(*map(read_folder, folders), QUICK, build_judge(tiny_tokenizer("<|endoftext|>"), seed=1))
+    (line,) = (line for line in found.cautions if line.startswith("The judge's captions"))
+    assert "2 of 2 texts are longer than the 16 tokens that are read" in line and "2 of them then read like another one" in line
+
+
 def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -> None:
     train, fresh = speckle(30, 3), speckle(20, 4)
     noisy = np.clip(train + np.random.default_rng(0).normal(0, 3, train.shape), 0, 255)
