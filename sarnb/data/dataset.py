@@ -120,6 +120,8 @@ def load_set(folder: Path) -> ImageSet:
     """
     folder = Path(folder)
     if not (folder / METADATA).is_file():
+        if (folder.parent / METADATA).is_file():
+            raise InputError(f"{folder.parent}: is one split of a data set; give the folder of all, {folder.absolute().parent.parent}")
         raise InputError(f"{folder}: has no {METADATA}; make the data set first, or give the folder of a split such as data/train")
     rows, images = [], []
     for number, row in read_numbered(folder / METADATA):

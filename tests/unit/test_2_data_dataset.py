@@ -54,6 +54,13 @@ def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
         read_metadata(tmp_path)
 
 
+def test_a_split_given_for_the_whole_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / "set/train").mkdir(parents=True)
+    (tmp_path / "set/train/metadata.jsonl").write_text("{}")
+    with pytest.raises(InputError, match=r"set/train: is one split of a data set; give the folder of all, .*/set$"):
+        load_set(tmp_path / "set/train/test")
+
+
 def test_card_table_is_flat_text(twin: tuple[Path, dict]) -> None:
     facts = card_table(twin[1]).set_index("fact")["value"]
     assert facts["has truth"] == "yes"
