@@ -20,6 +20,7 @@ from sarnb.metrics.evaluation import (
     COLUMNS,
     FROZEN_DECODER,
     LEAST_HALVINGS,
+    NOTHING,
     OPTICAL_AS_GREY,
     REFERENCE_FLOOR,
     TUNED_DECODER,
@@ -30,6 +31,7 @@ from sarnb.metrics.evaluation import (
     floor,
     halves,
     left_out,
+    uniform_textures,
 )
 from sarnb.metrics.image_statistics import join, measure
 
@@ -341,6 +343,9 @@ def test_a_class_competes_with_classes_and_a_composition_with_compositions() -> 
         def embed_texts(self, texts: list[str]) -> torch.Tensor:
             return torch.tensor([["city" in text, "forest" in text] for text in texts], dtype=torch.float32)
 
+        def embed_images(self, images: np.ndarray) -> torch.Tensor:  # a texture without a scene is neither
+            return torch.zeros(len(images), 2)
+
     angles = np.deg2rad([40, 80, 10])  # from the axis of the city; that of city and forest lies at 45
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     part = replace(measure(speckle_set(1)), features=features, labels=("city", "city+forest", ""))
@@ -348,3 +353,27 @@ def test_a_class_competes_with_classes_and_a_composition_with_compositions() -> 
     assert table["class"].tolist() == ["city", "city+forest", ""] and table["called"].tolist()[:2] == ["city", "city+forest"]
     assert table["cosine"].tolist() == pytest.approx([np.cos(angles[0]), np.cos(np.deg2rad(35)), np.nan], nan_ok=True)
     assert class_readings(part, Fixed(), ["city", "forest", "city+forest"])["called"].tolist() == ["city+forest", "forest", "city"]
+
+
+def test_a_uniform_texture_is_no_composition_and_one_part_is_not_both() -> None:
+    """The judge sees bright columns as a river, bright rows as a road, and calls every texture the first composition a little."""
+
+    class Stripes:
+        def embed_images(self, images: np.ndarray) -> torch.Tensor:
+            values = images.astype(np.float64)
+            return torch.tensor(np.stack([values.mean(1).std(1), values.mean(2).std(1), np.full(len(images), 15.0)], axis=1))
+
+        def embed_texts(self, texts: list[str]) -> torch.Tensor:
+            return torch.tensor([["river" in text, "road" in text, 0.1 if "river" in text else 0.0] for text in texts], dtype=torch.float64)
+
+    flat = uniform_textures((64, 64), each=4, seed=5)
+    both, column = flat.copy(), flat.copy()
+    both[:, :, 20:40], column[:, :, 20:40] = 255, 255
+    both[:, 20:40] = 255
+    labels = ["river+road", "forest+coast"]
+    for images, share in ((flat, (0.0, 0.15)), (column, (0.0, 0.15)), (both, (1.0, 1.0))):
+        rows = tuple({"label": labels[0], "group": "composition", "look": "left"} for _ in images)
+        part = ImageSet(Path("."), tuple(map(str, range(len(images)))), images, ("",) * len(images), (labels[0],) * len(images), rows)
+        called = class_readings(measure(part, Stripes()), Stripes(), labels, set(labels))["called"]
+        assert share[0] <= (called == labels[0]).mean() <= share[1]
+        assert set(called) <= {labels[0], NOTHING}
