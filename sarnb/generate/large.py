@@ -1,0 +1,193 @@
+"""Scenes larger than the UNet was trained on: overlapping windows, fused at every denoising step.
+
+MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113): at each step every window is denoised on its own, and the predictions are
+averaged where windows overlap. Here the predicted noise is averaged, with weights that fall towards a window's border, and the grid
+of windows is shifted from step to step, so that no place of the scene is always a border.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from sarnb.data.files import content_key, saving
+from sarnb.errors import InputError
+from sarnb.generate.sample import SAMPLER, coarse_unet
+from sarnb.model.foundation import decode_latents, encode_prompts, fingerprint, settings_of, time_ids
+from sarnb.train.loop import step_generator
+
+WINDOWS = 10  # stream of random numbers of the windows' shifts, next to that of ``sarnb.generate.sample``
+OVERLAP = 0.5  # share of a window's side that its neighbour covers, too
+TILE, RIM = 32, 4  # latent cells that the autoencoder decodes at once, and those around them that are decoded and dropped
+
+
+def draw_scene(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[Sequence[str]],
+    seed: int,
+    height: int,
+    width: int,
+    steps: int = 25,
+    guidance_scale: float = 5.0,
+    batch_size: int = 16,
+    precision: str = "auto",
+    state: Path | None = None,
+) -> np.ndarray:
+    """One scene of any size, uint8 [height, width, 3].
+
+    Parameters
+    ----------
+    pipe : the model; its UNet sees windows of the size that it was trained on.
+    prompts : rows of texts; they share out the scene evenly, and a window has the text of the part in which its middle lies.
+    seed : of the noise.
+    height, width : of the scene [px], at least those of one window and multiples of the autoencoder's downsampling.
+    steps, guidance_scale, precision : as in ``sarnb.generate.sample.draw``.
+    batch_size : windows at once.
+    state : file that keeps the latents after every step; a call that was cut short goes on there, and it is removed at the end.
+
+    Raises
+    ------
+    InputError
+        Sizes or texts that cannot be drawn, or a sampler that looks back on earlier steps, whose state is not kept.
+    """
+    _check(pipe, prompts, height, width, steps, guidance_scale, batch_size)
+    window, factor = pipe.unet.config.sample_size, pipe.vae_scale_factor
+    size, device = (height // factor, width // factor), pipe.unet.device
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(steps, device=device)
+    texts = list(dict.fromkeys(text for row in prompts for text in row))
+    with torch.no_grad():
+        hidden, pooled = encode_prompts(pipe, texts)
+        empty = encode_prompts(pipe, [""])
+    blank = [torch.zeros_like(part) if pipe.config.force_zeros_for_empty_prompt else part for part in empty]
+    part_of = np.array([[texts.index(text) for text in row] for row in prompts])
+    weight = window_weight(window).to(device)
+    key = content_key(
+        np.array([seed, height, width, steps, guidance_scale]),
+        *(text for row in prompts for text in (*row, "\n")),
+        *(fingerprint(getattr(pipe, name)) for name in ("unet", "text_encoder", "text_encoder_2")),
+        str(sorted(settings_of(pipe).items())),
+    )
+    noise = torch.randn((1, pipe.unet.config.in_channels, *size), generator=torch.Generator().manual_seed(int(seed)))
+    latents, first = (noise * scheduler.init_noise_sigma).to(device), 0
+    if state and (found := _kept_state(state, key)):
+        latents, first = found[0].to(device), found[1]
+        scheduler.set_begin_index(first)
+    bar = tqdm(total=steps, initial=first, desc=f"{height} x {width} px", unit="step", disable=not sys.stderr.isatty())
+    with torch.no_grad(), coarse_unet(pipe, precision), bar:
+        for number in range(first, steps):
+            timestep = scheduler.timesteps[number]
+            scaled = scheduler.scale_model_input(latents, timestep)
+            total, weights = torch.zeros_like(latents), torch.zeros_like(latents[:, :1])
+            places = window_places(size, window, np.random.default_rng((seed, WINDOWS, number)))
+            for start in range(0, len(places), batch_size):
+                chosen = places[start : start + batch_size]
+                middles = (np.array(chosen) + window / 2) / size * part_of.shape
+                own = torch.from_numpy(part_of[tuple(middles.astype(int).T)]).to(device)
+                pieces = torch.cat([scaled[:, :, y : y + window, x : x + window] for y, x in chosen])
+                predicted = _guided(pipe, pieces, timestep, (hidden[own], pooled[own]), blank, guidance_scale)
+                for (y, x), piece in zip(chosen, predicted):
+                    total[0, :, y : y + window, x : x + window] += weight * piece
+                    weights[0, :, y : y + window, x : x + window] += weight
+            generator = step_generator(int(seed), number, SAMPLER)  # of samplers that draw noise
+            latents = scheduler.step(total / weights, timestep, latents, generator=generator).prev_sample
+            if state:
+                _keep_state(state, latents, number + 1, key)
+            bar.update()
+    scene = decode_tiles(pipe.vae, latents)
+    if state:
+        state.unlink(missing_ok=True)
+    return scene
+
+
+def window_places(size: tuple[int, int], window: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Upper left corners of square windows that cover an area of ``size``, overlap by ``OVERLAP`` or more, and lie at random shifts.
+
+    Every cell is covered; along a side that is as long as the window there is one place.
+    """
+    stride, starts = max(1, round(window * (1 - OVERLAP))), []
+    for length in size:
+        shifted = np.arange(-rng.integers(stride), length - window + stride, stride)
+        starts.append(sorted(set(np.clip(shifted, 0, length - window).tolist())))
+    return [(y, x) for y in starts[0] for x in starts[1]]
+
+
+def window_weight(window: int) -> Tensor:
+    """Weight of a window's cells in the average, [window, window]: a pyramid, above 0 everywhere."""
+    ramp = torch.minimum(torch.arange(1, window + 1), torch.arange(window, 0, -1)).float()
+    return torch.outer(ramp, ramp) / ramp.max() ** 2
+
+
+def decode_tiles(vae: AutoencoderKL, latents: Tensor, tile: int = TILE, rim: int = RIM) -> np.ndarray:
+    """Normalised latents [1, C, h, w] as an image uint8 [H, W, 3], decoded tile by tile, so that memory does not grow with the scene.
+
+    A tile is decoded with ``rim`` more cells on each side, which are dropped: what a pixel is then depends on its
+    surroundings as in one piece, but for the means of the group normalisation.
+    """
+    factor, (height, width) = 2 ** (len(vae.config.block_out_channels) - 1), latents.shape[2:]
+    scene = np.empty((height * factor, width * factor, 3), np.uint8)
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            y, x = max(0, top - rim), max(0, left - rim)
+            decoded = decode_latents(vae, latents[:, :, y : top + tile + rim, x : left + tile + rim])[0]
+            kept = decoded[(top - y) * factor :, (left - x) * factor :][: tile * factor, : tile * factor]
+            scene[top * factor : (top + tile) * factor, left * factor : (left + tile) * factor] = kept
+    return scene
+
+
+def _guided(pipe, pieces: Tensor, timestep: Tensor, texts: tuple[Tensor, Tensor], blank: list[Tensor], scale: float) -> Tensor:
+    """The prediction for windows [B, C, w, w] with their texts' embeddings, by classifier-free guidance."""
+    (hidden, pooled), count = texts, len(pieces)
+    if scale > 1:
+        pieces = torch.cat([pieces, pieces])
+        hidden, pooled = (torch.cat([none.expand(count, *part.shape[1:]), part]) for none, part in zip(blank, (hidden, pooled)))
+    conditions = {"text_embeds": pooled, "time_ids": time_ids(pipe, len(pieces))}
+    predicted = pipe.unet(pieces, timestep, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
+    if scale > 1:
+        without, predicted = predicted.chunk(2)
+        predicted = without + scale * (predicted - without)
+    return predicted
+
+
+def _keep_state(path: Path, latents: Tensor, done: int, key: str) -> None:
+    with saving(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file({"latents": latents.contiguous().cpu()}, temporary, {"done": str(done), "key": key})
+        os.replace(temporary, path)
+
+
+def _kept_state(path: Path, key: str) -> tuple[Tensor, int] | None:
+    """Latents and the number of steps that were done, where ``path`` keeps those of this very scene."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            noted = file.metadata()
+        return (load_file(path)["latents"], int(noted["done"])) if noted["key"] == key else None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _check(pipe, prompts, height: int, width: int, steps: int, guidance_scale: float, batch_size: int) -> None:
+    factor, least = pipe.vae_scale_factor, pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if wrong := [side for side in (height, width) if side < least or side % factor]:
+        raise InputError(f"size {height}x{width}: {wrong[0]} px is no side; give at least {least} px and a multiple of {factor}")
+    if not prompts or len({len(row) for row in prompts}) != 1 or not all(text.strip() for row in prompts for text in row):
+        raise InputError("a scene needs rows of prompts, each with as many texts, and none of them empty")
+    if len(prompts) > height // least or len(prompts[0]) > width // least:
+        raise InputError(f"{len(prompts)} x {len(prompts[0])} prompts for {height}x{width} px; a part must hold {least} x {least} px")
+    if steps < 1 or batch_size < 1 or not guidance_scale >= 1:
+        raise InputError(f"steps {steps}, batch_size {batch_size}, guidance_scale {guidance_scale}; give at least 1 of each")
+    if hasattr(pipe.scheduler, "model_outputs"):
+        raise InputError(f"{type(pipe.scheduler).__name__} looks back on earlier steps; choose EulerDiscreteScheduler for large scenes")
