@@ -51,6 +51,9 @@ FAMILY_CLAIMS: dict[str, tuple[str, ...]] = {
 CLAIMS: dict[str, tuple[str, ...]] = {name: FAMILY_CLAIMS[metric.family] for name, metric in METRICS.items()} | {
     "amplitude_cv": (BLUR, MULTILOOK, GAMMA),  # the Gaussian law and random phases have the coefficient of variation of the right one
     "amplitude_enl": (*PIXELS, NOISE, PHASE),  # read in windows of 8 px
+    # the Gaussian law and random phases lead to amplitudes below 0, which are drawn as 0; a curve leaves 0 where it is
+    "zero_share": (GAUSSIAN, PHASE),
+    "zero_share_distance": (GAUSSIAN, PHASE),
     "texture_correlation": (BLUR, MULTILOOK, NOISE),  # unchanged by a law or curve that keeps the order of brightness, or nearly so
     "clip_precision": (MULTILOOK, GAMMA, *NO_SCENE),
     "clip_recall": (DUPLICATES, *NO_SCENE),
