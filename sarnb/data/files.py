@@ -179,7 +179,7 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
     if names == ("*",) and out.is_mount():
         raise InputError(f"{out}: is a mount point, which nothing can take the place of; name a folder in it for the {kind}")
     asked = [name for name in _names(out) if _fits(name, names) and not _fits(name, written)]
-    foreign = [name for name in asked if name not in listed or not _is_as_noted(out / name, listed[name])]
+    foreign = [name for name in asked if not _is_ours(out, name, listed)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(f"{out}: holds {foreign[0]}{more}, not written here or changed since; name another folder or move it away")
@@ -206,6 +206,7 @@ def claim(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequen
     out = check_out(out, kind, inputs, names)
     out.mkdir(parents=True, exist_ok=True)
     _, listed, written = _read_marker(out)
+    listed = {name: noted for name, noted in listed.items() if not os.path.lexists(out / name) or _is_ours(out, name, listed)}
     write_json(out / MARKER, {"kind": kind, "files": listed, "writing": list(dict.fromkeys([*written, *names]))})
     return out
 
@@ -216,7 +217,8 @@ def settle(out: Path, *more: str) -> None:
     if holds:
         own = [name for name in _names(out) if not name.endswith("/")]
         new = {name for name in own if _fits(name, (*written, *more))}
-        files = {name: _noted(out / name) if name in new else listed[name] for name in own if name in new or name in listed}
+        kept_ones = {name for name in own if name not in new and _is_ours(out, name, listed)}
+        files = {name: _noted(out / name) if name in new else listed[name] for name in own if name in new | kept_ones}
         write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
 
 
@@ -259,16 +261,15 @@ def _names(out: Path) -> list[str]:
 
 
 def _noted(path: Path) -> str:
-    """Size, time of the last change in ns and digest of a file, for the marker."""
-    stat = path.lstat()
-    return f"{stat.st_size} {stat.st_mtime_ns} {_digest(path)}"
+    """Size and digest of a file, for the marker: the same for the same files, so that equal sets have equal markers."""
+    return f"{path.lstat().st_size} {_digest(path)}"
 
 
-def _is_as_noted(path: Path, noted: str) -> bool:
-    """Whether a file is what was noted; its bytes are read only where its time is another, as that of a copied folder is."""
-    size, *more = str(noted).split()
-    stat = path.lstat()
-    return str(stat.st_size) == size and (not more or str(stat.st_mtime_ns) == more[0] or _digest(path) == more[-1])
+def _is_ours(out: Path, name: str, listed: Mapping[str, str]) -> bool:
+    """Whether a file is as the marker noted it; its bytes are read only where it was touched since, or copied with the folder."""
+    size, _, digest = str(listed.get(name, "")).partition(" ")
+    stat = (out / name).lstat()
+    return str(stat.st_size) == size and (stat.st_ctime_ns < (out / MARKER).stat().st_ctime_ns or _digest(out / name) == digest)
 
 
 def _digest(path: Path) -> str:

@@ -121,7 +121,7 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         raise InputError(f"{source}: {found}give a folder of {wanted}")
     files = files_below(source)
     rows, form = _rows_by_split(source, files, labelled)
-    sensors = read_sensors(source) if index else {}
+    sensors, unread_columns = read_sensors(source) if index else ({}, [])
     images = []
     for name, (row, where, split) in rows.items():
         row, where = (captions or {}).get(name, (row, where))
@@ -155,6 +155,8 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
     if unread:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in unread.items())
         notes.append(f"{sum(unread.values())} files are of no form read here and are passed over: {counts}")
+    if unread_columns:
+        notes.append(f"columns of {INDEX} that are not used: {', '.join(unread_columns)}; the metadata may give them")
     unmatched = [name for name in sensors if name not in rows]
     if unmatched:
         notes.append(f"{len(unmatched)} of {len(sensors)} rows of {INDEX} name no image that is used: {some(unmatched)}")
@@ -499,8 +501,8 @@ def read_folder(source: Path, captions: Rows | None = None, workers: int = 1, qu
     return replace(folder, images=tuple(images), notes=(*folder.notes, *notes))
 
 
-def read_sensors(source: Path) -> dict[str, str]:
-    """File name inside the folder -> sensor, of index.csv in the folder or, without one, in the folder above it.
+def read_sensors(source: Path) -> tuple[dict[str, str], list[str]]:
+    """File name inside the folder -> sensor, of index.csv in the folder or, without one, in the folder above it; other columns.
 
     Empty without a table. Raises InputError for a table without the columns file and sensor.
     """
@@ -508,17 +510,18 @@ def read_sensors(source: Path) -> dict[str, str]:
     if not path.is_file():
         path, prefix = source.resolve().parent / INDEX, source.resolve().name + "/"
     if not path.is_file():
-        return {}
+        return {}, []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
+            others = sorted({*(table.fieldnames or ())} - {"file", "sensor"})
             lacking = {"file", "sensor"} - set(table.fieldnames or ())
             if lacking:
                 raise InputError(f"{path}: has no column {min(lacking)!r}; give the columns file and sensor, or remove the table")
             named = [(row["file"] or "", (row["sensor"] or "").strip()) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is no UTF-8 table with commas ({error}); save it as such or remove it") from error
-    return {name.removeprefix(prefix): sensor for name, sensor in named if name.startswith(prefix)}
+    return {name.removeprefix(prefix): sensor for name, sensor in named if name.startswith(prefix)}, others
 
 
 def read_captions(path: Path, folders: Sequence[Path]) -> Rows:

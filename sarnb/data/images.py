@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ DECIBELS = (-200.0, 200.0)  # values outside of these are no decibels
 MOSTLY = 0.9  # of the values below 0, above which they are decibels
 # What programs write where there are no data, also without a tag that says so; no decibels, and no amplitude, are among them.
 FILLS = (-9999.0, -99999.0, -32768.0, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
+OTHER_WORDS = r"phase|coherence|interferogram|incidence|elevation|slope|radian|degree|(layover|shadow)[ _-]*mask"  # other layers
 NEGATIVE_SHARE = 0.05  # of an intensity's values: subtraction of noise leaves some below 0, which are taken as 0
 EXIF_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,
@@ -284,7 +286,12 @@ def _open_gdal(
         scaling = {(source.scales[band - 1], source.offsets[band - 1]) for band in bands}
         if len(scaling) > 1 or not all(np.isfinite(pair).all() and pair[0] != 0 for pair in scaling):
             raise InputError(f"{path}: has the scale and offset tags {sorted(scaling)}; give one scale other than 0")
-        said = [*source.units, *source.descriptions, words if _is_plain(words) else ""]
+        named = " ".join(filter(None, (*source.units, *source.descriptions)))
+        if not stated_quantity(named) and (other := re.search(OTHER_WORDS, named.lower())):
+            raise InputError(
+                f"{path}: its unit or band name {named!r} tells of {other[0]}, which is no backscatter; give the radar image itself"
+            )
+        said = [named, words if _is_plain(words) else ""]
         for tags in (source.tags(), *(source.tags(band) for band in bands)):
             said += [f"{key} {value}" for key, value in tags.items() if any(part in key.lower() for part in _TELLING)]
         nodata, shape, dtype = [source.nodatavals[band - 1] for band in bands], source.shape, source.dtypes[bands[0] - 1]

@@ -73,6 +73,9 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
                 f"{1 + len(missing)}, one each, or remove the class"
             )
     given = [name for name in SPLITS if any(image.split == name for image in images)]
+    bare = sum(not image.split for image in images)
+    if given and bare:
+        notes.append(f"{bare} of {len(images)} images have no split named, though others have: they count as train")
     taken = [f"{name} as given" for name in given] + [f"{name} drawn by image, class by class" for name in missing]
     notes.append(f"splits: {', '.join(taken)}")
     if duplicates:

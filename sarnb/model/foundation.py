@@ -178,7 +178,7 @@ def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
     """The settings that tell foundations of the same weights apart, by name: those that differ from the embedded foundation's.
 
     Of the scheduler what its class reads, of the autoencoder how latents are scaled, of the pipeline the empty prompt, of each
-    network what is in SHAPELESS.
+    network what is in SHAPELESS, of a tokenizer the padding where its encoder's configuration tells another.
     """
     scheduler, usual, vae = pipe.scheduler, build_scheduler(), pipe.vae.config
     defaults = {name: value.default for name, value in inspect.signature(type(scheduler).__init__).parameters.items()}
@@ -193,6 +193,9 @@ def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
         known |= {f"{part}.{key}": value for key, value in usually.items()}
         config = getattr(pipe, part).config
         own |= {f"{part}.{key}": json.loads(json.dumps(getattr(config, key, value))) for key, value in usually.items()}
+    for words, encoder in ENCODERS:
+        known |= {f"{words}.pad_token_id": getattr(pipe, encoder).config.pad_token_id}
+        own |= {f"{words}.pad_token_id": getattr(pipe, words).pad_token_id}
     return {name: value for name, value in sorted(own.items()) if value != known[name]}
 
 

@@ -156,6 +156,14 @@ def test_classes_that_prompts_cannot_tell_apart_are_refused(other: str, tmp_path
     assert len(list_images(source, labelled=False)) > 0
 
 
+def test_columns_of_the_index_that_are_not_used_and_rows_without_a_split_are_said(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in")
+    (source / "index.csv").write_text("file,sensor,look\ncity/0.png,umbra,left\n")
+    assert any(note.startswith("columns of index.csv that are not used: look") for note in list_images(source, index=True).notes)
+    source = imagefolder(tmp_path / "some", split="test")
+    assert "5 of 6 images have no split named, though others have: they count as train" in check_user_folder(source, SIZE).notes
+
+
 WORDS = {"train": {"train", "Training"}, "val": {"dev"}, "test": {"test", "eval"}}
 SPLIT_FORMS = {
     "train and test": ({"train": 6, "test": 2}, {"train": 10, "val": 2, "test": 4}),

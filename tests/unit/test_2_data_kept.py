@@ -117,6 +117,11 @@ def test_an_edit_of_equal_size_and_an_empty_folder_are_the_users_and_a_copy_of_t
     (out / "card.json").write_text("4321")
     with pytest.raises(InputError, match="holds card.json, not written here or changed since"):
         check_out(out, "data set")
+    clear(claim(out, "data set", names=("test/*",)))  # a call that writes other names does not make the edit ours
+    assert (out / "card.json").read_text() == "4321" and not (out / "train").exists()
+    settle(out)
+    with pytest.raises(InputError, match="holds card.json, not written here or changed since"):
+        check_out(out, "data set")
 
 
 def test_a_mount_point_is_refused_before_the_work(monkeypatch, tmp_path):

@@ -239,6 +239,8 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "the real part of complex samples": (lambda p: npy(p / "a.npy", COMPLEX.real), "negative values"),
     "-999, which decibels times ten may be": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -999)), "negative values"),
     "no data at all, by NaN": (lambda p: npy(p / "a.npy", np.full_like(FLOAT, np.nan)), "has no pixel of data"),
+    "a band of coherence": (lambda p: tiff(p / "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_Coherence_VV",)}), "tells of coherence"),
+    "a phase": (lambda p: tiff(p / "a.tif", FLOAT, tags={"units": ("radians",)}), "tells of radian, which is no backscatter"),
     "dB in whole numbers without a unit": (
         lambda p: tiff(p / "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
         "no decibels of one unit a step",
@@ -294,6 +296,7 @@ README_CASES = {  # third column of the README's table -> cases above or tests t
     "a mask, or no grey levels": ["bits", "CMYK"],
     "units or band names of dB, sigma0, intensity, amplitude": ["TIFF, units dB", "TIFF, band named Sigma0_VV"]
     + ["TIFF, whole numbers of dB with scale and offset", "test_the_option_decides_and_what_disagrees_is_refused"],
+    "a unit or band name of phase, coherence, incidence angle or elevation": ["a band of coherence", "a phase"],
     "dB without scale and offset": ["dB in whole numbers without a unit"],
     "NaN, -infinity, -9999, -99999, -32768 or the lowest float that nothing declares": [case for case, _ in APPLIED if "undeclared" in case]
     + ["no data at all, by NaN"],
