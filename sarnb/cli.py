@@ -235,13 +235,23 @@ def generate(
     profile: str = typer.Option("quick", help="profile that gives sampler, guidance and number"),
     foundation: str = FOUNDATION,
     per_class: int = typer.Option(0, help="images per class; default: the profile's"),
+    prompts: Path | None = typer.Option(None, help="file with a prompt a line, instead of --prompt"),
+    n: int = typer.Option(1, help="images of each prompt"),
+    size: str = typer.Option("", help="HxW in px, such as 512x2048, for scenes larger than the model's images; with prompts"),
+    spacing: float = typer.Option(0.0, help="metres a pixel: each scene is written as GeoTIFF as well; with --size"),
 ) -> None:
     """Generate images: of your prompts ('--model DIR --prompt "…" --out DIR'), or a model's evaluation images ('DIR OUT --data …')."""
     model, out = _once(model, model_option, "model"), Path(_once(out, out_option, "out"))
+    prompt = prompt or _lines(prompts)
     if bool(prompt) == (data is not None):
         raise InputError("generate draws either prompts or the classes of a data set; give --prompt, once for each image, or --data")
     if prompt and per_class:
         raise InputError("--per-class belongs to --data; give --prompt once for each image instead")
+    sides = _sides(size)
+    if data and (sides or n != 1):
+        raise InputError("--size and --n belong to --prompt; evaluation images have the size and the number of the test set")
+    if n < 1 or spacing < 0 or (spacing and not sides):
+        raise InputError(f"--n {n} --spacing {spacing:g}: give at least one image, and a spacing above 0 together with --size")
     if data and seed is not None:
         raise InputError("--seed belongs to --prompt; the noise of evaluation images follows from their class and number")
     given = {"generate_per_class": per_class or None, "seed": seed}
@@ -258,14 +268,16 @@ def generate(
     pipe, token = _drawing_model(model, foundation)
     rows: list[dict[str, Any]]
     if test is None:
-        start, size, classes = seed or 0, None, ""
-        common = {"label": "", "group": "seen"}
-        rows = [{"text": text, **common, "seed": start + i, "look": None} for i, text in enumerate(prompt)]
+        start, size_of_test, classes = seed or 0, None, ""
+        common: dict[str, Any] = {"label": "", "group": "seen"}
+        wanted = [text for text in prompt for _ in range(n)]
+        common["synthetic"] = {"model": Path(model).name, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
+        rows = [{"text": text, **common, "seed": start + i, "look": None} for i, text in enumerate(wanted)]
     else:
         groups = {row["label"]: row.get("group", "seen") for row in test.rows if row.get("label")}
         looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
         rows = sample.evaluation_prompts(list(groups), values.generate_per_class, token, looks, groups, values.sensor)
-        size, classes = test.images.shape[1], f" of {len(groups)} classes"
+        size_of_test, classes = test.images.shape[1], f" of {len(groups)} classes"
     texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
     word = TOKEN if TOKEN in pipe.tokenizer.get_vocab() else None  # a foundation may have learned it too
     if strange := [text for text in texts if TOKEN.lower() in text.replace(word or "", "").lower()]:
@@ -273,13 +285,52 @@ def generate(
         raise InputError(f"prompt {strange[0]!r} holds a word that {model} has not learned: {mend}")
     sampler = values.sampling_steps, values.guidance_scale, values.batch_size
     with working_in(out):
-        images = sample.generate(pipe, texts, seeds, *sampler, size)
-        sample.write_samples(out, sample.to_grey(images), rows)
+        if sides:
+            images = _scenes(pipe, texts, seeds, sides, sampler, out)
+        else:
+            images = sample.to_grey(sample.generate(pipe, texts, seeds, *sampler, size_of_test))
+        sample.write_samples(out, images, rows, spacing)
     print(f"{out}: {len(rows)} images{classes}")
     if cut := cut_prompts(pipe, texts):
         print(cut)
     if prompt and token and not any(token in text for text in prompt):
         print(f'{model} has learned the word {token}, which no prompt holds; it draws radar best for "a {token} image of …"')
+
+
+def _lines(path: Path | None) -> list[str]:
+    """The prompts of a file, one a line."""
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no prompts can be read ({error}); give a UTF-8 file with one a line") from None
+    if not lines or (empty := next((number for number, line in enumerate(lines, 1) if not line.strip()), 0)):
+        raise InputError(f"{path}: line {empty if lines else 1} holds no prompt; write one on every line")
+    return lines
+
+
+def _sides(size: str) -> tuple[int, int] | None:
+    """Height and width of "HxW"; None where nothing is given."""
+    if size and not re.fullmatch(r"[1-9]\d{0,5}[xX×][1-9]\d{0,5}", size):
+        raise InputError(f"--size {size!r}: give height and width in px, such as 512x2048")
+    height, width = map(int, re.split("[xX×]", size)) if size else (0, 0)
+    return (height, width) if size else None
+
+
+def _scenes(
+    pipe: StableDiffusionXLPipeline, texts: list[str], seeds: list[int], sides: tuple[int, int], sampler: tuple[int, float, int], out: Path
+) -> Any:
+    """Grey scenes uint8 [N, H, W]; what is done of one that was cut short lies next to ``out``, and is gone on with."""
+    import numpy as np
+
+    from sarnb.generate.large import draw_scene
+    from sarnb.generate.sample import to_grey
+
+    steps, scale, batch = sampler
+    state = out.absolute().with_name(f".{out.absolute().name}.scene")
+    drawn = [draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, state=state) for text, seed in zip(texts, seeds)]
+    return to_grey(np.stack(drawn))
 
 
 def _once(argument: Any, option: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
@@ -174,8 +175,10 @@ def group_of(label: str) -> str:
     return "unseen" if label in CLASSES and label not in SEEN else "seen"
 
 
-def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Path:
+def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict], spacing: float = 0.0) -> Path:
     """Write grey uint8 images [N, H, W] and their rows as an imagefolder that ``load_set`` reads.
+
+    With a ``spacing`` [m] each is written as a GeoTIFF, too, on a local grid: north up, the upper left corner at the origin.
 
     The folder appears whole or not at all, and replaces an older one made here. Raises ``InputError`` if it cannot be written, or
     holds anything else.
@@ -186,6 +189,12 @@ def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict]) -> Pat
         with saving(folder):
             shutil.rmtree(staging, ignore_errors=True)
             write_set(staging, images, rows)
+            for number, image in enumerate(images if spacing else ()):
+                profile = {"driver": "GTiff", "height": image.shape[0], "width": image.shape[1], "count": 1, "dtype": "uint8"}
+                grid = rasterio.transform.from_origin(0, 0, spacing, spacing)
+                with rasterio.open(staging / f"{number:06d}.tif", "w", transform=grid, compress="deflate", **profile) as file:
+                    file.write(image, 1)
+                    file.update_tags(synthetic="yes", prompt=rows[number].get("text", ""))
             replace_folder(staging, folder, DRAWN)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import rasterio
 import torch
 from PIL import Image
 from tiny import tiny_pipeline
@@ -27,6 +28,7 @@ from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.files import check_out, claim, settle
 from sarnb.errors import InputError
+from sarnb.generate.large import draw_scene
 from sarnb.generate.sample import generate, to_grey
 from sarnb.metrics.folders import Options
 from sarnb.model.export import foundation_fingerprint, load_trained, save_trained
@@ -184,9 +186,30 @@ def test_prompts_are_drawn_as_the_package_draws_them(tiny_model, tmp_path):
     assert len(load_set(out).images) == 1
 
 
+def test_large_scenes_are_drawn_as_the_package_draws_them_and_say_that_they_are_synthetic(tiny_model, tmp_path):
+    foundation, model = tiny_model
+    out, values, file = tmp_path / "out", load_profile("smoke"), tmp_path / "prompts.txt"
+    file.write_text("a <SAR> image of a city\na <SAR> image of a forest\n")
+    common = ("--model", str(model), "--foundation", foundation, "--prompts", str(file), "--n", "2", "--size", "32x48", "--spacing", "0.5")
+    assert _generate(*common, "--seed", "3", "--out", str(out)) == f"{out}: 4 images\n"
+    drawn, pipe = load_set(out), load_trained(foundation, model, fuse=True)
+    assert drawn.images.shape == (4, 32, 48) and [row["seed"] for row in drawn.rows] == [3, 4, 5, 6]
+    scene = draw_scene(pipe, [["a <SAR> image of a forest"]], 5, 32, 48, values.sampling_steps, values.guidance_scale)
+    assert np.array_equal(drawn.images[2], to_grey(scene[None])[0])
+    assert {row["synthetic"]["model"] for row in drawn.rows} == {model.name}
+    with rasterio.open(out / "000002.tif") as tiff:
+        assert np.array_equal(tiff.read(1), drawn.images[2]) and tiff.res == (0.5, 0.5) and tiff.tags()["synthetic"] == "yes"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".out")) == []
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
+        (("m", "o", "--prompt", "a city", "--size", "12"), "give height and width"),
+        (("m", "o", "--data", "d", "--size", "12x12"), "--size and --n belong to --prompt"),
+        (("m", "o", "--prompt", "a city", "--n", "0"), "at least one image"),
+        (("m", "o", "--prompt", "a city", "--spacing", "2"), "together with --size"),
+        (("m", "o", "--prompts", "nowhere.txt"), "nowhere.txt: no prompts can be read"),
         (("--model", "m", "--out", "o"), "give --prompt.*or --data"),
         (("--model", "m", "--out", "o", "--prompt", "a city", "--data", "d"), "give --prompt.*or --data"),
         (("--prompt", "a city", "--out", "o"), "MODEL not at all; give --model"),
