@@ -34,10 +34,17 @@ LARGEST_BYTES = 4 * 2**30  # of one image as stored: 16,000 x 16,000 complex pix
 GREY_SPREAD, GREY_MOST = 2.0, 32.0  # levels, mean and largest
 GREY_SHARE = {True: 0.5, False: 0.1}  # mean spread over mean level, of JPEG and of other files
 DARK_SHARE = 0.01  # of a patch's pixels that may be 0 where 0 is declared as no data
+SATURATED = 0.05  # of an image's pixels at its highest value, above which they are mentioned
 DECIBELS = (-200.0, 200.0)  # values outside of these are no decibels
 MOSTLY = 0.9  # of the values below 0, above which they are decibels
 # What programs write where there are no data, also without a tag that says so; no decibels, and no amplitude, are among them.
-FILLS = (-9999.0, -99999.0, -32768.0, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min))
+FILLS = (
+    -9999.0,
+    -99999.0,
+    -32768.0,
+    *(float(end) for form in (np.float32, np.float64) for end in (np.finfo(form).min, np.finfo(form).max)),
+)
+FILLS += (9.969209968386869e36, 1e20, float(np.float32(1e20)))  # of NetCDF, and of the CF conventions
 OTHER_WORDS = r"phase|coherence|interferogram|incidence|elevation|slope|radian|degree|(layover|shadow)[ _-]*mask"  # other layers
 NEGATIVE_SHARE = 0.05  # of an intensity's values: subtraction of noise leaves some below 0, which are taken as 0
 EXIF_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -435,6 +442,8 @@ def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> 
     notes += [f"scaled by its tags, {stored.scale:g} x value + {stored.offset:g}"] if stored.scaled else []
     notes += [f"{value} is taken as no data, though nothing declares it" for value in sorted(fills)]
     low, high = _ends(values, mask)
+    if low < high and np.mean(values == high) > SATURATED:
+        notes.append(f"over {SATURATED:.0%} of the pixels have the highest value {high:g}: saturation, or no data that nothing declares")
     flat = flat_statistics(values, mask)
     stated = "complex" if storage == "complex" else stated_quantity(stored.words)
     if not stated and low < 0 and _are_decibels(low, high):  # no amplitude is negative; half of a complex image's parts are

@@ -195,7 +195,7 @@ for code, turn in {
 }.items():
     APPLIED[f"PNG, EXIF orientation {code}", "turned"] = (lambda p, code=code: turned(p / "a.png", code), turn(U8), None)
 
-for fill in (np.nan, -np.inf, -9999, -32768, np.finfo(np.float32).min):
+for fill in (np.nan, -np.inf, -9999, -32768, np.finfo(np.float32).min, np.finfo(np.float32).max, np.float32(1e20), 9.96921e36):
     APPLIED[f"TIFF, undeclared {fill:.6g}", "excluded"] = (lambda p, fill=fill: tiff(p / "a.tif", with_hole(FLOAT, fill)), FLOAT, ~HOLE)
 APPLIED["TIFF, whole numbers, undeclared -9999", "excluded"] = (
     lambda p: tiff(p / "a.tif", with_hole(U16.astype(np.int16), -9999)),
@@ -298,7 +298,9 @@ README_CASES = {  # third column of the README's table -> cases above or tests t
     + ["TIFF, whole numbers of dB with scale and offset", "test_the_option_decides_and_what_disagrees_is_refused"],
     "a unit or band name of phase, coherence, incidence angle or elevation": ["a band of coherence", "a phase"],
     "dB without scale and offset": ["dB in whole numbers without a unit"],
-    "NaN, -infinity, -9999, -99999, -32768 or the lowest float that nothing declares": [case for case, _ in APPLIED if "undeclared" in case]
+    "NaN, -infinity, -9999, -99999, -32768, 1e20, 9.96921e36 or the ends of floats that nothing declares": [
+        case for case, _ in APPLIED if "undeclared" in case
+    ]
     + ["no data at all, by NaN"],
     "infinite or other negative values that nothing declares": ["infinite", "-999, which decibels times ten may be"]
     + ["the real part of complex samples"],
@@ -526,10 +528,12 @@ def test_what_nothing_declares_is_excluded_and_said(tmp_path: Path) -> None:
     for number, fill in enumerate((np.nan, np.nan, -9999.0)):
         tiff(tmp_path / f"{number}.tif", with_hole(FLOAT + number, fill))
     tiff(tmp_path / "3.tif", FLOAT[::-1])
+    tiff(tmp_path / "4.tif", with_hole(U16, 65535))
     notes = read_folder(tmp_path).notes
-    assert "nan is taken as no data, though nothing declares it: 2 of 4 images" in notes
-    assert "-9999 is taken as no data, though nothing declares it: 1 of 4 images" in notes
-    assert any(note.startswith("no data (") and ": 1800 pixels (14.6%) in 3 of 4 images" in note for note in notes)
+    assert "over 5% of the pixels have the highest value 65535: saturation, or no data that nothing declares: 1 of 5 images" in notes
+    assert "nan is taken as no data, though nothing declares it: 2 of 5 images" in notes
+    assert "-9999 is taken as no data, though nothing declares it: 1 of 5 images" in notes
+    assert any(note.startswith("no data (") and ": 1800 pixels (14.6%) in 3 of 5 images" in note for note in notes)
 
 
 def test_a_no_data_value_beyond_32_bits_as_printed_is_read_without_a_complaint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
