@@ -47,14 +47,17 @@ class Progress:
 
 
 def progress_rows(rows: Sequence[dict], most: int = IMAGES) -> list[dict]:
-    """At most ``most`` of the evaluation's rows: the first image of some classes, half of them unseen where there are any.
+    """At most ``most`` of the evaluation's rows: an image of some classes, half of them unseen where there are any.
 
-    Compositions are left out. Of each group the classes are taken evenly from its first to its last.
+    Compositions are left out. Of each group the classes are taken evenly from its first to its last. Every second row shows the
+    other side, where the evaluation asks for both.
     """
     first = {row["label"] or row["seed"]: row for row in reversed(rows)}
+    turned = {row["label"]: row for row in reversed(rows) if row["label"] and row.get("look") != first[row["label"]].get("look")}
     ones = sorted(first.values(), key=rows.index)
     unseen = _evenly([row for row in ones if row["group"] == "unseen"], most // 2)
-    return _evenly([row for row in ones if row["group"] == "seen"], most - len(unseen)) + unseen
+    chosen = _evenly([row for row in ones if row["group"] == "seen"], most - len(unseen)) + unseen
+    return [turned.get(row["label"], row) if place % 2 else row for place, row in enumerate(chosen)]
 
 
 def watch_samples(

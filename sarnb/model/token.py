@@ -102,7 +102,7 @@ def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
 
 
 def longest_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> float:
-    """How long the token's row may become: as long as the median word, or as it is now, whichever is more.
+    """How long the token's row may become: as long as the longest word of the vocabulary, or as it is now, whichever is more.
 
     An encoder's first layer norm sees hardly more than the direction of a long row, so the gradient stands at right angles to
     the row, every step makes it longer (Heo et al. 2021, arXiv 2006.08217), and it leaves the shell in which all words lie. There
@@ -110,7 +110,7 @@ def longest_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer:
     """
     table = embedding_table(encoder).float()
     words, start = list(word_entries(tokenizer, len(table)).values()), float(token_row(encoder, tokenizer, token).norm())
-    return max(start, float(table[words].norm(dim=1).median())) if words else start
+    return max(start, float(table[words].norm(dim=1).max())) if words else start
 
 
 def save_token(pipe: StableDiffusionXLPipeline, path: Path, token: str = TOKEN, writes: bool = True) -> Path:

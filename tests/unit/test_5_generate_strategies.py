@@ -166,7 +166,9 @@ def test_the_prompts_are_the_evaluations_half_of_them_unseen():
     unseen = [label for label in CLASSES if label not in SEEN]
     seen = [label for label in CLASSES if label in SEEN]
     assert [row["label"] for row in chosen] == [seen[0], seen[-1], unseen[0], unseen[-1]]
-    assert all(row == next(other for other in rows if other["label"] == row["label"]) for row in chosen)
+    assert all(row in rows for row in chosen)
+    sided = progress_rows(evaluation_prompts(list(CLASSES), 3, looks=("left", "right")))
+    assert [(row["label"], row["look"]) for row in sided] == list(zip([row["label"] for row in chosen], ["left", "right"] * 2))
     assert [row["label"] for row in progress_rows(evaluation_prompts(["ships"], 3), 4)] == ["ships"]
     captions = [{"text": text, "label": "", "group": "seen", "seed": seed} for seed, text in enumerate("abcdef")]
     assert [row["text"] for row in progress_rows(captions)] == ["a", "c", "d", "f"]
