@@ -72,6 +72,7 @@ def check_words(pipe: StableDiffusionXLPipeline, where: str) -> None:
             )
 
 
+CONDITIONS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type")
 BESIDE_TEXT = ("text_projection.", "logit_scale", "vision_model.", "visual_projection.")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 #: Keys of a scheduler's configuration that not every class reads, and the value that says the same as leaving the key out.
@@ -139,6 +140,7 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
         ("unet", unet, "addition_embed_type", unet.addition_embed_type == "text_time", "SDXL's is text_time"),
         ("unet", unet, "time_cond_proj_dim", unet.time_cond_proj_dim is None, "guidance as an input is not trained; give another"),
     ]
+    rules += [("unet", unet, k, unet.get(k) is None, "SDXL's pipeline has no such condition") for k in CONDITIONS]
     unread = f"{name} does not read it; choose a scheduler that does, or leave the key out"
     rules += [("scheduler", scheduler, k, k in read or scheduler.get(k, v) == v, unread) for k, v in NEUTRAL.items()]
     for part, owner, config in (
@@ -178,7 +180,8 @@ def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
     """The settings that tell foundations of the same weights apart, by name: those that differ from the embedded foundation's.
 
     Of the scheduler what its class reads, of the autoencoder how latents are scaled, of the pipeline the empty prompt, of each
-    network what is in SHAPELESS, of a tokenizer the padding where its encoder's configuration tells another.
+    network what is in SHAPELESS, of a tokenizer the tokens of padding and end where
+    its encoder's configuration tells others, and the sides that are padded and cut.
     """
     scheduler, usual, vae = pipe.scheduler, build_scheduler(), pipe.vae.config
     defaults = {name: value.default for name, value in inspect.signature(type(scheduler).__init__).parameters.items()}
@@ -193,9 +196,12 @@ def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
         known |= {f"{part}.{key}": value for key, value in usually.items()}
         config = getattr(pipe, part).config
         own |= {f"{part}.{key}": json.loads(json.dumps(getattr(config, key, value))) for key, value in usually.items()}
-    for words, encoder in ENCODERS:
-        known |= {f"{words}.pad_token_id": getattr(pipe, encoder).config.pad_token_id}
-        own |= {f"{words}.pad_token_id": getattr(pipe, words).pad_token_id}
+    for name, encoder in ENCODERS:
+        words, tower = getattr(pipe, name), getattr(pipe, encoder).config
+        known |= {f"{name}.pad_token_id": tower.pad_token_id, f"{encoder}.eos_token_id": words.eos_token_id}
+        own |= {f"{name}.pad_token_id": words.pad_token_id, f"{encoder}.eos_token_id": tower.eos_token_id}
+        known |= {f"{name}.sides": "right, right"}
+        own |= {f"{name}.sides": f"{words.padding_side}, {words.truncation_side}"}
     return {name: value for name, value in sorted(own.items()) if value != known[name]}
 
 

@@ -199,6 +199,7 @@ def test_latents_are_scaled_as_the_autoencoder_says(changed):
         ("scheduler", {"beta_end": 2.0}, "betas do not take"),
         ("scheduler", {"beta_start": 0.0, "beta_end": 0.0}, "betas do not take"),
         ("", {"force_zeros_for_empty_prompt": "no"}, "model_index.json has force_zeros_for_empty_prompt = 'no'.*true or false"),
+        ("unet", {"class_embed_type": "identity"}, "unet/config.json has class_embed_type = 'identity'.*no such condition"),
         ("vae", {"force_upcast": "false"}, "vae/config.json has force_upcast = 'false'"),
         ("vae", {"use_post_quant_conv": False}, "2 weights are there and not used, such as post_quant_conv.bias"),
         ("text_encoder", {"num_hidden_layers": 1}, "text_encoder: .* weights are there and not used, such as encoder.layers.1"),
@@ -228,6 +229,7 @@ def test_a_scheduler_named_twice_is_refused(changed):
         ("unet", {"center_input_sample": True}),
         ("unet", {"freq_shift": 1}),
         ("text_encoder", {"hidden_act": "relu"}),
+        ("text_encoder", {"eos_token_id": 5}),
         ("", {"force_zeros_for_empty_prompt": False}),
     ],
 )
@@ -236,6 +238,15 @@ def test_foundations_of_the_same_weights_and_other_settings_are_told_apart(part,
     assert foundation_fingerprint(first) != foundation_fingerprint(other)
     differ = {name: value for name, value in settings_of(other).items() if settings_of(first).get(name) != value}
     assert {name.split(".")[-1]: value for name, value in differ.items()} == values
+
+
+def test_tokenizers_that_pad_or_cut_otherwise_are_told_apart():
+    pipe = tiny_pipeline()
+    found = [settings_of(pipe)]
+    for name, value in (("pad_token", "!"), ("padding_side", "left"), ("truncation_side", "left")):
+        setattr(pipe.tokenizer, name, value)
+        found.append(settings_of(pipe))
+    assert len({json.dumps(one) for one in found}) == 4
 
 
 def test_the_embedded_foundation_has_the_usual_settings():
