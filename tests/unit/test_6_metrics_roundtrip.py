@@ -144,10 +144,10 @@ def test_the_table_orders_ever_stronger_smoothing_and_knows_the_original():
     variants = {"same": rgb(images), "little": rgb(smoothed(images, 0.4)), "much": rgb(smoothed(images, 1.2))}
     table = round_trip_table(images, variants, masks).set_index("variant")
     assert list(table.index) == [*variants, FLOOR] and list(table.columns) == list(MEASURES)
-    errors = table.loc["same"].drop(["psnr_db", "lattice"])  # the one no error, the other there in the originals too
+    errors = table.loc["same"].drop(["psnr_db", "lattice", "zero_share"])  # the one no error, the others there in the originals too
     assert (errors.abs() < 1e-9).all()
     assert table.loc["same", "lattice"] == table.loc[FLOOR, "lattice"] == lattice(images)  # equally many images
-    for name in set(MEASURES) - {"psnr_db", "lattice", "bias_db", "leak"}:
+    for name in set(MEASURES) - {"psnr_db", "lattice", "bias_db", "leak", "zero_share"}:
         assert abs(table.loc["little", name]) < abs(table.loc["much", name]), name
     assert table.loc["little", "psnr_db"] > table.loc["much", "psnr_db"]
     assert table.loc["much", "cv_error"] < -0.3 and table.loc["much", "enl_error"] > 1  # a despeckler
@@ -173,15 +173,26 @@ def test_the_floor_is_the_median_of_halvings_in_the_unit_of_all_originals():
 
 
 def test_score_is_the_geometric_mean_over_the_figures_to_reach():
-    goals = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.1, "spectrum_db": 1.0, "periodogram_db": 1.0, "glcm_distance": 2 * 0.3}
+    goals = {"amplitude_kl": 0.02, "cv_error": 0.05, "enl_error": 0.1, "spectrum_db": 1.0, "periodogram_db": 1.0}
+    goals |= dict.fromkeys(("glcm_distance", "kappa_distance", "lattice", "zero_share"), 2 * 0.3)  # twice the floor
     factors = {"poor": 4.0, "good": -0.5}
     rows = [{"variant": name, "bias_db": np.nan} | {m: factor * goal for m, goal in goals.items()} for name, factor in factors.items()]
-    rows[1]["amplitude_kl"] = 0.02 * 2  # and 0.5 five times
+    rows[1]["amplitude_kl"] = 0.02 * 2  # and 0.5 eight times
     table = pd.DataFrame([*rows, {"variant": FLOOR, **{m: 0.3 for m in goals}, "bias_db": np.nan}])
     found = score(table)
     assert list(found.index) == ["good", "poor"] and found["poor"] == pytest.approx(4)
-    assert found["good"] == pytest.approx((2 * 0.5**5) ** (1 / 6))
-    assert targets(table)["glcm_distance"] == pytest.approx(0.6)
+    assert found["good"] == pytest.approx((2 * 0.5**8) ** (1 / 9))
+    assert targets(table)["kappa_distance"] == pytest.approx(0.6)
+    assert targets(table.assign(zero_share=0.0))["zero_share"] == 1e-3, "references without a black pixel ask for no miracle"
+
+
+def test_black_pixels_are_counted_of_each_variant_and_of_the_originals():
+    real = speckle(8).clip(1)
+    real[0, 0, :8] = 0
+    cut = real.copy()
+    cut[:, ::8] = 0  # an eighth of the rows
+    table = round_trip_table(real, {"cut": rgb(cut)}).set_index("variant")["zero_share"]
+    assert table[FLOOR] == 8 / real.size and table["cut"] == 1 / 8
 
 
 def test_lattices_of_sets_of_different_size_are_those_of_equally_many_images():
