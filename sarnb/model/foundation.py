@@ -571,8 +571,13 @@ def to_pixels(images: np.ndarray) -> Tensor:
 
 
 def to_images(pixels: Tensor) -> np.ndarray:
-    """float [N, 3, H, W] in [-1, 1] → uint8 [N, H, W, 3]."""
-    scaled = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    """float [N, 3, H, W] in [-1, 1] → uint8 [N, H, W, 3], the modulus of what lies below -1, and 255 for what lies above 1.
+
+    A brightness has no sign, and a decoder that draws the grain of dark areas swings below zero. Cut there, as diffusers does
+    for photographs, a share of the speckle becomes exactly black; the modulus is an amplitude again, as that of a complex
+    sample is.
+    """
+    scaled = ((pixels.float() + 1).abs() * 127.5).clamp(max=255).round().to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 

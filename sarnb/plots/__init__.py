@@ -6,6 +6,7 @@ Every function returns its figure and saves nothing.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,7 +15,9 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.sideview import range_line, shadow_marks, wall_marks
@@ -159,8 +162,9 @@ def paint(image: np.ndarray, layover: np.ndarray, shadow: np.ndarray, strength: 
 
 def amplitude_laws(samples: Mapping[str, np.ndarray], families: Sequence[str] = ("rayleigh", "gamma", "k")) -> Figure:
     """Histograms with fitted laws, linear above and logarithmic below: name -> counts [256], one column a sample."""
-    figure, axes = plt.subplots(2, len(samples), figsize=(3.6 * len(samples), 4.8), squeeze=False, sharex="col")
-    levels = np.arange(256) / 255.0
+    width = min(3.6, 13.0 / len(samples))
+    figure, axes = plt.subplots(2, len(samples), figsize=(width * len(samples), 4.8), squeeze=False, sharex="col", sharey="row")
+    levels, middles, floors = np.arange(256) / 255.0, [], []
     for column, (name, counts) in zip(axes.T, samples.items()):
         density = counts / counts.sum() * 255.0
         last = levels[min(255, int(np.searchsorted(np.cumsum(counts), 0.9995 * counts.sum())) + 8)]
@@ -170,13 +174,63 @@ def amplitude_laws(samples: Mapping[str, np.ndarray], families: Sequence[str] = 
             for family, model in models.items():
                 name_of_law, colour, dashes = LAW_STYLES[family]
                 axis.plot(levels[1:], model.pdf(levels[1:]), color=colour, ls=dashes, label=name_of_law)
-        middle = density[1:-1].max()  # the end bins hold everything clipped there
-        column[0].set(title=name, ylim=(0, 1.15 * middle))
-        floor = 0.3 * density[density > 0].min()
-        column[1].set(yscale="log", ylim=(floor, 3 * middle), xlim=(0, last), xlabel="normalised amplitude")
-    axes[0, 0].set_ylabel("density")
-    axes[1, 0].set_ylabel("density, logarithmic")
-    axes[0, 0].legend(fontsize=8)
+            axis.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+        middles.append(density[1:-1].max())  # the end bins hold everything clipped there
+        floors.append(0.3 * density[density > 0].min())
+        column[0].set_title(name, fontsize=9)
+        column[1].set(yscale="log", xlim=(0, last))
+    axes[0, 0].set(ylabel="density", ylim=(0, 1.15 * max(middles)))
+    axes[1, 0].set(ylabel="density, logarithmic", ylim=(min(floors), 3 * max(middles)))
+    figure.supxlabel("normalised amplitude A / (μ + 3σ)", fontsize=10)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
+
+def measure_panels(
+    table: pd.DataFrame, titles: Mapping[str, str], floor: str, goals: Mapping[str, float], signed: Sequence[str] = ()
+) -> Figure:
+    """Sizes of errors of several variants, one panel a measure, with the floor (dashed) and the figure to reach (dotted).
+
+    Parameters
+    ----------
+    table : column ``variant``, which names the rows, ``floor`` among them, and a column a measure; one without a value is left out.
+    titles : measure -> what stands under its panel, with the unit.
+    goals : measure -> figure to reach; its panel has a logarithmic axis.
+    signed : measures of which an open mark says that the error is negative.
+    """
+    rows, lowest = table[table["variant"] != floor], table.set_index("variant").loc[floor]
+    names = [name for name in titles if name in table and rows[name].notna().any()]
+    columns = min(4, len(names))
+    lines = -(-len(names) // columns)
+    labels = [textwrap.fill(name.replace("+", " + "), 36) for name in rows["variant"]]
+    depth = np.array([1.5 + label.count("\n") for label in labels])  # lines of text that a row takes
+    places = np.cumsum(depth) - depth / 2
+    size = (2.8 + 2.6 * columns, min(13.5, lines * (0.15 * depth.sum() + 0.75) + 0.4))
+    figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, names):
+        for number, (place, value) in enumerate(zip(places, rows[name])):
+            filled = {} if value > 0 or name not in signed else {"markerfacecolor": "none"}
+            axis.plot(abs(value), place, MARKERS[number % len(MARKERS)], color=f"C{number % 10}", ms=6, **filled)
+        axis.axvline(abs(lowest[name]), color="0.3", ls="--", lw=1.2)
+        axis.axvline(goals.get(name, np.nan), color="C3", ls=":", lw=1.6)
+        seen = np.abs([*rows[name].dropna(), *([lowest[name], goals[name]] if name in goals else ())])
+        if name in goals and seen.min() > 0 and seen.max() > 5 * seen.min():
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(numticks=4))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(3))
+        axis.set_xlabel(titles[name], fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(axis="y", color="0.92")
+        axis.margins(x=0.12)
+    axes[0, 0].set_yticks(places, labels, fontsize=8)
+    axes[0, 0].set_ylim(depth.sum(), 0)
+    marks = [Line2D([], [], color="0.3", ls="--", label=floor), Line2D([], [], color="C3", ls=":", label="figure to reach")]
+    marks += [Line2D([], [], color="0.3", marker="o", ls="", markerfacecolor="none", label="open: too little")] if signed else []
+    figure.legend(handles=marks, loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 

@@ -54,7 +54,7 @@ class VaeConfig(LoopConfig):
     point_share: float = 0.0  # share of a step's crops that carry corner reflectors, see with_reflectors
     point_ratios: tuple[float, float] = (1.2, 1.2)  # resolution over spacing of the radar in range and azimuth, for these
     point_window: str = "taylor"  # spectral window of the radar, for these
-    adversarial_start: float = 0.2  # share of the run after which the discriminator joins
+    adversarial_start: float = 0.2  # share of the run after which the decoder hears of the discriminator, which trains from the start
     lr_vae_lora: float = 2e-3  # these rates take the place of learning_rate
     lr_vae_full: float = 5e-4  # full weights, of the decoder or of all
     lr_discriminator: float = 1e-3
@@ -177,7 +177,8 @@ def training_loss(
 ):
     """The loss of a step, (prepared modules, step, micro-batch) → dict of scalars: one backward pass trains both networks.
 
-    The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached.
+    The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached. The
+    discriminator trains from the first step; the generator's term joins later, as an untrained discriminator teaches noise.
     The generator's term weighs what the recipe says times the ratio of gradients at the last layer.
     """
     vae = raw["vae"].vae
@@ -197,15 +198,16 @@ def training_loss(
             parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
         parts["loss"] = total + recipe.weights.get("kl", 0.0) * parts.get("kl", 0.0)
         if recipe.adversarial:
-            parts |= {name: total.new_zeros(()) for name in ("discriminator", "adaptive")}
-            if step >= recipe.adversarial_start * config.steps:
+            joined = step >= recipe.adversarial_start * config.steps
+            scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
+            parts |= {"discriminator": hinge_discriminator_loss(*scores), "adaptive": total.new_zeros(())}
+            parts["loss"] = parts["loss"] + parts["discriminator"]
+            if joined:
                 frozen = {name: value.detach() for name, value in raw["discriminator"].named_parameters()}
                 generator = -functional_call(raw["discriminator"], frozen, (decoded,)).float().mean()
                 norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
                 parts["adaptive"] = adaptive_weight(*norms)
-                scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
-                parts["discriminator"] = hinge_discriminator_loss(*scores)
-                parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator + parts["discriminator"]
+                parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator
                 below = below + 1 if float(parts["discriminator"].detach()) < config.collapse_level else 0
                 if below >= config.collapse_patience:
                     raise DivergedError(

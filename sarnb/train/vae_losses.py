@@ -27,7 +27,6 @@ TERM_WEIGHTS: dict[str, float] = {
     "periodogram": 0.1,  # the same of the spectra of small windows in two dimensions, a dB
     "lattice": 0.5,  # difference of the patterns that repeat from latent cell to latent cell, in mean amplitudes
     "grey": 2.0,  # mean absolute distance of the channels from their mean
-    "clipping": 50.0,  # mean amplitude beyond 0 and 1, which 8 bits cut off: black pixels; high, as few pixels have it
     "adversarial": 0.5,  # of the adaptive weight
     "kl": 1e-6,  # per latent element, towards the unit normal
 }
@@ -41,7 +40,7 @@ LARGEST_RATIO = 1e4  # at which the adaptive weight is clamped, as in VQGAN
 
 @dataclass(frozen=True)
 class LossRecipe:
-    """Terms with their weights; ``adversarial_start`` is the share of the run after which the discriminator joins."""
+    """Terms with their weights; ``adversarial_start`` is the share of the run after which the decoder hears of the discriminator."""
 
     weights: Mapping[str, float]
     adversarial_start: float = 0.2
@@ -61,7 +60,7 @@ def parse_recipe(text: str, adversarial_start: float = 0.2) -> LossRecipe:
     unknown = [name for name in names if name not in TERM_WEIGHTS]
     if unknown or len(set(names)) != len(names):
         raise InputError(f"loss {text!r}: use each of {', '.join(TERM_WEIGHTS)} at most once, joined by '+'")
-    if not set(names) - {"adversarial", "grey", "clipping", "kl"}:
+    if not set(names) - {"adversarial", "grey", "kl"}:
         raise InputError(f"loss {text!r}: compares no picture with its original; add l1, l2 or another such term")
     if not 0 <= adversarial_start < 1:
         raise InputError(f"adversarial_start is {adversarial_start}; give a share from 0 up to, not including, 1")
@@ -119,14 +118,6 @@ def colour_distance(decoded: Tensor) -> Tensor:
     """
     decoded = decoded.float()
     return (decoded - decoded.mean(dim=1, keepdim=True)).abs().mean()
-
-
-def clipped_amplitude(decoded: Tensor) -> Tensor:
-    """Mean amplitude that the cut to [0, 1] takes away, over all values of [N, 3, H, W].
-
-    An amplitude has no sign, yet a decoder that has learned grain goes below zero, and every such pixel becomes exactly black.
-    """
-    return F.relu(decoded.float().abs() - 1).mean() / 2
 
 
 def _sorted_gap(first: Tensor, second: Tensor, block: int) -> Tensor:
@@ -216,7 +207,6 @@ def reconstruction_terms(names: Mapping[str, float], real: Tensor, decoded: Tens
         "periodogram": lambda: spectrum_distance(real, decoded, periodogram, WINDOW_POWER),
         "lattice": lambda: lattice_distance(real, decoded),
         "grey": lambda: colour_distance(decoded),
-        "clipping": lambda: clipped_amplitude(decoded),
     }
     return {name: terms[name]() for name in terms if name in names}
 

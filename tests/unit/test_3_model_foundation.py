@@ -76,6 +76,8 @@ def test_time_ids_are_those_of_the_diffusers_pipeline():
 def test_pixels_and_images_are_inverse():
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     assert np.array_equal(to_images(to_pixels(images)), images)
+    beyond = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5]).reshape(1, 1, 1, 5).expand(-1, 3, -1, -1)  # amplitudes -0.25 to 1.25
+    assert to_images(beyond)[0, 0, :, 0].tolist() == [64, 0, 128, 255, 255], "the modulus below zero, the cut above one"
     grey = to_pixels(images[..., 0])
     assert grey.shape == (2, 3, 8, 8) and torch.equal(grey[:, 0], grey[:, 2])
 
