@@ -18,7 +18,7 @@ from PIL import Image
 
 from sarnb import plots
 from sarnb.data.sideview import block_scene, shadow_marks
-from sarnb.results import figure_faults
+from sarnb.results import figure_faults, literal_text
 from sarnb.world.radar import PRESETS, simulate
 
 matplotlib.use("agg")
@@ -70,6 +70,21 @@ def test_amplitude_laws_draw_every_law_twice() -> None:
     curve = next(line for line in figure.axes[0].lines if line.get_label() == "Rayleigh")
     peak = curve.get_xdata()[np.argmax(curve.get_ydata())]
     assert peak == pytest.approx(40 / 255, rel=0.05)  # the mode of Rayleigh is its scale
+
+
+def test_measure_panels_show_sizes_signs_floors_and_goals_without_overlaps() -> None:
+    names = ["frozen", "l1+l2+histogram+loghistogram+spectrum+periodogram+lattice+grey", "floor"]
+    table = pd.DataFrame({"variant": names, "kl": [0.09, 0.01, 0.005], "cv": [-0.2, 0.03, 0.02], "psnr": [19.0, 17.0, np.nan]})
+    titles = {"kl": "amplitude KL [nats]", "cv": "CV, relative error", "psnr": "PSNR [dB]", "bias": "not there"}
+    figure = plots.measure_panels(table, titles, "floor", {"kl": 0.02, "cv": 0.05}, ("cv",))
+    assert [axis.get_xlabel() for axis in figure.axes] == [*titles.values()][:3]
+    kl, cv, _ = figure.axes
+    assert [line.get_xdata()[0] for line in kl.lines] == [0.09, 0.01, 0.005, 0.02], "two variants, the floor, the figure to reach"
+    assert [line.get_xdata()[0] for line in cv.lines[:2]] == [0.2, 0.03] and cv.lines[0].get_markerfacecolor() == "none"
+    assert cv.lines[1].get_markerfacecolor() != "none" and kl.get_xscale() == "log"
+    assert len({line.get_marker() for line in kl.lines[:2]}) == 2, "shapes too tell variants apart"
+    literal_text(figure)
+    assert figure_faults(figure) == []
 
 
 def test_law_lines_meet_at_the_star() -> None:
