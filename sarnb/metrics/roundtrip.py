@@ -199,10 +199,11 @@ def round_trip_table(real: np.ndarray, decoded: Mapping[str, np.ndarray], masks:
 
     cv_error and enl_error are relative to the original (0.05 is 5 % too much); kappa_distance is that in the plane of
     log-cumulants; zero_share the share of exactly black pixels; glcm_distance in standard deviations of one image;
-    spectrum_db the largest gap over frequencies; periodogram_db the mean gap over the frequencies of both axes, corners of the plane included; lattice the strength of
-    what repeats every 8 px; bias_db the largest over land covers (NaN without masks). The floor compares originals with other
-    originals: other scenes of the same kinds, not the same scenes. It is the median size of each error over ``HALVINGS`` random
-    halvings; its lattice is that of all originals, as chance leaves more of it in fewer images, and so are its black pixels.
+    spectrum_db the largest gap over frequencies; periodogram_db the mean gap over the frequencies of both axes, corners of the
+    plane included; lattice the strength of what repeats every 8 px; bias_db the largest over land covers (NaN without masks).
+    The floor compares originals with other originals: other scenes of the same kinds, not the same scenes. It is the median size
+    of each error over ``HALVINGS`` random halvings; its lattice is that of all originals, as chance leaves more of it in fewer
+    images, and so are its black pixels.
     """
     real = image_stack(real, minimum=4)
     rows = [{"variant": name, **_paired(real, images, masks)} for name, images in decoded.items()]
