@@ -49,6 +49,8 @@ FAMILY_CLAIMS: dict[str, tuple[str, ...]] = {
     "geometry": (FLIPPED, NOISE, PHASE),  # a wall's echo and its shadow lie in one patch; a power spectrum has no side
 }
 CLAIMS: dict[str, tuple[str, ...]] = {name: FAMILY_CLAIMS[metric.family] for name, metric in METRICS.items()} | {
+    # black pixels: what swings below zero and is cut; the others leave as few as there were, or fewer
+    **dict.fromkeys(("zero_share", "zero_share_distance"), (GAUSSIAN, PHASE)),
     "amplitude_cv": (BLUR, MULTILOOK, GAMMA),  # the Gaussian law and random phases have the coefficient of variation of the right one
     "amplitude_enl": (*PIXELS, NOISE, PHASE),  # read in windows of 8 px
     # the Gaussian law and random phases lead to amplitudes below 0, which are drawn as 0; a curve leaves 0 where it is
