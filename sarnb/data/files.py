@@ -178,8 +178,7 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
         raise InputError(f"{out}: holds a {holds}, which a {kind} must not replace; name another folder")
     if names == ("*",) and out.is_mount():
         raise InputError(f"{out}: is a mount point, which nothing can take the place of; name a folder in it for the {kind}")
-    asked = [name for name in _names(out) if _fits(name, names) and not _fits(name, written)]
-    foreign = [name for name in asked if not _is_ours(out, name, listed)]
+    foreign = [name for name in _names(out) if _fits(name, names) and not _fits(name, written) and not _is_ours(out, name, listed)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(f"{out}: holds {foreign[0]}{more}, not written here or changed since; name another folder or move it away")

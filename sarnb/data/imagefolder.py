@@ -136,7 +136,7 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         raise InputError(f"{source}: {found}; give {wanted}")
     spoken: dict[str, str] = {}
     for label in labels if labelled else ():  # text encoders read no capitals
-        if (other := spoken.setdefault(default_caption(label).lower(), label)) != label:
+        if (other := spoken.setdefault(label_words(label).lower(), label)) != label:
             raise InputError(
                 f"{source}: the classes '{other}' and '{label}' read alike, so prompts cannot tell them apart; rename or merge them"
             )

@@ -143,14 +143,10 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
     rules += [("unet", unet, k, unet.get(k) is None, "SDXL's pipeline has no such condition") for k in CONDITIONS]
     unread = f"{name} does not read it; choose a scheduler that does, or leave the key out"
     rules += [("scheduler", scheduler, k, k in read or scheduler.get(k, v) == v, unread) for k, v in NEUTRAL.items()]
-    for part, owner, config in (
-        ("scheduler", pipe.scheduler, scheduler),
-        ("vae", pipe.vae, vae),
-        ("unet", pipe.unet, unet),
-        ("", pipe, pipe.config),
-    ):
+    for part in ("scheduler", "vae", "unet", ""):
+        owner = getattr(pipe, part) if part else pipe
         flags = [key for key, value in inspect.signature(type(owner).__init__).parameters.items() if isinstance(value.default, bool)]
-        rules += [(part, config, key, isinstance(config.get(key, False), bool), "write true or false") for key in flags]
+        rules += [(part, owner.config, key, isinstance(owner.config.get(key, False), bool), "write true or false") for key in flags]
     for part, values, key, followed, mend in rules:
         if not followed:
             file = f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json" if part else "model_index.json"

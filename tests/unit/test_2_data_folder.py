@@ -148,7 +148,7 @@ def test_an_empty_caption_gives_way_to_one_in_another_column(text: object, tmp_p
     assert "1 captions are read from the column 'caption'" in listing.notes
 
 
-@pytest.mark.parametrize("other", ["sea ships", "Sea_Ships", "sea  ships"])
+@pytest.mark.parametrize("other", ["sea ships", "Sea_Ships", "sea  ships", "City"])
 def test_classes_that_prompts_cannot_tell_apart_are_refused(other: str, tmp_path: Path) -> None:
     source = class_folders(tmp_path, ("city", "sea_ships", other))
     with pytest.raises(InputError, match="the classes '.*' and '.*' read alike.*rename or merge"):
