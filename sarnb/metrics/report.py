@@ -29,7 +29,7 @@ from sarnb.metrics import (
     texture,
 )
 from sarnb.metrics.bootstrap import over_trainings
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, FROZEN_DECODER, REFERENCE_FLOOR, SPLITS, anchors, combine, evaluate
+from sarnb.metrics.evaluation import ANCHORS, COLUMNS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, SPLITS, anchors, combine, evaluate
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 
 Sets = Mapping[str, Sequence[ImageStatistics]]  # strategy -> its trainings; "reference" -> the reference images
@@ -415,3 +415,20 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("images that are in two sets", f"grain correlates above {distribution.SAME_GRAIN}; they set no threshold"),
     ]
     return pd.DataFrame(rows, columns=["item", "value"])
+
+
+def measured_sentences(measures: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> list[str]:
+    """A sentence a measure: values with their intervals, split by split, of each strategy and of reference images.
+
+    ``measures``: as ``headline_measures`` gives.
+    """
+    joined, found = over_seeds(measures[measures["class"] == "all"]), []
+    for metric in metrics:
+        parts = []
+        for split in splits_of(measures):
+            part = joined[(joined["metric"] == metric) & (joined["split"] == split) & (joined["strategy"] != OPTICAL_AS_GREY)]
+            values = [f"{format_interval(row)} for {row['strategy']}" for _, row in part.iterrows()]
+            parts.append(f"on {split} classes {', '.join(values)}")
+        about, words = find_metric(metric), metric.replace("_", " ").replace(" kl", " KL").replace(" cv", " CV")
+        found.append(f"The {words}{f' [{about.unit}]' if about.unit else ''} is {'; '.join(parts)}.")
+    return found

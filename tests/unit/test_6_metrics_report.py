@@ -26,6 +26,7 @@ from sarnb.metrics.report import (
     class_means,
     cumulant_points,
     headline_measures,
+    measured_sentences,
     over_seeds,
     pareto_table,
     protocol_table,
@@ -188,6 +189,9 @@ def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
     assert values["good", "amplitude_cv"] == pytest.approx(np.sqrt(4 / np.pi - 1), rel=0.05)
     for metric in ("amplitude_kl", "texture_distance"):
         assert values["good", metric] < values["smooth", metric]
+    sentences = measured_sentences(table)
+    assert len(sentences) == len(HEADLINE) and sentences[0].startswith("The amplitude KL [nats] is on seen classes ")
+    assert all(f"{values['good', metric]:.3g}" in line and "unseen" in line for metric, line in zip(HEADLINE, sentences))
     wide = verdict_table(table, HEADLINE, splits_of(table))
     assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REFERENCE_FLOOR]
 
