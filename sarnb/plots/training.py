@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from sarnb.data.dataset import Column
 from sarnb.metrics import find_metric
@@ -41,7 +42,7 @@ def component_bars(counts: pd.DataFrame, title: str = "") -> Figure:
 
 
 def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
-    """Training loss and held-out loss against the step; one colour a strategy, one line a training seed.
+    """Training loss and held-out loss against the step; one colour and one mark a strategy, one line a training seed.
 
     ``histories``: strategy → the tables of its runs, with columns step, loss and, where it was measured, held_out.
     """
@@ -52,19 +53,24 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
             for number, history in enumerate(runs):
                 known = history.reindex(columns=["step", column]).dropna()
                 label = name if number == 0 else None
-                axis.plot(known["step"], known[column], color=f"C{place}", marker=".", markersize=5, lw=1.2, alpha=0.8, label=label)
+                style = {"marker": MARKERS[place % len(MARKERS)], "ls": ("-", "--", "-.", ":")[place % 4]}
+                axis.plot(known["step"], known[column], color=f"C{place}", **style, markersize=4, lw=1.2, alpha=0.8, label=label)
         if not any(len(line.get_xdata()) for line in axis.lines):
             axis.text(0.5, 0.5, "not measured: no validation images", ha="center", va="center", transform=axis.transAxes)
         axis.set(title=title, xlabel="step", ylabel="mean squared error")
         axis.ticklabel_format(useOffset=False)
-    axes[0].legend(fontsize=8, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
 
-def comparison_grid(rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[Column], cell: float = 0.95) -> Figure:
+def comparison_grid(
+    rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[Column], cell: float = 0.95, spacing_m: Sequence[float] | None = None
+) -> Figure:
     """Rows of images under common columns, with a gap between the groups (seen | unseen).
 
     ``rows``: name → one image a column, uint8 [H, W] or [H, W, 3], as for real images, strategies, or before and after.
+    ``spacing_m``: of a pixel along azimuth and range [m], as data cards have it; with it the last row gets a scale bar and an
+    arrow along range, which both sides share: a radar on the left has its near range at the left.
     Raises ``ValueError`` if a row has another number of images than there are columns.
     """
     for name, images in rows.items():
@@ -81,6 +87,17 @@ def comparison_grid(rows: Mapping[str, Sequence[np.ndarray]], columns: Sequence[
     figure.axes[0].get_gridspec().set_width_ratios(gaps)
     width, height = figure.get_size_inches()
     figure.set_size_inches(width - cell * (len(gaps) - sum(gaps)), height)
+    if spacing_m is not None:
+        side, metres = np.shape(next(iter(rows.values()))[0])[1], float(spacing_m[1])
+        length = max(one for one in (10.0**power * part for power in range(-2, 6) for part in (1, 2, 5)) if one <= side * metres / 2)
+        last = figure.axes[-len(places) :]
+        bar, arrow = last[0], last[next((at for at, i in enumerate(places) if at and i is not None), 0)]
+        bar.plot([0.06 * side, 0.06 * side + length / metres], [0.92 * side] * 2, color="w", lw=2.5, path_effects=[withStroke(linewidth=4)])
+        style = {"arrowstyle": "<->", "color": "w", "lw": 1.5, "path_effects": [withStroke(linewidth=3)]}
+        arrow.annotate("", (0.94 * side, 0.85 * side), (0.06 * side, 0.85 * side), arrowprops=style)
+        bar.set_xlabel(f"bar: {length:g} m", fontsize=7)
+        if arrow is not bar:
+            arrow.set_xlabel("arrow: range", fontsize=7)
     return figure
 
 
