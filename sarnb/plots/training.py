@@ -47,7 +47,7 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     ``histories``: strategy → the tables of its runs, with columns step, loss and, where it was measured, held_out.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.2))
-    panels = (("loss", "training loss, weighted by min-SNR"), ("held_out", "held-out loss, fixed noise and steps"))
+    panels = (("loss", "training loss, weighted"), ("held_out", "held-out loss, fixed noise and steps"))
     for axis, (column, title) in zip(axes, panels):
         for place, (name, runs) in enumerate(histories.items()):
             for number, history in enumerate(runs):
@@ -92,8 +92,14 @@ def comparison_grid(
         length = max(one for one in (10.0**power * part for power in range(-2, 6) for part in (1, 2, 5)) if one <= side * metres / 2)
         last = figure.axes[-len(places) :]
         bar, arrow = last[0], last[next((at for at, i in enumerate(places) if at and i is not None), 0)]
-        bar.plot([0.06 * side, 0.06 * side + length / metres], [0.92 * side] * 2, color="w", lw=2.5, path_effects=[withStroke(linewidth=4)])
-        style = {"arrowstyle": "<->", "color": "w", "lw": 1.5, "path_effects": [withStroke(linewidth=3)]}
+        bar.plot(
+            [0.06 * side, 0.06 * side + length / metres],
+            [0.92 * side] * 2,
+            color="w",
+            lw=2.5,
+            path_effects=[withStroke(linewidth=4, foreground="k")],
+        )
+        style = {"arrowstyle": "<->", "color": "w", "lw": 1.5, "path_effects": [withStroke(linewidth=3, foreground="k")]}
         arrow.annotate("", (0.94 * side, 0.85 * side), (0.06 * side, 0.85 * side), arrowprops=style)
         bar.set_xlabel(f"bar: {length:g} m", fontsize=7)
         if arrow is not bar:

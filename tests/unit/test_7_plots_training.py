@@ -55,8 +55,9 @@ def test_training_curves_leave_out_what_was_not_measured():
     losses, held = drawn(training_curves({"unet-full": [history, history], "scratch": [history.drop(columns="held_out")]}))
     assert [line.get_xydata().tolist() for line in losses.lines[:1]] == [[[5, 0.9], [10, 0.8]]]
     assert held.lines[0].get_xydata().tolist() == [[0, 1.0], [10, 0.7]] and len(losses.lines) == 3
-    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["unet-full", "scratch"]
+    assert [text.get_text() for text in losses.figure.legends[0].get_texts()] == ["unet-full", "scratch"]
     assert len({line.get_color() for line in losses.lines[:2]}) == 1
+    assert len({line.get_marker() for line in losses.lines}) == 2  # a shape a strategy, not a colour alone
     empty = drawn(training_curves({"x": [history.drop(columns="held_out")]}))[1]
     assert "not measured" in empty.texts[0].get_text()
 
@@ -69,6 +70,15 @@ def test_comparison_grid_parts_the_groups():
     assert [len(axis.images) for axis in axes] == [1, 1, 0, 1] * 2
     with pytest.raises(ValueError, match="row real has 2 images for 3 columns"):
         comparison_grid({"real": images[:2]}, columns)
+
+
+def test_the_scale_bar_of_a_grid_has_the_length_that_it_says():
+    columns = [Column("seen", "city"), Column("unseen", "harbour"), Column("unseen", "port")]
+    axes = drawn(comparison_grid({"a": [np.zeros((128, 128), np.uint8)] * 3}, columns, spacing_m=(3.0, 2.0)))
+    x, _ = axes[0].lines[0].get_data()
+    assert axes[0].get_xlabel() == "bar: 100 m" and np.ptp(x) * 2.0 == pytest.approx(100)  # metres a pixel along range
+    assert axes[2].get_xlabel() == "arrow: range" and not axes[1].get_xlabel()  # 1 is the gap between the groups
+    assert not any(axis.get_xlabel() for axis in drawn(comparison_grid({"a": [np.zeros((8, 8), np.uint8)] * 3}, columns)))
 
 
 def test_measure_dots_show_the_mean_over_seeds_and_the_anchor():
