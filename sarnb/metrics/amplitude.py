@@ -88,7 +88,7 @@ def kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarr
 
     Returns
     -------
-    Divergence [...] in nats, 0 or more: large where real amplitudes are missing among the generated ones.
+    Divergence [...] in nats, 0 or more: large where amplitudes of the reference are missing among the generated ones.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""How good is the judge? Class, side and caption of held-out real images, as SAR-CLIP reads them.
+"""How good is the judge? Class, side and caption of held-out reference images, as SAR-CLIP reads them.
 
 Every figure is a mean of one score an image, so that its interval comes from redrawing images inside their class, and
 each class counts the same, as in the evaluation of generated images.

@@ -69,7 +69,7 @@ def lattice(images: np.ndarray, period: int = 8) -> float:
 
     Each pixel is divided by its local mean (15 px for a period of 8) and averaged over all pixels at its place of a cell, in
     all images; the figure is the standard deviation of the period² averages. Speckle of M independent cells a place leaves
-    about its own coefficient of variation over √M; real images say how much that is.
+    about its own coefficient of variation over √M; reference images say how much that is.
     """
     stack = image_stack(images).astype(np.float64)
     reach = 2 * period - 1

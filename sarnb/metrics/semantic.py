@@ -1,4 +1,4 @@
-"""Does the image show what its prompt asks for? Judged by SAR-CLIP, a text-image encoder trained on real SAR images.
+"""Does the image show what its prompt asks for? Judged by SAR-CLIP, a text-image encoder trained on reference images.
 
 The judge is any object with ``embed_images(uint8 [N, H, W]) -> [N, D]`` and ``embed_texts(list[str]) -> [N, D]``, both of
 unit length. It is never the model that generated the images. Radford et al., ICML 2021 (CLIP).

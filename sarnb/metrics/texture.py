@@ -103,14 +103,14 @@ def standardise(descriptors: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def property_distances(real_means: np.ndarray, fake_means: np.ndarray) -> np.ndarray:
     """Absolute difference of two sets' mean standardised descriptors, by property: [..., P] twice -> [..., 6].
 
-    Averaged over directions and distances; the unit is the standard deviation of one real image.
+    Averaged over directions and distances; the unit is the standard deviation of one reference image.
     """
     gap = np.abs(real_means - fake_means)
     return gap.reshape(*gap.shape[:-1], -1, len(PROPERTIES)).mean(-2)
 
 
 def texture_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """Texture distance mean_k |mean z_k|, z the generated descriptors in standard deviations of the real ones.
+    """Texture distance mean_k |mean z_k|, z the generated descriptors in standard deviations of the reference ones.
 
     Parameters
     ----------
@@ -118,12 +118,12 @@ def texture_distance(real: np.ndarray, fake: np.ndarray) -> float:
 
     Returns
     -------
-    0 for equal textures; 1 where the two means lie one standard deviation of a real image apart, on average over columns.
+    0 for equal textures; 1 where the two means lie one standard deviation of a reference image apart, on average over columns.
 
     Raises
     ------
     InputError
-        Fewer than two real images, NaN, or different lengths.
+        Fewer than two reference images, NaN, or different lengths.
     """
     real, fake = feature_pair(real, fake, "texture descriptors", (2, 1))
     return float(np.abs(standardise(fake, real).mean(0)).mean())

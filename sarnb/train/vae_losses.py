@@ -316,7 +316,7 @@ def missing_extras(recipes: Sequence[str]) -> list[str]:
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells real patches from reconstructed ones: strided convolutions, receptive field 34 px (Isola et al. 2017)."""
+    """Tells original patches from reconstructed ones: strided convolutions, receptive field 34 px (Isola et al. 2017)."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -327,5 +327,5 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """[N, 3, H, W] → patch scores [N, 1, H/8, W/8], high for real."""
+        """[N, 3, H, W] → patch scores [N, 1, H/8, W/8], high for originals."""
         return self.layers(pixels)
