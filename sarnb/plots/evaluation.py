@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sarnb.data.dataset import ImageSet
-from sarnb.metrics import find_metric
+from sarnb.metrics import WHOLE, find_metric
 from sarnb.metrics.evaluation import ANCHORS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, TUNED_DECODER
 from sarnb.metrics.report import Sets, amplitude_shares, cumulant_points, over_seeds, texture_curves
 from sarnb.plots import MARKERS, broken_label, law_lines
@@ -29,14 +29,13 @@ LINES = {
 
 
 def colours(names: Sequence[str]) -> dict[str, tuple[float, float, float] | str]:
-    """One colour a strategy, the same in every figure that gets the same names in any order; reference images are black."""
-    drawn = _strategies(names)
+    """One colour a strategy, the same in every figure that gets the same names in any order; reference images are black.
+
+    Colours that the colour-blind tell apart are few. They come again where there are more strategies, with another of ``marks``.
+    """
     palette = seaborn.color_palette("colorblind")
     palette = palette[:6] + palette[7:]  # its pink is too pale
-    if len(drawn) > len(palette):  # neighbours on the colour wheel differ in lightness, too
-        light, dark = (seaborn.husl_palette(len(drawn), l=lightness) for lightness in (0.68, 0.45))
-        palette = [pair[index % 2] for index, pair in enumerate(zip(light, dark))]
-    return dict(zip(drawn, palette)) | {REFERENCE: "black"}
+    return {name: palette[index % len(palette)] for index, name in enumerate(_strategies(names))} | {REFERENCE: "black"}
 
 
 def marks(names: Sequence[str]) -> dict[str, str]:
@@ -150,18 +149,19 @@ def texture_lines(sets: Sets) -> Figure:
 
 
 def cumulant_diagram(sets: Sets) -> Figure:
-    """Log-cumulant diagram: a small mark a class and a large one for all, with the laws of speckle as curves."""
+    """Log-cumulant diagram with the laws of speckle as curves: whole sets at the left, their single classes at the right."""
     points = cumulant_points(sets)
     tint, shape = colours(list(sets)), marks(list(sets))
-    figure, axis = plt.subplots(figsize=(7.2, 4.6))
-    law_lines(axis, points)
-    axis.axvline(0, color="0.5", linestyle=":", linewidth=1.2, label="log-normal")
-    for name, part in points.groupby("strategy", sort=False):
-        single, whole = part[part["class"] != "all"], part[part["class"] == "all"]
-        style = {"color": [tint[name]], "marker": shape[name]}
-        axis.scatter(single["kappa3"], single["kappa2"], s=14, alpha=0.4, linewidths=0, **style)
-        axis.scatter(whole["kappa3"], whole["kappa2"], s=90, edgecolors="white", label=name, zorder=5, **style)
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure, axes = plt.subplots(1, 2, figsize=(13, 4.8), sharex=True, sharey=True)
+    for axis, whole in zip(axes, (True, False)):
+        law_lines(axis, points)
+        axis.axvline(0, color="0.5", linestyle=":", linewidth=1.2, label="log-normal")
+        for name, part in points[(points["class"] == WHOLE) == whole].groupby("strategy", sort=False):
+            style = {"color": [tint[name]], "marker": shape[name], "label": name, "zorder": 5 if whole or name == REFERENCE else 3}
+            axis.scatter(part["kappa3"], part["kappa2"], s=90 if whole else 22, alpha=1.0 if whole else 0.6, edgecolors="white", **style)
+        axis.set_title("all classes together" if whole else "single classes", fontsize=9)
+    axes[1].set_ylabel("")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -177,6 +177,7 @@ def interval_panels(panels: Mapping[str, pd.DataFrame], column: str, label: str,
     """
     names = [name for table in panels.values() for name in table["strategy"] if name not in LINES]
     names = list(dict.fromkeys(names))
+    shape = {} if tint else marks(names)
     tint, places = tint or colours(names), {name: place for place, name in enumerate(names)}
     size = (2.2 + 2.9 * len(panels), 0.3 * len(names) + 1.5)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -185,7 +186,7 @@ def interval_panels(panels: Mapping[str, pd.DataFrame], column: str, label: str,
             if name in LINES:
                 axis.axvline(value, color=LINES[name][0], linestyle=LINES[name][1], linewidth=1.2, label=name)
                 continue
-            style = {"fmt": "o", "color": tint[name], "markersize": 5, "capsize": 3, "elinewidth": 1.3}
+            style = {"fmt": shape.get(name, "o"), "color": tint[name], "markersize": 5, "capsize": 3, "elinewidth": 1.3}
             axis.errorbar([value], [places[name]], xerr=np.nan_to_num([[value - lo], [hi - value]]).clip(0), **style)
         axis.set_title(title, fontsize=9)
         axis.grid(axis="x", linewidth=0.4)
@@ -208,13 +209,14 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
     whole = joined[(joined["split"] == "pooled") & (joined["class"] == "all")].set_index(["metric", "strategy"])
     metrics = list(fronts["metric"].unique())
     tint, shape = colours(list(fronts["strategy"])), marks(list(fronts["strategy"]))
-    figure, axes = plt.subplots(len(metrics), 1, figsize=(6.4, 2.4 * len(metrics) + 0.6), squeeze=False, sharex=True)
+    figure, axes = plt.subplots(len(metrics), 1, figsize=(10, 2.6 * len(metrics) + 0.6), squeeze=False, sharex=True)
     for axis, metric in zip(axes[:, 0], metrics):
         part, known = fronts[fronts["metric"] == metric], whole.loc[metric]
         paid = part.loc[part["cost"] > 0, "cost"]
         free = 0.5 * paid.min() if len(paid) else 1.0
         prices, front = part["cost"].where(part["cost"] > 0, free), part["dominated by"] == ""
-        for name, price, value, best in zip(part["strategy"], prices, part["value"], front):
+        beside = 1.15 ** prices.groupby(prices).cumcount()  # marks of one price stand side by side
+        for name, price, value, best in zip(part["strategy"], prices * beside, part["value"], front):
             ends = np.nan_to_num([[value - known.loc[name, "lo"]], [known.loc[name, "hi"] - value]]).clip(0)
             style = {"color": tint[name], "markerfacecolor": tint[name] if best else "white", "markersize": 7}
             axis.errorbar([price], [value], yerr=ends, fmt=shape[name], capsize=3, elinewidth=1.2, label=name, **style)
@@ -224,7 +226,8 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
         if (part["cost"] == 0).any():
             axis.axvline(1.25 * free, color="0.8", linewidth=1)
             axis.annotate(FREE, (free, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
-        axis.set_ylabel(f"{metric}\n({find_metric(metric).better} is better)", fontsize=8)
+        about = find_metric(metric)
+        axis.set_ylabel(f"{metric} [{about.unit}]\n({about.better} is better)", fontsize=8)
     axis = axes[-1, 0]
     axis.set(xscale="log", xlabel=fronts["cost of"].iloc[0])
     low, high = axis.get_xlim()  # plain numbers that do not touch

@@ -84,7 +84,8 @@ def test_colours_are_the_strategies_own():
     names = ["zero-shot", "hybrid"]
     assert colours([*names, REFERENCE_FLOOR]) == colours(["reference", *names]) == colours(names[::-1])
     assert marks([*names, REFERENCE_FLOOR]) == marks(["reference", *names]) == marks(names[::-1])
-    assert len(set(colours([f"s{k}" for k in range(14)]).values())) == 15
+    many = [f"s{k}" for k in range(30)]
+    assert len({(colours(many)[name], marks(many)[name]) for name in many}) == 30
 
 
 @pytest.fixture(scope="module")
@@ -111,15 +112,17 @@ def test_textures_have_a_panel_a_property_and_direction(sets):
 
 
 def test_the_cumulant_diagram_draws_every_set(sets):
-    axis = drawn(cumulant_diagram(sets))[0]
-    assert {"reference", "a", "b", "c", "d"} <= set(axis.get_legend_handles_labels()[1]) and len(axis.collections) == 10
+    whole, single = drawn(cumulant_diagram(sets))
+    assert {"reference", "a", "b", "c", "d"} <= set(whole.get_legend_handles_labels()[1])
+    assert [len(part.get_offsets()) for part in whole.collections] == [1] * 5
+    assert [len(part.get_offsets()) for part in single.collections] == [2] * 5  # two classes
 
 
 def test_intervals_are_drawn_in_the_order_of_the_first_table_with_anchors_as_lines():
     table = pd.DataFrame({"strategy": ["good", "bad"], "average rank": [1.2, 1.8], "lo": [1.0, 1.5], "hi": [1.5, 2.0]})
     axis = drawn(interval_panels({"pooled": table, "unseen": table.iloc[::-1]}, "average rank", "rank"))[0]
     assert [text.get_text() for text in axis.get_yticklabels()] == ["good", "bad"] and axis.yaxis_inverted()
-    assert [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"] == [1.2, 1.8]
+    assert [box.lines[0].get_xdata()[0] for box in axis.containers] == [1.2, 1.8]
     values = pd.DataFrame({"strategy": ["a", "a guess", REFERENCE_FLOOR], "value": [0.5, 0.25, 0.9], "lo": np.nan, "hi": np.nan})
     axes = drawn(interval_panels({"seen": values, "unseen": values[:1]}, "value", "accuracy"))
     lines = {line.get_label(): line.get_xdata()[0] for line in axes[0].lines if line.get_label() in LINES}
