@@ -164,7 +164,9 @@ def child_environment(state: Path) -> dict[str, str]:
     write_atomically(own / "jupyter_path" / "kernels" / "python3" / "kernel.json", json.dumps(spec))
     for folder in ours.values():
         folder.mkdir(parents=True, exist_ok=True)
-    fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Remarks on import of parts that nothing here uses, as in ``sarnb/__init__.py``, for cells that import libraries first.
+    quiet = {"PYTHONWARNINGS": "ignore:IProgress not found", "TRANSFORMERS_VERBOSITY": "error"}
+    fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false", **quiet}
     return {**KEEP_FREED_MEMORY, **downloaded, **kept, **{name: str(folder) for name, folder in ours.items()}, **fixed}
 
 
