@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -52,6 +53,7 @@ def set_theme() -> None:
     In a notebook, figures are shown as JPEG: PNG cannot shrink speckle, and the exact pixels lie in the results' figures.
     """
     plt.rcdefaults()  # whatever a matplotlibrc says
+    warnings.filterwarnings("ignore", message="The figure layout has changed to tight")  # seaborn's grids lay themselves out
     seaborn.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
     plt.rcParams.update(
         {
