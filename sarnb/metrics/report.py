@@ -29,7 +29,18 @@ from sarnb.metrics import (
     texture,
 )
 from sarnb.metrics.bootstrap import over_trainings
-from sarnb.metrics.evaluation import ANCHORS, COLUMNS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, SPLITS, anchors, combine, evaluate
+from sarnb.metrics.evaluation import (
+    ANCHORS,
+    COLUMNS,
+    FROZEN_DECODER,
+    OPTICAL_AS_GREY,
+    REFERENCE_FLOOR,
+    SPLITS,
+    TUNED_DECODER,
+    anchors,
+    combine,
+    evaluate,
+)
 from sarnb.metrics.image_statistics import ImageStatistics, measure
 
 Sets = Mapping[str, Sequence[ImageStatistics]]  # strategy -> its trainings; "reference" -> the reference images
@@ -418,17 +429,20 @@ def protocol_table(resamples: int) -> pd.DataFrame:
 
 
 def measured_sentences(measures: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> list[str]:
-    """A sentence a measure: values with their intervals, split by split, of each strategy and of reference images.
+    """A sentence a measure: the value of each strategy with its interval, on seen and unseen classes, and what perfect latents would reach.
 
     ``measures``: as ``headline_measures`` gives.
     """
     joined, found = over_seeds(measures[measures["class"] == "all"]), []
+    anchor = next(name for name in (TUNED_DECODER, FROZEN_DECODER, REFERENCE_FLOOR) if name in set(joined["strategy"]))
     for metric in metrics:
         parts = []
-        for split in splits_of(measures):
-            part = joined[(joined["metric"] == metric) & (joined["split"] == split) & (joined["strategy"] != OPTICAL_AS_GREY)]
-            values = [f"{format_interval(row)} for {row['strategy']}" for _, row in part.iterrows()]
-            parts.append(f"on {split} classes {', '.join(values)}")
+        for split in splits_of(measures)[:2]:
+            part = joined[(joined["metric"] == metric) & (joined["split"] == split)].set_index("strategy")
+            values = [f"{name} has {format_interval(row)}" for name, row in part.iterrows() if name not in ANCHORS]
+            parts.append(
+                f"on {split} classes {', '.join(values)}, and {anchor.replace(', ', ' images by the ')} {part.loc[anchor, 'value']:.3g}"
+            )
         about, words = find_metric(metric), metric.replace("_", " ").replace(" kl", " KL").replace(" cv", " CV")
-        found.append(f"The {words}{f' [{about.unit}]' if about.unit else ''} is {'; '.join(parts)}.")
+        found.append(f"The {words}{f' in {about.unit}' if about.unit not in ('', '1') else ''}: {'; '.join(parts)}.")
     return found
