@@ -33,7 +33,6 @@ from sarnb.metrics.evaluation import (
     ANCHORS,
     COLUMNS,
     FROZEN_DECODER,
-    OPTICAL_AS_GREY,
     REFERENCE_FLOOR,
     SPLITS,
     TUNED_DECODER,
