@@ -92,7 +92,8 @@ QUANTITIES = ("amplitude", "intensity", "db", "complex")
 WORDS = {  # what tags say of it; the first that is found counts, so "sigma0 in dB" is decibels
     "db": r"(?<![a-z0-9])db(?![a-z0-9])|(sigma|gamma|beta)[0_ -]*db(?![a-z0-9])|decibel",  # not in an identifier such as 3db8
     "amplitude": r"amplitude|magnitude|modulus|(?<![a-z])amp(?![a-z])",
-    "intensity": r"intensity|power(?!ed)|(?<![a-z])pow(?![a-z])|(sigma|gamma|beta|σ|γ|β)[ _-]?(0|°|nought|naught|zero)",
+    "intensity": r"intensity|power(?!ed)|(?<![a-z])(pow|nrcs)(?![a-z])|(sigma|gamma|beta|σ|γ|β)[ _-]?(0|°|nought|naught|zero)"
+    r"|(?<![a-z0-9])[sgb]0(?![a-z0-9])",  # s0_vv, and not in an identifier such as b0f3
 }
 WINDOW = 16  # px: flat windows of this side tell the speckle's law
 FLATTEST = 0.25  # share of the windows that counts as flat
@@ -106,6 +107,8 @@ def stated_quantity(text: str) -> str:
 
     >>> stated_quantity("Sigma0_VV_db"), stated_quantity("Gamma0_VH"), stated_quantity("Amplitude_HH"), stated_quantity("VV")
     ('db', 'intensity', 'amplitude', '')
+    >>> stated_quantity("s0_vv"), stated_quantity("NRCS_VV"), stated_quantity("NRCS in dB"), stated_quantity("id b0f3 as0")
+    ('intensity', 'intensity', 'db', '')
     >>> stated_quantity("sigma0dB"), stated_quantity("linear power"), stated_quantity("Powered by X, id 3db8-0db1")
     ('db', 'intensity', '')
     """

@@ -45,7 +45,10 @@ FILLS = (
     *(float(end) for form in (np.float32, np.float64) for end in (np.finfo(form).min, np.finfo(form).max)),
 )
 FILLS += (9.969209968386869e36, 1e20, float(np.float32(1e20)))  # of NetCDF, and of the CF conventions
-OTHER_WORDS = r"phase|coherence|interferogram|incidence|elevation|slope|radian|degree|(layover|shadow)[ _-]*mask"  # other layers
+OTHER_WORDS = (  # other layers
+    r"phase|coherence|interferogram|incidence|elevation|slope|radian|degree|(layover|shadow)[ _-]*mask"
+    r"|(?<!\d )(?<![a-z0-9])(coh(?!.*coherence)|dem|dtm|dsm|rad|deg)(?![a-z])"  # not in "VV at 35 deg"
+)
 NEGATIVE_SHARE = 0.05  # of an intensity's values: subtraction of noise leaves some below 0, which are taken as 0
 EXIF_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda image: image,

@@ -240,6 +240,8 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "-999, which decibels times ten may be": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -999)), "negative values"),
     "no data at all, by NaN": (lambda p: npy(p / "a.npy", np.full_like(FLOAT, np.nan)), "has no pixel of data"),
     "a band of coherence": (lambda p: tiff(p / "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_Coherence_VV",)}), "tells of coherence"),
+    "a short band name": (lambda p: tiff(p / "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_VV",)}), "tells of coh, which"),
+    "a short unit": (lambda p: tiff(p / "a.tif", FLOAT, tags={"units": ("rad",)}), "tells of rad, which"),
     "a phase": (lambda p: tiff(p / "a.tif", FLOAT, tags={"units": ("radians",)}), "tells of radian, which is no backscatter"),
     "dB in whole numbers without a unit": (
         lambda p: tiff(p / "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
@@ -296,7 +298,12 @@ README_CASES = {  # third column of the README's table -> cases above or tests t
     "a mask, or no grey levels": ["bits", "CMYK"],
     "units or band names of dB, sigma0, intensity, amplitude": ["TIFF, units dB", "TIFF, band named Sigma0_VV"]
     + ["TIFF, whole numbers of dB with scale and offset", "test_the_option_decides_and_what_disagrees_is_refused"],
-    "a unit or band name of phase, coherence, incidence angle or elevation": ["a band of coherence", "a phase"],
+    "a unit or band name of phase, coherence, incidence angle or elevation": [
+        "a band of coherence",
+        "a phase",
+        "a short band name",
+        "a short unit",
+    ],
     "dB without scale and offset": ["dB in whole numbers without a unit"],
     "NaN, -infinity, -9999, -99999, -32768, 1e20, 9.96921e36 or the ends of floats that nothing declares": [
         case for case, _ in APPLIED if "undeclared" in case
@@ -504,6 +511,18 @@ def test_a_text_that_only_looks_like_a_quantity_changes_nothing(tmp_path: Path) 
     read = read_image(tmp_path / "a.png")
     assert (read.stated, read.quantity) == ("", "amplitude")
     np.testing.assert_array_equal(read.amplitude, U8)
+
+
+@pytest.mark.parametrize("name", ["VV at 35 deg", "VV_35deg", "radar", "demo", "cohort_3"])
+def test_a_band_name_that_only_looks_like_another_layer_is_no_fault(name: str, tmp_path: Path) -> None:
+    assert np.array_equal(read_image(tiff(tmp_path / "a.tif", FLOAT, tags={"descriptions": (name,)})).amplitude, FLOAT)
+
+
+@pytest.mark.parametrize("name", ["NRCS_VV", "s0_vv", "VH g0"])
+def test_a_short_name_of_the_cross_section_is_read_by_its_root(name: str, tmp_path: Path) -> None:
+    image = read_image(tiff(tmp_path / "a.tif", FLOAT**2, tags={"descriptions": (name,)}))
+    assert image.quantity == "intensity"
+    np.testing.assert_allclose(image.amplitude, FLOAT, rtol=1e-6)
 
 
 def test_the_comment_of_a_jpeg_names_the_quantity(tmp_path: Path) -> None:
