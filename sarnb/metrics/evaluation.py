@@ -152,15 +152,17 @@ def anchors(
     train: ImageSet | ImageStatistics | Prints | None = None,
     drawn: Sequence[str] | None = None,
     decoded: Mapping[str, ImageSet] | None = None,
+    halvings: int = HALVINGS,
 ) -> pd.DataFrame:
     """Rows that say what values mean, from held-out reference images alone, as of training seed 0; all of them by ``floor``.
 
     "reference vs reference": other reference images. "optical as grey": the optical twin, mean of three channels; left out where
     there is no twin. ``decoded``: name -> the same images, in order, as a decoder makes them of their latents. All are compared
-    with reference images of other scenes, at the numbers of ``drawn``, the labels of a generated set.
+    with reference images of other scenes, at the numbers of ``drawn``, the labels of a generated set, by ``halvings`` at most.
     """
     measured, optical = measure(real, judge, "reference images"), real.optical()
-    tables = [floor(measured, judge, seed, train, drawn)]
+    usual = min(HALVINGS, max(LEAST_HALVINGS, HALVED // max(1, len(real))))
+    tables = [floor(measured, judge, seed, train, drawn, min(usual, halvings))]
     if not len(tables[0]):
         raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")
     others = dict(decoded or {})
@@ -169,7 +171,7 @@ def anchors(
     else:
         others[OPTICAL_AS_GREY] = replace(real, images=np.rint(optical.mean(axis=3)).astype(np.uint8))
     for name, images in others.items():
-        tables.append(floor(measured, judge, seed, train, drawn, LEAST_HALVINGS, name, measure(images, judge, name)))
+        tables.append(floor(measured, judge, seed, train, drawn, min(LEAST_HALVINGS, halvings), name, measure(images, judge, name)))
     return combine(tables)
 
 
