@@ -419,7 +419,10 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("several trainings", "value: their mean; half of the interval: sqrt(h^2 + (t s)^2 / k), h over images, s over k trainings"),
         ("one training", "interval over images only: it says nothing of another training, so no strategy wins by it"),
         ("gaps of 8-bit levels", f"up to {amplitude.WIDEST_GAP} levels that no pixel of a set has are filled from both ends"),
-        ("anchors", f"median of {evaluation.HALVINGS} random halvings at most, of decoders and optical {evaluation.LEAST_HALVINGS}; 95 % of them"),
+        (
+            "anchors",
+            f"median of {evaluation.HALVINGS} random halvings at most, of decoders and optical {evaluation.LEAST_HALVINGS}; 95 % of them",
+        ),
         ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out reference images"),
         ("duplicates", f"the same thumbnails nearer to each other than {unlike} reference images"),
         ("images that are in two sets", f"grain correlates above {distribution.SAME_GRAIN}; they set no threshold"),
