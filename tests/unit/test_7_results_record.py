@@ -155,6 +155,22 @@ def test_labels_of_ticks_outside_of_the_axes_do_not_count_and_crowded_ones_do():
     assert figure_faults(figure) == ["the texts 'one' and 'one and a bit' overlap"]
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [(0.15, 0.7, {"0.2", "0.3", "0.5"}), (0.8, 12, {"1", "2", "3", "5", "10"}), (0.01, 20, {"10^{-1}", "10^{0}"})],
+)
+def test_labels_of_a_short_logarithmic_axis_do_not_run_into_each_other(low, high, labels):
+    figure = Figure(figsize=(2.4, 2), dpi=90, layout="constrained")
+    axis = figure.subplots()
+    axis.plot([low, high], [0, 1])
+    axis.set(xscale="log", xlim=(low, high))
+    figure_files(figure, "a")
+    assert figure_faults(figure) == []
+    ticks = [*axis.xaxis.get_major_ticks(), *axis.xaxis.get_minor_ticks()]
+    shown = {tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high} - {""}
+    assert len(shown) >= 2 and all(any(label in text for text in shown) for label in labels)
+
+
 def test_a_figure_larger_than_a_screen_is_told_with_its_size():
     figure = _texts((0, 0, "bottom", 0), (0, 0.99, "top", 0), figsize=(2, 20))
     (fault,) = figure_faults(figure)
