@@ -329,20 +329,20 @@ def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
 
 
 def short_log_labels(figure: Figure) -> None:
-    """Label the logarithmic axes that show less than a decade and a half at 1, 2, 3 and 5 times a power of ten, as 0.2 or 3.
+    """Label logarithmic axes that show little more than a decade at 1, 2 and 5 times a power of ten, short ones at 3 times, too.
 
-    matplotlib writes them as 2 x 10^-1 and at 4 and 6 too, which run into each other in a narrow panel. Longer axes keep
-    their powers of ten alone.
+    They are written as 0.2. matplotlib writes 2 x 10^-1, and at 4 and 6 too, which run into each other in a narrow panel.
+    Longer axes keep their powers of ten alone.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for line in (line for axis in figure.axes for line in (axis.xaxis, axis.yaxis)):
         low, high = sorted(line.get_view_interval())
         if line.get_scale() == "log" and getattr(line.get_transform(), "base", 10) == 10 and low > 0:
-            if high / low > 10**1.5:
+            if high / low > 10**1.2:
                 line.set_minor_formatter(NullFormatter())
             else:
-                line.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+                line.set_minor_locator(LogLocator(subs=(2, 3, 5) if high / low < 5 else (2, 5)))
                 for set_formatter in (line.set_major_formatter, line.set_minor_formatter):
                     set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

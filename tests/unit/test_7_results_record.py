@@ -157,7 +157,7 @@ def test_labels_of_ticks_outside_of_the_axes_do_not_count_and_crowded_ones_do():
 
 @pytest.mark.parametrize(
     ("low", "high", "labels"),
-    [(0.15, 0.7, {"0.2", "0.3", "0.5"}), (0.8, 12, {"1", "2", "3", "5", "10"}), (0.01, 20, {"10^{-1}", "10^{0}"})],
+    [(0.15, 0.7, {"0.2", "0.3", "0.5"}), (0.008, 0.12, {"0.01", "0.02", "0.05", "0.1"}), (0.01, 20, {"10^{-1}", "10^{0}"})],
 )
 def test_labels_of_a_short_logarithmic_axis_do_not_run_into_each_other(low, high, labels):
     figure = Figure(figsize=(2.4, 2), dpi=90, layout="constrained")
