@@ -68,10 +68,13 @@ def notebook(
 
 
 @app.command()
-def verify(results: Path = typer.Argument(help="a results folder, such as results/quick")) -> None:
+def verify(
+    results: Path = typer.Argument(help="a results folder, such as results/quick"),
+    page: Path | None = typer.Option(None, help="write the verdict into this Markdown page, where there are no problems"),
+) -> None:
     """Find changed, missing and stale artefacts; exit code 1 if there are any."""
     from sarnb.graph import verify as problems_of
-    from sarnb.results import read_manifests
+    from sarnb.results import read_manifests, write_findings
 
     problems = problems_of(results.absolute())
     for problem in problems:
@@ -80,6 +83,8 @@ def verify(results: Path = typer.Argument(help="a results folder, such as result
     count = sum(len(found.get("artefacts", [])) for found in manifests.values())
     outcome = f"{len(problems)} problems" if problems else "all as recorded"
     print(f"{results}: {count} artefacts of {len(manifests)} notebooks, {outcome}")
+    if page and not problems:
+        write_findings(results.absolute(), page)
     raise typer.Exit(1 if problems else 0)
 
 

@@ -37,6 +37,8 @@ LOCAL_FOLDERS = ("data", "models", "samples")
 RECORDED_FOLDERS = ("figures", "tables", "notebooks")
 STAMP_COLUMN = "stamp"
 VECTOR_PIXELS = 100_000  # of images in a figure; beyond, its SVG would be the same pixels again, as text
+VERDICT = "10_evaluation"  # the notebook that compares what the others made
+BOX = "<!-- findings -->"
 SCREEN_PIXELS = 1400  # neither side of a figure is longer where a notebook shows it
 PACKAGES = (
     *("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy", "scipy", "pandas", "scikit-image"),
@@ -515,6 +517,24 @@ def findings(manifest: Mapping[str, Any]) -> list[str]:
     return ["> **What we found**", ">", *sentences, ""] if sentences else []
 
 
+def write_findings(results: Path, page: Path) -> None:
+    """Write the verdict of a results folder between the two lines ``BOX`` of a Markdown page, such as README.md.
+
+    Raises InputError where the page has no such lines, the folder no verdict, or its profile is stamped.
+    """
+    manifest = read_manifest(results, VERDICT)
+    if not manifest.get("found"):
+        raise InputError(f"{results}: {VERDICT} has recorded no findings there; run it first (./run_all.sh --only 10)")
+    if manifest["stamp"]:
+        raise InputError(f"{results}: {manifest['stamp']}; give results that are none")
+    parts = page.read_text(encoding="utf-8").split(BOX)
+    if len(parts) != 3:
+        raise InputError(f"{page}: {len(parts) - 1} lines {BOX!r}; write two, and the findings go between them")
+    where = f"Written from notebook 10 of the profile `{manifest['profile']}`, seed {manifest['seed']}, finished {manifest['finished'][:10]}."
+    parts[1] = "\n".join(["", *findings(manifest), where, ""])
+    write_atomically(page, BOX.join(parts))
+
+
 def _took(manifest: Mapping[str, Any]) -> str:
     """How long a notebook ran, and on what."""
     device = manifest.get("device", {})
@@ -523,13 +543,13 @@ def _took(manifest: Mapping[str, Any]) -> str:
 
 
 def index(results: Path) -> str:
-    """The text of index.md: first what the last notebook found, then every figure and table with one line, notebook by notebook."""
+    """The text of index.md: first the verdict (without it, what the last notebook found), then every figure and table with one line, notebook by notebook."""
     manifests = {producer: manifest for producer, manifest in read_manifests(results).items() if manifest}
     first = next(iter(manifests.values()), {})
     lines = [f"# Results of the profile `{first.get('profile', results.name)}`", ""]
     if stamp := first.get("stamp"):
         lines += [f"**{stamp}**", ""]
-    verdict = list(manifests.values())[-1:]  # the last notebook compares what the others made
+    verdict = [manifests[VERDICT]] if VERDICT in manifests else list(manifests.values())[-1:]
     lines += [line for manifest in verdict for line in findings(manifest)]
     for producer, manifest in manifests.items():
         lines += [f"## {producer}", "", _took(manifest), ""]

@@ -135,6 +135,11 @@ def zero_share(counts: np.ndarray) -> np.ndarray:
     return probabilities(counts)[..., 0]
 
 
+def zero_share_distance(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
+    """How far the shares of black pixels of two sets lie apart, [..., 256] -> [...]; see ``zero_share``."""
+    return np.abs(zero_share(real) - zero_share(fake))
+
+
 def coefficient_of_variation(counts: np.ndarray) -> np.ndarray:
     """Standard deviation over mean of the amplitude, [..., 256] -> [...]; NaN for an all-zero image.
 

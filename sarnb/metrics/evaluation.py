@@ -161,8 +161,7 @@ def anchors(
     with reference images of other scenes, at the numbers of ``drawn``, the labels of a generated set, by ``halvings`` at most.
     """
     measured, optical = measure(real, judge, "reference images"), real.optical()
-    usual = min(HALVINGS, max(LEAST_HALVINGS, HALVED // max(1, len(real))))
-    tables = [floor(measured, judge, seed, train, drawn, min(usual, halvings))]
+    tables = [floor(measured, judge, seed, train, drawn, halvings)]
     if not len(tables[0]):
         raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")
     others = dict(decoded or {})
@@ -181,7 +180,7 @@ def floor(
     seed: int = 0,
     train: ImageSet | ImageStatistics | Prints | None = None,
     drawn: Sequence[str] | None = None,
-    halvings: int | None = None,
+    halvings: int = HALVINGS,
     name: str = REFERENCE_FLOOR,
     other: ImageStatistics | None = None,
 ) -> pd.DataFrame:
@@ -194,7 +193,7 @@ def floor(
         there; distances grow as sets shrink, and compare at one number only. Halves if None.
     judge, train : as for ``evaluate``.
     name, other : of an anchor, and the same images in the same order as it shows them, of which the compared part is then taken.
-    seed, halvings : of the halvings, and their number. By default ``HALVINGS``; of over 400 images fewer, as large sets vary
+    seed, halvings : of the halvings, and their number at most; of over 400 images fewer than ``HALVINGS``, as large sets vary
         less, but not below ``LEAST_HALVINGS``.
 
     Returns
@@ -204,7 +203,7 @@ def floor(
     train = None if train is None else prints(train)
     counts = None if drawn is None else Counter(drawn)
     tables = []
-    for number in range(halvings or min(HALVINGS, max(LEAST_HALVINGS, HALVED // max(1, len(real))))):
+    for number in range(min(halvings, max(LEAST_HALVINGS, HALVED // max(1, len(real))))):
         chosen = halves(real.labels, (seed, number), counts)
         if min(map(len, chosen)) > 1:
             parts = real.subset(chosen[0]), (other or real).subset(chosen[1])
@@ -276,11 +275,11 @@ def _amplitude(real: np.ndarray, levels: np.ndarray, fake: ImageStatistics, cell
         "amplitude_wasserstein": amplitude.wasserstein,
         "amplitude_ks": amplitude.kolmogorov_smirnov,
         "log_cumulant_distance": amplitude.log_cumulant_distance,
-        "zero_share_distance": lambda p, q: np.abs(amplitude.probabilities(p)[..., 0] - amplitude.probabilities(q)[..., 0]),
+        "zero_share_distance": amplitude.zero_share_distance,
     }
     single = {
         "amplitude_cv": amplitude.coefficient_of_variation,
-        "zero_share": lambda histograms: amplitude.probabilities(histograms)[..., 0],
+        "zero_share": amplitude.zero_share,
         "amplitude_kappa2": lambda histograms: amplitude.log_cumulants(histograms)[..., 1],
         "amplitude_kappa3": lambda histograms: amplitude.log_cumulants(histograms)[..., 2],
     }

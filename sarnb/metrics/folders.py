@@ -22,7 +22,7 @@ from sarnb.generate.trained import RESERVED
 from sarnb.metrics import WHOLE, class_name
 from sarnb.metrics.amplitude import LEVELS, unreachable
 from sarnb.metrics.distribution import overlapping
-from sarnb.metrics.evaluation import FRECHET_MINIMUM, REFERENCE_FLOOR, combine, evaluate, floor, left_out
+from sarnb.metrics.evaluation import FRECHET_MINIMUM, HALVINGS, REFERENCE_FLOOR, combine, evaluate, floor, left_out
 from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.foundation import cut_prompts
@@ -60,7 +60,7 @@ class Options:
     resamples: int = 200
     seed: int = 0
     workers: int = 1
-    halvings: int | None = None  # of the real images, see ``floor``
+    halvings: int = HALVINGS  # at most, of the real images, see ``floor``
     quantity: str = ""
 
     @property

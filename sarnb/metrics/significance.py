@@ -24,7 +24,12 @@ from sarnb.metrics.image_statistics import ImageStatistics, measure
 from sarnb.metrics.report import once_sentence
 from sarnb.metrics.semantic import Judge
 
-TESTED = ("amplitude_kl", "texture_distance", "clip_accuracy", "clip_cosine", "look_accuracy")
+LAWS = {  # measures of two amplitude distributions
+    "amplitude_kl": amplitude.kl,
+    "log_cumulant_distance": amplitude.log_cumulant_distance,
+    "zero_share_distance": amplitude.zero_share_distance,
+}
+TESTED = (*LAWS, "texture_distance", "clip_accuracy", "clip_cosine", "look_accuracy")
 ALPHA = 0.05  # on the corrected p
 UNDECIDED, ONCE = "not told apart", "trained once"
 TEST_COLUMNS = ("metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "shown", "better")
@@ -139,7 +144,7 @@ def paired_rows(real: ImageStatistics, fake: ImageStatistics, judge: Judge | Non
     """What each measure needs of each image [N, F]; a measure that these images have no value for is left out."""
     scores = {name: score for name, score in image_scores(real, fake, judge, None).items() if not isinstance(score, str)}
     scores = {name: score[:, None] for name, score in scores.items() if np.isfinite(score).all()}
-    scores["amplitude_kl"] = amplitude.filled(fake.histograms)
+    scores |= dict.fromkeys(LAWS, amplitude.filled(fake.histograms))
     scores["texture_distance"] = texture.standardise(fake.descriptors, real.descriptors)
     return {name: scores[name] for name in metrics if name in scores}
 
@@ -170,9 +175,9 @@ def weighted_measure(metric: str, real: ImageStatistics, labels: Sequence[str]) 
     own = stratified_weights(labels, 0, 0)[0]
     inside = np.isin(np.asarray(real.labels, dtype=object), sorted(set(labels)))
     weights = stratified_weights([label for label, used in zip(real.labels, inside) if used], 0, 0)[0]
-    if metric == "amplitude_kl":
+    if metric in LAWS:
         shares = weights @ amplitude.filled(real.histograms)[inside]
-        return own, lambda means: amplitude.kl(shares[None], np.maximum(means, 0.0))
+        return own, lambda means: LAWS[metric](shares[None], np.maximum(means, 0.0))
     if metric == "texture_distance":
         centre = weights @ texture.standardise(real.descriptors, real.descriptors)[inside]
         return own, lambda means: texture.property_distances(centre[None], means).mean(-1)

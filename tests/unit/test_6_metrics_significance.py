@@ -109,7 +109,7 @@ def test_the_difference_is_that_of_the_means_over_seeds_in_the_evaluation_table(
         "a": {0: measure(side_set(11)), 1: measure(side_set(12, 0.5)), 2: measure(side_set(13, 1.4))},
         "b": {0: measure(side_set(21)), 1: measure(side_set(22, 0.8)), 2: measure(side_set(23, 1.1))},
     }
-    metrics = ("amplitude_kl", "texture_distance", "look_accuracy")
+    metrics = ("amplitude_kl", "log_cumulant_distance", "zero_share_distance", "texture_distance", "look_accuracy")
     table = over_seeds(combine([evaluate(name, k, real, part, None, 0) for name, own in runs.items() for k, part in own.items()]))
     value = table[(table["split"] == "pooled") & (table["class"] == "all")].set_index(["metric", "strategy"])["value"]
     tests = paired_tests(real, runs, None, metrics=metrics, permutations=20)

@@ -14,7 +14,19 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sarnb.errors import InputError
-from sarnb.results import Record, claim_folder, compact_png, figure_faults, figure_files, file_problems, folder_problems, write_atomically
+from sarnb.results import (
+    BOX,
+    VERDICT,
+    Record,
+    claim_folder,
+    compact_png,
+    figure_faults,
+    figure_files,
+    file_problems,
+    folder_problems,
+    write_atomically,
+    write_findings,
+)
 
 matplotlib.use("agg")
 
@@ -245,3 +257,32 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
     with pytest.raises(InputError, match="x.txt: cannot be saved .No space left on device."):
         write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.glob(".x*")) == []
+
+
+def test_a_page_opens_with_the_verdict_whatever_stood_between_its_marks(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n{BOX}\nold words\n{BOX}\nthe rest\n")
+    with pytest.raises(InputError, match=f"{VERDICT} has recorded no findings"):
+        write_findings(tmp_path / "r", page)
+    record = Record(VERDICT, tmp_path / "r", "quick", 3, {"SEED": 3})
+    record.found(["The token <SAR> costs $2.", "Nothing else."])
+    record.close()
+    later = Record("13_more", tmp_path / "r", "quick", 3, {"SEED": 3})
+    later.found(["More."])
+    later.close()
+    for _ in range(2):  # again: the same page
+        write_findings(tmp_path / "r", page)
+        top, box, rest = page.read_text().split(BOX)
+        assert (top, rest) == ("# Title\n", "\nthe rest\n") and "old words" not in box
+        assert "> - The token \\<SAR> costs \\$2.\n> - Nothing else.\n" in box and "profile `quick`, seed 3" in box
+    index = (tmp_path / "r/index.md").read_text()
+    assert index.index("Nothing else.") < index.index(f"## {VERDICT}") < index.index("More.")
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="0 lines"):
+        write_findings(tmp_path / "r", page)
+    assert page.read_text() == "no marks"
+    stamped = Record(VERDICT, tmp_path / "s", "smoke", 0, {"SEED": 0})
+    stamped.found(["A smoke run."])
+    stamped.close()
+    with pytest.raises(InputError, match="not a result"):
+        write_findings(tmp_path / "s", page)
