@@ -94,6 +94,8 @@ class Profile:
     generate_per_class: int = _value("images generated per class, strategy and training seed", 1)
     sampling_steps: int = _value("denoising steps of the sampler", 1, 1000)
     guidance_scale: float = _value("classifier-free guidance; 1 = off", 1, 50)
+    sensor_images: int = _value("training images of each of the three sensors that one model learns", 1)
+    scene_size: tuple[int, ...] = _value("height and width of the large scene [px]", 32, 65536)
     clip_steps: int = _value("optimizer steps of the judge", 1)
     clip_batch: int = _value("image-caption pairs per step of the judge", 2)
     checkpoint_every: int = _value("steps between two checkpoints", 1)
@@ -112,6 +114,8 @@ class Profile:
             raise InputError(f"image_size is {self.image_size}, it must be a multiple of {SIZE_STEP} px, as the networks need")
         if self.batch_size % self.accumulate:
             raise InputError(f"profile {self.name}: accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+        if len(self.scene_size) != 2:
+            raise InputError(f"scene_size is {list(self.scene_size)}; give two numbers, height and width in px")
         for small, large in (("batch_size", "train_images"), ("warmup_steps", "train_steps"), ("clip_batch", "judge_images")):
             if getattr(self, small) > getattr(self, large):
                 values = f"{small} {getattr(self, small)} is above {large} {getattr(self, large)}"

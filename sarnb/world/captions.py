@@ -86,7 +86,7 @@ def noun(kind: str) -> str:
     for key in ("+".join(parts), "+".join(reversed(parts))):
         if key in _PAIRS:
             return _PAIRS[key]
-    return f"{_NOUNS[parts[0]][0]} beside {_NOUNS[parts[1]][0]}"
+    return f"{_NOUNS[parts[0]][0]} beside {' and '.join(_NOUNS[part][0] for part in parts[1:])}"
 
 
 def prompt(kind: str, modality: str, radar: Radar | None = None, token: str | None = None) -> str:

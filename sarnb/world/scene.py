@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class Scene:
     Raises ``InputError`` when arrays disagree in shape, numbers are not finite, a cover has no name, or the spacing is not positive.
     """
 
-    kind: str  # class, or two classes joined by "+"
+    kind: str  # class, or two or three classes joined by "+"
     height: np.ndarray  # float32 [H, W], metres: surface with buildings and canopy
     ground: np.ndarray  # float32 [H, W], metres: bare terrain
     cover: np.ndarray  # uint8 [H, W]: index into COVERS
@@ -60,16 +61,17 @@ class Scene:
 
 
 def parts_of(kind: str) -> tuple[str, ...]:
-    """The classes of ``kind``: one, or the two of a composition; ``InputError`` when one is unknown."""
+    """The classes of ``kind``: one, or the two or three of a composition; ``InputError`` when one is unknown."""
     parts = tuple(part.strip() for part in kind.split("+"))
     unknown = [part for part in parts if part not in LAYOUTS]
-    if unknown or len(parts) > 2 or len(set(parts)) != len(parts):
-        raise InputError(f"scene class {kind!r} is unknown; use one of {', '.join(CLASSES)}, or two different ones as in 'river+forest'.")
+    if unknown or len(parts) > 3 or len(set(parts)) != len(parts):
+        known = f"{', '.join(CLASSES)}, or two or three different ones as in 'river+forest'"
+        raise InputError(f"scene class {kind!r} is unknown; use one of {known}.")
     return parts
 
 
 def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> Scene:
-    """Draw the scene of a class, or of a composition "a+b", from a seed.
+    """Draw the scene of a class, or of a composition "a+b" or "a+b+c", from a seed.
 
     ``size`` is the number of rows and of columns (32 or more), ``spacing`` the metres per cell (above zero). The same
     arguments give the same scene in every process. Raises ``InputError`` for anything else.
@@ -92,7 +94,8 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
         canvas = Canvas(rng, size, spacing, season)
         LAYOUTS[part](canvas)
         canvases.append(canvas)
-    canvas = canvases[0] if len(canvases) == 1 else _merge(canvases[0], canvases[1])
+    # What has a feature (river bed, sea) lies over the others, so it comes last.
+    canvas = reduce(_merge, sorted(canvases, key=lambda canvas: canvas.feature is not None))
     ground = np.asarray(canvas.ground, np.float32)
     return Scene(
         kind=kind,
@@ -130,4 +133,5 @@ def _merge(first: Canvas, second: Canvas) -> Canvas:
     kept = over.feature is not None
     under.counts = {name: n for name, n in over.counts.items() if kept and name == "bridges"}
     under.relations = [p for p in over.relations if kept and any(word in p for word in ("bridge", "sea", "flowing"))]
+    under.feature = None
     return under

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from sarnb.errors import InputError
 from sarnb.world.canvas import Canvas, cells, count_cells
+from sarnb.world.captions import noun
 from sarnb.world.scene import CLASSES, CODE, COMPOSITIONS, COVERS, SEASONS, SEEN, UNSEEN, Scene, make_scene
 
 
@@ -140,6 +141,14 @@ def test_composition_holds_both_classes():
         assert share(make_scene("city+coast", seed), "roof") > 0.04
 
 
+@pytest.mark.parametrize("kind", ["city+river+forest", "river+forest+city", "forest+city+river"])
+def test_three_classes_share_a_patch_whatever_their_order(kind):
+    shares = [[share(make_scene(kind, seed), cover) for cover in ("roof", "water", "forest")] for seed in range(5)]
+    assert np.mean(shares, axis=0).min() > 0.04 and noun(kind).count(" a ") == 2
+    with pytest.raises(InputError, match="two or three different ones"):
+        make_scene("city+river+forest+coast", 0)
+
+
 def test_canvas_noise_has_unit_variance_and_the_asked_scale():
     canvas = Canvas(np.random.default_rng(0), 256, 1.0, "summer")
     fine, coarse = canvas.noise(8.0), canvas.noise(64.0)
@@ -175,7 +184,7 @@ def test_lone_crowns_are_round_trees_of_the_asked_height():
     [
         ("village", 0, 64, 2.0, "solar farm"),
         ("city+city", 0, 64, 2.0, "city"),
-        ("city+river+coast", 0, 64, 2.0, "city"),
+        ("city+river+coast+forest", 0, 64, 2.0, "city"),
         ("city", 0, 31, 2.0, "32"),
         ("city", 0, 64, 0.0, "spacing"),
         ("city", 0, 64, float("nan"), "spacing"),
