@@ -88,9 +88,17 @@ def verify(
     raise typer.Exit(1 if problems else 0)
 
 
+READS = {  # the options that each source of a data set reads
+    "twin": ("--n", "--sensor", "--size", "--workers"),
+    "sarlo80": ("--shards", "--revision", "--unseen", "--size", "--workers", "--quantity"),
+    "": ("--size", "--quantity"),
+}
+WORLDS = {"twin": "the twin world", "": "your own images"}
+
+
 @app.command()
 def dataset(
-    source: str = typer.Argument(help="'twin' for the twin world, or a folder of your own radar images"),
+    source: str = typer.Argument(help="'twin' for the twin world, 'sarlo80', or a folder of your own radar images"),
     out: Path = typer.Option(..., help="folder to make"),
     n: int | None = typer.Option(
         None,
@@ -104,17 +112,33 @@ def dataset(
     quantity: str = typer.Option(
         "", help="what the numbers of your images are: amplitude, intensity, db or complex; default: by tags and statistics"
     ),
+    shards: str = typer.Option("", help="of sarlo80: shards as a pattern of files, https addresses, or a data set of the hub (owner/name)"),
+    revision: str = typer.Option("", help="of sarlo80: branch, tag or commit of the hub's data set"),
+    unseen: str = typer.Option("", help="of sarlo80: classes or words of captions that train does not show, such as harbour,airport"),
 ) -> None:
-    """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world or of your own images."""
+    """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world, SARLO-80 or your own images."""
     from sarnb.data.files import working_in
     from sarnb.data.twin import build_twin, general_splits, study_splits
 
     changes = {"image_size": size, "seed": seed, "workers": workers}
     values = load_profile(profile, **{name: value for name, value in changes.items() if value is not None})
-    size, seed = values.image_size, values.seed
-    if source == "twin":
-        if quantity:
-            raise InputError("--quantity is for your own images; leave it out, the twin world is drawn as amplitude")
+    kind = source if source in READS else ""
+    if not kind and not Path(source).exists():
+        raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images; or sarlo80")
+    used = {"--n": n is not None, "--sensor": sensor, "--size": size, "--workers": workers, "--quantity": quantity}
+    used |= {"--shards": shards, "--revision": revision, "--unseen": unseen}
+    for option in (option for option, given in used.items() if given and option not in READS[kind]):
+        worlds = ", ".join(WORLDS.get(name, name) for name, options in READS.items() if option in options)
+        raise InputError(f"{option} is for {worlds} and changes nothing about {source}; leave it out")
+    asked, size, seed = size, values.image_size, values.seed
+    if source == "sarlo80":
+        from sarnb.data.sarlo80 import build_sarlo80
+
+        concepts = unseen.split(",") if unseen else []
+        with working_in(out):
+            card = build_sarlo80(out, shards, revision, concepts, asked or 1024, seed, values.workers, quantity)
+        print(f"licence: {card['licence']}, which what you make of it carries on")
+    elif source == "twin":
         if n is None:
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
         else:
@@ -122,11 +146,6 @@ def dataset(
         with working_in(out):
             card = build_twin(out, splits, sensor or values.sensor, size, seed, values.workers)
     else:
-        if not Path(source).exists():
-            raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images")
-        for option, used in (("--n", n is not None), ("--sensor", bool(sensor)), ("--workers", workers is not None)):
-            if used:
-                raise InputError(f"{option} is for the twin world and changes nothing about {source}; leave it out")
         from sarnb.data.prepare import prepare_user_data
 
         with working_in(out):

@@ -20,7 +20,7 @@ from sarnb.errors import InputError
 
 CARDS = Path(__file__).parent.parent / "cards"  # templates of cards in the hub's format
 TRUTH = ("optical", "mask", "satellite", "height")  # columns NAME_file_name of the twin's rows, restored as NAME
-HUB_LICENCES = {"Apache-2.0": "apache-2.0"}  # names the hub knows; others become "unknown"
+HUB_LICENCES = {"Apache-2.0": "apache-2.0", "CC-BY-SA-4.0": "cc-by-sa-4.0"}  # names the hub knows; others become "unknown"
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test", "judge": "judge"}
 HUB_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 
@@ -184,7 +184,7 @@ def data_card(card: Mapping[str, Any]) -> str:
 
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:
     """The facts of a data set's card as (fact, value) rows of text; nested facts are written ``outer: inner``."""
-    left_out = ("fingerprint", "complete", "counts", "radar", "labels", "groups", "read")  # in other tables, or for machines
+    left_out = ("fingerprint", "complete", "counts", "radar", "labels", "groups", "read", "columns")  # in other tables, or for machines
     rows = []
     for key, value in card.items():
         if key in left_out or value is None or value == {} or value == []:

@@ -28,6 +28,7 @@ METADATA = "metadata.jsonl"
 CARD = "card.json"
 README = "README.md"
 SPLITS = ("train", "val", "test", "judge")
+WRITTEN = (README, CARD, ".work/*", ".*.partial-*", *(f"{name}/*" for name in SPLITS))  # of a data set that a later call goes on with
 HEIGHT_ZERO_M, HEIGHT_STEP_M = -1000.0, 0.1  # height of the value 0, and metres a level: 16 bits reach from -1000 to 5553.5 m
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,15 @@ from sarnb.data.files import (
     METADATA,
     README,
     SPLITS,
+    WRITTEN,
     check_out,
+    claim,
+    clear,
+    content_key,
+    lost_files,
     replace_folder,
     saving,
+    settle,
     write_json,
     write_png,
     write_rows,
@@ -331,3 +338,135 @@ def _card(
         "notes": [*notes, *folder.notes],
         "read": list(folder.notes),
     }
+
+
+# Images out of archives and products: read piece by piece into .work, which a later call goes on with, then laid out by split.
+
+UNCLEAR = "unclear"  # the class of an image whose class nothing tells
+Found = tuple[Path, dict[str, Any]]  # an 8-bit image, and its row: "place", "label", "text" and what else is known of it
+
+
+def place_splits(sizes: Mapping[str, int], seed: int) -> dict[str, str]:
+    """The split of each place: test and val get whole places until each has 10 % of the images, at least one; train the others.
+
+    Parameters
+    ----------
+    sizes : number of images of each place. Of fewer than three places all are train.
+    seed : draws the order of the places; the largest one is always train.
+    """
+    names = sorted(sizes)
+    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
+    order.remove(max(names, key=lambda name: sizes[name])) if names else None
+    splits = dict.fromkeys(names, "train")
+    for split in ("test", "val") if len(names) > 2 else ():
+        taken = 0
+        while taken < sum(sizes.values()) / 10 and (taken == 0 or len(order) > 1):
+            taken += sizes[order[0]]
+            splits[order.pop(0)] = split
+    return splits
+
+
+def build_set(
+    out: Path,
+    settings: Mapping[str, Any],
+    read: Callable[[Path], tuple[list[Found], dict[str, Any]]],
+    seed: int,
+    unseen: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A data set of images that ``read`` finds, split by place; a killed call is continued by the next one of the same settings.
+
+    No place is in two splits. Classes of ``unseen`` are shown by neither train nor val: their images in places of train
+    go to judge, those in places of val are left out. Judge repeats train besides, as hard links where the disk knows them.
+
+    Parameters
+    ----------
+    out : the folder, made or continued here; a finished set of the same settings is returned at once.
+    settings : all that the files depend on, as JSON.
+    read : a folder for its pieces -> the images with their rows, and the facts of the card.
+    seed : draws the splits.
+    unseen : classes that are held out.
+
+    Raises
+    ------
+    InputError
+        A folder that holds something else, a full disk, or no image; and what ``read`` raises.
+    """
+    out, key = check_out(out, "data set"), content_key(json.dumps(settings, sort_keys=True))
+    card = _begun(out)
+    if card.get("fingerprint") == key and card.get("complete") and not lost_files(out):
+        return card
+    with saving(out):
+        if card.get("fingerprint") != key or card.get("complete"):
+            clear(claim(out, "data set", names=WRITTEN))
+            for name in SPLITS:
+                shutil.rmtree(out / name, ignore_errors=True)
+            write_json(out / CARD, {"fingerprint": key, "complete": False})
+        found, facts = read(out / ".work")
+        if not found:
+            raise InputError(f"{out}: no image is left to make a data set of: {'; '.join(facts['read']) or 'nothing was found'}")
+        sizes = Counter(row["place"] for _, row in found)
+        splits = place_splits(sizes, seed)
+        parts: dict[str, list[Found]] = {split: [] for split in SPLITS}
+        for path, row in found:
+            hidden, split = row["label"] in unseen, splits[row["place"]]
+            if not hidden or split == "test":
+                parts[split].append((path, row))
+            if split == "train":
+                parts["judge"].append((path, row))
+        notes = list(facts["notes"])
+        if len(sizes) < 3:
+            notes.append(f"There are {len(sizes)} places; a split by place needs three, so all images are in train.")
+        counts = {}
+        for split, part in parts.items():
+            _lay_out(out, split, part, unseen)
+            counts[split] = dict(sorted(Counter(row["label"] for _, row in part).items()))
+        labels = sorted({row["label"] for part in parts.values() for _, row in part})
+        card = {
+            **facts,
+            "complete": True,
+            "has_truth": False,
+            "seed": seed,
+            "labels": labels,
+            "groups": {
+                "seen": [label for label in labels if label not in unseen],
+                "unseen": [label for label in labels if label in unseen],
+                "composition": [],
+            },
+            "counts": counts,
+            "totals": {split: len(part) for split, part in parts.items()},
+            "places": {split: sum(name == split for name in splits.values()) for split in SPLITS[:3]},
+            "notes": notes,
+            "fingerprint": key,
+        }
+        shutil.rmtree(out / ".work", ignore_errors=True)
+        write_text(out / README, data_card(card))
+        write_json(out / CARD, card)
+        settle(out)
+    return card
+
+
+def _begun(out: Path) -> dict[str, Any]:
+    """The card of a finished or begun set; empty where there is none."""
+    try:
+        card = json.loads((out / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _lay_out(out: Path, split: str, part: Sequence[Found], unseen: Sequence[str]) -> None:
+    """Make the folder of a split: all of it under another name first, then one rename."""
+    made = out / ".work" / split
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(out / split, ignore_errors=True)
+    made.mkdir(parents=True)
+    rows = []
+    for index, (path, row) in enumerate(part):
+        name = f"{index:06d}.png"
+        try:
+            os.link(path, made / name)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, made / name)
+        rows.append({"file_name": name, **row, "group": "unseen" if row["label"] in unseen else "seen"})
+    write_rows(made / METADATA, rows)
+    made.replace(out / split)

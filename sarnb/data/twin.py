@@ -24,6 +24,7 @@ from sarnb.data.files import (
     METADATA,
     README,
     SPLITS,
+    WRITTEN,
     check_out,
     claim,
     clear,
@@ -210,7 +211,6 @@ def speckle_seed(seed: int, sensor: str) -> int:
 # The data set: chunks of scenes, drawn and scaled by workers, that a later call continues after a kill.
 
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again
-WRITTEN = (README, CARD, ".work/*", ".*.partial-*", *(f"{name}/*" for name in SPLITS))  # what else lies there is a user's
 VIEWS = ("sar", "satellite")  # the two amplitudes of a sample, each with a scale of its own
 
 
