@@ -24,6 +24,7 @@ from sarnb.settings import repository
 
 TAG = "parameters"
 PROGRESS_SECONDS = 15.0
+BATCH = "SARNB_BATCH"  # variable that says that nobody sits at the notebook
 JUPYTER = ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")  # variables JUPYTER_..., folders
 # Variables by which a person changes how Python, Jupyter and matplotlib behave, and how wide and coloured text is.
 PERSONAL = r"(PYTHON|IPYTHON|JUPYTER|MPL|MATPLOTLIB|PAPERMILL|XDG_CACHE_HOME$|COLUMNS$|LINES$|NO_COLOR$|(FORCE|CLI)_?COLOR)"
@@ -166,7 +167,7 @@ def child_environment(state: Path) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
     # Remarks on import of parts that nothing here uses, as in ``sarnb/__init__.py``, for cells that import libraries first.
     quiet = {"PYTHONWARNINGS": "ignore:IProgress not found", "TRANSFORMERS_VERBOSITY": "error"}
-    fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false", **quiet}
+    fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false", BATCH: "1", **quiet}
     return {**KEEP_FREED_MEMORY, **downloaded, **kept, **{name: str(folder) for name, folder in ours.items()}, **fixed}
 
 

@@ -530,7 +530,7 @@ def write_findings(results: Path, page: Path) -> None:
     parts = page.read_text(encoding="utf-8").split(BOX)
     if len(parts) != 3:
         raise InputError(f"{page}: {len(parts) - 1} lines {BOX!r}; write two, and the findings go between them")
-    where = f"Written from notebook 10 of the profile `{manifest['profile']}`, seed {manifest['seed']}, finished {manifest['finished'][:10]}."
+    where = f"Written from notebook 10 of the profile `{manifest['profile']}`, seed {manifest['seed']}, run on {manifest['finished'][:10]}."
     parts[1] = "\n".join(["", *findings(manifest), where, ""])
     write_atomically(page, BOX.join(parts))
 
@@ -543,7 +543,7 @@ def _took(manifest: Mapping[str, Any]) -> str:
 
 
 def index(results: Path) -> str:
-    """The text of index.md: first the verdict (without it, what the last notebook found), then every figure and table with one line, notebook by notebook."""
+    """The text of index.md: the verdict (without it, what the last notebook found), then every figure and table, by notebook."""
     manifests = {producer: manifest for producer, manifest in read_manifests(results).items() if manifest}
     first = next(iter(manifests.values()), {})
     lines = [f"# Results of the profile `{first.get('profile', results.name)}`", ""]

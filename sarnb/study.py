@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,22 +15,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from matplotlib.figure import Figure
 
 import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
 from sarnb.data.files import kept
-from sarnb.generate.sample import STAMP, generate, redraw, to_grey, write_samples
+from sarnb.data.imagefolder import default_caption
+from sarnb.generate.sample import STAMP, evaluation_text, generate, redraw, to_grey, write_samples
 from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
 from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER
 from sarnb.metrics.report import headline_measures
-from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_vae
+from sarnb.metrics.semantic import Judge, embed_images, embed_texts
+from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_trained, load_vae
 from sarnb.model.foundation import decode_latents, encode_posterior, fingerprint, load_foundation, normalise_latents
 from sarnb.model.strategy import find_strategy, seeds_of
-from sarnb.model.token import TOKEN
-from sarnb.notebook import declared_parameters
+from sarnb.model.token import TOKEN, with_token
+from sarnb.notebook import BATCH, declared_parameters
 from sarnb.plots import set_theme
+from sarnb.plots.evaluation import drawing_sheet
 from sarnb.results import Record, findings
 from sarnb.settings import notebooks_folder
 from sarnb.train.finetune import FinetuneConfig
@@ -262,6 +268,52 @@ class Study:
                 label = run.strategy.name.replace("+", "\n+", 1)
                 rows[label] = run.samples.images[pick(run.samples, columns)]
         return rows, columns, requested
+
+    def playground(self, judge: Judge, test: ImageSet, names: Sequence[str]) -> Figure:
+        """Controls for a prompt, and what a strategy draws for it: image, fitted laws, the judge's opinion, nearest reference images.
+
+        Where nobody can move a control, as in a run of all notebooks or without ipywidgets, the returned figure of the first choices
+        is all. The first training seed and the headline's decoder are used; a model is loaded when it is first asked for.
+
+        Parameters
+        ----------
+        judge, test : the judge, and held-out reference images.
+        names : strategies whose models are there.
+        """
+        values, labels = self.values, list(dict.fromkeys(test.labels))
+        prompts, features = embed_texts(judge, [default_caption(label) for label in labels]), embed_images(judge, test.images)
+
+        @lru_cache(maxsize=2)
+        def model(name: str) -> StableDiffusionXLPipeline:
+            (seed, *_) = seeds_of(name, values.train_seeds, values.seeded_strategies)
+            pipe = load_trained(values.foundation, self.models / name / f"seed{seed}", fuse=True)
+            pipe.vae = self.tuned_decoder or pipe.vae
+            return pipe
+
+        def sheet(strategy: str, subject: str, side: str, incidence: int, seed: int, guidance: float) -> Figure:
+            token = TOKEN if find_strategy(strategy).token else None
+            words = subject if subject in labels else f"a radar image of {subject}"
+            text = evaluation_text(words, token, side, values.sensor) if subject in labels else with_token(words, token) if token else words
+            text += f", incidence {incidence} degrees" if incidence else ""
+            image = to_grey(generate(model(strategy), [text], [seed], values.sampling_steps, guidance))
+            own = embed_images(judge, image)
+            opinion = dict(sorted(zip(labels, (own @ prompts.T)[0].tolist()), key=lambda item: -item[1]))
+            nearest = np.argsort(-(own @ features.T)[0])[:3]
+            return drawing_sheet(image[0], text, opinion, [(f"reference: {test.labels[k]}", test.images[k]) for k in nearest])
+
+        if not os.environ.get(BATCH) and importlib.util.find_spec("ipywidgets"):
+            from IPython.display import display
+            from ipywidgets import Combobox, FloatSlider, interact_manual
+
+            def show(**choices: Any) -> None:
+                display(sheet(**choices))
+
+            subject = Combobox(value=labels[0], options=labels, description="subject")
+            guidance = FloatSlider(values.guidance_scale, min=1, max=10, step=0.5)
+            interact_manual(
+                show, strategy=list(names), subject=subject, side=["left", "right"], incidence=(0, 60, 5), seed=(0, 999), guidance=guidance
+            )
+        return sheet(names[0], labels[-1], "left", 0, values.seed, values.guidance_scale)
 
     def found(self, *sentences: str) -> None:
         """Show what the notebook found as a list, and record it: ``index.md`` shows it, and opens with that of the last notebook.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -13,9 +14,10 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from sarnb.data.dataset import ImageSet
 from sarnb.metrics import WHOLE, find_metric
+from sarnb.metrics.describe import fit_histogram
 from sarnb.metrics.evaluation import ANCHORS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, TUNED_DECODER
 from sarnb.metrics.report import Sets, amplitude_shares, cumulant_points, over_seeds, texture_curves
-from sarnb.plots import MARKERS, broken_label, law_lines
+from sarnb.plots import LAW_STYLES, MARKERS, broken_label, law_lines
 
 REFERENCE, GUESS, FREE = "reference", "a guess", "free"
 LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
@@ -124,6 +126,37 @@ def amplitude_histograms(sets: Sets, columns: int = 3) -> Figure:
     axes[0, 0].set_ylim(max(drawn.min(), 1e-6) * 0.7, drawn.max() * 1.5)
     figure.supxlabel("amplitude / (μ + 3σ)", fontsize=9)
     figure.supylabel("share of pixels", fontsize=9)
+    return figure
+
+
+def drawing_sheet(image: np.ndarray, title: str, opinion: Mapping[str, float], nearest: Sequence[tuple[str, np.ndarray]]) -> Figure:
+    """One drawing and what is said of it: its grey levels with fitted laws, the judge's opinion, the reference images most like it.
+
+    Parameters
+    ----------
+    image : uint8 [H, W].
+    title : its prompt.
+    opinion : class -> cosine of the judge with its prompt, the highest first.
+    nearest : up to three reference images uint8 [H, W] with a text each.
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6.4), layout="constrained")
+    for axis, (text, shown) in zip([axes[0, 0], *axes[1]], [("drawn", image), *nearest]):
+        axis.imshow(shown, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(text, fontsize=9)
+    for axis in [axes[0, 0], *axes[1]]:
+        axis.set_axis_off()
+    counts, levels = np.bincount(image.ravel(), minlength=256), np.arange(256) / 255
+    axes[0, 1].fill_between(levels, counts / counts.sum() * 255, step="mid", color="0.8", label="drawn")
+    for family in ("rayleigh", "k"):
+        name, colour, dashes = LAW_STYLES[family]
+        axes[0, 1].plot(levels[1:], fit_histogram(family, counts).pdf(levels[1:]), color=colour, ls=dashes, label=name)
+    axes[0, 1].set(xlabel="amplitude / (μ + 3σ)", ylabel="density", ylim=(0, 1.2 * np.max(counts[1:-1] / counts.sum() * 255)))
+    axes[0, 1].legend(fontsize=8, frameon=False)
+    best = list(opinion.items())[:6]
+    axes[0, 2].barh([name for name, _ in best], [value for _, value in best], color="0.5")
+    axes[0, 2].invert_yaxis()
+    axes[0, 2].set_xlabel("cosine with the class prompt, by the judge")
+    figure.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=10)
     return figure
 
 
