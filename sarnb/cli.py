@@ -158,7 +158,10 @@ def dataset(
 
 @app.command()
 def finetune(
-    strategy: str = typer.Option(..., help="hybrid, unet-full, unet-lora-r16, te-lora, token …"),
+    strategy: str = typer.Option("", help="hybrid, unet-full, unet-lora-r16, te-lora, token …"),
+    control: str = typer.Option("", help="instead: map, satellite or optical, for a network that steers --model by such pictures"),
+    model: str = typer.Option("", help="with --control: the trained model that is steered, or 'zero-shot' for the foundation itself"),
+    network: str = typer.Option("controlnet", help="with --control: controlnet, or adapter, which is smaller"),
     data: Path | None = typer.Option(None, help="data set that 'dataset' made; default: that of the notebooks"),
     out: Path | None = typer.Option(None, help="folder for the trained model; default: that of the notebooks"),
     profile: str = typer.Option("quick", help="profile that gives rates, steps and the foundation"),
@@ -168,41 +171,48 @@ def finetune(
     tracker: list[str] = typer.Option([], help="follow the training in 'tensorboard' (or another tracker of accelerate)"),
     param: list[str] = typer.Option([], help="NAME=value of another value than the profile's, such as OPTIMIZER=adamw"),
 ) -> None:
-    """Fine-tune the foundation by one strategy.
+    """Fine-tune the foundation by one strategy, or train a control for a tuned model.
 
     On many GPUs: 'accelerate launch --config_file sarnb/profiles/accelerate/ddp.yaml -m sarnb finetune …', or fsdp.yaml
     next to it where one card cannot hold the model (with '--param OPTIMIZER=adamw', for 8-bit moments cannot be shared out).
     """
     from sarnb.data.files import check_out
     from sarnb.graph import parse_params
+    from sarnb.model.control import check_kind
     from sarnb.model.export import MODEL, MODEL_FILES
     from sarnb.model.strategy import find_strategy
     from sarnb.train.finetune import FinetuneConfig
     from sarnb.train.state import check_trackers
 
-    plan = find_strategy(strategy)  # a wrong name is reported before the images are read
+    if bool(strategy) == bool(control) or bool(control) != bool(model):
+        raise InputError("finetune trains a strategy or a control; give --strategy NAME, or --control KIND with --model DIR")
+    if control:
+        check_kind(control, network)
+    plan = find_strategy(strategy or "zero-shot")  # a wrong name is reported before the images are read
+    what, title = ("control", f"{network}-{control}") if control else ("vae" if plan.vae != "frozen" else "train", plan.name)
     check_trackers(tracker)
     changes = {name.lower(): value for name, value in parse_params(param).items()}
-    known = _read_by_training(plan.vae != "frozen")
+    known = _read_by_training(what)
     for name in changes:
         if name not in known:
             names = ", ".join(known).upper()
-            raise InputError(f"--param {name.upper()}: no value of a profile that training {plan.name} reads; known are {names}")
-    same = {"--steps": "vae_steps" if plan.vae != "frozen" else "train_steps", "--seed": "train_seeds", "--foundation": "foundation"}
+            raise InputError(f"--param {name.upper()}: no value of a profile that training {title} reads; known are {names}")
+    same = {"--steps": f"{what}_steps", "--seed": "train_seeds", "--foundation": "foundation"}
     for (option, name), value in zip(same.items(), (steps, seed, foundation or None)):
         if name in changes and value is not None:
             raise InputError(f"{option} and --param {name.upper()} say the same; leave one of them out")
     if steps is not None:  # a warm-up that was given stays, that of the profile is cut to a quarter of the steps
         warmup = min(load_profile(profile).warmup_steps, steps // 4)
-        changes = {"train_steps": steps, "vae_steps": steps, "warmup_steps": warmup} | changes
+        changes = {"train_steps": steps, "vae_steps": steps, "control_steps": steps, "warmup_steps": warmup} | changes
     if seed is not None:
         changes["train_seeds"] = [seed]
     values = load_profile(profile, **changes)
     foundation = foundation or values.foundation
     results = results_root() / values.name
     data = data or results / "data"
-    out = out or results / "models" / plan.name / f"seed{values.train_seeds[0] if seed is None else seed}"
-    check_out(out, MODEL, [data, *foundation_folders(foundation)], MODEL_FILES)
+    out = out or results / "models" / title / f"seed{values.train_seeds[0] if seed is None else seed}"
+    steered = None if model in ("", "zero-shot") else Path(model)
+    check_out(out, MODEL, [data, steered or "", *foundation_folders(foundation)], MODEL_FILES)
     if tracker:
         where = f"follow it with: tensorboard --logdir {out}"
         _say(where if "tensorboard" in tracker else f"tracked by {', '.join(tracker)}")
@@ -215,6 +225,12 @@ def finetune(
         if vae_config.warmup_steps > vae_config.steps:
             raise InputError(f"warmup_steps {vae_config.warmup_steps} is above the {vae_config.steps} steps; lower it")
         count, (_, history, cost) = vae_config.steps, train_vae(plan, foundation, data, out, vae_config, tracker)
+    elif control:
+        from sarnb.train.control import ControlConfig, train_control
+
+        own = ControlConfig.of(values, seed)
+        history, cost = train_control(control, foundation, steered, data, out, own, network, out.parent / "cache", tracker)
+        count = own.steps
     else:
         from sarnb.generate.strategies import SamplingConfig, train_strategy
 
@@ -223,19 +239,24 @@ def finetune(
         cache, every = out.parent / "cache", values.sample_every
         history, cost = train_strategy(plan, foundation, data, out, config, cache, sampling, every, tracker)
         count = config.steps
-    _say(f"{out}: {plan.name}, {count} steps, last loss {history['loss'].iloc[-1]:.4g}")
+    _say(f"{out}: {title}, {count} steps, last loss {history['loss'].iloc[-1]:.4g}")
     for remark in cost.get("remarks", []):
         _say(remark)
 
 
-def _read_by_training(of_vae: bool) -> list[str]:
-    """The values of a profile that ``finetune`` reads, for an autoencoder or for the rest."""
+def _read_by_training(what: str) -> list[str]:
+    """The values of a profile that ``finetune`` reads, for an autoencoder ("vae"), a "control" or the rest ("train")."""
+    from sarnb.train.control import ControlConfig
     from sarnb.train.finetune import FinetuneConfig
     from sarnb.train.vae import VaeConfig
 
-    fields = {field.name for field in dataclasses.fields(VaeConfig if of_vae else FinetuneConfig)} - {"seed", "batch_size" * of_vae}
-    fields |= {f"vae_{name}" for name in fields} if of_vae else {"sensor", "sampling_steps", "guidance_scale", "sample_every"}
-    fields |= {"foundation", "train_seeds"} | ({"vae_steps", "vae_batch"} if of_vae else {"train_steps"})
+    of_vae, config = what == "vae", {"vae": VaeConfig, "control": ControlConfig, "train": FinetuneConfig}[what]
+    fields = {field.name for field in dataclasses.fields(config)} - {"seed", "batch_size" * of_vae}
+    if what == "control":
+        fields = {name for name in fields if not name.startswith("lr_")}
+    sampler = {"sensor", "sampling_steps", "guidance_scale", "sample_every"}  # of the samples during a training
+    fields |= sampler if what == "train" else {f"{what}_{name}" for name in fields}
+    fields |= {"foundation", "train_seeds", f"{what}_steps"} | ({"vae_batch"} if of_vae else set())
     return [field.name for field in dataclasses.fields(Profile) if field.name in fields]
 
 
@@ -263,6 +284,11 @@ def generate(
     n: int = typer.Option(1, help="images of each prompt"),
     size: str = typer.Option("", help="HxW in px, such as 512x2048, for scenes larger than the model's images; with prompts"),
     spacing: float = typer.Option(0.0, help="metres a pixel: each scene is written as GeoTIFF as well; with --size"),
+    control: list[str] = typer.Option([], help="KIND=FILE of a picture that steers the drawing: map, satellite or optical; repeatable"),
+    control_model: list[Path] = typer.Option([], help="folder of a trained control; default: ../../controlnet-KIND/… of the model"),
+    scale: float = typer.Option(1.0, help="weight of the conditions; 0 is none"),
+    source: Path | None = typer.Option(None, "--from", help="image of the model's size that is drawn on, instead of noise alone"),
+    strength: float = typer.Option(0.5, help="with --from: share of the noise that is put on it, above 0 and up to 1"),
 ) -> None:
     """Generate images: of your prompts ('--model DIR --prompt "…" --out DIR'), or a model's evaluation images ('DIR OUT --data …')."""
     model, out = _once(model, model_option, "model"), Path(_once(out, out_option, "out"))
@@ -274,6 +300,13 @@ def generate(
     sides = _sides(size)
     if data and (sides or n != 1):
         raise InputError("--size and --n belong to --prompt; evaluation images have the size and the number of the test set")
+    if (control or source) and (data or sides or (control and source)):
+        raise InputError("--control and --from belong to --prompt, without --size, and not to each other; leave one of them out")
+    if control_model and not control:
+        raise InputError("--control-model is for --control KIND=FILE; give the picture, too")
+    if source and not 0 < strength <= 1:
+        raise InputError(f"--strength {strength:g}: give a number above 0 and up to 1")
+    files = _control_files(control)
     if n < 1 or spacing < 0 or (spacing and not sides):
         raise InputError(f"--n {n} --spacing {spacing:g}: give at least one image, and a spacing above 0 together with --size")
     if data and seed is not None:
@@ -296,6 +329,10 @@ def generate(
         common: dict[str, Any] = {"label": "", "group": "seen"}
         wanted = [text for text in prompt for _ in range(n)]
         common["synthetic"] = {"model": Path(model).name, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
+        if files:
+            common["synthetic"] |= {"control": {kind: path.name for kind, path in files.items()}, "scale": scale}
+        if source:
+            common["synthetic"] |= {"from": source.name, "strength": strength}
         rows = [{"text": text, **common, "seed": start + i, "look": None} for i, text in enumerate(wanted)]
     else:
         groups = {row["label"]: row.get("group", "seen") for row in test.rows if row.get("label")}
@@ -308,9 +345,18 @@ def generate(
         mend = f"write it as {word}" if word else "which read it letter by letter; write 'radar image', or give a model that learned it"
         raise InputError(f"prompt {strange[0]!r} holds a word that {model} has not learned: {mend}")
     sampler = values.sampling_steps, values.guidance_scale, values.batch_size
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    controls = _controls(files, control_model, model, foundation, side, len(texts)) if files else {}
+    given_image = None if source is None else _start_image(source, side)
     with working_in(out):
         if sides:
             images = _scenes(pipe, texts, seeds, sides, sampler, out)
+        elif given_image is not None:
+            from sarnb.generate.edit import edit
+
+            images = sample.to_grey(edit(pipe, given_image.repeat(len(texts), 0), texts, seeds, strength, *sampler))
+        elif controls:
+            images = sample.to_grey(sample.generate(pipe, texts, seeds, *sampler, controls=controls, scale=scale))
         else:
             images = sample.to_grey(sample.generate(pipe, texts, seeds, *sampler, size_of_test))
         sample.write_samples(out, images, rows, spacing)
@@ -355,6 +401,55 @@ def _scenes(
     state = out.absolute().with_name(f".{out.absolute().name}.scene")
     drawn = [draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, state=state) for text, seed in zip(texts, seeds)]
     return to_grey(np.stack(drawn))
+
+
+def _control_files(given: list[str]) -> dict[str, Path]:
+    """Kind -> file of every KIND=FILE."""
+    from sarnb.model.control import check_kind
+
+    files: dict[str, Path] = {}
+    for word in given:
+        kind, equals, path = word.partition("=")
+        if not equals or not path:
+            raise InputError(f"--control {word!r}: give KIND=FILE, such as map=cover.png")
+        check_kind(kind)
+        if kind in files:
+            raise InputError(f"--control {word!r}: a condition of the kind {kind} was given already, {files[kind]}; leave one of them out")
+        files[kind] = Path(path)
+    return files
+
+
+def _controls(files: dict[str, Path], folders: list[Path], model: str, foundation: str, side: int, count: int) -> dict[str, Any]:
+    """Kind -> network and a condition an image, of files and of trained controls."""
+    from sarnb.model.control import read_condition
+    from sarnb.model.export import load_control, model_key
+
+    pictures = {kind: read_condition(kind, path, (side, side)).repeat(count, 0) for kind, path in files.items()}
+    steered = model_key(None if model == "zero-shot" else Path(model), foundation)
+    loaded = dict(load_control(folder, steered) for folder in folders)
+    for kind in [kind for kind in files if kind not in loaded]:
+        if model == "zero-shot":
+            raise InputError(f"--control {kind}=…: the foundation itself has no control beside it; give its folder by --control-model")
+        place = Path(model).absolute()
+        _, loaded[kind] = load_control(place.parents[1] / f"controlnet-{kind}" / place.name, steered)
+    if unused := [kind for kind in loaded if kind not in files]:
+        raise InputError(f"--control-model: that of the kind {unused[0]} has no picture; give --control {unused[0]}=FILE, or leave it out")
+    return {kind: (loaded[kind], pictures[kind]) for kind in files}
+
+
+def _start_image(path: Path, side: int) -> Any:
+    """The image of a file as uint8 [1, side, side]."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            grey = np.asarray(image.convert("L"))[None] if image.mode in ("L", "RGB") else None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an image ({error}); give an 8-bit PNG") from None
+    if grey is None or grey.shape[1:] != (side, side):
+        raise InputError(f"{path}: give an 8-bit grey image of {side} x {side} px, the size that this model draws")
+    return grey
 
 
 def _once(argument: Any, option: Any, name: str) -> Any:

@@ -37,6 +37,7 @@ from sarnb.plots import set_theme
 from sarnb.plots.evaluation import drawing_sheet
 from sarnb.results import Record, findings
 from sarnb.settings import notebooks_folder
+from sarnb.train.control import ControlConfig
 from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.training import RateChoice, differing_settings, tune_rates
 from sarnb.train.vae import VaeConfig
@@ -105,6 +106,11 @@ class Study:
     def vae(self) -> VaeConfig:
         """How autoencoders are trained: the parameters named ``VAE_...``, and those that are fields of ``VaeConfig``."""
         return VaeConfig.of(self.values)
+
+    @cached_property
+    def control(self) -> ControlConfig:
+        """How control networks are trained: the parameters named ``CONTROL_...``, and those that are fields of ``FinetuneConfig``."""
+        return ControlConfig.of(self.values)
 
     @cached_property
     def sampling(self) -> SamplingConfig:

@@ -95,7 +95,7 @@ def draw_scene(
                 middles = (np.array(chosen) + window / 2) / size * part_of.shape
                 own = torch.from_numpy(part_of[tuple(middles.astype(int).T)]).to(device)
                 pieces = torch.cat([scaled[:, :, y : y + window, x : x + window] for y, x in chosen])
-                predicted = _guided(pipe, pieces, timestep, (hidden[own], pooled[own]), blank, guidance_scale)
+                predicted = guided(pipe, pieces, timestep, (hidden[own], pooled[own]), blank, guidance_scale)
                 for (y, x), piece in zip(chosen, predicted):
                     total[0, :, y : y + window, x : x + window] += weight * piece
                     weights[0, :, y : y + window, x : x + window] += weight
@@ -145,7 +145,7 @@ def decode_tiles(vae: AutoencoderKL, latents: Tensor, tile: int = TILE, rim: int
     return scene
 
 
-def _guided(pipe, pieces: Tensor, timestep: Tensor, texts: tuple[Tensor, Tensor], blank: list[Tensor], scale: float) -> Tensor:
+def guided(pipe, pieces: Tensor, timestep: Tensor, texts: tuple[Tensor, Tensor], blank: list[Tensor], scale: float) -> Tensor:
     """The prediction for windows [B, C, w, w] with their texts' embeddings, by classifier-free guidance."""
     (hidden, pooled), count = texts, len(pieces)
     if scale > 1:

@@ -7,21 +7,23 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import check_out, content_key, kept, replace_folder, saving, settle, write_set
 from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
+from sarnb.model.control import check_conditions, check_kind, control_pipeline, to_condition
 from sarnb.model.foundation import decode_latents, fingerprint
 from sarnb.model.token import with_token
 from sarnb.profile import LARGEST_SEED
@@ -32,6 +34,8 @@ from sarnb.world.radar import PRESETS
 from sarnb.world.scene import CLASSES, COMPOSITIONS, SEEN
 
 SAMPLER = 9  # stream of random numbers of a sampler that draws noise at every step, next to those of ``sarnb.train.finetune``
+#: Kind of condition -> the network that reads it, and a condition an image as ``sarnb.model.control.conditions_of`` gives them.
+Controls = Mapping[str, tuple[nn.Module, np.ndarray]]
 
 
 def generate(
@@ -44,9 +48,11 @@ def generate(
     size: int | None = None,
     precision: str = "auto",
     label: str = "images",
+    controls: Controls | None = None,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Images of ``prompts``, uint8 [N, H, W, 3]: the first of what ``draw`` returns, which says the rest."""
-    return draw(pipe, prompts, seeds, steps, guidance_scale, batch_size, size, precision, label)[0]
+    return draw(pipe, prompts, seeds, steps, guidance_scale, batch_size, size, precision, label, controls, scale)[0]
 
 
 def draw(
@@ -59,25 +65,33 @@ def draw(
     size: int | None = None,
     precision: str = "auto",
     label: str = "images",
+    controls: Controls | None = None,
+    scale: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images of ``prompts``, uint8 [N, H, W, 3], image i from its own noise of ``seeds[i]``, and their final latents.
 
     The latents are as the UNet sees them, float16 [N, C, h, w]: another decoder of the same latents can draw them anew
     (``redraw``). ``size`` is the side in px (the UNet's own if None). The same call with another
     ``batch_size`` gives the same images within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents
-    and decoder stay float32.
+    and decoder stay float32. Each of ``controls`` steers the drawing with ``scale`` times its weight of training.
 
-    Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, and a size that the VAE cannot divide.
+    Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, a size that the VAE cannot divide, and conditions
+    that do not fit.
     """
-    _check(pipe, prompts, seeds, steps, guidance_scale, batch_size, size)
+    check_drawing(pipe, prompts, seeds, steps, guidance_scale, batch_size, size)
     native = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    side = size or native
+    side, controls = size or native, controls or {}
+    _check_controls(controls, len(prompts), side, scale)
+    pipe = control_pipeline(pipe, [net for net, _ in controls.values()]) if controls else pipe
+    strength = "adapter_conditioning_scale" if hasattr(pipe, "adapter") else "controlnet_conditioning_scale"
     pipe.set_progress_bar_config(disable=True)
     pieces, finals = [], []
     bar = tqdm(total=len(prompts), desc=label, unit="image", disable=not sys.stderr.isatty())
     with coarse_unet(pipe, precision), bar:
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
+            seen = [to_condition(pictures[chosen], kind, (side, side)) for kind, (_, pictures) in controls.items()]
+            more = {"image": seen[0] if len(seen) == 1 else seen, strength: float(scale)} if seen else {}
             latents = pipe(
                 prompt=list(prompts[chosen]),
                 latents=initial_noise(pipe, seeds[chosen], side).to(pipe.unet.device, pipe.unet.dtype),
@@ -90,6 +104,7 @@ def draw(
                 original_size=(native, native),
                 target_size=(native, native),
                 output_type="latent",
+                **more,
             ).images
             pieces.append(decode_latents(pipe.vae, latents, batch_size))
             finals.append(latents.to(torch.float16).cpu().numpy())
@@ -106,22 +121,33 @@ def initial_noise(pipe: StableDiffusionXLPipeline, seeds: Sequence[int], side: i
 
 @contextlib.contextmanager
 def coarse_unet(pipe: StableDiffusionXLPipeline, precision: str) -> Iterator[None]:
-    """The UNet under autocast, its output back in float32.
+    """The UNet, and what steers it at every step, under autocast, its output back in float32.
 
     Autocast around the whole pipeline would leave the latents in bf16 between the steps, 8 bits for what becomes speckle.
     """
-    forward = pipe.unet.forward
+    steering = getattr(pipe, "controlnet", None)
+    networks = [pipe.unet] + ([] if steering is None else list(getattr(steering, "nets", [steering])))
 
-    def call(*args, **kwargs):
-        with autocast(precision):
-            output = forward(*args, **kwargs)
-        return tuple(part.to(pipe.unet.dtype) for part in output) if isinstance(output, tuple) else output
+    def coarse(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with autocast(precision):
+                output = forward(*args, **kwargs)
+            return fine(output)
 
-    pipe.unet.forward = call
+        return call
+
+    def fine(output: Any) -> Any:
+        if isinstance(output, (tuple, list)):
+            return type(output)(map(fine, output))
+        return output.to(pipe.unet.dtype) if isinstance(output, Tensor) else output
+
+    for network in networks:
+        network.forward = coarse(network.forward)
     try:
         yield
     finally:
-        del pipe.unet.forward
+        for network in networks:
+            del network.forward
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:
@@ -253,7 +279,16 @@ def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path, batch_size: int = 1
     return kept(out, key, make, lambda note: load_set(out), STAMP)
 
 
-def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: int, size: int | None) -> None:
+def check_drawing(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    guidance_scale: float,
+    batch_size: int,
+    size: int | None,
+) -> None:
+    """Raise ``InputError`` for what no drawing can be asked for; see ``draw``."""
     if isinstance(prompts, str) or len(prompts) == 0 or len(prompts) != len(seeds):
         counts = f"{len(prompts)} prompts and {len(seeds)} seeds"
         raise InputError(f"generate got {counts}; give one or more, and a seed a prompt")
@@ -268,3 +303,13 @@ def _check(pipe, prompts, seeds, steps: int, guidance_scale: float, batch_size: 
     levels = 2 ** (len(pipe.unet.config.block_out_channels) - 1)
     if size is not None and (size < 1 or size % (pipe.vae_scale_factor * levels)):
         raise InputError(f"size is {size} px; give a multiple of {pipe.vae_scale_factor * levels} for this model")
+
+
+def _check_controls(controls: Controls, count: int, side: int, scale: float) -> None:
+    if not scale >= 0:
+        raise InputError(f"the conditioning scale is {scale}; give 0 (no effect) or more")
+    for kind, (_, pictures) in controls.items():
+        check_kind(kind)
+        if len(pictures) != count:
+            raise InputError(f"{len(pictures)} conditions of the kind {kind} for {count} images; give one an image")
+        check_conditions(pictures, kind, (side, side), "generate")

@@ -1,6 +1,6 @@
 """Trained models on disk, in the forms that other tools read; never pickle.
 
-``unet/``, ``vae/`` and ``text_encoder*/`` are diffusers folders, ``pytorch_lora_weights.safetensors`` and
+``unet/``, ``vae/``, ``text_encoder*/``, ``controlnet/`` and ``adapter/`` are diffusers folders, ``pytorch_lora_weights.safetensors`` and
 ``learned_embeds.safetensors`` are what ``load_lora_weights`` and ``load_textual_inversion`` take; ``vae_lora.safetensors`` is
 for ``sarnb.model.export.load_vae``, as diffusers reads no LoRA of an autoencoder. ``record.json`` is written last: with it
 a model is whole.
@@ -30,8 +30,9 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sarnb import foundation_path, split_foundation
 from sarnb.data.dataset import CARDS
-from sarnb.data.files import claim, clear, replace_folder, settle, write_json
+from sarnb.data.files import claim, clear, content_key, replace_folder, settle, write_json
 from sarnb.errors import InputError
+from sarnb.model.control import NETWORKS
 from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder, settings_of
 from sarnb.model.strategy import Strategy
 from sarnb.model.token import EMBEDDING_FILE, TOKEN, embedding_table, load_token, save_token
@@ -42,7 +43,7 @@ RECORD, CARD, STAGING = "record.json", "README.md", ".saving"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 MODEL = "model"  # what a folder of one is to ``sarnb.data.files``, and what may be in it
 MODEL_FILES = (
-    *(f"{name}/*" for name in ("unet", "vae", *(encoder for _, encoder in ENCODERS), STAGING)),
+    *(f"{name}/*" for name in ("unet", "vae", *(encoder for _, encoder in ENCODERS), *NETWORKS, STAGING)),
     LORA_FILE,
     EMBEDDING_FILE,
     VAE_LORA_FILE,
@@ -81,9 +82,16 @@ def lora_layers(module: nn.Module, text: bool) -> dict[str, Tensor]:
 
 
 def save_trained(
-    pipe: StableDiffusionXLPipeline, strategy: Strategy, out: Path, record: dict | None = None, beside: Mapping[str, Path] | None = None
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    out: Path,
+    record: dict | None = None,
+    beside: Mapping[str, Path] | None = None,
+    network: nn.Module | None = None,
 ) -> Path:
     """Write what ``strategy`` trained into the folder ``out``, with a model card and a record.
+
+    ``network``: a control network, which is written instead; ``strategy`` is then how the model that it steers was tuned.
 
     ``record`` is that of ``finetune`` (foundation, data, configuration) with anything else worth keeping, such as the cost.
     ``beside``: name in ``out`` → file or folder that is copied there and belongs to this model; where it is not there, what an
@@ -92,14 +100,17 @@ def save_trained(
 
     Raises ``InputError`` if nothing trained, ``out`` holds files of these names that are not ours, or the disk is full.
     """
-    if not strategy.trains:
+    if not strategy.trains and network is None:
         raise InputError(f"strategy {strategy.name} trains nothing; there is nothing to save")
     staging = out / STAGING
     try:
         claim(out, MODEL, names=(*MODEL_FILES, *(pattern for name in beside or () for pattern in (name, f"{name}/*"))))
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        _write_weights(pipe, strategy, staging, record or {})
+        if network is None:
+            _write_weights(pipe, strategy, staging, record or {})
+        else:
+            network.save_pretrained(staging / (record or {})["control"]["network"], safe_serialization=True)
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         record = {"strategy": asdict(strategy), **(record or {})}
         record["files"] = {path.relative_to(staging).as_posix(): path.stat().st_size for path in files}
@@ -145,6 +156,8 @@ def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDif
     """
     folder = Path(folder)
     record = read_record(folder)
+    if "control" in record:
+        raise InputError(f"{folder}: holds a control network, not a model that draws; give it next to the model that it steers")
     strategy = Strategy(**record["strategy"])
     _check_weights(folder, record)
     pipe = load_foundation(foundation)
@@ -165,6 +178,31 @@ def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDif
     for module in components(pipe).values():
         module.eval().requires_grad_(False)
     return pipe
+
+
+def model_key(model: Path | None, foundation: str) -> str:
+    """Sixteen hex digits that tell apart what control networks steer: a trained model by its training, or the foundation itself."""
+    if model is None:
+        return foundation_fingerprint(load_foundation(foundation))
+    record = {name: value for name, value in read_record(model).items() if name not in ("cost", "files")}
+    return content_key(json.dumps(record, sort_keys=True))
+
+
+def load_control(folder: Path, steered: str = "") -> tuple[str, nn.Module]:
+    """Kind and network of a trained control, frozen, float32.
+
+    ``steered``: ``model_key`` of the model that it is to steer. Raises ``InputError`` for a folder without a finished control,
+    damaged weights, and another model than the one that it was trained with.
+    """
+    folder, record = Path(folder), read_record(Path(folder))
+    if "control" not in record:
+        raise InputError(f"{folder}: holds a model, no control network; train one with 'finetune --control KIND'")
+    _check_weights(folder, record)
+    if steered and record["foundation"] != steered:
+        name = record["strategy"]["name"]
+        raise InputError(f"{folder}: steers another model of {name} than this one; give that model, or train the control again")
+    kind, network = record["control"]["kind"], record["control"]["network"]
+    return kind, NETWORKS[network].from_pretrained(folder / network, torch_dtype=torch.float32).eval().requires_grad_(False)
 
 
 def _check_start(folder: Path, record: dict, strategy: Strategy, foundation: str, pipe: StableDiffusionXLPipeline) -> None:
@@ -288,6 +326,8 @@ def trained_card(strategy: Strategy, record: dict) -> str:
     facts |= {name: cost[name] for name in ("trainable_parameters", "seconds", "peak_memory_mb", "device") if name in cost}
     facts |= {"captions": " ".join(cost["remarks"])} if cost.get("remarks") else {}
     facts |= {f"foundation's {name}": value for name, value in record.get("settings", {}).items()}
+    if "control" in record:
+        facts |= record["control"]
     return model_card(
         "trained",
         ["text-to-image", "synthetic-aperture-radar", "stable-diffusion-xl"],
@@ -296,6 +336,7 @@ def trained_card(strategy: Strategy, record: dict) -> str:
         token=TOKEN,
         embedding_file=EMBEDDING_FILE,
         vae_lora_file=VAE_LORA_FILE,
+        control=record.get("control"),
         facts=facts,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,8 +64,12 @@ def high_noise_weight(alphas_cumprod: Tensor, timesteps: Tensor, most: float) ->
     return signal_to_noise(alphas_cumprod, timesteps).rsqrt().clamp(1.0, most)
 
 
+#: (prepared networks, numbers of the images) -> what predicts their noise, called as the UNet is; for conditions beside the text.
+Denoiser = Callable[[Mapping[str, nn.Module], np.ndarray], Callable[..., Any]]
+
+
 def diffusion_loss(
-    unet: nn.Module,
+    unet: Callable[..., Any],
     scheduler: SchedulerMixin,
     latents: Tensor,
     hidden: Tensor,
@@ -87,7 +92,7 @@ def diffusion_loss(
 
 
 def diffusion_error(
-    unet: nn.Module,
+    unet: Callable[..., Any],
     scheduler: SchedulerMixin,
     latents: Tensor,
     hidden: Tensor,
@@ -125,11 +130,12 @@ def held_out_errors(
     timesteps: Sequence[int],
     batch_size: int = 16,
     precision: str = "auto",
+    denoiser: Denoiser | None = None,
 ) -> np.ndarray:
     """Squared noise-prediction error of each image at each timestep, mean over the latent: float64 [N, T].
 
     Posterior means, and noise that depends on the image's number and the timestep only: two calls differ by the weights
-    and the captions, so their difference is paired.
+    and the captions, so their difference is paired. ``denoiser``: the UNet alone if None.
     """
     clean = normalise_latents(pipe.vae, latents.mean)
     device, errors = pipe.unet.device, np.zeros((len(captions), len(timesteps)))
@@ -137,11 +143,12 @@ def held_out_errors(
         chosen = range(start, min(len(captions), start + batch_size))
         with autocast(precision):
             hidden, pooled = encode_prompts(pipe, [captions[i] for i in chosen])
+        unet = pipe.unet if denoiser is None else denoiser({}, np.array(chosen))
         for column, timestep in enumerate(timesteps):
             noise = torch.stack([torch.randn(clean.shape[1:], generator=step_generator(i, int(timestep), HELD_OUT)) for i in chosen])
             with autocast(precision):
                 error = diffusion_error(
-                    pipe.unet,
+                    unet,
                     pipe.scheduler,
                     clean[chosen.start : chosen.stop].to(device),
                     hidden.to(device),

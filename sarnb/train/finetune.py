@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,8 @@ from sarnb.model.foundation import ENCODERS, components, cut_prompts, encode_pro
 from sarnb.model.strategy import Strategy, prepare, trainable_parameters, trained_count
 from sarnb.model.token import TOKEN, longest_row, with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
-from sarnb.train.diffusion import diffusion_loss, drop_captions, held_out_errors
-from sarnb.train.loop import MicroBatch, Watcher, batch_ids, step_generator, train_loop
+from sarnb.train.diffusion import Denoiser, diffusion_loss, drop_captions, held_out_errors
+from sarnb.train.loop import Loss, MicroBatch, Watcher, batch_ids, step_generator, train_loop
 from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
 from sarnb.train.state import LoopConfig, sharding
 
@@ -75,11 +75,15 @@ class FinetuneConfig(LoopConfig):
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """history: see ``train_loop``; cost: what it took; record: what identifies the training, for ``save_trained``."""
+    """history: see ``train_loop``; cost: what it took; record: what identifies the training, for ``save_trained``.
+
+    ``network``: what trained, where it is none of the pipeline's own (``sarnb.train.control``).
+    """
 
     history: pd.DataFrame
     cost: dict
     record: dict
+    network: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -234,26 +238,9 @@ def finetune(
     fits = "text" in strategy.caches and text_cache_bytes(pipe, flat) <= config.text_cache_gb * 1e9
     texts = cache_text(pipe, flat, cache) if fits else None
     loss = training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior)
-    validate = None if val is None else _validation(pipe, strategy, val, config, cache)
-    idle = [pipe.vae] if texts is None else [pipe.vae, pipe.text_encoder, pipe.text_encoder_2]
-    # FSDP's parts of a weight are not its own to be replaced.
-    frozen = Frozen(pipe.unet, idle, "fp32" if sharding() else config.precision)
-    attentive = [] if sharding() else [pipe.unet, pipe.text_encoder, pipe.text_encoder_2]  # gradients pass frozen ones too
-    longest = max(latents.shape[1] * latents.shape[2], pipe.tokenizer.model_max_length)
-    with frozen.compact(), plain_attention(*attentive, tokens=longest):
-        history = train_loop(
-            modules,
-            loss,
-            config,
-            out,
-            identity=identity(record),
-            batch_size=config.batch_size,
-            groups=groups,
-            validate=validate,
-            trackers=trackers,
-            watchers=[dataclasses.replace(watcher, call=frozen.at_full_precision(watcher.call)) for watcher in watchers],
-            label=strategy.name,
-        )
+    validate = None if val is None else validation(pipe, strategy, val, config, cache)
+    more = {"identity": identity(record), "groups": groups, "validate": validate, "trackers": trackers, "label": strategy.name}
+    history = compact_loop(pipe, modules, loss, config, out, latents, texts, watchers=watchers, **more)
     for name, part in modules.items():
         setattr(pipe, name, part)  # FSDP gives other objects back
     caches = [name for name in strategy.caches if name == "latents" or texts is not None]
@@ -261,6 +248,31 @@ def finetune(
     cost["remarks"] = remarks(pipe, strategy, captions)
     cost["trainable_by_component"] = {name: trained_count(part) for name, part in components(pipe).items()}
     return FinetuneResult(history, cost, record)
+
+
+def compact_loop(
+    pipe: StableDiffusionXLPipeline,
+    modules: dict[str, nn.Module],
+    loss: Loss,
+    config: FinetuneConfig,
+    out: Path,
+    latents: LatentCache,
+    texts: TextCache | None,
+    watchers: Sequence[Watcher] = (),
+    **more: Any,
+) -> pd.DataFrame:
+    """``train_loop`` with the frozen parts of the pipeline held compactly, networks that no step calls out of the way, and attention as
+    a CPU computes it fastest; ``more`` are its further arguments.
+    """
+    idle = [pipe.vae] if texts is None else [pipe.vae, pipe.text_encoder, pipe.text_encoder_2]
+    # FSDP's parts of a weight are not its own to be replaced.
+    frozen = Frozen(pipe.unet, idle, "fp32" if sharding() else config.precision)
+    networks = {id(part): part for part in (pipe.unet, pipe.text_encoder, pipe.text_encoder_2, *modules.values())}
+    attentive = [] if sharding() else list(networks.values())  # gradients pass frozen ones too
+    longest = max(latents.shape[1] * latents.shape[2], pipe.tokenizer.model_max_length)
+    with frozen.compact(), plain_attention(*attentive, tokens=longest):
+        looking = [dataclasses.replace(watcher, call=frozen.at_full_precision(watcher.call)) for watcher in watchers]
+        return train_loop(modules, loss, config, out, batch_size=config.batch_size, watchers=looking, **more)
 
 
 def parameter_groups(pipe: StableDiffusionXLPipeline, strategy: Strategy, config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -294,11 +306,12 @@ def training_loss(
     config: FinetuneConfig,
     count: int | None = None,
     prior: float = 0.0,
-):
+    denoiser: Denoiser | None = None,
+) -> Loss:
     """The loss of a step, (prepared modules, step, micro-batch) → scalar; captions are encoded live where ``texts`` is None.
 
     The first ``count`` latents and captions are those of the training images (all if None), the others those of the prior
-    pictures, which take the share ``prior`` of each batch.
+    pictures, which take the share ``prior`` of each batch. ``denoiser``: the UNet alone if None.
     """
     horizon = pipe.scheduler.config.num_train_timesteps
     count = len(captions) if count is None else count
@@ -313,7 +326,7 @@ def training_loss(
         sample = micro.of(normalise_latents(pipe.vae, latents.sample(draw.ids, draw.latents)))
         device = pipe.unet.device
         return diffusion_loss(
-            modules.get("unet", pipe.unet),
+            modules.get("unet", pipe.unet) if denoiser is None else denoiser(modules, micro.of(draw.ids)),
             pipe.scheduler,
             sample.to(device),
             hidden,
@@ -375,19 +388,33 @@ def identity(record: dict) -> str:
     return f"strategy {record['strategy']['name']}, {start} {record[start][:16]}, data {record['data']}, settings {settings}"
 
 
-def _validation(pipe, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None):
+def validation(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    val: ImageSet,
+    config: FinetuneConfig,
+    cache: Path | None,
+    denoiser: Denoiser | None = None,
+) -> Callable[[], float]:
+    """The held-out loss of the first ``held_out_images`` of ``val``, to be asked at any time."""
     few = val.subset(np.arange(min(len(val.images), config.held_out_images)))
     latents = cache_latents(pipe, few.images, cache, few.digest)
     # Image i is asked by its caption i mod 3: all lengths, and always the same one.
     captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
-    return lambda: held_out_loss(pipe, latents, captions, config)
+    return lambda: held_out_loss(pipe, latents, captions, config, denoiser)
 
 
-def held_out_loss(pipe: StableDiffusionXLPipeline, latents: LatentCache, captions: Sequence[str], config: FinetuneConfig) -> float:
+def held_out_loss(
+    pipe: StableDiffusionXLPipeline,
+    latents: LatentCache,
+    captions: Sequence[str],
+    config: FinetuneConfig,
+    denoiser: Denoiser | None = None,
+) -> float:
     """Mean squared noise-prediction error, unweighted, over all images times an even grid of timesteps."""
     count, horizon = config.held_out_timesteps, pipe.scheduler.config.num_train_timesteps
     timesteps = ((np.arange(count) + 0.5) * horizon / count).astype(int)  # middles of equal parts of the schedule
-    return float(held_out_errors(pipe, latents, captions, timesteps, config.batch_size, config.precision).mean())
+    return float(held_out_errors(pipe, latents, captions, timesteps, config.batch_size, config.precision, denoiser).mean())
 
 
 def training_cost(trained: Sequence[nn.Parameter], history: pd.DataFrame, config: Any, caches: Sequence[str]) -> dict:

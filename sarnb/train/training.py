@@ -199,7 +199,8 @@ def keep_trained(
             claim(out, MODEL, names=(f"{TRAINING}*",))
         result = tune(training)
         if processes().is_main_process:
-            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, {name: training / name for name in (HISTORY, *beside)})
+            kept_beside = {name: training / name for name in (HISTORY, *beside)}
+            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, kept_beside, result.network)
             for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
                 shutil.rmtree(folder)
         processes().wait_for_everyone()

@@ -19,13 +19,14 @@ from sarnb.notebook import TAG, declared_parameters
 from sarnb.profile import Profile, load_profile
 from sarnb.settings import repository
 from sarnb.study import Study
+from sarnb.train.control import ControlConfig
 from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.vae import VaeConfig
 
 FOLDER = repository() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICK = load_profile("quick").parameters("results/quick")
-CONFIGS = {config.__name__: config for config in (FinetuneConfig, VaeConfig)}
+CONFIGS = {config.__name__: config for config in (ControlConfig, FinetuneConfig, VaeConfig)}
 
 
 class Noted:

@@ -18,7 +18,7 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
-from tiny import tiny_pipeline
+from tiny import tiny_pipeline, tiny_twin
 from typer.testing import CliRunner
 
 import sarnb.generate.strategies
@@ -28,10 +28,12 @@ from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.files import check_out, claim, settle
 from sarnb.errors import InputError
+from sarnb.generate.edit import edit
 from sarnb.generate.large import draw_scene
 from sarnb.generate.sample import generate, to_grey
 from sarnb.metrics.folders import Options
-from sarnb.model.export import foundation_fingerprint, load_trained, save_trained
+from sarnb.model.control import conditions_of
+from sarnb.model.export import foundation_fingerprint, load_control, load_trained, save_trained
 from sarnb.model.strategy import find_strategy, prepare
 from sarnb.profile import load_profile
 from sarnb.settings import repository
@@ -202,9 +204,66 @@ def test_large_scenes_are_drawn_as_the_package_draws_them_and_say_that_they_are_
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".out")) == []
 
 
+def test_a_control_is_trained_for_a_model_and_steers_it_by_a_picture(tiny_model, tmp_path, monkeypatch):
+    foundation, model = tiny_model
+    (placed := tmp_path / "models" / "token").mkdir(parents=True)
+    (placed / "seed0").symlink_to(model)
+    data, out = tiny_twin(tmp_path / "data" / "train"), tmp_path / "models" / "controlnet-map" / "seed0"
+    train = ("finetune", "--control", "map", "--model", str(placed / "seed0"), "--foundation", foundation, "--profile", "smoke")
+    done = CliRunner().invoke(app, [*train, "--data", str(data.root.parent), "--out", str(out), "--steps", "2"], catch_exceptions=False)
+    assert done.exit_code == 0 and f"{out}: controlnet-map, 2 steps" in done.stdout, done.output
+    kind, net = load_control(out)
+    picture, prompt, values = data.root / data.rows[3]["mask"], "a <SAR> image of a city", load_profile("smoke")
+    common = ("--model", str(placed / "seed0"), "--foundation", foundation, "--prompt", prompt, "--seed", "5", "--n", "2")
+    _generate(*common, "--control", f"map={picture}", "--scale", "0.5", "--out", str(tmp_path / "steered"))
+    drawn, pipe = load_set(tmp_path / "steered"), load_trained(foundation, model, fuse=True)
+    sampler = values.sampling_steps, values.guidance_scale, values.batch_size
+    controls = {kind: (net, conditions_of(data, "map")[[3, 3]])}
+    assert np.array_equal(drawn.images, to_grey(generate(pipe, [prompt] * 2, [5, 6], *sampler, controls=controls, scale=0.5)))
+    assert drawn.rows[0]["synthetic"]["control"] == {"map": picture.name} and drawn.rows[0]["synthetic"]["scale"] == 0.5
+    _generate(*common, "--from", str(data.root / data.ids[2]), "--strength", "0.75", "--out", str(tmp_path / "edited"))
+    drawn = load_set(tmp_path / "edited")
+    assert np.array_equal(drawn.images, to_grey(edit(pipe, data.images[[2, 2]], [prompt] * 2, [5, 6], 0.75, *sampler)))
+    assert drawn.rows[0]["synthetic"]["from"] == data.ids[2] and drawn.rows[0]["synthetic"]["strength"] == 0.75
+    wide = tmp_path / "wide.png"
+    Image.fromarray(np.zeros((16, 24), np.uint8)).save(wide)
+    for words, message in (
+        (("--control", f"map={wide}"), "the map has 24 x 16 px"),
+        (("--control", f"optical={picture}"), "holds no finished model"),
+        (("--control", f"satellite={picture}", "--control-model", str(out)), "that of the kind map has no picture"),
+        (("--from", str(wide)), "wide.png: give an 8-bit grey image of 16 x 16 px"),
+    ):
+        with pytest.raises(InputError, match=message):
+            _generate(*common, *words, "--out", str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
+        (("--control", "map"), "--control KIND with --model DIR"),
+        (("--control", "map", "--model", "zero-shot", "--strategy", "hybrid"), "a strategy or a control"),
+        (("--control", "sketch", "--model", "zero-shot"), "unknown condition 'sketch'; choose one of map, satellite, optical"),
+        (("--control", "map", "--model", "zero-shot", "--network", "lora"), "unknown network 'lora'"),
+        (("--control", "map", "--model", "zero-shot", "--param", "LR_TOKEN=1"), "training controlnet-map reads; known are"),
+    ],
+)
+def test_a_control_that_cannot_be_trained_is_refused(words, message):
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("m", "o", "--prompt", "a city", "--control", "map"), "'map': give KIND=FILE"),
+        (("m", "o", "--prompt", "a city", "--control", "sketch=x.png"), "unknown condition 'sketch'"),
+        (("m", "o", "--prompt", "a city", "--control", "map=a.png", "--control", "map=b.png"), "kind map was given already, a.png"),
+        (("m", "o", "--prompt", "a city", "--control", "map=a.png", "--from", "b.png"), "not to each other"),
+        (("m", "o", "--data", "d", "--from", "b.png"), "belong to --prompt"),
+        (("m", "o", "--prompt", "a city", "--from", "b.png", "--strength", "0"), "--strength 0: give a number above 0 and up to 1"),
+        (("m", "o", "--prompt", "a city", "--from", "b.png", "--strength", "1.5"), "--strength 1.5"),
+        (("m", "o", "--prompt", "a city", "--control-model", "c"), "--control-model is for --control"),
         (("m", "o", "--prompt", "a city", "--size", "12"), "give height and width"),
         (("m", "o", "--data", "d", "--size", "12x12"), "--size and --n belong to --prompt"),
         (("m", "o", "--prompt", "a city", "--n", "0"), "at least one image"),

@@ -9,7 +9,8 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sarnb.data.dataset import ImageSet
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.files import write_png, write_set
 from sarnb.model.foundation import components, encode_prompts, freeze
 
 MERGES = (
@@ -118,3 +119,17 @@ def outputs(pipe: StableDiffusionXLPipeline, prompt: str = "a radar image of a c
     latents = torch.linspace(-1, 1, 64).view(1, 4, 4, 4)
     noise = pipe.unet(latents, 500, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
     return [*hidden.split([16, 24], dim=-1), pooled, noise]
+
+
+def tiny_twin(folder: Path, count: int = 12, seed: int = 0) -> ImageSet:
+    """``tiny_set`` written as a split of a twin data set, with a map, a satellite view and a photograph of each image."""
+    rng, data = np.random.default_rng((seed, 1)), tiny_set(count, seed)
+    shapes = {"mask": (16, (16, 16)), "satellite": (256, (4, 4)), "optical": (256, (16, 16, 3))}
+    rows = [{key: value for key, value in row.items() if key != "file_name"} for row in data.rows]
+    for name, (levels, shape) in shapes.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number, row in enumerate(rows):
+            write_png(folder / name / f"{number:06d}.png", rng.integers(0, levels, shape, dtype=np.uint8))
+            row[f"{name}_file_name"] = f"{name}/{number:06d}.png"
+    write_set(folder, data.images, rows)
+    return load_set(folder)

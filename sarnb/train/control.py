@@ -1,0 +1,154 @@
+"""Training of control networks: the diffusion loss of fine-tuning, with the tuned model frozen and a picture beside the caption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from diffusers import StableDiffusionXLPipeline
+from torch import nn
+
+from sarnb.data.dataset import ImageSet, load_set
+from sarnb.data.files import METADATA, content_key
+from sarnb.errors import InputError
+from sarnb.model.control import check_kind, conditions_of, control_network, controlled, to_condition
+from sarnb.model.export import load_trained, model_key, read_record
+from sarnb.model.foundation import load_foundation
+from sarnb.model.strategy import Strategy, find_strategy
+from sarnb.train.cache import cache_latents, cache_text
+from sarnb.train.diffusion import Denoiser
+from sarnb.train.finetune import (
+    FinetuneConfig,
+    FinetuneResult,
+    captions_of,
+    check_captions,
+    compact_loop,
+    identity,
+    training_cost,
+    training_loss,
+    training_record,
+    validation,
+)
+from sarnb.train.machine import processes, reset_peak_memory
+from sarnb.train.state import TRACKERS
+from sarnb.train.training import keep_trained
+
+
+@dataclass(frozen=True)
+class ControlConfig(FinetuneConfig):
+    """How to train a control network; ``learning_rate`` is its rate.
+
+    Half of the captions are dropped (Zhang et al. 2023), so that the network reads from the picture what the text leaves out.
+    """
+
+    learning_rate: float = 1e-3
+    caption_dropout: float = 0.5
+
+    @classmethod
+    def of(cls, profile: Any, seed: int | None = None) -> ControlConfig:
+        """What a profile says: its values named ``control_...`` first, then those of the same names."""
+        return cls(steps=profile.control_steps, **cls.values(profile, seed, "control_"))
+
+
+def control_record(
+    pipe: StableDiffusionXLPipeline, strategy: Strategy, steered: str, kind: str, network: str, data: ImageSet, config: ControlConfig
+) -> dict[str, Any]:
+    """What identifies the training of a control, as JSON; see ``finetune_control``."""
+    named = {"kind": kind, "network": network, "conditions": content_key(conditions_of(data, kind))}
+    return training_record(pipe, strategy, data, config) | {"foundation": steered, "control": named}
+
+
+def denoiser_of(pipe: StableDiffusionXLPipeline, net: nn.Module, kind: str, data: ImageSet) -> Denoiser:
+    """What predicts the noise of the images of ``data`` by their numbers: the UNet, steered by their conditions."""
+    pictures, size = conditions_of(data, kind), data.images.shape[1:]
+
+    def denoiser(modules: Mapping[str, nn.Module], ids: np.ndarray) -> Callable[..., Any]:
+        return controlled(pipe.unet, modules.get("control", net), to_condition(pictures[ids], kind, size).to(pipe.unet.device))
+
+    return denoiser
+
+
+def finetune_control(
+    pipe: StableDiffusionXLPipeline,
+    strategy: Strategy,
+    kind: str,
+    data: ImageSet,
+    config: ControlConfig,
+    out: Path,
+    network: str = "controlnet",
+    steered: str = "",
+    val: ImageSet | None = None,
+    cache: Path | None = None,
+    trackers: Sequence[str] = (),
+) -> FinetuneResult:
+    """Train a control network for ``pipe``, which stays as it is; resumes from ``out`` if a run of the same identity was cut short.
+
+    Parameters
+    ----------
+    strategy : how the pipeline was tuned: whether captions hold the learned word.
+    kind, network : of ``sarnb.model.control``.
+    steered : ``model_key`` of the pipeline.
+    val, cache, trackers : as in ``finetune``; the held-out loss is that of the steered model.
+
+    Raises
+    ------
+    InputError
+        An unknown kind or network, no images, images without their condition, or what ``finetune`` refuses of a training.
+    """
+    check_kind(kind, network)
+    if len(data.images) == 0:
+        raise InputError("the training of a control got an empty training set; give at least one image")
+    for part in (part for part in (data, val) if part is not None):
+        check_captions(part)
+    record = control_record(pipe, strategy, steered, kind, network, data, config)
+    reset_peak_memory()
+    net, label = control_network(pipe, kind, network, config.seed), f"{network} {kind}"
+    if config.gradient_checkpointing and network == "controlnet":
+        net.enable_gradient_checkpointing()
+        pipe.unet.enable_gradient_checkpointing()
+        pipe.unet.train()  # diffusers checkpoints in training mode only; the UNet has no dropout
+    for part in (pipe.unet, pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
+        part.requires_grad_(False).to(processes().device)
+    latents, captions = cache_latents(pipe, data.images, cache, data.digest), captions_of(data, strategy.token)
+    texts = cache_text(pipe, [caption for several in captions for caption in several], cache)
+    loss = training_loss(pipe, latents, captions, texts, config, denoiser=denoiser_of(pipe, net, kind, data))
+    validate = None if val is None else validation(pipe, strategy, val, config, cache, denoiser_of(pipe, net, kind, val))
+    modules, parameters = {"control": net.train()}, list(net.parameters())
+    more = {"identity": identity(record), "validate": validate, "trackers": trackers, "label": label}
+    history = compact_loop(pipe, modules, loss, config, out, latents, texts, **more)
+    pipe.unet.eval()
+    cost = training_cost(parameters, history, config, ["latents", "text"])
+    return FinetuneResult(history, cost, record, modules["control"].eval().requires_grad_(False))
+
+
+def train_control(
+    kind: str,
+    foundation: str,
+    model: Path | None,
+    data_dir: Path,
+    out: Path,
+    config: ControlConfig,
+    network: str = "controlnet",
+    cache: Path | None = None,
+    trackers: Sequence[str] = (),
+) -> tuple[pd.DataFrame, dict]:
+    """Train a control for a tuned model and save it into ``out`` unless it holds the same, finished; (history, cost).
+
+    ``model``: folder of the tuned model, None for the foundation itself. Raises ``InputError`` as ``finetune_control`` does.
+    """
+    check_kind(kind, network)
+    data, steered = load_set(data_dir / "train"), model_key(model, foundation)
+    val = load_set(data_dir / "val") if (data_dir / "val" / METADATA).exists() else None
+    strategy = Strategy(**read_record(model)["strategy"]) if model else find_strategy("zero-shot")
+    conditions_of(data, kind)  # before anything is loaded or written
+    pipe = load_trained(foundation, model, fuse=True) if model else load_foundation(foundation)
+    wanted = control_record(pipe, strategy, steered, kind, network, data, config)
+
+    def tune(training: Path) -> FinetuneResult:
+        return finetune_control(pipe, strategy, kind, data, config, training, network, steered, val, cache, trackers)
+
+    return keep_trained(pipe, strategy, out, wanted, tune, (TRACKERS,))

@@ -1,0 +1,255 @@
+"""Control networks: what they add at first, their loss by hand, resuming, what is saved, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionXLAdapterPipeline, StableDiffusionXLControlNetPipeline, T2IAdapter
+from PIL import Image
+from tiny import tiny_pipeline, tiny_set, tiny_twin
+
+from sarnb.errors import InputError
+from sarnb.generate.sample import draw, generate
+from sarnb.model.control import KINDS, NETWORKS, conditions_of, control_network, controlled, read_condition, to_condition
+from sarnb.model.export import load_control, load_trained, model_key
+from sarnb.model.foundation import encode_prompts, normalise_latents, time_ids
+from sarnb.model.strategy import find_strategy
+from sarnb.train import loop as looping
+from sarnb.train.cache import cache_latents
+from sarnb.train.control import ControlConfig, denoiser_of, finetune_control, train_control
+from sarnb.train.finetune import captions_of, step_draw, training_loss
+from sarnb.train.loop import WHOLE
+from sarnb.train.pixels import apply_pixels, train_pixels
+from sarnb.train.state import LoopConfig
+
+CONFIG = ControlConfig(steps=3, batch_size=4, checkpoint_every=1, log_every=1, precision="fp32", held_out_images=4)
+ZERO = find_strategy("zero-shot")
+PROMPTS, SEEDS = ["a radar image of a city", "a radar image of a forest"], [3, 4]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("twin")
+    tiny_twin(root / "train"), tiny_twin(root / "val", 4, seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return tiny_twin(folder / "train")
+
+
+def drawn(pipe, data, nets, scale=1.0):
+    controls = {kind: (net, conditions_of(data, kind)[:2]) for kind, net in nets.items()}
+    return draw(pipe, PROMPTS, SEEDS, 3, 3.0, precision="fp32", controls=controls, scale=scale)
+
+
+@pytest.mark.parametrize("kinds", [("map",), ("satellite",), ("optical",), ("map", "satellite")])
+def test_a_fresh_controlnet_changes_nothing_and_one_with_other_weights_does(pipe, data, kinds):
+    images, latents = draw(pipe, PROMPTS, SEEDS, 3, 3.0, precision="fp32")
+    nets = {kind: control_network(pipe, kind) for kind in kinds}
+    same = drawn(pipe, data, nets)
+    assert np.array_equal(same[0], images) and np.array_equal(same[1], latents)
+    with torch.no_grad():
+        nets[kinds[0]].controlnet_mid_block.weight += 1.0
+    assert not np.array_equal(drawn(pipe, data, nets)[1], latents)
+    assert np.array_equal(drawn(pipe, data, nets, scale=0.0)[1], latents)
+
+
+def test_the_sampler_and_the_training_steer_alike(pipe, data):
+    """One step of noise prediction as the pipeline does it, through diffusers' networks called by hand."""
+    kind, conditions = "map", to_condition(conditions_of(data, "map")[:2], "map", (16, 16))
+    hidden, pooled = encode_prompts(pipe, PROMPTS)
+    added = {"text_embeds": pooled, "time_ids": time_ids(pipe, 2)}
+    noisy = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    for network in NETWORKS:
+        net = control_network(pipe, kind, network)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter += 0.01
+            ours = controlled(pipe.unet, net, conditions)(noisy, 500, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
+            if network == "controlnet":
+                down, middle = net(noisy, 500, hidden, conditions, added_cond_kwargs=added, return_dict=False)
+                more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            else:
+                more = {"down_intrablock_additional_residuals": net(conditions)}
+            by_hand = pipe.unet(noisy, 500, hidden, added_cond_kwargs=added, **more).sample
+            plain = pipe.unet(noisy, 500, hidden, added_cond_kwargs=added).sample
+        torch.testing.assert_close(ours, by_hand, rtol=0, atol=0)
+        assert not torch.allclose(ours, plain, atol=1e-4)
+
+
+def test_a_map_is_one_channel_a_cover_and_a_coarse_view_is_enlarged_by_repeating(data):
+    maps, views = conditions_of(data, "map"), conditions_of(data, "satellite")
+    seen = to_condition(maps, "map", (16, 16))
+    assert seen.shape == (12, KINDS["map"], 16, 16) and np.array_equal(seen.argmax(1).numpy(), maps) and (seen.sum(1) == 1).all()
+    enlarged = to_condition(views, "satellite", (16, 16))
+    np.testing.assert_allclose(enlarged[:, 1].numpy(), np.kron(views, np.ones((4, 4))) / 255, rtol=1e-6)
+
+
+def test_one_step_by_hand_is_the_package_s(pipe, data):
+    config = replace(CONFIG, caption_dropout=0.5)
+    net, latents, captions = control_network(pipe, "satellite"), cache_latents(pipe, data.images, None), captions_of(data, False)
+    with torch.no_grad():
+        net.controlnet_mid_block.weight += 0.3  # else the condition would play no part
+    loss = training_loss(pipe, latents, captions, None, config, denoiser=denoiser_of(pipe, net, "satellite", data))({}, 0, WHOLE)
+    one = step_draw(12, latents.shape, 1000, config, 0)
+    texts = [captions[i][int(u * 3)] for i, u in zip(one.ids, one.captions.tolist())]
+    hidden, pooled = encode_prompts(pipe, texts)
+    hidden, pooled = hidden * ~one.dropped[:, None, None], pooled * ~one.dropped[:, None]
+    clean = normalise_latents(pipe.vae, latents.sample(one.ids, one.latents))
+    alpha = pipe.scheduler.alphas_cumprod[one.timesteps].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * one.noise
+    added = {"text_embeds": pooled, "time_ids": time_ids(pipe, 4)}
+    views = torch.from_numpy(np.kron(conditions_of(data, "satellite")[one.ids], np.ones((4, 4)))).float() / 255
+    down, middle = net(noisy, one.timesteps, hidden, views[:, None].expand(-1, 3, -1, -1), added_cond_kwargs=added, return_dict=False)
+    residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+    predicted = pipe.unet(noisy, one.timesteps, hidden, added_cond_kwargs=added, **residuals).sample
+    snr = (alpha / (1 - alpha)).flatten()
+    by_hand = (snr.clamp(max=5) / snr * (predicted - one.noise).pow(2).mean(dim=(1, 2, 3))).mean()
+    assert one.dropped.any() and not one.dropped.all()
+    torch.testing.assert_close(loss, by_hand, rtol=1e-5, atol=1e-6)
+    loss.backward()
+    assert net.controlnet_mid_block.weight.grad.abs().sum() > 0 and all(p.grad is None for p in pipe.unet.parameters())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_training_that_was_cut_goes_on_to_the_same_bits(network, data, monkeypatch, tmp_path):
+    whole = finetune_control(tiny_pipeline(), ZERO, "map", data, CONFIG, tmp_path / "whole", network)
+    saved = looping._save
+
+    def die(state):
+        saved(state)
+        if state.done == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(looping, "_save", die)
+    with pytest.raises(KeyboardInterrupt):
+        finetune_control(tiny_pipeline(), ZERO, "map", data, CONFIG, tmp_path / "cut", network)
+    monkeypatch.setattr(looping, "_save", saved)
+    resumed = finetune_control(tiny_pipeline(), ZERO, "map", data, CONFIG, tmp_path / "cut", network)
+    fresh = control_network(tiny_pipeline(), "map", network).state_dict()
+    first, second = whole.network.state_dict(), resumed.network.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], fresh[name]) for name in first)
+    assert np.array_equal(whole.history["loss"], resumed.history["loss"])
+
+
+def test_training_lowers_the_held_out_loss_and_leaves_the_model_alone(data, tmp_path):
+    pipe = tiny_pipeline()
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    few = data.subset(range(4))
+    config = replace(CONFIG, steps=25, learning_rate=5e-3, caption_dropout=0.0)
+    result = finetune_control(pipe, ZERO, "map", few, config, tmp_path, val=few)
+    held_out = result.history["held_out"].dropna().to_list()
+    assert held_out[-1] < 0.95 * held_out[0]
+    assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_is_saved_draws_the_same_in_plain_diffusers(network, folder, data, tmp_path):
+    foundation, out = tmp_path / "foundation", tmp_path / "control"
+    tiny_pipeline().save_pretrained(foundation)
+    history, cost = train_control("map", str(foundation), None, folder, out, CONFIG, network)
+    assert "held_out" in history and cost["trainable_parameters"] > 0
+    stamp = (out / "record.json").stat().st_mtime_ns
+    train_control("map", str(foundation), None, folder, out, CONFIG, network)
+    assert (out / "record.json").stat().st_mtime_ns == stamp  # what is finished is not done again
+    kind, net = load_control(out, model_key(None, str(foundation)))
+    condition = to_condition(conditions_of(data, "map")[:1], "map", (16, 16))
+    if network == "controlnet":
+        theirs = StableDiffusionXLControlNetPipeline.from_pretrained(
+            foundation, controlnet=ControlNetModel.from_pretrained(out / network), add_watermarker=False
+        )
+    else:
+        theirs = StableDiffusionXLAdapterPipeline.from_pretrained(foundation, adapter=T2IAdapter.from_pretrained(out / network))
+    theirs.set_progress_bar_config(disable=True)
+    ours = tiny_pipeline()
+    noise = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(3))
+    shared = {"num_inference_steps": 3, "guidance_scale": 3.0, "height": 16, "width": 16, "output_type": "latent"}
+    expected = theirs(PROMPTS[:1], image=condition, latents=noise, **shared).images
+    controls = {kind: (net, conditions_of(data, "map")[:1])}
+    found = draw(ours, PROMPTS[:1], SEEDS[:1], 3, 3.0, precision="fp32", controls=controls)[1]
+    np.testing.assert_allclose(found, expected.to(torch.float16).numpy(), atol=2e-2)
+    assert "a land-cover map" in (out / "README.md").read_text() and NETWORKS[network].__name__ in (out / "README.md").read_text()
+
+
+def test_refusals(pipe, data, folder, tmp_path):
+    with pytest.raises(InputError, match="unknown condition 'sketch'; choose one of map, satellite, optical"):
+        conditions_of(data, "sketch")
+    with pytest.raises(InputError, match="unknown network 'lora'"):
+        control_network(pipe, "map", "lora")
+    with pytest.raises(InputError, match="has no map of every image"):
+        conditions_of(tiny_set(), "map")
+    with pytest.raises(InputError, match="empty training set"):
+        finetune_control(pipe, ZERO, "map", data.subset([]), CONFIG, tmp_path)
+    net = control_network(pipe, "map")
+    maps = conditions_of(data, "map")
+    for pictures, message in (
+        (maps[:1], "1 conditions of the kind map for 2 images"),
+        (maps[:2, :8], "the map has 16 x 8 px; give one of 16 x 16 px"),
+        (maps[:2] + 200, "the map holds the code 2..; land covers are 0 to 15"),
+    ):
+        with pytest.raises(InputError, match=message):
+            generate(pipe, PROMPTS, SEEDS, 2, controls={"map": (net, pictures)})
+    with pytest.raises(InputError, match="conditioning scale is -1"):
+        generate(pipe, PROMPTS, SEEDS, 2, controls={"map": (net, maps[:2])}, scale=-1)
+    mixed = {"map": (net, maps[:2]), "optical": (control_network(pipe, "optical", "adapter"), conditions_of(data, "optical")[:2])}
+    with pytest.raises(InputError, match="cannot steer one drawing"):
+        generate(pipe, PROMPTS, SEEDS, 2, controls=mixed)
+
+
+def test_condition_files_are_read_and_refused_by_name(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 16, (16, 16), dtype=np.uint8)
+    Image.fromarray(codes).save(tmp_path / "map.png")
+    assert np.array_equal(read_condition("map", tmp_path / "map.png", (16, 16)), codes[None])
+    assert read_condition("satellite", tmp_path / "map.png", (64, 64)).shape == (1, 16, 16)
+    with pytest.raises(InputError, match="map.png: the map has 16 x 16 px; give one of 64 x 64 px"):
+        read_condition("map", tmp_path / "map.png", (64, 64))
+    Image.fromarray(np.full((16, 16), 99, np.uint8)).save(tmp_path / "wrong.png")
+    with pytest.raises(InputError, match="wrong.png: the map holds the code 99"):
+        read_condition("map", tmp_path / "wrong.png", (16, 16))
+    Image.fromarray(codes).convert("RGB").save(tmp_path / "colour.png")
+    with pytest.raises(InputError, match="colour.png: a map is 8-bit grey, .* not of mode RGB"):
+        read_condition("map", tmp_path / "colour.png", (16, 16))
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(InputError, match="text.png: cannot be read as an image"):
+        read_condition("optical", tmp_path / "text.png", (16, 16))
+
+
+def test_a_control_belongs_to_the_model_that_it_was_trained_with(folder, tmp_path):
+    foundation, out = tmp_path / "foundation", tmp_path / "control"
+    tiny_pipeline().save_pretrained(foundation)
+    train_control("optical", str(foundation), None, folder, out, replace(CONFIG, steps=1))
+    with pytest.raises(InputError, match="steers another model of zero-shot"):
+        load_control(out, "0" * 16)
+    with pytest.raises(InputError, match="holds a control network, not a model that draws"):
+        load_trained(str(foundation), out)
+    record = json.loads((out / "record.json").read_text())
+    del record["control"]
+    (out / "record.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match="holds a model, no control network"):
+        load_control(out)
+
+
+def test_pixel_networks_learn_what_pictures_show_and_the_median_of_what_they_leave_open(tmp_path):
+    rng = np.random.default_rng(0)
+    codes = np.kron(rng.integers(0, 3, (24, 2, 2)), np.ones((8, 8))).astype(np.uint8)
+    images = (codes * 100 + 20).astype(np.uint8)
+    config = LoopConfig(steps=40, learning_rate=4e-3, precision="fp32")
+    net = train_pixels(images, "", codes, 16, config, tmp_path / "cover", 8)
+    assert (apply_pixels(net, images, "", (16, 16)) == codes).mean() > 0.97
+    noisy = (codes * 100 + np.where(rng.random(codes.shape) < 0.25, 50, 10)).astype(np.uint8)  # a median of 10, a mean of 20
+    blurred = apply_pixels(train_pixels(codes, "map", noisy, 0, config, tmp_path / "image", 8), codes, "map", (16, 16))
+    assert abs(float(np.median(blurred.astype(float) - codes * 100.0)) - 10) < 8
+    with pytest.raises(InputError, match="0 inputs for 24 targets"):
+        train_pixels(images[:0], "", codes, 3, config, tmp_path)

@@ -1,0 +1,65 @@
+"""Measures of following a condition, against other implementations and cases whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import jaccard
+from scipy.stats import pearsonr
+
+from sarnb.data.amplitude import Normalisation
+from sarnb.metrics.conditioning import coarse_amplitude, consistency, edge_agreement, iou_table, nearest
+from sarnb.world.backscatter import COVERS
+
+RNG = np.random.default_rng(0)
+
+
+def test_iou_is_one_minus_jaccard_s_distance():
+    truth, read = RNG.integers(0, 5, (3, 16, 16)).astype(np.uint8), RNG.integers(0, 7, (3, 16, 16)).astype(np.uint8)
+    table = iou_table(truth, read)
+    assert list(table["cover"]) == list(COVERS[:5])
+    expected = [1 - jaccard(truth.ravel() == code, read.ravel() == code) for code in range(5)]
+    np.testing.assert_allclose(table["iou"], expected, rtol=1e-12)
+    assert list(iou_table(truth, truth)["iou"]) == [1.0] * 5 and len(iou_table(truth, read, 0.5)) == 0
+
+
+def test_multilooking_keeps_the_mean_intensity():
+    images = RNG.integers(0, 256, (2, 16, 16)).astype(np.uint8)
+    coarse = coarse_amplitude(images, Normalisation(1.0, 0.5), 4)
+    assert coarse.shape == (2, 4, 4)
+    assert coarse[1, 2, 3] == pytest.approx(np.sqrt(np.mean((images[1, 8:12, 12:16] / 255 * 2.5) ** 2)))
+
+
+def test_consistency_of_a_view_that_differs_by_a_factor_and_by_noise():
+    views = RNG.integers(20, 200, (4, 8, 8)).astype(np.uint8)
+    fine, scale = np.kron(views, np.ones((4, 4))).astype(np.uint8), Normalisation(1.0, 1.0)
+    same = consistency(fine, views, scale, scale)
+    assert same.correlation == pytest.approx(1) and same.bias == pytest.approx(0, abs=1e-9) and same.spread == pytest.approx(0, abs=1e-6)
+    louder = consistency(fine, views, Normalisation(10.0, 10.0), scale)
+    assert louder.bias == pytest.approx(20) and louder.correlation == pytest.approx(1)
+    other = RNG.permuted(views.reshape(4, -1), axis=1).reshape(views.shape)
+    assert abs(consistency(fine, other, scale, scale).correlation) < 0.2
+    noisy = np.clip(views * RNG.normal(1, 0.1, views.shape), 1, 254).astype(np.uint8)
+    found = consistency(fine, noisy, scale, scale)
+    assert found.correlation == pytest.approx(pearsonr(*np.log([views.ravel() * 1.0, noisy.ravel() * 1.0]))[0], rel=1e-9)
+    assert found.spread == pytest.approx(np.std(20 * np.log10(views / noisy)), rel=1e-9)
+
+
+def test_edges_agree_with_themselves_in_spite_of_speckle_and_not_with_other_scenes():
+    blocks = np.kron(RNG.integers(1, 5, (6, 4, 4)) * 40, np.ones((16, 16)))
+    speckled = [np.clip(blocks * RNG.gamma(4, 0.25, blocks.shape) ** 0.5, 0, 255).astype(np.uint8) for _ in range(2)]
+    same, other = edge_agreement(*speckled), edge_agreement(speckled[0], np.roll(speckled[1], (1, 8, 8), axis=(0, 1, 2)))
+    np.testing.assert_allclose(edge_agreement(speckled[0], speckled[0]), 1)
+    assert same.min() > 0.6 and other.max() < 0.4
+    assert edge_agreement(np.zeros((1, 8, 8), np.uint8), speckled[0][:1, :8, :8]) == pytest.approx(0)
+
+
+def test_the_nearest_is_that_of_all_distances():
+    known, asked = RNG.integers(0, 256, (9, 4, 4)).astype(np.uint8), RNG.integers(0, 256, (5, 4, 4)).astype(np.uint8)
+    distances = ((known[None].astype(float) - asked[:, None]) ** 2).sum((2, 3))
+    assert list(nearest(asked, known)) == list(distances.argmin(1))
+    codes = known % 3
+    assert list(nearest(codes[[4, 1]], codes, codes=True)) == [4, 1]
+    one = codes[2].copy()
+    one[0, 0] = 9  # far in level, one cell in codes
+    assert nearest(one[None], codes, codes=True)[0] == 2
