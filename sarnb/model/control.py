@@ -138,4 +138,3 @@ def control_pipeline(pipe: StableDiffusionXLPipeline, nets: list[nn.Module]) -> 
     if isinstance(nets[0], T2IAdapter):
         return StableDiffusionXLAdapterPipeline(**parts, **more, adapter=own)
     return StableDiffusionXLControlNetPipeline(**parts, **more, controlnet=own, add_watermarker=False)
-
