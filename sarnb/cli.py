@@ -427,13 +427,13 @@ def _controls(files: dict[str, Path], folders: list[Path], model: str, foundatio
     pictures = {kind: read_condition(kind, path, (side, side)).repeat(count, 0) for kind, path in files.items()}
     steered = model_key(None if model == "zero-shot" else Path(model), foundation)
     loaded = dict(load_control(folder, steered) for folder in folders)
+    if unused := [kind for kind in loaded if kind not in files]:
+        raise InputError(f"--control-model: that of the kind {unused[0]} has no picture; give --control {unused[0]}=FILE, or leave it out")
     for kind in [kind for kind in files if kind not in loaded]:
         if model == "zero-shot":
             raise InputError(f"--control {kind}=…: the foundation itself has no control beside it; give its folder by --control-model")
         place = Path(model).absolute()
         _, loaded[kind] = load_control(place.parents[1] / f"controlnet-{kind}" / place.name, steered)
-    if unused := [kind for kind in loaded if kind not in files]:
-        raise InputError(f"--control-model: that of the kind {unused[0]} has no picture; give --control {unused[0]}=FILE, or leave it out")
     return {kind: (loaded[kind], pictures[kind]) for kind in files}
 
 
