@@ -1,0 +1,222 @@
+"""Does synthetic data help a classifier that has few reference images? What radar lets one augment, how sets are mixed, the classifier.
+
+A classifier that is trained on synthetic images and tested on others measures what they teach (Ravuri and Vinyals, NeurIPS 2019).
+The network is small on purpose: it has to be trained from nothing hundreds of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.ndimage import uniform_filter
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sarnb.data.dataset import ImageSet, some_per_label
+from sarnb.data.files import ordered_map
+from sarnb.errors import InputError
+from sarnb.metrics import image_stack
+from sarnb.world.speckle import circular_gaussian, impulse_response
+
+CELLS = 32  # along each side of what the classifier sees
+FLOOR = 1e-3  # intensity added before the logarithm: a black cell is no outlier
+WIDTHS = (16, 32, 64)  # channels of the classifier's levels; this project's choice
+RATE, DECAY = 1e-2, 1e-2  # learning rate at the first step, and weight decay; this project's choice
+BATCH = 32  # images a step; this project's choice
+WINDOW = 7  # px a side of the mean that stands for the scene when the speckle is drawn again
+
+
+def flip_azimuth(images: np.ndarray, axis: int = 1) -> np.ndarray:
+    """Images [N, H, W] mirrored along azimuth, their rows (``axis`` 1), or their columns (2) where range lies along the rows.
+
+    Range keeps its direction: layover goes on leaning to the radar and shadows go on falling away from it. Mirrored along
+    range, an image shows what another radar sees, from the other side.
+    """
+    return np.flip(images, axis)
+
+
+def redraw_speckle(
+    images: np.ndarray, ratios: tuple[float, float], looks: int, rng: np.random.Generator, window: str = "taylor"
+) -> np.ndarray:
+    """Images with new speckle where there is nothing but speckle and texture, and as they are elsewhere: uint8 [N, H, W] -> the same.
+
+    m and C are mean and coefficient of variation of the intensity over WINDOW x WINDOW px. Where C^2 < 2 / looks, which is where
+    the filter of Lee (IEEE T-PAMI 2, 1980) trusts the mean more than the pixel, the intensity becomes m s with speckle s of mean 1
+    that the sensor's impulse response correlates. Edges, points and walls lie above and stay.
+
+    Parameters
+    ----------
+    ratios : resolution (-3 dB width) over pixel spacing in range (columns) and azimuth (rows).
+    looks : looks that the sensor averages in intensity.
+    rng : draws the speckle.
+    window : spectral window of the radar.
+    """
+    stack, found = image_stack(images), []
+    for image in (stack / 255.0) ** 2:
+        mean = np.maximum(uniform_filter(image, WINDOW, mode="reflect"), 1e-9)
+        variance = uniform_filter(image**2, WINDOW, mode="reflect") - mean**2
+        fields = (impulse_response(circular_gaussian(image.shape, rng), ratios, window) for _ in range(looks))
+        speckle = sum(field.real**2 + field.imag**2 for field in fields) / looks
+        found.append(np.where(variance < 2 / looks * mean**2, mean * speckle, image))
+    return np.rint(np.clip(np.sqrt(np.stack(found)), 0, 1) * 255).astype(np.uint8)
+
+
+def few_shot(images: ImageSet, classes: Sequence[str], count: int, seed: int) -> ImageSet:
+    """``count`` images of each of the ``classes``, drawn by ``seed``; a smaller count gives a part of them.
+
+    Raises InputError where a class has fewer.
+    """
+    for label in classes:
+        if (held := images.labels.count(label)) < count:
+            raise InputError(f"{images.root}: shows {held} images of the class {label!r}, {count} are asked for; lower AUGMENT_SHOTS")
+    return some_per_label(images.where(label=tuple(classes)), count, seed)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a classifier trains on: images uint8 [N, H, W], their classes int [N], and the chance [N] of each to be drawn, sum 1."""
+
+    images: np.ndarray
+    truth: np.ndarray
+    chance: np.ndarray
+
+
+def mix(own: ImageSet, synthetic: Sequence[ImageSet], share: float, classes: Sequence[str]) -> Mixture:
+    """Own and synthetic images in one training set, in which a ``share`` of the images drawn for a batch is synthetic.
+
+    Every class is drawn as often as any other, and of a class every own image as often as any other own one, every synthetic
+    image as often as any other synthetic one. A class that has no synthetic image is drawn from its own images alone.
+
+    Parameters
+    ----------
+    own : images of every class.
+    synthetic : sets that are put together; images of other classes are not used. None = own images alone.
+    share : in [0, 1].
+    classes : their order gives the numbers of ``Mixture.truth``.
+
+    Raises
+    ------
+    InputError
+        A share out of range, a class without an own image, or synthetic images of none of the classes.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"the share of synthetic images is {share}; give a number from 0 to 1")
+    if lost := [label for label in classes if label not in own.labels]:
+        raise InputError(f"{own.root}: has no image of the class {lost[0]!r}; give some, or leave the class out")
+    sets = [own, *synthetic]
+    labels = np.concatenate([np.asarray(part.labels, dtype=object) for part in sets])
+    images = np.concatenate([part.images for part in sets])
+    drawn = np.arange(len(labels)) >= len(own)
+    chance = np.zeros(len(labels))
+    for label in classes:
+        known, made = (labels == label) & ~drawn, (labels == label) & drawn
+        part = share if made.any() else 0.0
+        chance[known] = (1 - part) / known.sum()
+        chance[made] = part / max(1, made.sum())
+    if synthetic and share and not chance[drawn].any():
+        wanted = ", ".join(classes)
+        raise InputError(f"{synthetic[0].root}: shows none of the classes {wanted}; give synthetic images of them")
+    used = np.isin(labels, list(classes))
+    truth = np.array([list(classes).index(label) for label in labels[used]])
+    return Mixture(images[used], truth, chance[used] / len(classes))
+
+
+def cell_features(images: np.ndarray) -> Tensor:
+    """What the classifier sees of uint8 images [N, H, W]: float32 [N, 2, CELLS, CELLS].
+
+    ln of the mean intensity of a cell, which is multi-looked by as many pixels as it has, and the coefficient of variation
+    of the intensity in it, which holds speckle, texture and points.
+    """
+    stack = image_stack(images)
+    rows, cols = (length // CELLS for length in stack.shape[1:])
+    if min(rows, cols) < 2:
+        raise InputError(f"classifier: images of {stack.shape[1]}x{stack.shape[2]} px; give at least {2 * CELLS} px a side")
+    power = (stack[:, : rows * CELLS, : cols * CELLS].astype(np.float32) / 255) ** 2
+    cells = power.reshape(len(stack), CELLS, rows, CELLS, cols)
+    mean = cells.mean((2, 4)) + np.float32(FLOOR)
+    return torch.from_numpy(np.stack([np.log(mean), cells.std((2, 4)) / mean], axis=1))
+
+
+class SceneNet(nn.Module):
+    """A small convolutional classifier: features [N, 2, CELLS, CELLS] -> logits [N, K]; means and maxima are pooled."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        levels = zip((2, *WIDTHS), WIDTHS)
+        self.body = nn.Sequential(
+            *(nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.GroupNorm(4, o), nn.SiLU()) for i, o in levels)
+        )
+        self.head = nn.Linear(2 * WIDTHS[-1], classes)
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """What the linear head reads: [N, 2 WIDTHS[-1]]."""
+        maps = self.body(features)
+        return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(self.pooled(features))
+
+
+def scene_net(classes: int, seed: int) -> SceneNet:
+    """A classifier whose first weights depend on ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SceneNet(classes)
+
+
+def train_classifier(mixture: Mixture, seed: int, steps: int, held_out: np.ndarray, classes: int) -> np.ndarray:
+    """The class int [M] that a classifier calls each of the ``held_out`` images uint8 [M, H, W], trained on a mixture.
+
+    Features are standardised by the mixture's mean and deviation; ``steps`` steps of AdamW on the mean cross-entropy of BATCH
+    images, at a rate that falls linearly to 0. On one thread, so that the outcome does not depend on the machine's others.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        known, asked = cell_features(mixture.images), cell_features(held_out)
+        used = known[mixture.chance > 0]
+        mean, spread = used.mean((0, 2, 3), keepdim=True), used.std((0, 2, 3), keepdim=True) + 1e-6
+        known, asked, truth = (known - mean) / spread, (asked - mean) / spread, torch.from_numpy(mixture.truth)
+        batches = np.random.default_rng(seed).choice(len(known), (steps, BATCH), p=mixture.chance)
+        net = scene_net(classes, seed)
+        optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
+        for step, batch in enumerate(torch.from_numpy(batches)):
+            optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
+            loss = F.cross_entropy(net(known[batch]), truth[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            return net(asked).argmax(1).numpy()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_classifiers(
+    jobs: Sequence[tuple[Mixture, int]], steps: int, held_out: np.ndarray, classes: int, workers: int = 1
+) -> Iterator[np.ndarray]:
+    """``train_classifier`` for each (mixture, seed), in their order, in ``workers`` processes of one thread each.
+
+    Where there is a graphics card all is done in this process: torch forbids to go on training in a copy of one that has used it.
+    """
+    work = partial(_train, steps=steps, held_out=held_out, classes=classes)
+    yield from ordered_map(work, jobs, 1 if torch.cuda.is_available() else workers)
+
+
+def _train(job: tuple[Mixture, int], steps: int, held_out: np.ndarray, classes: int) -> np.ndarray:
+    return train_classifier(*job, steps, held_out, classes)
+
+
+def recalls(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
+    """Share of the images of each class that are called rightly [K]; their mean is the balanced accuracy. NaN without an image.
+
+    >>> recalls(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2).tolist()
+    [0.5, 1.0]
+    """
+    count = np.bincount(truth, minlength=classes)
+    right = np.bincount(truth[truth == guess], minlength=classes)
+    return np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)

@@ -1,0 +1,164 @@
+"""Augmentation: what a flip and new speckle leave as it was, how sets are mixed, and the classifier's training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import multiclass_recall
+
+from sarnb.data.dataset import ImageSet
+from sarnb.data.sideview import block_scene
+from sarnb.errors import InputError
+from sarnb.metrics import augmentation
+from sarnb.metrics.describe import RAYLEIGH_CV
+from sarnb.world import speckle
+from sarnb.world.radar import PRESETS, amplitude, simulate
+
+RATIOS = (1.2, 1.2)
+
+
+def image_set(labels, images=None, seed: int = 0, name: str = "own") -> ImageSet:
+    """A set of these labels: noise images, or those given."""
+    if images is None:
+        images = np.random.default_rng(seed).integers(0, 256, (len(labels), 64, 64), dtype=np.uint8)
+    ids = tuple(f"{number}.png" for number in range(len(labels)))
+    rows = tuple({"file_name": one, "label": label} for one, label in zip(ids, labels))
+    return ImageSet(Path(name), ids, images, tuple(labels), tuple(labels), rows)
+
+
+def field(rng, shape=(256, 256), looks: int = 1) -> np.ndarray:
+    """Intensity of fully developed speckle of mean 1, correlated as the sensor does it."""
+    return sum(np.abs(speckle.impulse_response(speckle.circular_gaussian(shape, rng), RATIOS, "taylor")) ** 2 for _ in range(looks)) / looks
+
+
+def test_an_azimuth_flip_leaves_shadows_where_they_fall_and_a_range_flip_does_not():
+    scene, radar = block_scene(), PRESETS["airborne-x"]
+    seen = simulate(scene, radar, 0)
+    image = np.uint8(np.clip(60 * amplitude(seen), 0, 255))[None]
+    columns = np.arange(image.shape[2])
+
+    def darkness(pixels):  # mean column of the middle rows, weighted by how much darker than the meadow it is
+        return np.average(columns, weights=np.clip(np.median(pixels) - np.median(pixels[0, 40:56], axis=0), 0, None))
+
+    middle = (image.shape[2] - 1) / 2
+    assert np.average(columns, weights=seen.shadow.sum(0)) > middle + 4  # the radar looks from the left
+    assert darkness(image) > middle < darkness(augmentation.flip_azimuth(image))
+    assert darkness(image[:, :, ::-1]) < middle
+    turned = replace(scene, **{name: getattr(scene, name)[::-1] for name in ("height", "ground", "cover", "tint")})
+    assert (simulate(turned, radar, 0).shadow[::-1] == seen.shadow).mean() > 0.98  # a mirrored scene, seen from the same side
+    assert (augmentation.flip_azimuth(image) == image[:, ::-1]).all() and (augmentation.flip_azimuth(image, 2) == image[:, :, ::-1]).all()
+
+
+@pytest.mark.parametrize("looks", [1, 4])
+def test_new_speckle_on_flat_ground_has_the_law_of_the_sensor(looks):
+    """CV of L looks of amplitude: sqrt(L G(L)^2 / G(L + 1/2)^2 - 1), 0.5227 of one; the mean intensity stays."""
+    rng = np.random.default_rng(looks)
+    flat = np.full((1, 256, 256), 80, np.uint8)
+    drawn = augmentation.redraw_speckle(flat, RATIOS, looks, rng)[0].astype(float)
+    lgamma = torch.lgamma(torch.tensor([looks, looks + 0.5], dtype=torch.float64)).numpy()
+    theory = np.sqrt(looks * np.exp(2 * (lgamma[0] - lgamma[1])) - 1)
+    assert theory == pytest.approx(RAYLEIGH_CV, rel=1e-3) if looks == 1 else theory < 0.3
+    assert drawn.std() / drawn.mean() == pytest.approx(theory, rel=0.02)
+    assert np.sqrt((drawn**2).mean()) == pytest.approx(80, rel=0.02)
+    neighbours = np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]
+    own = np.sqrt(field(rng, looks=looks))
+    assert neighbours == pytest.approx(np.corrcoef(own[:, :-1].ravel(), own[:, 1:].ravel())[0, 1], abs=0.03)
+
+
+def test_speckle_that_is_there_is_exchanged_and_points_stay():
+    rng = np.random.default_rng(0)
+    image = np.rint(np.clip(60 * np.sqrt(field(rng)), 0, 255)).astype(np.uint8)
+    image[100:103, 100:103] = 255
+    drawn = augmentation.redraw_speckle(image[None], RATIOS, 1, rng)[0]
+    assert (drawn[100:103, 100:103] == 255).all()
+    apart = np.ones(image.shape, bool)
+    apart[90:113, 90:113] = False
+    old, new = image[apart].astype(float), drawn[apart].astype(float)
+    assert new.mean() == pytest.approx(old.mean(), rel=0.02) and new.std() / new.mean() == pytest.approx(RAYLEIGH_CV, rel=0.05)
+    assert np.corrcoef(old, new)[0, 1] < 0.35 and (old != new).mean() > 0.85
+
+
+def test_few_images_are_a_part_of_more_and_too_few_are_said():
+    pool = image_set(["city"] * 6 + ["forest"] * 4 + ["coast"])
+    two, four = (augmentation.few_shot(pool, ["city", "forest"], count, seed=1) for count in (2, 4))
+    assert set(two.ids) < set(four.ids) and sorted(two.labels) == ["city"] * 2 + ["forest"] * 2
+    assert augmentation.few_shot(pool, ["city"], 3, seed=2).ids != augmentation.few_shot(pool, ["city"], 3, seed=3).ids
+    with pytest.raises(InputError, match="4 images of the class 'forest', 5 are asked for; lower AUGMENT_SHOTS"):
+        augmentation.few_shot(pool, ["city", "forest"], 5, seed=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_mixture_has_the_share_and_equal_classes(share):
+    own = image_set(["city", "city", "forest"])
+    drawn = [image_set(["city", "forest", "coast"], seed=1), image_set(["city"], seed=2)]
+    mixture = augmentation.mix(own, drawn, share, ["forest", "city"])
+    made = np.array([False] * 3 + [True] * 3)
+    assert mixture.truth.tolist() == [1, 1, 0, 1, 0, 1] and mixture.chance.sum() == pytest.approx(1)
+    assert mixture.chance[made].sum() == pytest.approx(share)
+    assert np.bincount(mixture.truth, mixture.chance) == pytest.approx([0.5, 0.5])
+    assert mixture.chance[0] == mixture.chance[1] and mixture.chance[3] == mixture.chance[5]
+
+
+def test_a_class_without_synthetic_images_keeps_its_own():
+    mixture = augmentation.mix(image_set(["city", "forest"]), [image_set(["city"])], 1.0, ["city", "forest"])
+    assert mixture.chance.tolist() == [0.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    "own, drawn, share, message",
+    [
+        (["city"], [["coast"]], 0.5, "drawn: shows none of the classes city; give synthetic images of them"),
+        (["coast"], [], 0.0, "own: has no image of the class 'city'"),
+        (["city"], [], 1.5, "the share of synthetic images is 1.5; give a number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_mixed_is_said(own, drawn, share, message):
+    with pytest.raises(InputError, match=message):
+        augmentation.mix(image_set(own), [image_set(labels, name="drawn") for labels in drawn], share, ["city"])
+
+
+def test_cells_hold_mean_intensity_and_its_variation():
+    rng = np.random.default_rng(0)
+    flat = np.full((1, 64, 64), 51, np.uint8)
+    power, variation = augmentation.cell_features(flat)[0]
+    assert power.numpy() == pytest.approx(np.log(0.04 + augmentation.FLOOR)) and variation.numpy() == pytest.approx(0)
+    rough = np.rint(255 * np.clip(0.2 * np.sqrt(rng.exponential(size=(1, 1024, 1024))), 0, 1)).astype(np.uint8)
+    assert float(augmentation.cell_features(rough)[0, 1].mean()) == pytest.approx(0.04 / (0.04 + augmentation.FLOOR), abs=0.02)
+    with pytest.raises(InputError, match="at least 64 px a side"):
+        augmentation.cell_features(flat[:, :32, :32])
+
+
+def two_classes(count: int, seed: int) -> ImageSet:
+    """Bright squares on the left or on the right half, in speckle: easy to tell apart."""
+    rng = np.random.default_rng(seed)
+    labels = [("city", "forest")[number % 2] for number in range(count)]
+    images = np.rint(np.clip(40 * np.sqrt(rng.exponential(size=(count, 64, 64))), 0, 255)).astype(np.uint8)
+    for image, label in zip(images, labels):
+        if label == "city":
+            image[24:40, 24:40] = 255
+    return image_set(labels, images)
+
+
+def test_the_classifier_learns_and_every_way_of_running_it_gives_the_same():
+    held = two_classes(40, 1)
+    truth = np.array([label == "forest" for label in held.labels]).astype(int)
+    mixture = augmentation.mix(two_classes(16, 0), [], 0.0, ["city", "forest"])
+    jobs = [(mixture, 0), (mixture, 1), (replace(mixture, truth=1 - mixture.truth), 0)]
+    alone = list(augmentation.train_classifiers(jobs, 20, held.images, 2))
+    together = list(augmentation.train_classifiers(jobs, 20, held.images, 2, workers=2))
+    assert [guess.tolist() for guess in alone] == [guess.tolist() for guess in together]
+    assert [(guess == truth).mean() > 0.9 for guess in alone] == [True, True, False]  # taught the wrong way round, it errs
+
+
+def test_recalls_are_those_of_torchmetrics():
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 5, (2, 200))
+    own = augmentation.recalls(truth, guess, 5)
+    theirs = multiclass_recall(torch.from_numpy(guess), torch.from_numpy(truth), 5, average="none")
+    assert own == pytest.approx(theirs.numpy(), abs=1e-6)
+    assert own.mean() == pytest.approx(float(multiclass_recall(torch.from_numpy(guess), torch.from_numpy(truth), 5, average="macro")), abs=1e-6)
+    assert np.isnan(augmentation.recalls(np.array([0]), np.array([0]), 2)[1])
