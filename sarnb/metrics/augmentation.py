@@ -6,12 +6,14 @@ The network is small on purpose: it has to be trained from nothing hundreds of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy import stats
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,7 @@ from sarnb.data.dataset import ImageSet, some_per_label
 from sarnb.data.files import ordered_map
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
+from sarnb.metrics.significance import ALPHA, UNDECIDED, holm
 from sarnb.world.speckle import circular_gaussian, impulse_response
 
 CELLS = 32  # along each side of what the classifier sees
@@ -196,19 +199,63 @@ def train_classifier(mixture: Mixture, seed: int, steps: int, held_out: np.ndarr
         torch.set_num_threads(threads)
 
 
-def train_classifiers(
-    jobs: Sequence[tuple[Mixture, int]], steps: int, held_out: np.ndarray, classes: int, workers: int = 1
-) -> Iterator[np.ndarray]:
-    """``train_classifier`` for each (mixture, seed), in their order, in ``workers`` processes of one thread each.
+def seed_recalls(
+    pool: ImageSet,
+    held_out: ImageSet,
+    classes: Sequence[str],
+    count: int,
+    seeds: Sequence[int],
+    steps: int,
+    synthetic: Sequence[ImageSet] = (),
+    share: float = 0.0,
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+    workers: int = 1,
+) -> np.ndarray:
+    """Recall of each class by a classifier a seed, [seeds, K]: few images drawn, augmented, mixed with synthetic ones, trained, tested.
 
-    Where there is a graphics card all is done in this process: torch forbids to go on training in a copy of one that has used it.
+    The seed chooses the few images, the first weights and the batches; two calls that differ in the synthetic images alone can be
+    compared seed by seed. In ``workers`` processes of one thread each; where there is a graphics card, in this process, because
+    torch forbids to go on training in a copy of one that has used it.
+
+    Parameters
+    ----------
+    pool : reference images, of which each classifier has ``count`` a class.
+    held_out : the images it is tested on; those of other classes are not used.
+    synthetic, share : see ``mix``.
+    augment : images [N, H, W] -> a multiple of them [k N, H, W], the same classes in turn, as ``copies`` does it.
     """
-    work = partial(_train, steps=steps, held_out=held_out, classes=classes)
-    yield from ordered_map(work, jobs, 1 if torch.cuda.is_available() else workers)
+    asked = held_out.where(label=tuple(classes))
+    truth = np.array([list(classes).index(label) for label in asked.labels])
+    jobs = [(few_shot(pool, classes, count, seed), seed) for seed in seeds]
+    made = [part.where(label=tuple(classes)) for part in synthetic]
+    work = partial(_call, synthetic=made, share=share, augment=augment, classes=classes, steps=steps, held_out=asked.images)
+    guesses = ordered_map(work, jobs, 1 if torch.cuda.is_available() else workers)
+    return np.stack([recalls(truth, guess, len(classes)) for guess in guesses])
 
 
-def _train(job: tuple[Mixture, int], steps: int, held_out: np.ndarray, classes: int) -> np.ndarray:
-    return train_classifier(*job, steps, held_out, classes)
+def _call(
+    job: tuple[ImageSet, int],
+    synthetic: Sequence[ImageSet],
+    share: float,
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None,
+    classes: Sequence[str],
+    steps: int,
+    held_out: np.ndarray,
+) -> np.ndarray:
+    """What one classifier calls the held-out images: the part of ``seed_recalls`` that a worker does."""
+    own, seed = job
+    if augment:
+        images = augment(own.images, np.random.default_rng((seed, 1)))
+        own = replace(own.subset(np.arange(len(images)) % len(own)), images=images)
+    return train_classifier(mix(own, synthetic, share, classes), seed, steps, held_out, len(classes))
+
+
+def copies(
+    images: np.ndarray, rng: np.random.Generator, ratios: tuple[float, float] | None = None, looks: int = 1, axis: int = 1
+) -> np.ndarray:
+    """Images [N, H, W], then their azimuth flips; with ``ratios`` also both with new speckle: [2 N, H, W] or [4 N, H, W]."""
+    several = [images] if ratios is None else [images, redraw_speckle(images, ratios, looks, rng)]
+    return np.concatenate([turned for part in several for turned in (part, flip_azimuth(part, axis))])
 
 
 def recalls(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
@@ -220,3 +267,42 @@ def recalls(truth: np.ndarray, guess: np.ndarray, classes: int) -> np.ndarray:
     count = np.bincount(truth, minlength=classes)
     right = np.bincount(truth[truth == guess], minlength=classes)
     return np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)
+
+
+def gain_table(found: Mapping[tuple[int, str], np.ndarray], alone: str) -> pd.DataFrame:
+    """Balanced accuracy over seeds, and what it gains on that of reference images alone, with 95 % t intervals.
+
+    The gain is that of a seed's two classifiers, which share their few images, first weights and batch seed; its p is that of
+    the paired t test, corrected by Holm over what is compared at one number of images.
+
+    Parameters
+    ----------
+    found : (reference images a class, what the classifiers train on) -> recalls [seeds, K]; at least two seeds.
+    alone : the name with which all are compared.
+
+    Returns
+    -------
+    columns shots, images, value, lo, hi, gain, gain lo, gain hi, p_holm, verdict ("helps", "hurts", "not told apart"; empty for
+    ``alone``).
+    """
+    rows = []
+    for (shots, name), own in found.items():
+        value, lo, hi, _ = _t_interval(own.mean(1))
+        gain = _t_interval(own.mean(1) - found[shots, alone].mean(1))
+        rows.append((shots, name, value, lo, hi, *(gain if name != alone else [np.nan] * 4)))
+    table = pd.DataFrame(rows, columns=["shots", "images", "value", "lo", "hi", "gain", "gain lo", "gain hi", "p_holm"])
+    others = table["images"] != alone
+    table.loc[others, "p_holm"] = table[others].groupby("shots")["p_holm"].transform(lambda p: holm(p.to_numpy()))
+    told = np.where(table["gain"] > 0, "helps", "hurts")
+    table["verdict"] = np.where(others, np.where(table["p_holm"] < ALPHA, told, UNDECIDED), "")
+    return table
+
+
+def _t_interval(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean of ``values`` [n], its 95 % t interval, and p of the mean being 0."""
+    if len(values) < 2:
+        raise InputError(f"classifiers of {len(values)} seed(s) give no interval; give AUGMENT_SEEDS at least two")
+    mean, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, len(values) - 1)) if error > 0 else float(mean == 0)
+    return mean, mean - half, mean + half, p

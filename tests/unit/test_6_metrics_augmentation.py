@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torchmetrics.functional.classification import multiclass_recall
 
 from sarnb.data.dataset import ImageSet
@@ -144,14 +145,41 @@ def two_classes(count: int, seed: int) -> ImageSet:
 
 
 def test_the_classifier_learns_and_every_way_of_running_it_gives_the_same():
-    held = two_classes(40, 1)
-    truth = np.array([label == "forest" for label in held.labels]).astype(int)
-    mixture = augmentation.mix(two_classes(16, 0), [], 0.0, ["city", "forest"])
-    jobs = [(mixture, 0), (mixture, 1), (replace(mixture, truth=1 - mixture.truth), 0)]
-    alone = list(augmentation.train_classifiers(jobs, 20, held.images, 2))
-    together = list(augmentation.train_classifiers(jobs, 20, held.images, 2, workers=2))
-    assert [guess.tolist() for guess in alone] == [guess.tolist() for guess in together]
-    assert [(guess == truth).mean() > 0.9 for guess in alone] == [True, True, False]  # taught the wrong way round, it errs
+    pool, held, classes = two_classes(16, 0), two_classes(40, 1), ["city", "forest"]
+    settings = {"classes": classes, "count": 6, "seeds": [0, 1], "steps": 20}
+    alone = augmentation.seed_recalls(pool, held, **settings)
+    assert alone.shape == (2, 2) and alone.min() > 0.8
+    assert (augmentation.seed_recalls(pool, held, **settings, workers=2) == alone).all()
+    own = augmentation.mix(augmentation.few_shot(pool, classes, 6, 1), [], 0.0, classes)
+    guess = augmentation.train_classifier(own, 1, 20, held.images, 2)
+    assert augmentation.recalls(np.array([label == "forest" for label in held.labels]).astype(int), guess, 2).tolist() == alone[1].tolist()
+    wrong = replace(pool, labels=tuple(pool.labels[1:] + pool.labels[:1]))  # the two classes exchanged
+    assert augmentation.seed_recalls(pool, held, **settings, synthetic=[wrong], share=1.0).max() < 0.2
+
+
+def test_copies_keep_their_classes_in_turn():
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    two, four = (augmentation.copies(images, np.random.default_rng(0), ratios) for ratios in (None, RATIOS))
+    assert two.shape == (6, 64, 64) and (two[:3] == images).all() and (two[3:] == images[:, ::-1]).all()
+    assert four.shape == (12, 64, 64) and (four[:6] == two).all() and (four[9:] == four[6:9, ::-1]).all()
+
+
+def test_gains_are_those_of_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    found = {(5, name): rng.uniform(size=(6, 3)) + shift for name, shift in (("alone", 0.0), ("drawn", 2.0), ("other", 0.0), ("bad", -2.0))}
+    table = augmentation.gain_table(found, "alone").set_index("images")
+    alone = found[5, "alone"].mean(1)
+    tests = {name: stats.ttest_rel(found[5, name].mean(1), alone) for name in ("drawn", "other", "bad")}
+    smallest = sorted(test.pvalue for test in tests.values())
+    assert table["p_holm"].dropna().min() == pytest.approx(3 * smallest[0])
+    for name, test in tests.items():
+        low, high = test.confidence_interval()
+        assert (table.loc[name, ["gain lo", "gain hi"]].to_numpy(float)) == pytest.approx([low, high])
+    assert table["verdict"].to_dict() == {"alone": "", "drawn": "helps", "other": "not told apart", "bad": "hurts"}
+    same = augmentation.gain_table({(5, "alone"): found[5, "alone"], (5, "again"): found[5, "alone"]}, "alone")
+    assert same["p_holm"].tolist()[1] == 1 and same["gain"].tolist()[1] == 0
+    with pytest.raises(InputError, match="give AUGMENT_SEEDS at least two"):
+        augmentation.gain_table({(5, "alone"): found[5, "alone"][:1]}, "alone")
 
 
 def test_recalls_are_those_of_torchmetrics():
