@@ -106,7 +106,7 @@ class Profile:
     augment_shots: tuple[int, ...] = _value("reference images a class that the classifiers of notebook 13 have", 1)
     augment_seeds: tuple[int, ...] = _value("seeds of these classifiers: few images, first weights and batches", 0, LARGEST_SEED)
     augment_steps: int = _value("optimizer steps of each of these classifiers", 1)
-    augment_sensors: tuple[str, ...] = _value("presets of other sensors whose simulated images are tried as training images", choices=SENSORS)
+    augment_sensors: tuple[str, ...] = _value("other sensors whose simulated images train classifiers too", choices=SENSORS)
     checkpoint_every: int = _value("steps between two checkpoints", 1)
     sample_every: int = _value("steps between two small grids of samples during training; 0 = none", 0)
     bootstrap_resamples: int = _value("resamples behind an interval", 10)

@@ -188,5 +188,7 @@ def test_recalls_are_those_of_torchmetrics():
     own = augmentation.recalls(truth, guess, 5)
     theirs = multiclass_recall(torch.from_numpy(guess), torch.from_numpy(truth), 5, average="none")
     assert own == pytest.approx(theirs.numpy(), abs=1e-6)
-    assert own.mean() == pytest.approx(float(multiclass_recall(torch.from_numpy(guess), torch.from_numpy(truth), 5, average="macro")), abs=1e-6)
+    assert own.mean() == pytest.approx(
+        float(multiclass_recall(torch.from_numpy(guess), torch.from_numpy(truth), 5, average="macro")), abs=1e-6
+    )
     assert np.isnan(augmentation.recalls(np.array([0]), np.array([0]), 2)[1])
