@@ -477,6 +477,10 @@ def run(
         if read_manifests(results):
             write_atomically(results / "index.md", index(results))
     took = duration(time.monotonic() - start)
+    idle = [name for name, node in nodes.items() if not node.stamp.is_file()] if code == 0 else []
+    if idle:  # such as by --dry-run behind --, or by a profile of Snakemake's
+        print(f"Snakemake ended without an error and did not run {', '.join(idle)}; see {_shown(state / 'snakemake.log')}", file=sys.stderr)
+        return 1
     if code == 0:
         print(f"finished in {took}; look first at {_shown(results)}/index.md")
         return 0
@@ -533,8 +537,10 @@ def _snakemake(state: Path, jobs: int, executor: str, more: Iterable[str], lock:
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "--nolock"]
     command += ["--quiet", "progress", "rules", *more]
     with open(state / "snakemake.log", "wb") as log:
-        errors = log if local else None
-        child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,), env=child_environment(state))
+        errors, variables = log if local else None, child_environment(state)
+        if local:  # a profile that a shell names is for a cluster
+            variables.pop("SNAKEMAKE_PROFILE", None)
+        child = subprocess.Popen(command, stderr=errors, stdin=subprocess.DEVNULL, pass_fds=(lock,), env=variables)
         previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             return child.wait()

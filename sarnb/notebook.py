@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import site
 import sys
 import threading
 import time
@@ -26,8 +27,13 @@ TAG = "parameters"
 PROGRESS_SECONDS = 15.0
 BATCH = "SARNB_BATCH"  # variable that says that nobody sits at the notebook
 JUPYTER = ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")  # variables JUPYTER_..., folders
-# Variables by which a person changes how Python, Jupyter and matplotlib behave, and how wide and coloured text is.
-PERSONAL = r"(PYTHON|IPYTHON|JUPYTER|MPL|MATPLOTLIB|PAPERMILL|XDG_CACHE_HOME$|COLUMNS$|LINES$|NO_COLOR$|(FORCE|CLI)_?COLOR)"
+# Variables by which a person changes how Python, Jupyter and matplotlib behave, how wide and coloured text is, and what libraries say.
+PERSONAL = r"(PYTHON|IPYTHON|JUPYTER|MPL|MATPLOTLIB|PAPERMILL|TQDM_|\w+_VERBOSITY$|XDG_CACHE_HOME$|COLUMNS$|LINES$|NO_COLOR$|(FORCE|CLI)_?COLOR)"
+# The kernel, without the start-up files and settings that a system holds for all its users.
+KERNEL = (
+    "import runpy, IPython.core.application as own; own.SYSTEM_CONFIG_DIRS.clear(); own.ENV_CONFIG_DIRS.clear(); "
+    "runpy.run_module('ipykernel_launcher', run_name='__main__')"
+)
 Say = Callable[[str], None]
 # glibc gives every large freed array back to the system and asks for the next one anew; on small models that costs a tenth
 # of a training step and more. With these, which other systems ignore, a process keeps what it freed.
@@ -158,7 +164,7 @@ def child_environment(state: Path) -> dict[str, str]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")  # here again, of a job that the run has started, it is ours
     downloaded = {"HF_HOME": str(cache / "huggingface"), "TORCH_HOME": str(cache / "torch")}
     spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "argv": [sys.executable, "-c", KERNEL, "-f", "{connection_file}"],
         "display_name": "Python 3",
         "language": "python",
     }
@@ -168,6 +174,7 @@ def child_environment(state: Path) -> dict[str, str]:
     # Remarks on import of parts that nothing here uses, as in ``sarnb/__init__.py``, for cells that import libraries first.
     quiet = {"PYTHONWARNINGS": "ignore:IProgress not found", "TRANSFORMERS_VERBOSITY": "error"}
     fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false", BATCH: "1", **quiet}
+    fixed |= {} if site.ENABLE_USER_SITE else {"PYTHONNOUSERSITE": "1"}  # as here, where a variable or the environment said so
     return {**KEEP_FREED_MEMORY, **downloaded, **kept, **{name: str(folder) for name, folder in ours.items()}, **fixed}
 
 
@@ -302,7 +309,8 @@ def _shortened(value: Any, kind: str = "text/") -> Any:
     if not isinstance(value, str) or not kind.startswith("text/"):
         return value
     parts = re.split(r"(data:[\w/+.-]+;base64,[\w+/=]+)", value)  # every second one is an image within HTML
-    for folder, short in ((sys.prefix, "<environment>"), (f"{repository()}/", ""), (os.environ.get("HOME", ""), "~")):
+    home = os.path.normpath(os.environ.get("HOME") or ".")  # shells keep the "/" that was written at its end
+    for folder, short in ((sys.prefix, "<environment>"), (f"{repository()}/", ""), (home, "~")):
         if len(Path(folder).parts) > 1 and Path(folder).is_absolute():  # of "/" nothing would be left
             # whole, perhaps behind a colour code as in tracebacks
             path = rf"(\x1b\[[\d;]*m|(?<![\w./~-])){re.escape(folder)}" + ("" if folder.endswith("/") else r"(?![\w.-])")

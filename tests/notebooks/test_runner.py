@@ -126,9 +126,11 @@ def test_a_signal_to_the_parent_alone_ends_all_within_seconds(folder, number):
 
 
 def test_a_run_is_the_same_in_any_shell(folder):
-    """A home that is no folder, a foreign kernel of the same name, start-up files, a backend, optimised Python, ASCII."""
+    """A home that is no folder, a foreign kernel of the same name, start-up files of a user and of a system, a backend, optimised
+    Python, ASCII, libraries that say more or less, a profile of Snakemake's that runs nothing."""
     draw = "import sys, matplotlib, matplotlib.pyplot as plt\nassert sys.flags.optimize == 0 or False, 'asserts are off'\n"
     draw += "print('µ', 1 / 3, matplotlib.rcParams['figure.figsize'], matplotlib.get_backend(), sys.executable, 'mine' in globals())\n"
+    draw += "import tqdm, diffusers\nprint(diffusers.logging.get_verbosity(), tqdm.tqdm([]).disable)\n"
     draw += "plt.plot([0, 1]); plt.show()"
     _write(folder / "my notebooks", "00_one", draw, RECORD.format(name="00_one"))
     copies = []
@@ -139,6 +141,9 @@ def test_a_run_is_the_same_in_any_shell(folder):
                 "jupyter/kernels/python3/kernel.json": '{"argv": ["/bin/false"], "display_name": "x", "language": "python"}',
                 "ipython/profile_default/startup/00.py": "mine = 1",
                 "startup.py": "mine = 1",
+                "system/startup/00.py": "mine = 1",
+                "site/sitecustomize.py": f"import IPython.core.application as a; a.SYSTEM_CONFIG_DIRS.append({str(mine / 'system')!r})",
+                "profile/config.yaml": "dry-run: true",
                 "mpl/matplotlibrc": "figure.figsize: 1, 1",
             }.items():
                 (mine / name).parent.mkdir(parents=True, exist_ok=True)
@@ -146,8 +151,16 @@ def test_a_run_is_the_same_in_any_shell(folder):
             variables = {"HOME": "/", "JUPYTER_PATH": str(mine / "jupyter"), "IPYTHONDIR": str(mine / "ipython"), "MPLBACKEND": "tkagg"}
             variables |= {"MPLCONFIGDIR": str(mine / "mpl"), "PYTHONSTARTUP": str(mine / "startup.py"), "PYTHONOPTIMIZE": "1"}
             variables |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "20", "HF_HOME": str(mine / "hub")}
+            variables |= {"PYTHONPATH": f"{repository()}:{mine / 'site'}", "SNAKEMAKE_PROFILE": str(mine / "profile")}
+            variables |= {"TQDM_DISABLE": "1", "DIFFUSERS_VERBOSITY": "debug"}
         code, out, err = _run(folder, "--only", "00", "--seed", str(int(hostile)), environment=variables)
         assert code == 0, err
         cells = json.loads((folder / "res {ults}/smoke/notebooks/00_one.ipynb").read_text())["cells"]
         copies.append([cell["outputs"] for cell in cells if cell["cell_type"] == "code" and "plt" in "".join(cell["source"])])
     assert copies[0] == copies[1] and "[6.4, 4.8]" in json.dumps(copies) and "False" in json.dumps(copies)
+
+
+def test_a_run_in_which_nothing_ran_is_not_called_finished(folder):
+    code, out, err = _run(folder, "--", "--dry-run")
+    assert code == 1 and "did not run 00_one, 01_two" in err and "finished in" not in out
+    assert not (folder / "res {ults}/smoke/notebooks").exists()

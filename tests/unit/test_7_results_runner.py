@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import site
 import sys
 from pathlib import Path
 
@@ -452,6 +453,8 @@ def test_what_a_run_starts_does_not_depend_on_the_shell(folder, monkeypatch, hom
         "PYTHONOPTIMIZE",
         "PYTHONIOENCODING",
         "COLUMNS",
+        "TQDM_DISABLE",
+        "DIFFUSERS_VERBOSITY",
     ):
         monkeypatch.setenv(name, "/mine")
     monkeypatch.setenv("HOME", home)
@@ -462,6 +465,9 @@ def test_what_a_run_starts_does_not_depend_on_the_shell(folder, monkeypatch, hom
         assert Path(found[name]).is_dir() and Path(found[name]).is_relative_to(folder / "state")
     kernel = json.loads((Path(found["JUPYTER_PATH"]) / "kernels/python3/kernel.json").read_text())
     assert kernel["argv"][0] == sys.executable
+    for allowed in (True, False):  # packages of the user's own are seen by a kernel as they are by this process
+        monkeypatch.setattr(site, "ENABLE_USER_SITE", allowed)
+        assert ("PYTHONNOUSERSITE" in child_environment(folder / "state")) == (not allowed)
 
 
 def test_a_home_that_works_stays_and_so_does_what_the_hub_has_downloaded(tmp_path, monkeypatch):
@@ -474,7 +480,7 @@ def test_a_home_that_works_stays_and_so_does_what_the_hub_has_downloaded(tmp_pat
     assert child_environment(tmp_path / "state") == found  # once more by the job that inherits it
 
 
-@pytest.mark.parametrize("home", ["", "/", "/home/me"])
+@pytest.mark.parametrize("home", ["", "/", "/home/me", "/home/me/", "/home//me/."])
 def test_whole_paths_in_texts_are_shortened_and_images_are_not_touched(monkeypatch, home):
     monkeypatch.setenv("HOME", home)
     image = "iVBORw0KGgo/AAA/home/me/xyz" + sys.prefix
@@ -492,7 +498,7 @@ def test_whole_paths_in_texts_are_shortened_and_images_are_not_touched(monkeypat
         "metadata": {},
     }
     found = _shortened(output)["data"]
-    me = "~" if home == "/home/me" else "/home/me"
+    me = "~" if "me" in home else "/home/me"
     assert found["image/png"] == image and found["image/svg+xml"] == output["data"]["image/svg+xml"]
     assert found["text/plain"] == [f"read {me}/sar/a.tif in 1/2 s", f"<environment>/lib, sarnb, {me}, /home/meadow/x, x/home/me/y"]
     assert found["text/html"] == f'<img src="data:image/png;base64,{image}"> <a href="{me}/b">'
