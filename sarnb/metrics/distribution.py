@@ -188,18 +188,27 @@ def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> tuple[np.n
 
 
 def thumbnails(images: np.ndarray, size: int = 32) -> np.ndarray:
-    """Block means of images, centred and of unit length: uint8 [N, H, W] -> float64 [N, size * size].
+    """Block means of images, centred and of unit length: uint8 [N, H, W] -> float64 [N, K * K].
 
     The memorisation check compares these: a copy of a training image keeps its layout even when the decoder redraws
-    the speckle. A constant image gives the zero vector.
+    the speckle. K is ``size``, or half of the shorter side where that is less, as blocks below 2 px would be speckle. Blocks
+    are of one size and fill the image, with parts of pixels at their borders. A constant image gives the zero vector.
     """
-    height, width = images.shape[1] // size, images.shape[2] // size
-    if height == 0 or width == 0:
-        raise InputError(f"images: {images.shape[1]}x{images.shape[2]} pixels, less than {size} a side; give larger images.")
-    cut = images[:, : height * size, : width * size].reshape(len(images), size, height, size, width)
-    flat = cut.mean((2, 4)).reshape(len(images), -1)
+    sides = images.shape[1:]
+    if min(sides) < size:
+        raise InputError(f"images: {sides[0]}x{sides[1]} pixels, less than {size} a side; give larger images.")
+    count = min(size, min(sides) // 2)
+    rows, columns = (_block_weights(side, count) for side in sides)
+    flat = np.stack([rows @ image @ columns.T for image in images]).reshape(len(images), -1)
     flat = flat - flat.mean(1, keepdims=True)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+
+
+def _block_weights(side: int, count: int) -> np.ndarray:
+    """Weights [count, side] of ``side`` pixels in the means of ``count`` equal blocks."""
+    edges, pixels = np.linspace(0, side, count + 1)[:, None], np.arange(side)
+    inside = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return np.maximum(inside, 0.0) * count / side
 
 
 def grain(images: np.ndarray, size: int = 32) -> np.ndarray:
@@ -231,29 +240,45 @@ def overlapping(first: np.ndarray, second: np.ndarray | None = None) -> np.ndarr
     Also where one is the other mirrored, in range, in azimuth or in both. A copy that was resampled, shifted or turned by a
     quarter has another grain and is not found; that its layout is the same is for ``memorised`` and ``duplicated`` to see.
     """
-    side = math.isqrt(first.shape[1])
-    found, others = [], first if second is None else second
+    return nearest_picture(first, second) > SAME_GRAIN
+
+
+def nearest_picture(first: np.ndarray, second: np.ndarray | None = None, grain: np.ndarray | None = None) -> np.ndarray:
+    """Highest correlation of each picture [N, D] with another one [M, D], as it is or mirrored: [N]; without others, among themselves.
+
+    Pictures are ``thumbnails`` or ``grain``. Pairs of one ``grain`` [N, D] do not count. -infinity where nothing is left.
+    """
+    others, found = first if second is None else second, []
     for start in range(0, len(first), _ROWS):
-        rows = first[start : start + _ROWS]
-        grids = rows.reshape(-1, side, side)
-        likeness = [turned.reshape(rows.shape) @ others.T for turned in (grids, grids[:, ::-1], grids[:, :, ::-1], grids[:, ::-1, ::-1])]
-        highest = np.max(likeness, axis=0)
+        own = np.arange(start, min(start + _ROWS, len(first)))
+        near = _likeness(first[own], others)
         if second is None:
-            highest[np.arange(len(rows)), np.arange(start, start + len(rows))] = 0.0
-        found.append(highest.max(1) > SAME_GRAIN)
+            near[own - start, own] = -np.inf
+        if grain is not None:
+            near[_likeness(grain[own], grain) > SAME_GRAIN] = -np.inf
+        found.append(near.max(1))
     return np.concatenate(found)
+
+
+def _likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Correlation [N, M] of square pictures [N, D] and [M, D], the highest of the four that mirroring gives."""
+    grids = first.reshape(len(first), *[math.isqrt(first.shape[1])] * 2)
+    turned = (grids, grids[:, ::-1], grids[:, :, ::-1], grids[:, ::-1, ::-1])
+    return np.max([grid.reshape(first.shape) @ second.T for grid in turned], axis=0)
 
 
 def copy_threshold(similarities: np.ndarray) -> float:
     """The similarity beyond which an image counts as a copy, from those of real images that are none.
 
     The quantile ``RARE`` of them, the lower of two neighbours, so that a single outlier does not set it; ``ALIKE`` at least.
+    Real images of which nothing is left to compare have the similarity -infinity and do not count.
     """
-    return float(max(ALIKE, np.quantile(similarities, RARE, method="lower"))) if len(similarities) else ALIKE
+    known = similarities[np.isfinite(similarities)]
+    return float(max(ALIKE, np.quantile(known, RARE, method="lower"))) if len(known) else ALIKE
 
 
 def memorised(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, overlap: np.ndarray | None = None) -> np.ndarray:
-    """Which generated thumbnails [M, D] are closer to a training one than held-out real images are: bool [M].
+    """Which generated thumbnails [M, D] are closer to a training one, as it is or mirrored, than held-out real images are: bool [M].
 
     Parameters
     ----------
@@ -266,30 +291,22 @@ def memorised(fake: np.ndarray, train: np.ndarray, held_out: np.ndarray, overlap
     InputError
         Every held-out image is a training image.
     """
+    fake, train = feature_pair(fake, train, "memorised", (1, 1), ("generated", "training"))
     new = held_out if overlap is None else held_out[~overlap]
     if not len(new):
         raise InputError("every real image is a training image too; give real images that the generator has not seen")
-    return nearest_neighbour(fake, train)[0] > copy_threshold(nearest_neighbour(new, train)[0])
+    return nearest_picture(fake, train) > copy_threshold(nearest_picture(new, train))
 
 
 def duplicated(fake: np.ndarray, real: np.ndarray, real_grain: np.ndarray | None = None) -> np.ndarray:
-    """Which generated thumbnails [M, D] are closer to another generated one than real ones are to each other: bool [M].
+    """Which generated thumbnails [M, D] are closer to another generated one, as it is or mirrored, than real ones are: bool [M].
 
     ``real`` [N, D], N of at least 2. The threshold is ``copy_threshold`` of the similarity of each real image to the nearest
     other one: scenes of the world are as alike as that. Pairs of real images with one ``real_grain`` are one acquisition that is
     there twice, and do not count.
     """
     real, fake = feature_pair(real, fake, "duplicates")
-    nearest = _nearest_other(real, real_grain)
-    return _nearest_other(fake) > copy_threshold(nearest[np.isfinite(nearest)]) + 1e-9
-
-
-def _nearest_other(vectors: np.ndarray, grain: np.ndarray | None = None) -> np.ndarray:
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
-    if grain is not None:
-        similarity[grain @ grain.T > SAME_GRAIN] = -np.inf
-    return similarity.max(1)
+    return nearest_picture(fake) > copy_threshold(nearest_picture(real, grain=real_grain)) + 1e-9
 
 
 def latent_shift(before: np.ndarray, after: np.ndarray) -> dict[str, float]:

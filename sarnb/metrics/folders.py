@@ -21,7 +21,7 @@ from sarnb.errors import InputError
 from sarnb.generate.trained import RESERVED
 from sarnb.metrics import WHOLE, class_name
 from sarnb.metrics.amplitude import LEVELS, unreachable
-from sarnb.metrics.distribution import overlapping
+from sarnb.metrics.distribution import ALIKE, copy_threshold, nearest_picture, overlapping
 from sarnb.metrics.evaluation import FRECHET_MINIMUM, HALVINGS, REFERENCE_FLOOR, combine, evaluate, floor, left_out
 from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
@@ -386,3 +386,15 @@ def _copies(sides: Sides, parts: Mapping[str, ImageStatistics]) -> Iterator[str]
             same = overlapping(parts[side].grain, parts[other].grain) | np.isin(digests[side], digests[other])
             if same.any():
                 yield f"{same.sum()} of {len(same)} {side} images are {other} images too (same pixels or speckle, mirrored too): {what}"
+    real, train = parts["real"], parts.get("training")
+    nearest = {"duplicate_fraction": nearest_picture(real.thumbnails, grain=real.grain)}
+    if train is not None:
+        new = real.thumbnails[~overlapping(real.grain, train.grain)]
+        nearest["memorised_fraction"] = nearest_picture(new, train.thumbnails) if len(new) else np.empty(0)
+    for measure_name, near in nearest.items():
+        if (least := copy_threshold(near)) > ALIKE:
+            others = "training images" if measure_name.startswith("m") else "each other"
+            yield (
+                f"Real images are so near to {others} that {measure_name} counts only layouts that correlate above {least:.2f}: if places "
+                "are there twice (passes of other days, shifted or resampled copies), it is too low."
+            )

@@ -30,7 +30,7 @@ class ImageStatistics:
     size : (H, W) in px.
     labels, groups, captions, looks : length N; a group is seen, unseen or composition, a look left, right or None.
     histograms : int64 [N, 256]; descriptors : GLCM, float64 [N, 48]; enl : float64 [N].
-    side_features : float64 [N, 108]; thumbnails, grain : float64 [N, 1024].
+    side_features : float64 [N, 108]; thumbnails, grain : float64 [N, K²], of K = 32 (thumbnails of less than 64 px: half their side).
     features, caption_features : of the judge, float64 [N, D]; None without a judge.
     """
 

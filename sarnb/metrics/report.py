@@ -423,7 +423,10 @@ def protocol_table(resamples: int) -> pd.DataFrame:
             "anchors",
             f"median of {evaluation.HALVINGS} random halvings at most, of decoders and optical {evaluation.LEAST_HALVINGS}; 95 % of them",
         ),
-        ("memorisation", f"thumbnails of 32 x 32 block means nearer to training images than {unlike} held-out reference images"),
+        (
+            "memorisation",
+            f"thumbnails of 32 x 32 block means, mirrored too, nearer to training images than {unlike} held-out reference images",
+        ),
         ("duplicates", f"the same thumbnails nearer to each other than {unlike} reference images"),
         ("images that are in two sets", f"grain correlates above {distribution.SAME_GRAIN}; they set no threshold"),
     ]

@@ -156,6 +156,28 @@ def test_real_images_that_are_training_images_do_not_hide_what_was_memorised(cou
     assert distribution.memorised(*views, overlap).tolist() == [True] * 10 + [False] * 10
 
 
+@pytest.mark.parametrize("axes", [(1,), (2,), (1, 2)])
+def test_mirrored_copies_are_copies(axes: tuple[int, ...]) -> None:
+    """In new speckle too: of a training image, and of another generated one."""
+    layouts = scenes(40, 0, 96)
+    train, held_out, fresh = acquired(layouts, 1), acquired(scenes(30, 2, 96), 3), acquired(scenes(10, 5, 96), 6)
+    turned = np.flip(acquired(layouts[:10], 4), axes)
+    views = [distribution.thumbnails(stack) for stack in (np.concatenate([turned, fresh]), train, held_out)]
+    assert distribution.memorised(*views).tolist() == [True] * 10 + [False] * 10
+    pairs = np.concatenate([fresh, np.flip(acquired(scenes(10, 5, 96)[:3], 7), axes)])
+    assert np.flatnonzero(distribution.duplicated(distribution.thumbnails(pairs), views[2])).tolist() == [0, 1, 2, 10, 11, 12]
+
+
+@pytest.mark.parametrize(("shape", "side"), [((64, 128), 32), ((100, 75), 32), ((48, 63), 24)])
+def test_thumbnails_are_the_means_of_equal_blocks_that_fill_the_image(shape: tuple[int, int], side: int) -> None:
+    """The same as of the image enlarged until blocks hold whole pixels; turned images have turned thumbnails."""
+    image = np.random.default_rng(3).integers(0, 256, shape).astype(np.uint8)
+    whole = np.kron(image, np.ones((side, side))).reshape(side, shape[0], side, shape[1]).mean((1, 3))
+    found = distribution.thumbnails(image[None]).reshape(side, side)
+    np.testing.assert_allclose(found, (whole - whole.mean()) / np.linalg.norm(whole - whole.mean()), atol=1e-12)
+    np.testing.assert_allclose(distribution.thumbnails(image[None, ::-1]).reshape(side, side), found[::-1], atol=1e-12)
+
+
 def test_without_a_new_real_image_nothing_says_what_is_memorised() -> None:
     views = distribution.thumbnails(acquired(scenes(4, 0), 1))
     with pytest.raises(InputError, match="every real image is a training image"):

@@ -226,6 +226,20 @@ def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -
     assert pooled(found.table, "fake")["memorised_fraction"] == 0.8
 
 
+def test_places_that_are_in_two_sets_by_other_passes_are_told_where_they_raise_a_threshold(tmp_path: Path) -> None:
+    """Layout twice, speckle anew: nothing but the threshold tells, and it hides what is as near."""
+    layouts = np.kron(np.random.default_rng(0).gamma(4.0, 10.0, (30, 12, 12)), np.ones((1, 8, 8)))
+    passes = [np.minimum(layouts * np.random.default_rng(seed).rayleigh(0.8, layouts.shape), 250) for seed in range(3)]
+    fake, known = write(tmp_path / "fake", passes[1][:10]), write(tmp_path / "train", passes[0][:15])
+    for count in (0, 5):
+        real = write(tmp_path / f"real{count}", np.concatenate([passes[2][:count], passes[2][15 : 30 - count], passes[1][20 : 20 + count]]))
+        found = compare(read_folder(real), read_folder(fake), QUICK, train=read_folder(known))
+        lines = [line for line in found.cautions if line.startswith("Real images are so near to")]
+        told = [[words in line for line in lines] for words in ("training images that memorised_", "each other that duplicate_")]
+        assert told == ([[False, True], [True, False]] if count else [[], []])
+        assert (pooled(found.table, "fake")["memorised_fraction"] == 1.0) == (count == 0)
+
+
 def test_any_folder_and_class_name_has_rows_and_figures_of_its_own(tmp_path: Path) -> None:
     for name in ("reference", "reference vs reference", "optical as grey", "_hidden"):  # legends hide what begins with a line
         assert shown_name(tmp_path / name) == f"generated {name}"
