@@ -27,8 +27,10 @@ TAG = "parameters"
 PROGRESS_SECONDS = 15.0
 BATCH = "SARNB_BATCH"  # variable that says that nobody sits at the notebook
 JUPYTER = ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")  # variables JUPYTER_..., folders
-# Variables by which a person changes how Python, Jupyter and matplotlib behave, how wide and coloured text is, and what libraries say.
-PERSONAL = r"(PYTHON|IPYTHON|JUPYTER|MPL|MATPLOTLIB|PAPERMILL|TQDM_|\w+_VERBOSITY$|XDG_CACHE_HOME$|COLUMNS$|LINES$|NO_COLOR$|(FORCE|CLI)_?COLOR)"
+# Variables by which a person changes how Python, Jupyter and matplotlib behave, how wide and coloured text is, and what
+# libraries say.
+PERSONAL = r"(PYTHON|IPYTHON|JUPYTER|MPL|MATPLOTLIB|PAPERMILL|TQDM_|\w+_VERBOSITY$|"
+PERSONAL += r"XDG_CACHE_HOME$|COLUMNS$|LINES$|NO_COLOR$|(FORCE|CLI)_?COLOR)"
 # The kernel, without the start-up files and settings that a system holds for all its users.
 KERNEL = (
     "import runpy, IPython.core.application as own; own.SYSTEM_CONFIG_DIRS.clear(); own.ENV_CONFIG_DIRS.clear(); "

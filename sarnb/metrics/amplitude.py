@@ -15,8 +15,9 @@ from sarnb.errors import InputError
 from sarnb.metrics import image_stack
 
 LEVELS = 256
-WIDEST_GAP = 16  # levels between two that are in use, up to which a gap is one of storage
+WIDEST_GAP = 16  # levels from one in use to the next, up to which a gap is one of storage; twice the median gap, if that is more
 LEAST_GAPS = 3
+STRAY = 0.1  # of the pixels at its ends a gap's levels may have: those of an overlay, or of images that were stored otherwise
 SURE = 12  # pixels for each level of a gap at its ends; an even density leaves the least gap, of one level, empty once in exp(24) times
 EPSILON = 1e-6  # added to the probability of every bin before KL, then renormalised; keeps empty bins finite
 _VALUES = np.arange(LEVELS) / (LEVELS - 1)
@@ -50,32 +51,44 @@ def probabilities(counts: np.ndarray, epsilon: float = 0.0) -> np.ndarray:
 def filled(counts: np.ndarray) -> np.ndarray:
     """Histograms of one set as probabilities, with its unreachable levels filled: counts [N, 256] -> [N, 256].
 
-    A tone curve or a stretch in 8 bits leaves levels that no pixel of the whole set has, between levels that many have. They
+    A tone curve or a stretch in 8 bits leaves levels that hardly a pixel of the whole set has, between levels that many have. They
     are no property of the amplitudes, yet a divergence of histograms sees little else. A level next to such a gap stands for
     all amplitudes half-way to its neighbours, so its share is spread evenly over them. Sets without gaps stay as they are.
     """
     shares, (used, gaps) = probabilities(counts), unreachable(counts)
     if not gaps.any():
         return shares
+    stray = shares.copy()
+    stray[:, used] = 0.0
     middles = np.where(gaps, (used[:-1] + used[1:]) / 2.0, np.nan)
     low = np.concatenate([[used[0] - 0.5], np.where(gaps, middles, used[1:] - 0.5)])
     high = np.concatenate([np.where(gaps, middles, used[:-1] + 0.5), [used[-1] + 0.5]])
     levels = np.arange(LEVELS)
     inside = np.minimum(high[:, None], levels + 0.5) - np.maximum(low[:, None], levels - 0.5)
-    return shares[:, used] @ (np.maximum(inside, 0.0) / (high - low)[:, None])
+    return stray + shares[:, used] @ (np.maximum(inside, 0.0) / (high - low)[:, None])
 
 
 def unreachable(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The levels that a set's pixels have [K], and whether the gap behind each is one of levels that cannot occur [K - 1].
 
-    A gap of at most ``WIDEST_GAP`` levels counts where both its ends have so many pixels that chance would not leave it, and
-    where a set has ``LEAST_GAPS`` of them: a border of zeros makes one.
+    A gap is a run of levels with at most ``STRAY`` of the pixels of either end, where both ends have so many that chance would not
+    leave it. A set has ``LEAST_GAPS`` of them, or none: a border of zeros makes one, and two modes a valley. Stray pixels in a gap
+    are not among the levels.
     """
     total = np.asarray(counts).sum(0)
-    used = np.flatnonzero(total)
-    width, ends = np.diff(used), np.minimum(total[used][:-1], total[used][1:])
-    gaps = (width > 1) & (width <= WIDEST_GAP) & (ends >= SURE * width)
-    return used, gaps if gaps.sum() >= LEAST_GAPS else np.zeros_like(gaps)
+    inside, found, highest = np.zeros(LEVELS, bool), [], np.zeros(LEVELS)
+    for width in range(2, LEVELS // 2):  # from the narrowest, so that none holds another
+        highest = np.maximum(highest[: LEVELS - width], total[width - 1 : -1])
+        ends = np.minimum(total[:-width], total[width:])
+        for start in np.flatnonzero((highest <= STRAY * ends) & (ends >= SURE * width)):
+            if not inside[start : start + width + 1].any() and not any(start < end < start + width for gap in found for end in gap):
+                inside[start + 1 : start + width] = True
+                found.append((start, start + width))
+    widest = max(WIDEST_GAP, 2 * np.median([end - start for start, end in found])) if found else 0
+    kept = [(start, end) for start, end in found if end - start <= widest]
+    kept = kept if len(kept) >= LEAST_GAPS else []
+    used = np.setdiff1d(np.flatnonzero(total), [level for start, end in kept for level in range(start + 1, end)])
+    return used, np.isin(used[:-1], [start for start, _ in kept])
 
 
 def kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarray:

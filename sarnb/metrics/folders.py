@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.files import ordered_map
-from sarnb.data.imagefolder import UNSTATED, ImageFolder, UserImage, common_size, load_batch, merged_scale
+from sarnb.data.files import METADATA, ordered_map
+from sarnb.data.imagefolder import INDEX, UNSTATED, ImageFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
 from sarnb.generate.trained import RESERVED
 from sarnb.metrics import WHOLE, class_name
@@ -46,8 +46,8 @@ class Options:
 
     ``size``: side in px of the middle that is compared, None for whole images of one size. ``scale``: "real" keeps 8-bit
     values and scales everything else by the one A / (mu + 3 sigma) of the sensor's real images that are not 8-bit, whatever
-    their storage (of all sensors where that one has none), so that a difference of brightness shows; "own" scales every set
-    and sensor by its own. ``seed``: from 0 to LARGEST_SEED.
+    their storage (of all sensors where that one has none and they agree), so that a difference of brightness shows;
+    "own" scales every set and sensor by its own. ``seed``: from 0 to LARGEST_SEED.
     ``sensor``: compare images of this one only. ``by_class``: only classes that both have, each counting the same.
     ``quantity``: what the numbers of the real images are, or of the real and the generated ones ("intensity,amplitude"), see
     ``sarnb.data.imagefolder.survey_quantity``; "" has it guessed, and the guess is a caution.
@@ -156,7 +156,10 @@ def shown_name(source: Path) -> str:
 
 
 def fit_scales(sides: Sides, how: str) -> Scales:
-    """The amplitude scale of every (side, sensor, storage) that occurs; see ``Options.scale``."""
+    """The amplitude scale of every (side, sensor, storage) that occurs; see ``Options.scale``.
+
+    Raises InputError where real images of other sensors only are there and their scales are apart: none of them would do.
+    """
     groups: dict[tuple[str, str, str], list[UserImage]] = {}
     for side, folder in sides.items():
         for image in folder.images:
@@ -164,10 +167,17 @@ def fit_scales(sides: Sides, how: str) -> Scales:
     if how == "own":
         return {key: merged_scale(images) for key, images in groups.items()}
     known = [image for key, images in groups.items() if key[0] == "real" and key[2] != "8-bit" for image in images]
+    levels = {name: merged_scale([image for image in known if image.sensor == name]).scale for name in {image.sensor for image in known}}
     scales: dict[tuple[str, str, str], Scale] = {}
     for side, sensor, storage in groups:
         alike = [image for image in known if image.sensor == sensor]  # each sensor has levels of its own
         alone = [image for key, images in groups.items() if key[0] == side and key[2] != "8-bit" for image in images]
+        if storage != "8-bit" and known and not alike and max(levels.values()) > LEVEL_RATIO * min(levels.values()):
+            given = ", ".join(f"{name} {level:.3g}" for name, level in sorted(levels.items()))
+            raise InputError(
+                f"{sides[side].source}: its {storage} images are of the sensor '{sensor}', the real ones of others with different scales "
+                f"({given}), of which none is theirs; name their sensor in {INDEX} or {METADATA}, or use --scale own"
+            )
         scales[side, sensor, storage] = None if storage == "8-bit" else merged_scale(alike or known or alone)
     return scales
 
@@ -295,9 +305,9 @@ def _damaged(side: str, constant: int, histograms: np.ndarray) -> Iterator[str]:
     if gaps.any():
         empty = int((np.diff(used)[gaps] - 1).sum())
         yield (
-            f"{empty} grey levels between others are empty in all {side} images, as a tone curve or a stretch in 8 bits leaves them: "
-            "the distances of amplitudes fill them from their neighbours, on both sides alike; texture is measured on the values "
-            "as they are."
+            f"{empty} grey levels between others are empty, or nearly so, in the {side} images, as a tone curve or a stretch in "
+            "8 bits leaves them: the distances of amplitudes fill them from their neighbours, on both sides alike; texture is "
+            "measured on the values as they are."
         )
     share = histograms.sum(0) / histograms.sum()
     if share[0] > CUT_SHARE:

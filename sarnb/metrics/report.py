@@ -418,7 +418,10 @@ def protocol_table(resamples: int) -> pd.DataFrame:
         ("resamples of average ranks", f"{few} where a Fréchet distance is ranked too, else {resamples}"),
         ("several trainings", "value: their mean; half of the interval: sqrt(h^2 + (t s)^2 / k), h over images, s over k trainings"),
         ("one training", "interval over images only: it says nothing of another training, so no strategy wins by it"),
-        ("gaps of 8-bit levels", f"up to {amplitude.WIDEST_GAP} levels that no pixel of a set has are filled from both ends"),
+        (
+            "gaps of 8-bit levels",
+            f"up to {amplitude.WIDEST_GAP} levels, or twice the median gap, that hardly a pixel of a set has are filled from both ends",
+        ),
         (
             "anchors",
             f"median of {evaluation.HALVINGS} random halvings at most, of decoders and optical {evaluation.LEAST_HALVINGS}; 95 % of them",

@@ -126,18 +126,44 @@ def test_gaps_of_storage_are_filled_by_hand() -> None:
     assert filled[1, 14:19] == pytest.approx([0, 0.25 * 0.5 / 1.5, 0.25 / 1.5, 0.75, 0])
 
 
+def overlay(images: np.ndarray) -> np.ndarray:
+    """A scale bar of all grey levels in one image."""
+    images[0, 0, :], images[0, 1, :] = np.arange(0, 256, 2), np.arange(1, 256, 2)
+    return images
+
+
+@pytest.mark.parametrize("strays", ["none", "an overlay", "an image as it was"])
 @pytest.mark.parametrize("curve", [lambda a: a**0.9, lambda a: a**0.8, lambda a: 1.7 * a], ids=["gamma 0.9", "gamma 0.8", "stretch"])
-def test_a_curve_in_8_bits_costs_what_the_curve_itself_costs(curve) -> None:
+def test_a_curve_in_8_bits_costs_what_the_curve_itself_costs(curve, strays: str) -> None:
     def drawn(levels: np.ndarray) -> np.ndarray:
         return np.rint(np.clip(curve(levels / 255), 0, 1) * 255).astype(np.uint8)
 
     real, other = amplitude.histogram(speckle(1.0, 20)), speckle(1.0, 20, seed=5)
     before = np.sqrt(np.random.default_rng(5).gamma(1.0, 1.0, other.shape)) * 40  # the same amplitudes, not yet in 8 bits
+    curved = {
+        "none": drawn,
+        "an overlay": lambda a: overlay(drawn(a)),
+        "an image as it was": lambda a: np.concatenate([a[:1], drawn(a[1:])]),
+    }[strays]
     truth, filled, raw = (
         float(amplitude.kl(share(real).mean(0), share(amplitude.histogram(images)).mean(0)))
-        for share, images in ((amplitude.filled, drawn(before)), (amplitude.filled, drawn(other)), (amplitude.probabilities, drawn(other)))
+        for share, images in ((amplitude.filled, drawn(before)), (amplitude.filled, curved(other)), (amplitude.probabilities, drawn(other)))
     )
     assert filled == pytest.approx(truth, rel=0.3, abs=0.02) and raw > 3 * filled
+
+
+@pytest.mark.parametrize("step", [4, 16, 17, 36])
+def test_coarse_levels_cost_no_more_than_what_their_middles_know_of_the_law(step: int) -> None:
+    """Rounded to every ``step``-th level; independently, the same levels spread evenly over their cells as pixels."""
+    real, other = amplitude.histogram(speckle(1.0, 20)).sum(0), speckle(1.0, 20, seed=5)
+    coarse = np.rint(other / step) * step
+    spread = np.abs(np.rint(coarse + np.random.default_rng(2).uniform(-step / 2, step / 2, coarse.shape)))  # what falls below 0 turns back
+    found, even = (
+        amplitude.filled(amplitude.histogram(coarse.astype(np.uint8))).mean(0),
+        np.bincount(spread.astype(int).ravel(), minlength=256),
+    )
+    assert amplitude.kl(real, found) == pytest.approx(amplitude.kl(real, even[:256]), rel=0.3, abs=0.03)
+    assert amplitude.kl(real, found) < 0.3 < amplitude.kl(real, amplitude.histogram(coarse.astype(np.uint8)).sum(0))
 
 
 def test_sets_without_gaps_of_storage_stay_as_they_are() -> None:
@@ -145,8 +171,10 @@ def test_sets_without_gaps_of_storage_stay_as_they_are() -> None:
     assert np.array_equal(amplitude.filled(flat), amplitude.probabilities(flat))
     border = speckle(1.0)
     border[:, :20], border[:, 20:] = 0, np.maximum(border[:, 20:], 9)  # no data, and nothing between 0 and 9
-    counts = amplitude.histogram(border)
-    assert np.array_equal(amplitude.filled(counts), amplitude.probabilities(counts))
+    modes = np.concatenate([speckle(60.0, scale=15.0), speckle(60.0, scale=90.0), speckle(200.0, scale=200.0)])  # valleys between them
+    for images in (border, modes, np.maximum(speckle(1.0, scale=110.0), 4)):  # the last is saturated
+        counts = amplitude.histogram(images)
+        assert np.array_equal(amplitude.filled(counts), amplitude.probabilities(counts))
 
 
 def test_bad_input() -> None:
