@@ -31,6 +31,7 @@ from sarnb.world.scene import CLASSES, COMPOSITIONS
 
 INDEX = "index.csv"  # optional, next to the class folders: columns "file" (path inside the folder) and "sensor"
 EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's metadata may give and later steps can use
+BLACK_LEVEL = 4  # of 255, the mean of an image after scaling, below which 8 bits leave next to nothing of it
 ZERO_SHARE = 0.05  # of an image's pixels at 0, above which they are mentioned
 BESIDE = (".aux.xml", ".msk")  # files next to an image that say what its pixels are; read with it
 UNSTATED = "unstated"  # the sensor of an image of which nothing says it
@@ -379,6 +380,8 @@ def scene_facts(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         extra["incidence"] = float(value)
     if not isinstance(extra.get("sensor", ""), str):
         raise InputError(f"{where}: 'sensor' is {extra['sensor']!r}; write its name as text")
+    if "sensor" in extra:  # a blank too many would make another sensor, of a scale of its own
+        extra["sensor"] = " ".join(extra["sensor"].split())
     return extra
 
 
@@ -452,6 +455,12 @@ def survey_quantity(
                 f"{what}: scaled together as one sensor's, of means from {min(levels):.3g} to {max(levels):.3g}; name several in a column "
                 "sensor of the metadata or of index.csv"
             )
+        full = merged_scale(found[place] for place in places).scale if storage != "8-bit" and any(levels) else 0.0
+        if black := sum(255 * level < BLACK_LEVEL * full for level in levels):
+            notes.append(
+                f"{what}: at their one scale, mean + 3 standard deviations = {full:.3g}, {black} of them have a mean below "
+                f"{BLACK_LEVEL} of 255 grey levels, hence next to nothing is left of them"
+            )
     bare = sum(image.sensor == UNSTATED for image in found)
     if 0 < bare < len(found):
         notes.append(f"{bare} of {len(found)} images have no sensor named, though others have: they are scaled together")
@@ -518,7 +527,7 @@ def read_sensors(source: Path) -> tuple[dict[str, str], list[str]]:
             lacking = {"file", "sensor"} - set(table.fieldnames or ())
             if lacking:
                 raise InputError(f"{path}: has no column {min(lacking)!r}; give the columns file and sensor, or remove the table")
-            named = [(row["file"] or "", (row["sensor"] or "").strip()) for row in table]
+            named = [(row["file"] or "", " ".join((row["sensor"] or "").split())) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: is no UTF-8 table with commas ({error}); save it as such or remove it") from error
     return {name.removeprefix(prefix): sensor for name, sensor in named if name.startswith(prefix)}, others

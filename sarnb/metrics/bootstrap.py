@@ -68,6 +68,34 @@ def percentile_interval(samples: np.ndarray, value: float, level: float = 0.95) 
     return float(min(lo, value)), float(max(hi, value))
 
 
+def share_interval(samples: np.ndarray, value: float, images: float, level: float = 0.95) -> tuple[float, float]:
+    """Interval (lo, hi) of a share of images: percentiles, and Wilson's where it is 0 or 1, as all resamples then say the same.
+
+    Of n images of which none has it, [0, z^2 / (n + z^2)]. Wilson, J. Am. Stat. Assoc. 22 (1927) 209.
+
+    Parameters
+    ----------
+    samples, value, level : as for ``percentile_interval``; without samples the interval is (nan, nan).
+    images : number of images, by ``effective_number`` where they have weights.
+    """
+    lo, hi = percentile_interval(samples, value, level)
+    if np.isnan(lo) or 1e-9 < value < 1.0 - 1e-9:
+        return lo, hi
+    square = float(stats.norm.ppf((1.0 + level) / 2.0)) ** 2
+    reach = square / (images + square)
+    return (0.0, reach) if value < 0.5 else (1.0 - reach, 1.0)
+
+
+def effective_number(values: np.ndarray, weights: np.ndarray) -> float:
+    """Number of images with a value [N] (not NaN) that count as much under ``weights`` [N]: (sum w)^2 / sum w^2 of these; 0 for none.
+
+    >>> effective_number(np.array([1.0, 0.0, np.nan]), np.array([0.4, 0.4, 0.2]))
+    2.0
+    """
+    known = weights[np.isfinite(values)]
+    return float(known.sum() ** 2 / np.maximum((known**2).sum(), 1e-300))
+
+
 def distance_interval(samples: np.ndarray, value: float, level: float = 0.95, least: float = 0.0) -> tuple[float, float]:
     """Interval (lo, hi) of the distance of two laws, of which ``value`` is that of two samples and ``samples`` [B] resamples'.
 

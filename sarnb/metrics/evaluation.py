@@ -24,7 +24,14 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, WHOLE, amplitude, class_name, distribution, geometry, semantic, texture
-from sarnb.metrics.bootstrap import distance_interval, percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.bootstrap import (
+    distance_interval,
+    effective_number,
+    percentile_interval,
+    share_interval,
+    stratified_weights,
+    weighted_mean,
+)
 from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, Prints, measure, prints
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
@@ -38,7 +45,8 @@ PRESENT, NOTHING = 0.95, "not both parts"  # share of uniform textures that a pa
 FRECHET_RESAMPLES = 100  # a matrix square root each, so fewer than for the other measures
 FRECHET_MINIMUM, KERNEL_MINIMUM = 16, 8  # images a side, below which the figure would be mostly noise
 
-Outcome = dict[str, tuple[float, np.ndarray] | str]  # metric -> (value, bootstrap samples [B]) or why there is none
+# Metric -> (value, bootstrap samples [B], and of a share of images their effective number), or why there is none.
+Outcome = dict[str, tuple[float, np.ndarray] | tuple[float, np.ndarray, float] | str]
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,9 @@ def evaluate(
             elif not np.isfinite(result[0]):
                 reasons.append((split, label, metric, "the images have no value for it"))
             else:
-                value = float(result[0])
-                ends = (distance_interval if METRICS[metric].distance else percentile_interval)(result[1], value)
+                value, samples, images = float(result[0]), result[1], result[2] if len(result) > 2 else 0.0
+                usual = distance_interval if METRICS[metric].distance else percentile_interval
+                ends = share_interval(samples, value, images) if images else usual(samples, value)
                 rows.append((strategy, seed, split, label, metric, value, *ends, count))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table.attrs["left_out"] = [(strategy, seed, *reason) for reason in reasons]
@@ -325,17 +334,22 @@ def _distribution(real: ImageStatistics, fake: ImageStatistics, cell: _Cell) -> 
     # the manifolds stay those of all images; only who is counted is resampled
     precise = distribution.manifold_hits(first, second).astype(float)
     recalled = distribution.manifold_hits(second, first).astype(float)
-    outcome["clip_precision"] = _both(lambda _, v: v @ precise, cell)
-    outcome["clip_recall"] = _both(lambda w, _: w @ recalled, cell)
+    outcome["clip_precision"] = *_both(lambda _, v: v @ precise, cell), effective_number(precise, cell.fake_weights[0])
+    outcome["clip_recall"] = *_both(lambda w, _: w @ recalled, cell), effective_number(recalled, cell.real_weights[0])
     return outcome
 
 
 def _means(scores: dict[str, np.ndarray | str], cell: _Cell) -> Outcome:
-    """Measures that are the mean of one score a generated image."""
-    return {
-        name: score if isinstance(score, str) else _both(lambda _, v, s=score: weighted_mean(s[cell.fake], v), cell)
-        for name, score in scores.items()
-    }
+    """Measures that are the mean of one score a generated image; those of scores from 0 to 1 are shares."""
+    outcome: Outcome = {}
+    for name, score in scores.items():
+        if isinstance(score, str):
+            outcome[name] = score
+            continue
+        value, samples = _both(lambda _, v, s=score: weighted_mean(s[cell.fake], v), cell)
+        images = effective_number(score[cell.fake], cell.fake_weights[0]) if METRICS[name].bounds == (0.0, 1.0) else 0.0
+        outcome[name] = value, samples, images
+    return outcome
 
 
 def image_scores(

@@ -21,7 +21,7 @@ from sarnb.data.sideview import shadow_marks, wall_marks
 from sarnb.data.twin import GROUND_SPACING_M, ground_radar
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
-from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.bootstrap import effective_number, percentile_interval, share_interval, stratified_weights, weighted_mean
 from sarnb.world.backscatter import CODE
 from sarnb.world.radar import Radar
 from sarnb.world.scene import Scene
@@ -270,6 +270,7 @@ def truth_table(scores: pd.DataFrame, resamples: int = 200, seed: int = 0) -> pd
         values = scores[name].to_numpy(float)
         value = float(weighted_mean(values, base))
         if np.isfinite(value):
-            ends = percentile_interval(weighted_mean(values, resampled), value)
+            samples, share = weighted_mean(values, resampled), np.isin(values[np.isfinite(values)], (0.0, 1.0)).all()
+            ends = share_interval(samples, value, effective_number(values, base)) if share else percentile_interval(samples, value)
             rows.append((name, value, *ends, int(np.isfinite(values).sum()), meaning))
     return pd.DataFrame(rows, columns=["measure", "value", "lo", "hi", "n", "meaning"])

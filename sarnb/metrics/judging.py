@@ -18,7 +18,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import class_name
-from sarnb.metrics.bootstrap import percentile_interval, stratified_weights, weighted_mean
+from sarnb.metrics.bootstrap import effective_number, percentile_interval, share_interval, stratified_weights, weighted_mean
 from sarnb.metrics.image_statistics import COMPOSITION
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.world.captions import FACTS, hard_negative
@@ -158,7 +158,9 @@ def judge_table(
             if chosen.any():
                 base, resampled = stratified_weights(list(labels[chosen]), resamples, seed)
                 value = float(weighted_mean(score[chosen], base))
-                lo, hi = percentile_interval(weighted_mean(score[chosen], resampled), value)
+                samples, images = weighted_mean(score[chosen], resampled), effective_number(score[chosen], base)
+                share = np.isin(score[chosen], (0.0, 1.0)).all()
+                lo, hi = share_interval(samples, value, images) if share else percentile_interval(samples, value)
                 guess = float(base @ np.broadcast_to(chance, len(labels))[chosen])
                 rows.append((measure, split, label, value, lo, hi, int(chosen.sum()), guess))
     return pd.DataFrame(rows, columns=["measure", "split", "class", "value", "lo", "hi", "n", "chance"])

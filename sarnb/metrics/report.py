@@ -410,6 +410,7 @@ def protocol_table(resamples: int) -> pd.DataFrame:
             "intervals",
             f"95 %, {resamples} resamples of images inside their class, of n images n - 1; percentiles where a measure is a mean",
         ),
+        ("intervals of shares of images at 0 and 1", "Wilson's, as every resample says the same"),
         (
             "intervals of distances",
             "corrected for what chance adds to a distance of samples: basic bootstrap and moved percentiles together",

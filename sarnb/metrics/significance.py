@@ -288,7 +288,7 @@ def average_ranks(values: np.ndarray, higher: np.ndarray) -> np.ndarray:
 def _samples(outcome: Outcome, metrics: Sequence[str]) -> dict[str, np.ndarray]:
     """measure -> [1 + resamples]: its value, then its bootstrap samples; measures without a value are left out."""
     known = {name: outcome[name] for name in metrics if not isinstance(outcome.get(name, ""), str)}
-    return {name: np.concatenate([[float(value)], samples]) for name, (value, samples) in known.items() if np.isfinite(value)}
+    return {name: np.concatenate([[float(value)], samples]) for name, (value, samples, *_) in known.items() if np.isfinite(value)}
 
 
 def rank_sentences(table: pd.DataFrame, distrusted: Collection[str] = ()) -> list[str]:

@@ -435,6 +435,16 @@ def test_images_of_no_named_sensor_that_are_scaled_together_are_told_with_their_
     assert not any("scaled together" in note for note in read_folder(tmp_path).notes)
 
 
+def test_images_that_one_scale_makes_black_are_counted_and_a_blank_makes_no_sensor(tmp_path: Path) -> None:
+    for number, level in enumerate((1.0, 1.0, 4000.0)):
+        npy(tmp_path / f"{number}.npy", np.full((64, 64), level, np.float32) * np.linspace(0.5, 1.5, 64, dtype=np.float32))
+    assert any(", 2 of them have a mean below 4 of 255 grey levels" in note for note in read_folder(tmp_path).notes)
+    (tmp_path / "metadata.csv").write_text("file_name,sensor\n0.npy,my sensor\n1.npy, my  sensor \n2.npy,c\n")
+    folder = read_folder(tmp_path)
+    assert [image.sensor for image in folder.images] == ["my sensor", "my sensor", "c"]
+    assert not any("grey levels" in note for note in folder.notes)
+
+
 # Excluded pixels and sensors in a data set.
 
 

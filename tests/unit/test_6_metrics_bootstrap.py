@@ -143,6 +143,27 @@ def test_interval_contains_the_value() -> None:
     assert np.isnan(bootstrap.percentile_interval(np.array([np.nan]), 1.0)).all()
 
 
+@pytest.mark.parametrize("images", [8, 36, 600])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_none_or_all_has_the_interval_of_wilson(share: float, images: int) -> None:
+    """As scipy has it; and a law at its far end gives so extreme a sample in less than 5 % of all."""
+    ends = bootstrap.share_interval(np.full(50, share), share, images)
+    theirs = stats.binomtest(int(share * images), images).proportion_ci(method="wilson")
+    assert ends == pytest.approx((theirs.low, theirs.high))
+    assert 0.01 < stats.binom.pmf(int(share * images), images, ends[1] if share == 0 else ends[0]) < 0.05
+    assert np.isnan(bootstrap.share_interval(np.empty(0), share, images)).all()
+    samples = np.array([0.1, 0.2, 0.3])
+    assert bootstrap.share_interval(samples, 0.2, images) == bootstrap.percentile_interval(samples, 0.2)
+
+
+def test_the_effective_number_is_that_of_equal_images_of_the_same_variance() -> None:
+    weights, _ = bootstrap.stratified_weights(["a"] * 6 + ["b"] * 2, 0, seed=0)
+    spread = (np.random.default_rng(0).normal(size=(40_000, 8)) @ weights).var()
+    assert 1 / spread == pytest.approx(bootstrap.effective_number(np.zeros(8), weights), rel=0.03)
+    assert bootstrap.effective_number(np.array([0.0, np.nan, 1.0]), np.full(3, 1 / 3)) == pytest.approx(2)
+    assert bootstrap.effective_number(np.array([np.nan]), np.ones(1)) == 0
+
+
 def test_weighted_mean_skips_unknown_values() -> None:
     values = np.array([1.0, np.nan, 3.0])
     weights = np.array([[0.5, 0.0, 0.5], [0.2, 0.6, 0.2], [0.0, 1.0, 0.0]])
