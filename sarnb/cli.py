@@ -91,6 +91,7 @@ def verify(
 READS = {  # the options that each source of a data set reads
     "twin": ("--n", "--sensor", "--size", "--workers"),
     "sarlo80": ("--shards", "--revision", "--unseen", "--size", "--workers", "--quantity"),
+    "import": ("FILE", "--patch", "--grid", "--spacing", "--workers", "--quantity"),
     "": ("--size", "--quantity"),
 }
 WORLDS = {"twin": "the twin world", "": "your own images"}
@@ -98,7 +99,8 @@ WORLDS = {"twin": "the twin world", "": "your own images"}
 
 @app.command()
 def dataset(
-    source: str = typer.Argument(help="'twin' for the twin world, 'sarlo80', or a folder of your own radar images"),
+    source: str = typer.Argument(help="'twin' for the twin world, 'sarlo80', 'import' of products, or a folder of your radar images"),
+    files: list[Path] | None = typer.Argument(None, help="of import: SICD, GeoTIFF, NPY, or the folder of a SAFE"),
     out: Path = typer.Option(..., help="folder to make"),
     n: int | None = typer.Option(
         None,
@@ -115,8 +117,11 @@ def dataset(
     shards: str = typer.Option("", help="of sarlo80: shards as a pattern of files, https addresses, or a data set of the hub (owner/name)"),
     revision: str = typer.Option("", help="of sarlo80: branch, tag or commit of the hub's data set"),
     unseen: str = typer.Option("", help="of sarlo80: classes or words of captions that train does not show, such as harbour,airport"),
+    patch: int = typer.Option(0, help="of import: side of a patch in pixels; default: 1024"),
+    grid: float | None = typer.Option(None, help="of import: metres a pixel, 0 for each product's own; default: 0.8"),
+    spacing: float = typer.Option(0.0, help="of import: metres a pixel of files that do not say it"),
 ) -> None:
-    """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world, SARLO-80 or your own images."""
+    """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world, SARLO-80, products or your own images."""
     from sarnb.data.files import working_in
     from sarnb.data.twin import build_twin, general_splits, study_splits
 
@@ -124,9 +129,10 @@ def dataset(
     values = load_profile(profile, **{name: value for name, value in changes.items() if value is not None})
     kind = source if source in READS else ""
     if not kind and not Path(source).exists():
-        raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images; or sarlo80")
-    used = {"--n": n is not None, "--sensor": sensor, "--size": size, "--workers": workers, "--quantity": quantity}
-    used |= {"--shards": shards, "--revision": revision, "--unseen": unseen}
+        raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images; or sarlo80, or import")
+    used = {"--n": n is not None, "--sensor": sensor, "--size": size, "--workers": workers, "--quantity": quantity, "FILE": files}
+    used |= {"--shards": shards, "--revision": revision, "--unseen": unseen, "--patch": patch, "--grid": grid is not None}
+    used |= {"--spacing": spacing}
     for option in (option for option, given in used.items() if given and option not in READS[kind]):
         worlds = ", ".join(WORLDS.get(name, name) for name, options in READS.items() if option in options)
         raise InputError(f"{option} is for {worlds} and changes nothing about {source}; leave it out")
@@ -138,6 +144,13 @@ def dataset(
         with working_in(out):
             card = build_sarlo80(out, shards, revision, concepts, asked or 1024, seed, values.workers, quantity)
         print(f"licence: {card['licence']}, which what you make of it carries on")
+    elif source == "import":
+        from sarnb.data.files import check_apart
+        from sarnb.data.products import import_products
+
+        check_apart(out, files or (), "data set")
+        with working_in(out):
+            card = import_products(files or (), out, patch or 1024, 0.8 if grid is None else grid, spacing, seed, values.workers, quantity)
     elif source == "twin":
         if n is None:
             splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
@@ -154,6 +167,9 @@ def dataset(
         print(f"! {line}")
     totals = ", ".join(f"{name} {number}" for name, number in card["totals"].items())
     print(f"{out}: {totals} images; {out / 'README.md'} describes them")
+    if card.get("refused"):
+        print(f"sarnb: {len(card['refused'])} of the files were refused, see above", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

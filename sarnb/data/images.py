@@ -137,14 +137,14 @@ class RadarImage:
 class Stored:
     """The pixels of a file as stored, and what the file says of them; nothing is applied yet.
 
-    ``read``: (first row, row behind the last) -> pixels [rows, W] or [rows, W, C], and where they are data: bool [rows, W],
-    or None for everywhere. ``turn``: the EXIF orientation, 1 to 8. ``white``: the stored value that is black where white is
-    the smallest, else 0. ``words``: of the tags that may name the quantity. ``jpeg``: colours may be off by its rounding.
+    ``read``: (first row, row behind the last; of TIFF and NPY also first column, column behind the last) -> pixels [rows, W] or
+    [rows, W, C], and where they are data: bool [rows, W], or None for everywhere. ``turn``: the EXIF orientation, 1 to 8.
+    ``white``: the stored value that is black where white is the smallest, else 0. ``words``: of the tags that may name the quantity. ``jpeg``: colours may be off by its rounding.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    read: Callable[[int, int], tuple[np.ndarray, np.ndarray | None]]
+    read: Callable[..., tuple[np.ndarray, np.ndarray | None]]
     scale: float = 1.0
     offset: float = 0.0
     turn: int = 1
@@ -187,6 +187,15 @@ def read_image(path: Path, constant: bool = False, quantity: str = "") -> RadarI
     except Exception as error:  # decoders raise anything from struct.error to SyntaxError on damaged bytes
         what = " ".join(str(error).split())[:160]
         raise InputError(f"{path}: cannot be read as an image ({type(error).__name__}: {what}); replace or remove the file") from error
+
+
+def open_stored(path: Path) -> Stored:
+    """What a TIFF or NPY says of its pixels, to be read by windows of any size; nothing is applied yet. Raises InputError."""
+    _check_file(path)
+    stored = _OPENERS[path.suffix.lower()](path)
+    if stored.dtype.kind not in "uifc" or 0 in stored.shape or stored.white and stored.dtype.kind != "u":
+        raise InputError(f"{path}: holds {stored.dtype} of shape {stored.shape}; give numbers of shape [rows, columns]")
+    return stored
 
 
 def _check_file(path: Path) -> None:
@@ -307,8 +316,8 @@ def _open_gdal(
         nodata, shape, dtype = [source.nodatavals[band - 1] for band in bands], source.shape, source.dtypes[bands[0] - 1]
         masked = any(MaskFlags.all_valid not in source.mask_flag_enums[band - 1] for band in bands)
 
-    def read(start: int, stop: int) -> tuple[np.ndarray, np.ndarray | None]:
-        window = rasterio.windows.Window(0, start, shape[1], stop - start)
+    def read(start: int, stop: int, left: int = 0, right: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+        window = rasterio.windows.Window(left, start, (shape[1] if right is None else right) - left, stop - start)
         with opened() as source:
             pixels = source.read(bands, window=window)
             masks = source.read_masks(bands, window=window) if masked else None
@@ -351,7 +360,7 @@ def _open_npy(path: Path) -> Stored:
         array = array[0]
     elif array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    return Stored(array.shape, array.dtype, lambda start, stop: (np.asarray(array[start:stop]), None))
+    return Stored(array.shape, array.dtype, lambda start, stop, left=0, right=None: (np.asarray(array[start:stop, left:right]), None))
 
 
 _OPENERS: dict[str, Callable[[Path], Stored]] = {

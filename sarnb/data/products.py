@@ -1,0 +1,751 @@
+"""Products of radar sensors as a data set of patches: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, complex NPY.
+
+A file becomes one or more ``Product`` values: where its pixels are, their spacing, calibration and geometry. Each row of
+patches of a product is then read by windows, calibrated, put on the grid, turned so that the track points up, and written.
+Slant range stays slant range, and nothing is mirrored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jbpy
+import numpy as np
+import rasterio
+import sarkit.sicd
+import sarkit.wgs84
+from defusedxml.ElementTree import fromstring
+from scipy.fft import fft, ifft, next_fast_len
+
+from sarnb.data.amplitude import Normalisation, decide_quantity, flat_statistics, moments, stated_quantity
+from sarnb.data.files import content_key, ordered_map, write_json, write_png
+from sarnb.data.imagefolder import UNSTATED, ZERO_SHARE, some
+from sarnb.data.images import FILLS, open_stored
+from sarnb.data.prepare import UNCLEAR, Found, build_set
+from sarnb.errors import InputError, first_line
+
+logging.getLogger("jbpy").setLevel(logging.CRITICAL)  # header fields that it complains of are filled with blanks by many writers
+FORMAT = 1  # raised when the written files change their meaning
+COARSEST = 2.0  # a product whose spacing is over so many times the grid keeps its own: interpolation adds no detail
+MARGIN = 32  # px of the grid around a patch, which the edges of the transformed block spoil
+READ_BYTES = 2**27  # of pixels as stored, read at a time
+EXACT = 0.01  # of the spacing: a product as near to the grid is not resampled
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values on nodes, between which one interpolates: ``rows`` [R] and ``columns`` [C] in px, ``values`` [R, C]."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Bilinear values [len(rows), len(columns)], the outermost ones beyond the nodes."""
+        across = np.stack([np.interp(columns, self.columns, line) for line in self.values])
+        if len(self.rows) == 1:
+            return np.broadcast_to(across, (len(rows), len(columns)))
+        below = np.clip(np.searchsorted(self.rows, rows, "right") - 1, 0, len(self.rows) - 2)
+        part = np.clip((rows - self.rows[below]) / (self.rows[below + 1] - self.rows[below]), 0, 1)[:, None]
+        return across[below] * (1 - part) + across[below + 1] * part
+
+
+@dataclass(frozen=True)
+class Product:
+    """One image of a product. Rows and columns are those of the file.
+
+    ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``shape``;
+    ``spacing`` of rows and of columns in metres; ``quantity`` of QUANTITIES; ``calibration``: "sigma0" and the like, ""
+    if there is none; ``gain``: power by pixel value squared; ``noise``: what is taken off the squared values before;
+    ``incidence`` in degrees; ``side`` to which the radar looks from its track, ``turn``: whether columns are flipped, and
+    quarter turns to the left then, that make the track point up; ``notes``: what was guessed or is not as usual.
+    """
+
+    path: Path
+    source: str
+    name: str
+    place: str
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
+    quantity: str
+    sensor: str = UNSTATED
+    geometry: str = "unstated"
+    polarisation: str = ""
+    calibration: str = ""
+    gain: Table | None = None
+    noise: tuple[Table, ...] = ()
+    incidence: Table | None = None
+    side: str = ""
+    turn: tuple[bool, int] = (False, 0)
+    itemsize: int = 8
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def look(self) -> str | None:
+        """Side of the turned patches on which the radar is: the track points up, so it is opposite to the side it looks to."""
+        return {"left": "right", "right": "left"}.get(self.side)
+
+
+def import_products(
+    files: Sequence[Path],
+    out: Path,
+    patch: int = 1024,
+    grid: float = 0.8,
+    spacing: float = 0.0,
+    seed: int = 0,
+    workers: int = 1,
+    quantity: str = "",
+) -> dict[str, Any]:
+    """Write the patches of all files that can be read, and return the card; its ``refused`` says which could not, and why.
+
+    Parameters
+    ----------
+    files : products; see ``describe``.
+    out : the folder; a killed call is continued by the next one, finished rows of patches are not read again.
+    patch : side of a patch in px.
+    grid : metres a pixel; 0 keeps the spacing of each product, and a product coarser than twice the grid keeps its own too.
+    spacing : metres a pixel of files that do not say it.
+    seed : draws the splits. Places are products; of fewer than three, bands of their rows of patches.
+    workers : processes. The files are the same for any number.
+    quantity : what real numbers are, instead of what tags and statistics say.
+
+    Raises
+    ------
+    InputError
+        Impossible sizes, or no file gives a patch.
+    """
+    if not files:
+        raise InputError("import was given no FILE; name SICD, GeoTIFF or NPY files, or the folder of a SAFE")
+    if patch < 8 or not 0 <= grid < math.inf or not 0 <= spacing < math.inf:
+        raise InputError(f"--patch {patch} --grid {grid:g} --spacing {spacing:g}: give a patch of 8 px or more, and metres of 0 or more")
+    stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else str(path) for path in files]
+    settings = {"format": FORMAT, "files": stamps, "patch": patch, "grid": grid, "spacing": spacing, "quantity": quantity}
+    key = content_key(json.dumps(settings))
+    read = partial(_import_all, files=files, patch=patch, grid=grid, spacing=spacing, workers=workers, quantity=quantity, key=key)
+    return build_set(out, {**settings, "seed": seed}, read, seed)
+
+
+# What a file says of itself.
+
+
+def describe(path: Path, spacing: float = 0.0, quantity: str = "") -> list[Product]:
+    """The images of a product. Raises InputError with a sentence that names the file where it is none that is read here."""
+    path = Path(path)
+    try:
+        if path.is_dir() or path.name == "manifest.safe":
+            return _safe(path.parent if path.is_file() else path)
+        with path.open("rb") as file:
+            head = file.read(9)
+        for start, what in ((b"CPHD", "phase history"), (b"CRSD", "received signal"), (b"MATLAB", "phase history or another array")):
+            if head.startswith(start):
+                raise InputError(f"{path}: holds {what} ({start.decode()}), of which no image is formed here; give a SICD or a TIFF of it")
+        if head.startswith((b"NITF", b"NSIF")):
+            return [_sicd(path)]
+        if path.suffix.lower() in (".tif", ".tiff", ".npy"):
+            return [_raster(path, spacing, quantity)]
+        raise InputError(f"{path}: is no product read here; give a SICD (NITF), a GeoTIFF, an NPY, or the folder of a SAFE")
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # readers raise anything on damaged bytes
+        kind = "SICD" if path.suffix.lower() in (".nitf", ".ntf") else "product"
+        raise InputError(f"{path}: cannot be read as a {kind} ({type(error).__name__}: {first_line(error)}); give it whole") from error
+
+
+def _parsed(data: bytes, where: Path) -> Any:
+    """The root of an XML without entities, external ones or a document type: with them it is refused."""
+    try:
+        return fromstring(data, forbid_dtd=True)
+    except Exception as error:
+        raise InputError(f"{where}: its XML is refused ({type(error).__name__}: {first_line(error)}); give the original file") from error
+
+
+def _sicd(path: Path) -> Product:
+    """A SICD through sarkit; sigma0 (or else gamma0, beta0) by its polynomial in metres from the scene's centre."""
+    with path.open("rb") as file:
+        nitf = jbpy.Jbp().load(file)
+        if nitf["FileHeader"]["FL"].value > path.stat().st_size:
+            raise InputError(f"{path}: is cut short ({path.stat().st_size} of {nitf['FileHeader']['FL'].value} bytes); fetch it again")
+        described = nitf["DataExtensionSegments"][0] if len(nitf["DataExtensionSegments"]) else None
+        if described is None or not str(described["subheader"]["DESID"].value).startswith("XML_DATA_CONTENT"):
+            raise InputError(f"{path}: is a NITF without SICD metadata; give a SICD of version 1.1 or newer")
+        file.seek(described["DESDATA"].get_offset())
+        root = _parsed(file.read(described["DESDATA"].size), path)
+    version = root.tag[1:].split("}")[0]
+    if version not in sarkit.sicd.VERSION_INFO:
+        raise InputError(f"{path}: is {version}; SICD is read in the versions {', '.join(sarkit.sicd.VERSION_INFO)}")
+
+    def number(place: str) -> float:
+        return float(root.findtext("/".join(f"{{*}}{part}" for part in place.split("/"))))
+
+    def vector(place: str) -> np.ndarray:
+        return np.array([number(f"{place}/{axis}") for axis in "XYZ"])
+
+    shape = int(number("ImageData/NumRows")), int(number("ImageData/NumCols"))
+    steps = number("Grid/Row/SS"), number("Grid/Col/SS")
+    target, position, velocity = vector("GeoData/SCP/ECF"), vector("SCPCOA/ARPPos"), vector("SCPCOA/ARPVel")
+    side, turn = _orientation(vector("Grid/Row/UVectECF"), vector("Grid/Col/UVectECF"), position, velocity, target)
+    stated, notes = {"L": "left", "R": "right"}.get(root.findtext("{*}SCPCOA/{*}SideOfTrack", "")), []
+    if stated and stated != side:
+        notes.append(f"{path.name}: states that it looks {stated}, but its geometry looks {side}, which is taken")
+    gain, calibration = None, ""
+    for name, value in (("SigmaZeroSFPoly", "sigma0"), ("GammaZeroSFPoly", "gamma0"), ("BetaZeroSFPoly", "beta0")):
+        polynomial = root.find(f"{{*}}Radiometric/{{*}}{name}")
+        if polynomial is not None and gain is None:
+            found = polynomial.findall("{*}Coef")
+            order = max(int(coef.get("exponent1")) for coef in found), max(int(coef.get("exponent2")) for coef in found)
+            factors = np.zeros((order[0] + 1, order[1] + 1))
+            for coef in found:
+                factors[int(coef.get("exponent1")), int(coef.get("exponent2"))] = float(coef.text)
+            nodes = [np.linspace(0, count - 1, 65) for count in shape]
+            first = [number(f"ImageData/First{axis}") - number(f"ImageData/SCPPixel/{axis}") for axis in ("Row", "Col")]
+            metres = [(node + start) * step for node, start, step in zip(nodes, first, steps)]
+            gain, calibration = Table(*nodes, np.polynomial.polynomial.polygrid2d(*metres, factors)), value
+    return Product(
+        path, str(path), path.name, path.name, shape, steps, "complex", root.findtext("{*}CollectionInfo/{*}CollectorName") or UNSTATED,
+        "ground range" if root.findtext("{*}Grid/{*}ImagePlane") == "GROUND" else "slant range",
+        root.findtext("{*}ImageFormation/{*}TxRcvPolarizationProc") or "", calibration, gain, (), _constant(number("SCPCOA/IncidenceAng")),
+        side, turn, 8, tuple(notes),
+    )  # fmt: skip
+
+
+def _raster(path: Path, spacing: float, quantity: str) -> Product:
+    """A TIFF or NPY; georeferenced, described by a Capella JSON beside it, or of the spacing that was given."""
+    stored = open_stored(path)
+    if len(stored.shape) != 2 or stored.turn != 1:
+        raise InputError(f"{path}: has several bands or an orientation tag; give one band as it was processed")
+    beside = next((name for ending in ("_extended.json", ".json") if (name := path.with_name(path.stem + ending)).is_file()), None)
+    meta = json.loads(beside.read_text(encoding="utf-8")) if beside else {}
+    capella = meta.get("collect") if isinstance(meta, dict) and isinstance(meta.get("collect"), dict) else None
+    axes, geometry = None, "unstated"
+    if path.suffix.lower() != ".npy":
+        axes = _map_axes(path)
+    steps = (spacing, spacing) if spacing else (0.0, 0.0)
+    if axes is not None:
+        steps, geometry = (float(np.hypot(*axes[0])), float(np.hypot(*axes[1]))), "map"
+    flat, notes = _middle(path), []
+    stated = "complex" if stored.dtype.kind == "c" else "" if capella else stated_quantity(stored.words)
+    decided, how = decide_quantity(path.name, [stated], [flat], quantity, kept=stored.dtype == np.uint8)
+    notes.append(how)
+    given: dict[str, Any] = {}
+    if capella:
+        given, steps, geometry = _capella(path, capella, axes, steps, geometry)
+    if not min(steps) > 0:
+        raise InputError(f"{path}: does not say its pixel spacing; give it with --spacing, in metres")
+    if axes is not None and abs(axes[0][0]) > 1e-6 * steps[0]:
+        notes.append(f"{path.name}: its rows do not run east; patches keep the directions of the file, turned by quarters at most")
+    return Product(
+        path, str(path), path.name, path.name, stored.shape, steps, decided, geometry=geometry, itemsize=stored.dtype.itemsize,
+        notes=tuple(notes), **given,
+    )  # fmt: skip
+
+
+def _map_axes(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Steps (east, north) in metres of a row and of a column of a georeferenced TIFF; None without reference."""
+    with rasterio.open(path, driver="GTiff") as source:
+        transform, crs = source.transform, source.crs
+        if crs is None or transform.is_identity:
+            return None
+        scale = np.ones(2)
+        if crs.is_geographic:
+            latitude = math.radians(source.xy(source.height // 2, source.width // 2)[1])
+            scale = np.array([111412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude), 111132.92 - 559.82 * math.cos(2 * latitude)])
+        else:
+            scale *= crs.linear_units_factor[1]
+    column, row = np.array([transform.a, transform.d]) * scale, np.array([transform.b, transform.e]) * scale
+    area = column[0] * row[1] - column[1] * row[0]
+    if area > 0:
+        raise InputError(f"{path}: is mirrored (south is up); save it with north up, as 'gdalwarp' does")
+    if abs(column @ row) > 0.01 * np.hypot(*column) * np.hypot(*row):
+        raise InputError(f"{path}: its rows and columns are not at right angles; save it with north up, as 'gdalwarp' does")
+    return row, column
+
+
+def _capella(
+    path: Path, collect: Mapping[str, Any], axes: Any, steps: tuple[float, float], geometry: str
+) -> tuple[dict[str, Any], tuple[float, float], str]:
+    """What Capella's JSON says: scale to power, side and incidence; spacing and directions of a slant-range image too."""
+    image, form = collect["image"], collect["image"]["image_geometry"]
+    target = np.array(image["center_pixel"]["target_position"])
+    states = [(np.array(state["position"]), np.array(state["velocity"])) for state in collect["state"]["state_vectors"]]
+    position, velocity = min(states, key=lambda state: abs((target - state[0]) @ state[1]))  # where it passes the target
+    if "row_direction" in form:  # its "row" is a line along range, which is a row of the file: along the columns
+        along, across = np.array(form["col_direction"]), np.array(form["row_direction"])
+        steps, geometry = (form["col_sample_spacing"], form["row_sample_spacing"]), "slant range"
+    elif axes is not None:
+        east = np.cross([0, 0, 1], target)
+        east /= np.linalg.norm(east)
+        north = np.cross(target / np.linalg.norm(target), east)
+        along, across = (axis[0] * east + axis[1] * north for axis in axes)
+    else:
+        raise InputError(f"{path}: neither it nor its JSON says in which directions its rows run; give it with its georeference")
+    side, turn = _orientation(along, across, position, velocity, target)
+    names = {"sigma_nought": "sigma0", "beta_nought": "beta0", "gamma_nought": "gamma0"}
+    calibration = names.get(image.get("radiometry"), "") if image.get("calibration") == "full" else ""
+    return {
+        "sensor": f"Capella ({collect['platform']})",
+        "polarisation": collect["radar"]["transmit_polarization"] + collect["radar"]["receive_polarization"],
+        "calibration": calibration,
+        "gain": _constant(image["scale_factor"] ** 2),
+        "incidence": _constant(image["center_pixel"]["incidence_angle"]),
+        "side": side,
+        "turn": turn,
+    }, steps, geometry  # fmt: skip
+
+
+def _safe(folder: Path) -> list[Product]:
+    """The measurements of a Sentinel-1 SAFE: sigma0 by its calibration table, less its thermal noise table."""
+    found = sorted((folder / "measurement").glob("*.tif*"))
+    if not found:
+        raise InputError(f"{folder}: holds no measurement/*.tiff, so it is no whole Sentinel-1 SAFE; give its folder NAME.SAFE")
+    products = []
+    for path in found:
+        notes = folder / "annotation" / f"{path.stem}.xml"
+        if not notes.is_file():
+            raise InputError(f"{folder}: has no annotation of {path.name}; give the SAFE whole")
+        root = _parsed(notes.read_bytes(), notes)
+        head = {name: root.findtext(f"adsHeader/{name}", "") for name in ("missionId", "productType", "polarisation", "mode")}
+        if head["productType"] == "SLC" and head["mode"] != "SM":
+            raise InputError(f"{folder}: is an SLC of overlapping bursts, which are not merged here; give the GRD of the scene")
+        stored = open_stored(path)
+        steps = tuple(float(root.findtext(f".//imageInformation/{axis}PixelSpacing")) for axis in ("azimuth", "range"))
+        points = root.findall(".//geolocationGridPoint")
+        places = np.array([[float(point.findtext(name)) for name in ("line", "pixel", "incidenceAngle")] for point in points])
+        lines = np.unique(places[:, 0])
+        incidence = Table(lines, np.unique(places[:, 1]), places[:, 2].reshape(len(lines), -1))
+        middle = points[len(points) // 2]
+        target = sarkit.wgs84.geodetic_to_cartesian([float(middle.findtext(name)) for name in ("latitude", "longitude", "height")])
+        orbits = [
+            tuple(np.array([float(orbit.findtext(f"{name}/{axis}")) for axis in "xyz"]) for name in ("position", "velocity"))
+            for orbit in root.findall(".//orbit")
+        ]
+        position, velocity = min(orbits, key=lambda state: abs((target - state[0]) @ state[1]))
+        side, turn = _orientation(velocity, target - position, position, velocity, target)
+        gain, noise = _sentinel_tables(folder, path.stem)
+        kind = "slant range" if head["productType"] == "SLC" else "ground range"
+        lacking = () if gain else (f"{folder.name}: has no annotation/calibration of {path.name}, so its values are not calibrated",)
+        quantity = "complex" if stored.dtype.kind == "c" else "amplitude"
+        products.append(
+            Product(
+                path, str(folder), f"{folder.name}/{head['polarisation']}", folder.name, stored.shape[:2], steps, quantity,
+                f"Sentinel-1 ({head['missionId']})", kind, head["polarisation"], "sigma0" if gain else "", gain, noise, incidence, side,
+                turn, stored.dtype.itemsize, lacking,
+            )
+        )  # fmt: skip
+    return products
+
+
+def _sentinel_tables(folder: Path, stem: str) -> tuple[Table | None, tuple[Table, ...]]:
+    """Gain 1 / A^2 of sigma0, and the thermal noise as the product of the tables given (range, and azimuth in blocks)."""
+    tables = []
+    for kind, vectors, values in (("calibration", "calibrationVector", "sigmaNought"), ("noise", "noiseRangeVector", "noiseRangeLut")):
+        file = folder / "annotation" / "calibration" / f"{kind}-{stem}.xml"
+        if not file.is_file():
+            tables.append(None)
+            continue
+        root = _parsed(file.read_bytes(), file)
+        found = root.findall(f".//{vectors}") or root.findall(".//noiseVector")
+        if not found:
+            raise InputError(f"{file}: holds no {vectors}; give the SAFE whole")
+        read = [
+            [float(vector.findtext("line"))]
+            + [np.array((vector.findtext(name) or vector.findtext("noiseLut")).split(), float) for name in ("pixel", values)]
+            for vector in found
+        ]
+        nodes = np.unique(np.concatenate([pixels for _, pixels, _ in read]))
+        tables.append(
+            Table(np.array([line for line, _, _ in read]), nodes, np.stack([np.interp(nodes, pixels, own) for _, pixels, own in read]))
+        )
+        if kind == "noise":
+            tables += [_azimuth_noise(block) for block in root.findall(".//noiseAzimuthVector")]
+    gain = tables[0] and replace(tables[0], values=1 / tables[0].values ** 2)
+    return gain, tuple(table for table in tables[1:] if table)
+
+
+def _azimuth_noise(block: Any) -> Table:
+    """The noise's factor along azimuth in a block of range samples; 1 outside of it."""
+    first, last = (float(block.findtext(name) or end) for name, end in (("firstRangeSample", 0), ("lastRangeSample", 1e9)))
+    values = np.array(block.findtext("noiseAzimuthLut").split(), float)[:, None]
+    lines = np.array(block.findtext("line").split(), float)
+    ones = np.ones_like(values)
+    return Table(lines, np.array([first - 0.5, first - 0.499, last + 0.499, last + 0.5]), np.hstack([ones, values, values, ones]))
+
+
+def _constant(value: float) -> Table:
+    return Table(np.zeros(1), np.zeros(1), np.full((1, 1), float(value)))
+
+
+def _orientation(
+    row: np.ndarray, column: np.ndarray, position: np.ndarray, velocity: np.ndarray, target: np.ndarray
+) -> tuple[str, tuple[bool, int]]:
+    """Side to which the radar looks, and how an image is turned so that it is seen from above with the track pointing up.
+
+    Parameters
+    ----------
+    row, column : directions, earth-centred, in which the row and the column number grows.
+    position, velocity, target : of the radar, and the imaged point.
+
+    Returns
+    -------
+    side : "left" or "right" of the track.
+    turn : whether the columns are flipped, and quarter turns to the left then. A radar that looks to the right is then on
+        the left side of the image.
+    """
+    up, sight = target / np.linalg.norm(target), target - position
+    side = "left" if np.cross(velocity, sight) @ up > 0 else "right"
+    flip = bool(np.cross(row, column) @ up < 0)
+    level = sight - (sight @ up) * up
+    across = np.array([level @ row / np.linalg.norm(row), level @ column / np.linalg.norm(column) * (-1 if flip else 1)])
+    wanted = 1 if side == "right" else -1  # the sight goes to larger columns where the radar is on the left
+    # one quarter turn to the left brings (down, right) = (r, c) to (-c, r)
+    for quarters in range(4):
+        down, right = across
+        if right * wanted >= abs(down):
+            return side, (flip, quarters)
+        across = np.array([-right, down])
+    return side, (flip, 0)
+
+
+# Pixels: a window as stored, calibrated, on the grid.
+
+
+def _reader(path: Path, sicd: bool) -> Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray | None]]:
+    """(first row, row behind, first column, column behind) -> values as numbers, and where they are data."""
+    if not sicd:
+        stored = open_stored(path)
+
+        def read(top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
+            values, valid = stored.read(top, bottom, left, right)
+            if stored.white:
+                values = stored.white - values
+            if values.dtype.kind in "fc":
+                bad = ~np.isfinite(values) | np.isin(values.real, FILLS)
+                valid, values = ~bad if valid is None else valid & ~bad, np.where(bad, 0, values)
+            return (values * np.float32(stored.scale) + np.float32(stored.offset) if stored.scaled else values), valid
+
+        return read
+
+    def read_sicd(top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
+        with path.open("rb") as file, sarkit.sicd.NitfReader(file) as source:
+            values = source.read_sub_image(top, left, bottom, right)[0]
+            table = source.metadata.xmltree.find("{*}ImageData/{*}AmpTable")
+        if values.dtype.names == ("real", "imag"):
+            values = values["real"].astype(np.float32) + 1j * values["imag"].astype(np.float32)
+        elif values.dtype.names:
+            levels = np.arange(256.0) if table is None else np.array([float(level.text) for level in table])
+            values = levels[values["amp"]] * np.exp(2j * np.pi / 256 * values["phase"])
+        values = values.astype(np.complex64)
+        finite = np.isfinite(values)
+        return (values, None) if finite.all() else (np.where(finite, values, 0), finite)
+
+    return read_sicd
+
+
+def _middle(path: Path) -> tuple[float, float]:
+    """Statistics of flat areas about the middle, by which amplitude, intensity and decibels are told apart."""
+    stored = open_stored(path)
+    (top, bottom), (left, right) = ((max(0, count // 2 - 512), min(count, count // 2 + 512)) for count in stored.shape)
+    values, valid = _reader(path, False)(top, bottom, left, right)
+    return (math.nan, math.nan) if values.dtype.kind == "c" else flat_statistics(values, valid)
+
+
+def _amplitude(product: Product, values: np.ndarray, top: int, left: int) -> np.ndarray:
+    """Complex values, or power, of a window whose upper left pixel is given; calibrated where the product says how."""
+    if product.quantity != "complex":
+        values = np.abs(values) if values.dtype.kind == "c" else values.astype(np.float32)
+        if product.quantity == "db":
+            values = np.power(np.float32(10), values / np.float32(10))
+        elif product.quantity == "intensity":
+            values = np.maximum(values, 0)
+        elif values.min(initial=0) < 0:
+            raise InputError(
+                f"{product.source}: has negative values ({values.min():g}), so it is no amplitude; say by --quantity what it is"
+            )
+        else:
+            values = np.square(values)
+    if not product.noise and (product.gain is None or product.gain.values.size == 1):
+        gain = 1.0 if product.gain is None else float(product.gain.values[0, 0])
+        return values * np.float32(math.sqrt(gain) if product.quantity == "complex" else gain) if gain != 1 else values
+    rows, columns = top + np.arange(values.shape[0]), left + np.arange(values.shape[1])
+    if product.noise and product.quantity != "complex":
+        values = np.maximum(values - math.prod(table.at(rows, columns) for table in product.noise), 0)
+    gain = product.gain.at(rows, columns) if product.gain else np.ones(1)
+    return values * (np.sqrt(gain) if product.quantity == "complex" else gain).astype(np.float32)
+
+
+def resample(values: np.ndarray, ratios: Sequence[Fraction]) -> np.ndarray:
+    """Band-limited resampling of a block: of both axes' spectra, the part that the new grid carries is kept, the rest cut.
+
+    Parameters
+    ----------
+    values : [N, M], complex samples or power; N and M multiples of the ratios' numerators. It is taken as periodic.
+    ratios : old samples a new sample, of rows and of columns.
+
+    Returns
+    -------
+    array [N / ratio, M / ratio], complex or real as ``values``, of the same mean power: what a narrower band takes from speckle
+    is given back, so that sigma0 stays. Complex samples are shifted in frequency, so that the centre of their spectrum is at 0
+    (the mean phase step from pixel to pixel says where it is): their modulus alone has a meaning.
+    """
+    complex_ = np.iscomplexobj(values)
+    power = np.vdot(values, values).real / values.size
+    for axis, ratio in enumerate(ratios):
+        count = values.shape[axis]
+        new = int(count / ratio)
+        if complex_:
+            ahead, behind = (np.take(values, np.arange(count - 1) + step, axis) for step in (1, 0))
+            centre = np.angle(np.vdot(behind, ahead)) / (2 * np.pi)
+            shift = np.exp(-2j * np.pi * centre * np.arange(count)).astype(np.complex64)
+            values = values * (shift[:, None] if axis == 0 else shift)
+        if new == count:
+            continue
+        spectrum = np.moveaxis(fft(values, axis=axis), axis, 0)
+        kept = np.zeros((new, *spectrum.shape[1:]), spectrum.dtype)
+        half = (min(new, count) + 1) // 2  # frequencies 0 … half - 1 and their negatives; a Nyquist frequency is cut
+        kept[:half] = spectrum[:half]
+        if half > 1:
+            kept[1 - half :] = spectrum[1 - half :]
+        values = ifft(np.moveaxis(kept, 0, axis), axis=axis) * np.float32(new / count)
+    if not complex_:
+        return values.real
+    left = np.vdot(values, values).real / values.size
+    return values * np.float32(math.sqrt(power / left)) if left > 0 else values
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a product is cut: ``ratios`` of rows and columns, ``first`` patch's upper left corner on the grid and ``counts`` of patches."""
+
+    ratios: tuple[Fraction, Fraction]
+    first: tuple[int, int]
+    counts: tuple[int, int]
+    spacing: tuple[float, float]
+
+
+def plan_patches(product: Product, patch: int, grid: float) -> Plan:
+    """The patches of a product, on a grid centred in it. Raises InputError where it is smaller than a patch."""
+    wanted = product.spacing
+    if grid:
+        coarsest = max(product.spacing)
+        wanted = (coarsest,) * 2 if coarsest > COARSEST * grid else (grid, grid)
+    ratios = tuple(
+        Fraction(1) if abs(new / old - 1) < EXACT else Fraction(new / old).limit_denominator(128)
+        for new, old in zip(wanted, product.spacing)
+    )
+    sizes = [int(count / ratio) for count, ratio in zip(product.shape, ratios)]
+    counts = tuple(size // patch for size in sizes)
+    if min(counts) < 1:
+        raise InputError(
+            f"{product.source}: is {sizes[0]} x {sizes[1]} px on its grid of {wanted[0]:g} m, smaller than a patch of {patch} px; "
+            "give a smaller --patch or --grid"
+        )
+    first = tuple((size - count * patch) // 2 for size, count in zip(sizes, counts))
+    return Plan(ratios, first, counts, tuple(float(old * ratio) for old, ratio in zip(product.spacing, ratios)))
+
+
+def _span(start: int, length: int, ratio: Fraction) -> tuple[int, int, int, int]:
+    """Of new samples start … start + length: first old sample and number of a block with margins; where the new ones lie in it."""
+    if ratio == 1:
+        return start, length, 0, length
+    begin = (start - MARGIN) // ratio.denominator
+    periods = next_fast_len(math.ceil((start + length + MARGIN - begin * ratio.denominator) / ratio.denominator))
+    return begin * ratio.numerator, periods * ratio.numerator, start - begin * ratio.denominator, length
+
+
+def _patches(product: Product, plan: Plan, row: int, patch: int) -> Any:
+    """Yield (column, window as first row, first column, rows, columns in the file; amplitude [patch, patch] or why it is dropped)."""
+    read = _reader(product.path, product.path.suffix.lower() not in (".tif", ".tiff", ".npy"))
+    top, height, down, _ = _span(plan.first[0] + row * patch, patch, plan.ratios[0])
+    spans = [_span(plan.first[1] + column * patch, patch, plan.ratios[1]) for column in range(plan.counts[1])]
+    together = max(1, READ_BYTES // (product.itemsize * height * max(spans[0][1], 1)))
+    for start in range(0, len(spans), together):
+        group = spans[start : start + together]
+        left, right = max(0, group[0][0]), min(product.shape[1], group[-1][0] + group[-1][1])
+        stored, valid = read(max(0, top), min(product.shape[0], top + height), left, right)
+        for column, (begin, width, aside, _) in enumerate(group, start):
+            inside = slice(max(0, begin) - left, min(product.shape[1], begin + width) - left)
+            beyond = [(max(0, -top), max(0, top + height - product.shape[0])), (max(0, -begin), max(0, begin + width - product.shape[1]))]
+            window = [
+                math.floor(place * ratio)
+                for place, ratio in zip((plan.first[0] + row * patch, plan.first[1] + column * patch), plan.ratios)
+            ] + [math.ceil(patch * ratio) for ratio in plan.ratios]
+            own = slice(window[0] - max(0, top), window[0] - max(0, top) + window[2])
+            cut = own, slice(window[1] - left, window[1] - left + window[3])
+            if valid is not None and not valid[cut].all():
+                yield column, window, "holds pixels that are no data"
+            elif _blank(stored[cut]) > ZERO_SHARE:
+                yield column, window, "holds a border or other zeros"
+            else:
+                values = _amplitude(product, stored[:, inside], max(0, top), max(0, begin))
+                if any(map(any, beyond)):
+                    values = np.pad(values, beyond, mode="reflect" if min(values.shape) > MARGIN else "edge")
+                if plan.ratios != (1, 1):
+                    values = resample(values, plan.ratios)[down : down + patch, aside : aside + patch]
+                image = np.abs(values) if product.quantity == "complex" else np.sqrt(np.maximum(values, 0), dtype=np.float32)
+                yield column, window, image if image.min() < image.max() else "is constant"
+
+
+def _blank(values: np.ndarray, side: int = 8) -> float:
+    """Share of the blocks of 8 x 8 px that are 0 throughout: a border is, dark speckle of few levels is not."""
+    rows, columns = (max(1, count // side) for count in values.shape)
+    some_ = values[: rows * side, : columns * side]
+    return float(
+        np.mean(~np.add.reduceat(np.add.reduceat(some_ != 0, range(0, len(some_), side)), range(0, some_.shape[1], side), 1).astype(bool))
+    )
+
+
+# The set: first the scale of each kind, then the files, a row of patches at a time.
+
+
+def _measure(item: tuple[Product, Plan, int, Path], patch: int) -> None:
+    """Note the moments of a row's patches, and why others are dropped; or what the file's fault is."""
+    product, plan, row, note = item
+    if note.is_file():
+        return
+    kept, dropped, fault = [], Counter(), ""
+    try:
+        for column, _, image in _patches(product, plan, row, patch):
+            if isinstance(image, str):
+                dropped[image] += 1
+            else:
+                kept.append((column, moments(image)))
+    except Exception as error:  # readers raise anything on damaged bytes; the other files go on
+        fault = first_line(error) if isinstance(error, InputError) else f"{product.source}: cannot be read ({first_line(error)})"
+    write_json(note, {"kept": kept, "dropped": dropped, "fault": fault})
+
+
+def _write(item: tuple[Product, Plan, int, Path, Normalisation], patch: int) -> list[tuple[str, dict[str, Any]]]:
+    """Write a row's patches next to its note, and return their names and rows."""
+    product, plan, row, note, scale = item
+    written = note.with_suffix(".rows")
+    if written.is_file():
+        return json.loads(written.read_text(encoding="utf-8"))
+    rows = []
+    for column, window, image in _patches(product, plan, row, patch):
+        if isinstance(image, str):
+            continue
+        flip, quarters = product.turn
+        name = f"{note.stem}-{column:04d}.png"
+        write_png(note.with_name(name), np.rot90(scale.apply(image)[:, :: -1 if flip else 1], quarters), fast=True)
+        middle = np.array([window[0] + window[2] / 2]), np.array([window[1] + window[3] / 2])
+        incidence = float(product.incidence.at(*middle)[0, 0]) if product.incidence else None
+        words = ["a radar image", f"illuminated from the {product.look}" if product.look else ""]
+        words += [f"incidence {incidence:.0f} degrees"] if incidence else []
+        rows.append(
+            (
+                name,
+                {
+                    "text": ", ".join(filter(None, words)),
+                    "label": UNCLEAR,
+                    "place": product.place,
+                    "product": product.name,
+                    **dict(zip(("row", "column", "rows", "columns"), window)),
+                    "incidence": incidence,
+                    "look": product.look,
+                    "side_of_track": product.side or None,
+                    "sensor": product.sensor,
+                    "polarisation": product.polarisation or None,
+                    "geometry": product.geometry,
+                    "spacing_m": [plan.spacing[1], plan.spacing[0]] if quarters % 2 else list(plan.spacing),
+                    "calibration": product.calibration or None,
+                    "mu": scale.mu,
+                    "sigma": scale.sigma,
+                },
+            )
+        )
+    write_json(written, rows)
+    return rows
+
+
+def _import_all(
+    work: Path, files: Sequence[Path], patch: int, grid: float, spacing: float, workers: int, quantity: str, key: str
+) -> tuple[list[Found], dict[str, Any]]:
+    """Read all products into ``work``: the patches with their rows, and the facts of the card."""
+    work.mkdir(exist_ok=True)
+    refused: dict[str, str] = {}
+    jobs: list[tuple[Product, Plan, int, Path]] = []
+    products: list[Product] = []
+    for path in files:
+        try:
+            found = [(product, plan_patches(product, patch, grid)) for product in describe(path, spacing, quantity)]
+        except InputError as error:
+            refused[str(path)] = str(error)
+            continue
+        for product, plan in found:
+            jobs += [(product, plan, row, work / f"{key}-{len(products):04d}-{row:04d}.json") for row in range(plan.counts[0])]
+            products.append(product)
+    with rasterio.Env(GDAL_CACHEMAX=64):  # MB; by default a twentieth of the machine's memory, in each process
+        for _ in ordered_map(partial(_measure, patch=patch), jobs, workers, "measuring"):
+            pass
+        notes = {job[3]: json.loads(job[3].read_text(encoding="utf-8")) for job in jobs}
+        for job in jobs:
+            if notes[job[3]]["fault"]:
+                refused.setdefault(job[0].source, notes[job[3]]["fault"])
+        dropped: Counter[str] = Counter()
+        parts: dict[tuple[str, ...], list[tuple[int, float, float]]] = {}
+        for job in (job for job in jobs if job[0].source not in refused):
+            dropped.update(notes[job[3]]["dropped"])
+            parts.setdefault(_scale_of(job[0]), []).extend(tuple(moment) for _, moment in notes[job[3]]["kept"])
+        for product in products:
+            if product.source not in refused and not any(notes[job[3]]["kept"] for job in jobs if job[0].source == product.source):
+                why = Counter(reason for job in jobs if job[0].source == product.source for reason in notes[job[3]]["dropped"])
+                refused[product.source] = (
+                    f"{product.source}: no patch of {patch} px is left, each {' or '.join(sorted(why))}; it gives nothing"
+                )
+        scales = {kind: Normalisation.from_moments(own) for kind, own in parts.items() if own}
+        left = [(*job, scales[_scale_of(job[0])]) for job in jobs if job[0].source not in refused and notes[job[3]]["kept"]]
+        used = [product for product in products if product.source not in refused]
+        banded = len({product.place for product in used}) < 3
+        images: list[Found] = []
+        for item, rows in zip(left, ordered_map(partial(_write, patch=patch), left, workers, "writing")):
+            band = f", rows of patches {item[2] * 10 // item[1].counts[0] + 1}/10" if banded else ""
+            images += [(work / name, {**row, "place": row["place"] + band}) for name, row in rows]
+    read = [f"refused: {reason}" for reason in refused.values()]
+    read += [f"{count} patches are dropped: each {reason}" for reason, count in sorted(dropped.items())]
+    read += [note for product in used for note in product.notes]
+    if banded and images:
+        read.append("there are fewer than three scenes, so bands of their rows of patches are the places; neighbouring bands touch")
+    facts = {
+        "kind": "products",
+        "source": some([product.name for product in used]),
+        "licence": "that of the products; not known here",
+        "sensor": None,
+        "spacing_m": grid or None,
+        "size": patch,
+        "mu": None,
+        "sigma": None,
+        "products": len(used),
+        "refused": refused,
+        "normalisation": {" ".join(kind): {"mu": scale.mu, "sigma": scale.sigma} for kind, scale in scales.items()},
+        "columns": {
+            "place": "scene, or band of one; splits are by place",
+            "product": "the image that the patch is cut from",
+            "row, column, rows, columns": "window of the patch in the product's pixels",
+            "incidence": "incidence angle at the middle of the patch or of the scene, degrees",
+            "look": "side of the image the radar is on",
+            "side_of_track": "side of its track to which the radar looks, from the geometry",
+            "spacing_m": "of rows and of columns, metres",
+            "calibration": "what the squared amplitude is: sigma0, beta0, gamma0, or nothing",
+            "mu, sigma": "mu + 3 sigma became 255; one scale a sensor and calibration, else one a product",
+        },
+        "notes": [
+            "Patches are turned so that the track points up, and never mirrored; geocoded ones by the nearest quarter turn.",
+            "Resampling cuts the spectrum at the grid's band: of complex samples directly, else of the power.",
+            *read,
+        ],
+        "read": read,
+    }  # fmt: skip
+    return images, facts
+
+
+def _scale_of(product: Product) -> tuple[str, ...]:
+    """Products that share it share one amplitude scale: calibrated ones of a sensor; others have no common unit."""
+    return (product.sensor, product.calibration, product.polarisation) if product.calibration else (product.name,)
