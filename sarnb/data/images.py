@@ -139,7 +139,8 @@ class Stored:
 
     ``read``: (first row, row behind the last; of TIFF and NPY also first column, column behind the last) -> pixels [rows, W] or
     [rows, W, C], and where they are data: bool [rows, W], or None for everywhere. ``turn``: the EXIF orientation, 1 to 8.
-    ``white``: the stored value that is black where white is the smallest, else 0. ``words``: of the tags that may name the quantity. ``jpeg``: colours may be off by its rounding.
+    ``white``: the stored value that is black where white is the smallest, else 0. ``words``: of the tags that may name the
+    quantity. ``jpeg``: colours may be off by its rounding.
     """
 
     shape: tuple[int, ...]

@@ -41,9 +41,8 @@ def _sicd(
     position, velocity = _track(side)
     row = (TARGET - position) / np.linalg.norm(TARGET - position)
     column = NORTH * (1 if side == "right" else -1) * (-1 if mirrored else 1)
-    coefficients = "".join(
-        f'<Coef exponent1="{i}" exponent2="{j}">{float(value)!r}</Coef>' for (i, j), value in np.ndenumerate(polynomial) if polynomial is not None
-    ) if polynomial is not None else ""  # fmt: skip
+    terms = () if polynomial is None else np.ndenumerate(polynomial)
+    coefficients = "".join(f'<Coef exponent1="{i}" exponent2="{j}">{float(value)!r}</Coef>' for (i, j), value in terms)
     radiometric = (
         f"<Radiometric><SigmaZeroSFPoly order1='1' order2='1'>{coefficients}</SigmaZeroSFPoly></Radiometric>" if coefficients else ""
     )
