@@ -155,7 +155,7 @@ def drawing_sheet(image: np.ndarray, title: str, opinion: Mapping[str, float], n
     best = list(opinion.items())[:6]
     axes[0, 2].barh([name for name, _ in best], [value for _, value in best], color="0.5")
     axes[0, 2].invert_yaxis()
-    axes[0, 2].set_xlabel("cosine with the class prompt, by the judge")
+    axes[0, 2].set_xlabel("cosine by the judge")
     figure.suptitle("\n".join(textwrap.wrap(title, 90)), fontsize=10)
     return figure
 
