@@ -83,7 +83,7 @@ def share_interval(samples: np.ndarray, value: float, images: float, level: floa
         return lo, hi
     square = float(stats.norm.ppf((1.0 + level) / 2.0)) ** 2
     reach = square / (images + square)
-    return (0.0, reach) if value < 0.5 else (1.0 - reach, 1.0)
+    return (min(0.0, value), reach) if value < 0.5 else (1.0 - reach, max(1.0, value))  # sums of weights are rounded
 
 
 def effective_number(values: np.ndarray, weights: np.ndarray) -> float:
