@@ -403,7 +403,7 @@ def resolve(profile: str, data: str = "", seed: int | None = None, params: Itera
     if values.source != "twin" and not values.data:
         raise InputError(
             f"profile {values.name}: its images ({values.source}) have to be on this machine; "
-            "prepare a folder of them and give it with --data DIR"
+            "prepare a folder of them ('python -m sarnb dataset sarlo80 …') and give it with --data DIR"
         )
     # A value checked and converted by the profile (1 → 1.0) goes to the notebooks as such.
     converted = values.parameters(folder)

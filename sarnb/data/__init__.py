@@ -1,6 +1,6 @@
-"""Data: from the twin world, or from the user's own radar images, to one imagefolder that everything later reads.
+"""Data: from the twin world, SARLO-80, products of sensors or the user's own radar images to one imagefolder that everything later reads.
 
-Both roads end in the same layout, which ``datasets.load_dataset("imagefolder", data_dir=...)`` opens too::
+All roads end in the same layout, which ``datasets.load_dataset("imagefolder", data_dir=...)`` opens too::
 
     out/card.json                    what the set is: counts, scaling, source, licence, whether scene truth exists
     out/README.md                    the same for people and for the Hugging Face hub
@@ -8,5 +8,6 @@ Both roads end in the same layout, which ``datasets.load_dataset("imagefolder", 
     out/<split>/{optical,mask,satellite,height}/    the twin pictures of the same scenes, where truth exists
 
 ``twin`` draws it, ``prepare`` makes it of the user's images (found by ``imagefolder``, opened by ``images``, scaled by
-``amplitude``), ``card`` describes it, ``dataset`` reads it back. ``measured`` reads real images to compare with.
+``amplitude``), ``sarlo80`` streams shards into it, ``products`` cuts what sensors deliver, ``card`` describes it, ``dataset``
+reads it back. ``measured`` reads real images to compare with.
 """

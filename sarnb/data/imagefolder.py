@@ -23,7 +23,7 @@ import pandas as pd
 
 from sarnb.data.amplitude import QUANTITIES, Normalisation, decide_quantity
 from sarnb.data.dataset import ImageSet
-from sarnb.data.files import METADATA, ordered_map, read_numbered
+from sarnb.data.files import MARKER, METADATA, ordered_map, read_numbered
 from sarnb.data.images import SUFFIXES, UNREAD, ImageFacts, read_image
 from sarnb.errors import InputError, first_line
 from sarnb.world.captions import prompt
@@ -121,6 +121,8 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
         wanted = f"class folders, or with a {METADATA}" if labelled else "radar images"
         raise InputError(f"{source}: {found}give a folder of {wanted}")
     files = files_below(source)
+    if (source / MARKER).is_file():  # a data set made here: judge repeats train
+        files = [path for path in files if path.relative_to(source).parts[0] != "judge"]
     rows, form = _rows_by_split(source, files, labelled)
     sensors, unread_columns = read_sensors(source) if index else ({}, [])
     images = []

@@ -21,6 +21,7 @@ from sarnb.cli import app
 from sarnb.data import prepare, sarlo80
 from sarnb.data.dataset import load_card, load_set, read_metadata
 from sarnb.data.files import SPLITS
+from sarnb.data.imagefolder import list_images
 from sarnb.data.sarlo80 import build_sarlo80, class_of, keyword_table, list_shards
 from sarnb.errors import InputError
 
@@ -119,6 +120,13 @@ def test_no_place_is_in_two_splits_and_judge_repeats_train(shards, tmp_path):
     places = {split: set(own["place"]) for split, own in rows.groupby("split")}
     assert not places["train"] & places["test"] and not places["train"] & places["val"] and not places["val"] & places["test"]
     np.testing.assert_array_equal(load_set(tmp_path / "d/judge").images, load_set(tmp_path / "d/train").images)
+
+
+def test_the_set_is_read_as_a_folder_of_own_images_with_its_splits(shards, tmp_path):
+    card = build_sarlo80(tmp_path / "d", shards, size=SIZE, unseen=["harbour"])
+    images = list_images(tmp_path / "d").images
+    assert {split: sum(image.split == split for image in images) for split in SPLITS[:3]} == {s: card["totals"][s] for s in SPLITS[:3]}
+    assert {image.split for image in images if image.label == "harbour"} == {"test"}
 
 
 def test_held_out_concepts_are_shown_by_neither_train_nor_val(shards, tmp_path):
