@@ -24,6 +24,7 @@ LARGEST_SEED = 2**32 - 1  # what every generator of random numbers takes
 SIZE_STEP = 32  # px: the autoencoder's downsampling by 8, twice halved in the UNet
 OPTIMIZERS = ("adamw", "adamw8bit")
 SCHEDULES = ("constant", "cosine", "linear")
+CONDITIONS = ("map", "satellite", "optical")
 
 
 def _value(meaning: str, low: float | None = None, high: float | None = None, choices: tuple = ()) -> Any:
@@ -90,7 +91,7 @@ class Profile:
     vae_tile: int = _value("side of the tiles in which the autoencoder works on whole images [px]; 0 = whole", 0)
     vae_unet_steps: int = _value("optimizer steps of the UNets that show what a tuned autoencoder does to them", 1)
     control_base: str = _value("strategy whose model the control networks steer")
-    control_kinds: tuple[str, ...] = _value("conditions that a ControlNet is trained for: map, satellite, optical")
+    control_kinds: tuple[str, ...] = _value("conditions that a ControlNet is trained for: " + ", ".join(CONDITIONS), choices=CONDITIONS)
     control_steps: int = _value("optimizer steps of each control network, and of the pixel networks beside them", 1)
     control_learning_rate: float = _value("learning rate of the control networks", 0, 1)
     control_images: int = _value("held-out scenes that are drawn by their conditions", 8)

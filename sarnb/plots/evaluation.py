@@ -75,16 +75,16 @@ def _first(images: ImageSet, label: str, look: str | None = None) -> tuple[np.nd
 
 
 def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str], column_labels: Sequence[str]) -> Figure:
-    """Grey images of one size in rows and columns, on the fixed scale 0 to 255; small ones keep every pixel when saved.
+    """Images of one size in rows and columns, grey ones on the fixed scale 0 to 255; small ones keep every pixel when saved.
 
     Parameters
     ----------
-    rows : equally long rows of uint8 [H, W]; None leaves a place white.
+    rows : equally long rows of uint8 [H, W], or all [H, W, 3]; None leaves a place white.
     row_labels, column_labels : one text each, at the left and on top.
     """
-    height, width = next(image.shape for row in rows for image in row if image is not None)
+    height, width, *colours = next(image.shape for row in rows for image in row if image is not None)
     gap = max(2, width // 32)
-    sheet = np.full((len(rows) * (height + gap) - gap, len(column_labels) * (width + gap) - gap), 255, np.uint8)
+    sheet = np.full((len(rows) * (height + gap) - gap, len(column_labels) * (width + gap) - gap, *colours), 255, np.uint8)
     for r, c in np.ndindex(len(rows), len(column_labels)):
         if rows[r][c] is not None:
             sheet[r * (height + gap) : r * (height + gap) + height, c * (width + gap) : c * (width + gap) + width] = rows[r][c]
