@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,6 @@ FROZEN_DECODER, TUNED_DECODER = "reference, frozen decoder", "reference, tuned d
 OPTICAL_AS_GREY = "optical as grey"
 ANCHORS = (REFERENCE_FLOOR, FROZEN_DECODER, TUNED_DECODER, OPTICAL_AS_GREY)
 HALVINGS, LEAST_HALVINGS, HALVED = 60, 20, 24_000  # random halvings behind the floor: as many as halve HALVED images in all
-PRESENT, NOTHING = 0.95, "not both parts"  # share of uniform textures that a part's cosine exceeds where it is there
 FRECHET_RESAMPLES = 100  # a matrix square root each, so fewer than for the other measures
 FRECHET_MINIMUM, KERNEL_MINIMUM = 16, 8  # images a side, below which the figure would be mostly noise
 
@@ -389,21 +387,15 @@ def class_readings(
 ) -> pd.DataFrame:
     """What the judge calls each image: columns class, cosine (with the prompt of its class, NaN without one), called.
 
-    ``labels`` are the classes to choose from. A class competes with classes, a composition with compositions: "river" is not
-    wrong for "river+forest". A composition "a+b" is called only if both its parts are found: the cosine with the prompt of each
-    exceeds that of ``PRESENT`` of uniform textures. Else it is called ``NOTHING``, as a grey texture has a nearest prompt, too.
+    ``labels`` are the classes to choose from. A class competes with classes: "river+forest" is not wrong for "river". A composition
+    competes with all of them, so that a texture without a scene, which has a nearest composition too, does not pass for it.
     """
     prompts = semantic.embed_texts(judge, [default_caption(label) for label in labels])
     truth = np.array([labels.index(label) if label else -1 for label in images.labels])
-    kind = np.array([label in compositions for label in labels])
-    places = semantic.zero_shot(images.features, prompts, kind[None] == kind[truth][:, None])
-    called = np.array(labels, dtype=object)[places]
-    for label in {label for label in called if label in compositions}:
-        parts, own = semantic.embed_texts(judge, [default_caption(part) for part in label.split("+")]), called == label
-        least = np.quantile(_blank_features(judge, images.size) @ parts.T, PRESENT, axis=0)
-        called[own] = np.where((images.features[own] @ parts.T > least).all(1), label, NOTHING)
+    mixed = np.array([label in compositions for label in labels])
+    places = semantic.zero_shot(images.features, prompts, ~mixed[None] | mixed[truth][:, None])
     own = np.where(truth >= 0, (images.features * prompts[truth]).sum(1), np.nan)
-    return pd.DataFrame({"class": images.labels, "cosine": own, "called": called})
+    return pd.DataFrame({"class": images.labels, "cosine": own, "called": np.array(labels, dtype=object)[places]})
 
 
 def uniform_textures(size: tuple[int, int], each: int = 8, seed: int = 0) -> np.ndarray:
@@ -414,11 +406,6 @@ def uniform_textures(size: tuple[int, int], each: int = 8, seed: int = 0) -> np.
         smooth = uniform_filter(speckle[1], (0, 3, 3), mode="wrap")
         found += [speckle[0], speckle[1] * np.sqrt(rng.gamma(2.0, 0.5, speckle[1].shape)), smooth]
     return np.rint(np.concatenate(found).clip(0, 255)).astype(np.uint8)
-
-
-@lru_cache(maxsize=4)
-def _blank_features(judge: semantic.Judge, size: tuple[int, int]) -> np.ndarray:
-    return semantic.embed_images(judge, uniform_textures(size))
 
 
 def _look_scores(real: ImageStatistics, fake: ImageStatistics) -> np.ndarray | str:

@@ -73,8 +73,8 @@ class Judged:
 def judge_images(judge: Judge, data: ImageSet) -> Judged:
     """Embed images, captions and class prompts.
 
-    A class competes with classes and a composition with compositions, because "a river" is not wrong for a river through
-    a forest. Raises ``InputError`` for a set with an image that has no label.
+    A class competes with classes, because "a river through a forest" is not wrong for a river; a composition competes with all.
+    Raises ``InputError`` for a set with an image that has no label.
     """
     if not all(data.labels):
         raise InputError(f"{data.root}: images without a class label cannot be judged by class; label them all")
@@ -86,7 +86,7 @@ def judge_images(judge: Judge, data: ImageSet) -> Judged:
     images, captions = embed_images(judge, data.images), embed_texts(judge, data.captions)
     prompts = embed_texts(judge, [default_caption(label) for label in names])
     splits = np.array([groups[label] for label in data.labels], dtype=object)
-    return Judged(names, truth, splits, images, captions, images @ prompts.T, mixed[None] == mixed[truth][:, None])
+    return Judged(names, truth, splits, images, captions, images @ prompts.T, ~mixed[None] | mixed[truth][:, None])
 
 
 def hard_negative_scores(judge: Judge, data: ImageSet, features: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
