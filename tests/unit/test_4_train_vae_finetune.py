@@ -303,7 +303,9 @@ def test_sdxls_autoencoder_trains_by_lora_on_crops_and_decodes_in_tiles(tmp_path
 def test_the_command_line_trains_an_autoencoder_as_every_other_strategy(tmp_path, capsys):
     foundation, data = tmp_path / "foundation", data_folder(tmp_path / "data", side=64)
     tiny_pipeline().save_pretrained(foundation)
-    cli.finetune("vae-decoder", data, tmp_path / "model", "smoke", str(foundation), steps=1, seed=3, tracker=[], param=[])
+    network = {"control": "", "model": "", "network": "controlnet"}
+    setting = {"profile": "smoke", "foundation": str(foundation), "steps": 1, "seed": 3, "tracker": [], "param": []}
+    cli.finetune("vae-decoder", data=data, out=tmp_path / "model", **network, **setting)
     assert "vae-decoder, 1 steps" in capsys.readouterr().out
     before, after = foundation_vae(str(foundation)), load_vae(tmp_path / "model", str(foundation))
     assert fingerprint(before.encoder) == fingerprint(after.encoder) and fingerprint(before.decoder) != fingerprint(after.decoder)
