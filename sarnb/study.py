@@ -322,7 +322,7 @@ class Study:
         return sheet(names[0], labels[-1], "left", 0, values.seed, values.guidance_scale)
 
     def found(self, *sentences: str) -> None:
-        """Show what the notebook found as a list, and record it: ``index.md`` shows it, and opens with that of the last notebook.
+        """Show what the notebook found as a list, and record it: ``index.md`` shows it, and opens with that of notebook 10.
 
         Parameters
         ----------
