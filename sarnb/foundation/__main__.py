@@ -44,7 +44,7 @@ from sarnb.train.vae_losses import PerceptualFeatures
 from sarnb.world.styles import STYLES
 
 SHARES = {"linear": 0.03, "vae": 0.25, "text": 0.15, "unet": 0.50}  # of the minutes; the rest draws and exports
-ON = {"text": 0.20, "unet": 0.70}  # the same where the start's autoencoder and latents stay
+ON = {"text": 0.12, "unet": 0.78}  # the same where the start's autoencoder and latents stay
 LEAST = 50  # steps of a stage, below which it teaches nothing
 REHEARSAL = 25  # steps
 FIRST = 8  # the first stage begins with this part of the scenes
@@ -191,6 +191,8 @@ def pictures_of(recipe: FoundationRecipe, count: int, first: int, workers: int, 
     if words.is_file():
         captions, partners = json.loads(words.read_text())
         return Pictures(np.load(images, mmap_mode="c"), [tuple(several) for several in captions], np.array(partners, int))
+    if not count:
+        return Pictures(np.zeros((0, *(2 * [recipe.model.image_size]), 3), np.uint8), [], np.zeros(0, int))
     drawn = styled_pictures(recipe, count, first, workers)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(images, drawn.images)
@@ -238,7 +240,8 @@ def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | 
     began, runs = time.monotonic(), out / "runs"
     wanted = json.loads(json.dumps({"minutes": minutes, "start": str(start or "nothing"), "recipe": asdict(recipe)}))
     words = radar_captions(1_500, recipe.seed)
-    count = max(len(recipe.styles), recipe.scenes // FIRST)
+    # Towers that go on need all scenes from their first step; an autoencoder begins with few, while the others are drawn.
+    count = recipe.scenes if start else max(len(recipe.styles), recipe.scenes // FIRST)
     if (out / PLAN).is_file():
         stored = json.loads((out / PLAN).read_text())
         if stored["wanted"] != wanted:
