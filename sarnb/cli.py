@@ -153,7 +153,8 @@ def dataset(
             card = import_products(files or (), out, patch or 1024, 0.8 if grid is None else grid, spacing, seed, values.workers, quantity)
     elif source == "twin":
         if n is None:
-            splits = study_splits(values.train_images, values.val_images, values.test_per_class, values.judge_images)
+            counts = (values.train_images, values.val_images, values.test_per_class, values.judge_images)
+            splits = study_splits(*counts, values.both_sides)
         else:
             splits = general_splits(n)
         with working_in(out):

@@ -51,6 +51,7 @@ class Profile:
     sensor: str = _value("preset of the simulated radar", choices=SENSORS)
     image_size: int = _value("side of an image [px]", 32, 4096)
     train_images: int = _value("SAR images that fine-tuning sees", 1)
+    both_sides: bool = _value("each scene of the twin world's train split imaged from the left and from the right; half as many scenes")
     val_images: int = _value("held-out images of the seen classes", 1)
     test_per_class: int = _value("real test images per class and composition", 2)
     judge: str = _value("what the SAR-CLIP judge starts from: 'small' = nothing; or a CLIP of open_clip, as ViT-L-14:openai")

@@ -30,7 +30,8 @@ from sarnb.metrics.report import headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_trained, load_vae
 from sarnb.model.foundation import decode_latents, encode_posterior, fingerprint, load_foundation, normalise_latents
-from sarnb.model.strategy import find_strategy, seeds_of
+from sarnb.model.judge import load_judge
+from sarnb.model.strategy import Strategy, find_strategy, seeds_of
 from sarnb.model.token import TOKEN, with_token
 from sarnb.notebook import BATCH, declared_parameters
 from sarnb.plots import set_theme
@@ -42,6 +43,7 @@ from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.training import RateChoice, differing_settings, tune_rates
 from sarnb.train.vae import VaeConfig
 
+GRADED = 24  # pictures by which a trial of a learning rate is judged
 LOCAL = ("DATA", "REAL_DATA")  # folders of the user's machine: the record keeps their names only
 
 
@@ -128,7 +130,7 @@ class Study:
         return load_set(self.data / split)
 
     def choose_rates(self, *names: str) -> dict[str, RateChoice]:
-        """For each strategy the configuration whose rates did best on the validation split; see ``tune_rates``.
+        """For each strategy the configuration whose rates did best, by the judge and on the validation split; see ``tune_rates``.
 
         Prints for each strategy where its choices stand in the grid of factors, and every setting in which the strategies differ.
         """
@@ -142,12 +144,30 @@ class Study:
                 self.finetune,
                 values.lr_factors,
                 values.tune_steps,
+                self.grade if self.judge is not None else None,
             )
             print(f"{name}: {choices[name].remark}")
         if len(choices) > 1:
             print("All else is the same; they differ in:")
             print(differing_settings({name: choice.config for name, choice in choices.items()}).to_string(index=False))
         return choices
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge of notebook 03; None where there is none."""
+        place = self.models / "sar_clip"
+        return load_judge(place) if (place / RECORD).is_file() else None
+
+    def grade(self, pipe: StableDiffusionXLPipeline, strategy: Strategy, classes: Sequence[str]) -> float:
+        """Share of ``GRADED`` pictures, drawn of these classes in turn, that the judge finds nearest to their own class's prompt."""
+        values, names = self.values, [classes[i % len(classes)] for i in range(GRADED)]
+        token = TOKEN if strategy.token else None
+        texts = [evaluation_text(name, token, ("left", "right")[i // len(classes) % 2], values.sensor) for i, name in enumerate(names)]
+        drawn = generate(pipe, texts, range(GRADED), values.sampling_steps, values.guidance_scale, label="trial")
+        rivals = sorted({label for label in self.images("test").labels if "+" not in label})
+        prompts = embed_texts(self.judge, [default_caption(label) for label in rivals])
+        guesses = (embed_images(self.judge, to_grey(drawn)) @ prompts.T).argmax(1)
+        return float(np.mean([rivals[guess] == name for guess, name in zip(guesses, names)]))
 
     def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyResult]:
         """Train every strategy with each of its seeds, draw its evaluation images, and record both as artefacts.

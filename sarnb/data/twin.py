@@ -53,10 +53,15 @@ EVERYTHING = CLASSES + COMPOSITIONS
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """What one split holds: ``count`` scenes, the ``kinds`` taken in turn. Raises InputError for unknown kinds."""
+    """What one split holds: ``count`` images, the ``kinds`` taken in turn. Raises InputError for unknown kinds.
+
+    With ``both_sides`` every scene is imaged twice, from the left and then from the right, by two passes with speckle of their own:
+    the two images differ in the side alone, and fine-tuning can bring them together (``sarnb.train.loop.pair_sides``).
+    """
 
     kinds: tuple[str, ...]
     count: int
+    both_sides: bool = False
 
     def __post_init__(self) -> None:
         check_kinds(self.kinds)
@@ -68,17 +73,24 @@ class SplitSpec:
         """Kind and turn of a scene (even: lit from the left), both balanced to within one in the split, turns in each kind too.
 
         All kinds come from the left, then all from the right, and so on. A pair of turns that the split does not fill would
-        leave it one-sided, so in it the sides alternate from scene to scene.
+        leave it one-sided, so in it the sides alternate from scene to scene. With ``both_sides`` images 2i and 2i + 1 are one scene.
         """
+        if self.both_sides:
+            return self.kinds[index // 2 % len(self.kinds)], index % 2
         turn, number = divmod(index, len(self.kinds))
         whole = index < self.count - self.count % (2 * len(self.kinds))
         return self.kinds[number], turn if whole else turn + number
 
 
-def study_splits(train_images: int, val_images: int, test_per_class: int, judge_images: int) -> dict[str, SplitSpec]:
-    """The study's splits: train and val show seen classes only, test and judge every class and composition."""
+def study_splits(
+    train_images: int, val_images: int, test_per_class: int, judge_images: int, both_sides: bool = False
+) -> dict[str, SplitSpec]:
+    """The study's splits: train and val show seen classes only, test and judge every class and composition.
+
+    ``both_sides``: train shows half as many scenes, each from both sides.
+    """
     return {
-        "train": SplitSpec(SEEN, train_images),
+        "train": SplitSpec(SEEN, train_images, both_sides),
         "val": SplitSpec(SEEN, val_images),
         "test": SplitSpec(EVERYTHING, test_per_class * len(EVERYTHING)),
         "judge": SplitSpec(EVERYTHING, judge_images),
@@ -193,11 +205,12 @@ def satellite_radar(look: str) -> Radar:
     return replace(coarse, name="satellite", look=look, looks=SATELLITE_LOOKS)
 
 
-def speckle_seed(seed: int, sensor: str) -> int:
+def speckle_seed(seed: int, sensor: str, second: bool = False) -> int:
     """Seed for ``simulate`` of the scene ``seed`` (below 2^48) seen by ``sensor``, a preset or "satellite".
 
-    With one seed for all, two sensors would share their speckle, which no two passes do. The first preset has the scene's
-    own seed; those of the others lie above all scene seeds. Raises InputError for another name.
+    With one seed for all, two sensors would share their speckle, which no two passes do, and so would a ``second`` pass of one
+    sensor. The first preset has the scene's own seed; those of the others lie above all scene seeds. Raises InputError for
+    another name.
 
     >>> speckle_seed(7, "airborne-x"), speckle_seed(7, "terrasar-x") == 7 + 2**48
     (7, True)
@@ -205,7 +218,7 @@ def speckle_seed(seed: int, sensor: str) -> int:
     names = (*PRESETS, "satellite")
     if sensor not in names:
         raise InputError(f"no speckle is set aside for the sensor '{sensor}'; use a radar named {', '.join(names)}")
-    return seed + (names.index(sensor) << 48)
+    return seed + (names.index(sensor) + second * len(names) << 48)
 
 
 # The data set: chunks of scenes, drawn and scaled by workers, that a later call continues after a kill.
@@ -274,10 +287,11 @@ class TwinSample:
     row: dict[str, Any]
 
 
-def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128) -> TwinSample:
+def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128, second: bool = False) -> TwinSample:
     """Draw one scene, photograph it and image it by radar. Deterministic in its arguments.
 
-    ``radar``: of ``ground_radar``, with the side and incidence of the scene.
+    ``radar``: of ``ground_radar``, with the side and incidence of the scene. ``second``: another pass over a scene that a set shows
+    already, with speckle of its own; its row says so.
     """
     scene = make_scene(kind, seed, size=size, spacing=GROUND_SPACING_M)
     texts = [caption(scene, "sar", length, radar=radar, seed=seed) for length in LENGTHS]
@@ -296,9 +310,9 @@ def twin_sample(kind: str, seed: int, radar: Radar, size: int = 128) -> TwinSamp
         "seed": seed,
         "season": scene.season,
         "counts": {name: int(number) for name, number in scene.counts.items()},
-    }
-    image = simulate(scene, radar, speckle_seed(seed, radar.name))
-    coarse = simulate(scene, satellite_radar(radar.look), speckle_seed(seed, "satellite"))
+    } | ({"second_pass": True} if second else {})
+    image = simulate(scene, radar, speckle_seed(seed, radar.name, second))
+    coarse = simulate(scene, satellite_radar(radar.look), speckle_seed(seed, "satellite", second))
     return TwinSample(render_optical(scene), amplitude(image), scene.cover, scene.height, amplitude(coarse), row)
 
 
@@ -388,6 +402,14 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
     kinds = sorted({kind for part in counts.values() for kind in part})
     groups = {kind: scene_group(kind, splits["train"].kinds) for kind in kinds}
     satellite = satellite_radar("left")
+    notes = [
+        "Radar amplitude A / (mu + 3 sigma), clipped to [0, 1], 8 bit; mu and sigma over all pixels of train.",
+        "Ground range: optical image, mask, height and radar image share one grid, whichever the sensor.",
+        "The satellite view is a coarser multi-look image of the same scene from the same side, scaled by a mu and sigma of its own.",
+        "Each split draws its scenes from seeds of its own: no scene is in two splits.",
+    ]
+    for name in (name for name, spec in splits.items() if spec.both_sides):
+        notes.append(f"Of {name}, two images in a row are one scene seen from the left and from the right.")
     card = {
         "kind": "twin",
         "complete": False,
@@ -409,12 +431,7 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
         "satellite": dict.fromkeys(("mu", "sigma"))
         | {name: getattr(satellite, name) for name in ("incidence_deg", "resolution_m", "spacing_m", "looks")},
         "statistics": {},
-        "notes": [
-            "Radar amplitude A / (mu + 3 sigma), clipped to [0, 1], 8 bit; mu and sigma over all pixels of train.",
-            "Ground range: optical image, mask, height and radar image share one grid, whichever the sensor.",
-            "The satellite view is a coarser multi-look image of the same scene from the same side, scaled by a mu and sigma of its own.",
-            "Each split draws its scenes from seeds of its own: no scene is in two splits.",
-        ],
+        "notes": notes,
         "fingerprint": fingerprint,
     }
     write_json(out / CARD, card)
@@ -466,9 +483,9 @@ def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Ra
     amplitudes: dict[str, list[np.ndarray]] = {view: [] for view in VIEWS}
     rows = []
     for index in piece:
-        own_seed = scene_seed(seed, split, index)
+        own_seed = scene_seed(seed, split, index // 2 if spec.both_sides else index)
         (kind, turn), name = spec.scene(index), f"{index:06d}.png"
-        sample = twin_sample(kind, own_seed, sample_radar(radar, own_seed, turn), size)
+        sample = twin_sample(kind, own_seed, sample_radar(radar, own_seed, turn), size, second=spec.both_sides and turn == 1)
         write_png(work / "optical" / name, sample.optical)
         write_png(work / "mask" / name, sample.mask)
         write_png(work / "height" / name, height_levels(sample.height))
@@ -515,4 +532,5 @@ def redraw_scene(row: Mapping[str, Any], size: int) -> tuple[Scene, Radar, int]:
         raise InputError(f"image {row.get('file_name', '?')}: its row has no {missing[0]!r}; only twin images can be drawn again")
     radar = replace(ground_radar(row["sensor"]), look=row["look"], incidence_deg=float(row["incidence"]))
     seed = int(row["seed"])
-    return make_scene(row["label"], seed, size=size, spacing=radar.spacing_m[0]), radar, speckle_seed(seed, radar.name)
+    scene = make_scene(row["label"], seed, size=size, spacing=radar.spacing_m[0])
+    return scene, radar, speckle_seed(seed, radar.name, bool(row.get("second_pass")))

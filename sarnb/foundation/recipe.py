@@ -44,7 +44,7 @@ from sarnb.model.foundation import (
 from sarnb.model.judge import DualEncoder, build_dual_encoder
 from sarnb.train.diffusion import diffusion_loss, drop_captions
 from sarnb.train.judge import train_clip
-from sarnb.train.loop import MicroBatch, batch_ids, step_generator, train_loop
+from sarnb.train.loop import MicroBatch, batch_ids, pair_sides, step_generator, train_loop
 from sarnb.train.machine import plain_attention
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae_losses import PerceptualFeatures
@@ -202,31 +202,6 @@ def _styled(items: list[tuple[str, int, str, str]], size: int) -> list[tuple[np.
             words = tuple(style_caption(scene, style, length, light, seed) for length in LENGTHS)
             drawn.append((render_style(scene, style, light), words, (1, -1)[k] if len(sides) > 1 else 0))
     return drawn
-
-
-def pair_sides(chosen: np.ndarray, partners: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A batch in which some lit pictures are followed by the same scene lit from the other side.
-
-    Under one noise and one timestep the two differ in the side alone, and so does what they teach.
-
-    Parameters
-    ----------
-    chosen : int [B], pictures of the batch.
-    partners : int [N], see ``Pictures``.
-    share : of the lit pictures that get their partner, in the place of the picture behind them.
-
-    Returns
-    -------
-    pictures, source : int [B] each; picture i of the batch takes noise and timestep number ``source[i]``.
-    """
-    pictures, source = chosen.copy(), np.arange(len(chosen))
-    place = 0
-    while place < len(chosen) - 1:
-        if partners[pictures[place]] >= 0 and rng.random() < share:
-            pictures[place + 1], source[place + 1] = partners[pictures[place]], place
-            place += 1
-        place += 1
-    return pictures, source
 
 
 def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:

@@ -28,6 +28,7 @@ from sarnb.train.finetune import (
     check_captions,
     compact_loop,
     identity,
+    partners_of,
     training_cost,
     training_loss,
     training_record,
@@ -115,7 +116,7 @@ def finetune_control(
         part.requires_grad_(False).to(processes().device)
     latents, captions = cache_latents(pipe, data.images, cache, data.digest), captions_of(data, strategy.token)
     texts = cache_text(pipe, [caption for several in captions for caption in several], cache)
-    loss = training_loss(pipe, latents, captions, texts, config, denoiser=denoiser_of(pipe, net, kind, data))
+    loss = training_loss(pipe, latents, captions, texts, config, denoiser=denoiser_of(pipe, net, kind, data), partners=partners_of(data))
     validate = None if val is None else validation(pipe, strategy, val, config, cache, denoiser_of(pipe, net, kind, val))
     modules, parameters = {"control": net.train()}, list(net.parameters())
     more = {"identity": identity(record), "validate": validate, "trackers": trackers, "label": label}

@@ -30,13 +30,13 @@ from sarnb.model.strategy import Strategy, prepare, trainable_parameters, traine
 from sarnb.model.token import TOKEN, longest_row, with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
 from sarnb.train.diffusion import Denoiser, diffusion_loss, drop_captions, held_out_errors
-from sarnb.train.loop import Loss, MicroBatch, Watcher, batch_ids, step_generator, train_loop
+from sarnb.train.loop import Loss, MicroBatch, Watcher, batch_ids, pair_sides, step_generator, train_loop
 from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
 from sarnb.train.state import LoopConfig, sharding
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
 # Stream 6 is that of the held-out loss (``sarnb.train.diffusion``).
-LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, PRIOR, OFFSET = 1, 2, 3, 4, 5, 7, 8
+LATENTS, NOISE, TIMESTEPS, CAPTIONS, DROPOUT, PRIOR, OFFSET, SIDES = 1, 2, 3, 4, 5, 7, 8, 10
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class FinetuneConfig(LoopConfig):
     lr_token: float = 5e-3
     gradient_checkpointing: bool = False  # activations are computed twice instead of stored
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
+    side_pairs: float = 0.5  # share of images followed by their scene from the other side, where the set shows both
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
     high_noise: float = 1.0  # largest weight of the timesteps at which layout is settled; 1: all alike
     noise_offset: float = 0.0  # standard deviation of a further noise that is constant over a channel; 0 is none
@@ -117,6 +118,15 @@ class StepDraw:
     noise: Tensor  # [B, C, h, w]
     latents: torch.Generator  # draws the VAE posterior
 
+    def with_sides(self, partners: np.ndarray, share: float, seed: int, step: int) -> StepDraw:
+        """The same draw, but some images are followed by their ``partners`` under the same noise, timestep and kind of caption.
+
+        See ``sarnb.train.loop.pair_sides``.
+        """
+        ids, source = pair_sides(self.ids, partners, share, np.random.default_rng((seed, SIDES, step)))
+        alike = {name: getattr(self, name)[source] for name in ("captions", "dropped", "timesteps", "noise")}
+        return dataclasses.replace(self, ids=ids, **alike)
+
     def with_prior(self, count: int, prior: int, share: float, seed: int, step: int) -> StepDraw:
         """The same draw, but the first ``share`` of the batch shows the ``prior`` pictures that follow ``count`` images.
 
@@ -145,6 +155,14 @@ def step_draw(count: int, latent_shape: tuple[int, ...], timesteps: int, config:
         noise=noise,
         latents=streams[LATENTS],
     )
+
+
+def partners_of(data: ImageSet) -> np.ndarray:
+    """Of each image the one of the same scene from the other side, int [N]; -1 where the set shows the scene once."""
+    place = {(row.get("label"), row.get("seed"), row.get("look")): number for number, row in enumerate(data.rows)}
+    other = {"left": "right", "right": "left"}
+    found = [place.get((row.get("label"), row.get("seed"), other.get(row.get("look", "")))) for row in data.rows]
+    return np.array([-1 if number is None else number for number in found])
 
 
 def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
@@ -237,7 +255,7 @@ def finetune(
     flat = [caption for several in captions for caption in several]
     fits = "text" in strategy.caches and text_cache_bytes(pipe, flat) <= config.text_cache_gb * 1e9
     texts = cache_text(pipe, flat, cache) if fits else None
-    loss = training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior)
+    loss = training_loss(pipe, latents, captions, texts, config, len(data.images), strategy.prior, partners=partners_of(data))
     validate = None if val is None else validation(pipe, strategy, val, config, cache)
     more = {"identity": identity(record), "groups": groups, "validate": validate, "trackers": trackers, "label": strategy.name}
     history = compact_loop(pipe, modules, loss, config, out, latents, texts, watchers=watchers, **more)
@@ -307,18 +325,22 @@ def training_loss(
     count: int | None = None,
     prior: float = 0.0,
     denoiser: Denoiser | None = None,
+    partners: np.ndarray | None = None,
 ) -> Loss:
     """The loss of a step, (prepared modules, step, micro-batch) → scalar; captions are encoded live where ``texts`` is None.
 
     The first ``count`` latents and captions are those of the training images (all if None), the others those of the prior
-    pictures, which take the share ``prior`` of each batch. ``denoiser``: the UNet alone if None.
+    pictures, which take the share ``prior`` of each batch. ``denoiser``: the UNet alone if None. ``partners``: of ``partners_of``.
     """
+    paired = partners is not None and (partners >= 0).any()
     horizon = pipe.scheduler.config.num_train_timesteps
     count = len(captions) if count is None else count
     latents.check(fingerprint(pipe.vae))
 
     def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         draw = step_draw(count, latents.shape, horizon, config, step)
+        if partners is not None and paired:
+            draw = draw.with_sides(partners, config.side_pairs, config.seed, step)
         if prior:
             draw = draw.with_prior(count, len(captions) - count, prior, config.seed, step)
         prompts = micro.of([captions[i][int(u * len(captions[i]))] for i, u in zip(draw.ids, draw.captions.tolist())])
@@ -397,11 +419,18 @@ def validation(
     denoiser: Denoiser | None = None,
 ) -> Callable[[], float]:
     """The held-out loss of the first ``held_out_images`` of ``val``, to be asked at any time."""
+    latents, captions = held_out_part(pipe, strategy, val, config, cache)
+    return lambda: held_out_loss(pipe, latents, captions, config, denoiser)
+
+
+def held_out_part(
+    pipe: StableDiffusionXLPipeline, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None
+) -> tuple[LatentCache, list[str]]:
+    """Latents and captions of the first ``held_out_images`` of ``val``, on which held-out errors are measured."""
     few = val.subset(np.arange(min(len(val.images), config.held_out_images)))
-    latents = cache_latents(pipe, few.images, cache, few.digest)
     # Image i is asked by its caption i mod 3: all lengths, and always the same one.
     captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
-    return lambda: held_out_loss(pipe, latents, captions, config, denoiser)
+    return cache_latents(pipe, few.images, cache, few.digest), captions
 
 
 def held_out_loss(

@@ -349,6 +349,31 @@ def batch_ids(count: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     return np.array([orders[epoch][position % count] for epoch, position in zip(epochs, positions)])
 
 
+def pair_sides(chosen: np.ndarray, partners: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A batch in which some images are followed by the same scene seen, or lit, from the other side.
+
+    Under one noise and one timestep the two differ in the side alone, and so does what they teach.
+
+    Parameters
+    ----------
+    chosen : int [B], images of the batch.
+    partners : int [N], the image of the same scene from the other side, -1 where there is none.
+    share : of the images with a partner that get it, in the place of the image behind them.
+
+    Returns
+    -------
+    images, source : int [B] each; image i of the batch takes noise and timestep number ``source[i]``.
+    """
+    images, source = chosen.copy(), np.arange(len(chosen))
+    place = 0
+    while place < len(chosen) - 1:
+        if partners[images[place]] >= 0 and rng.random() < share:
+            images[place + 1], source[place + 1] = partners[images[place]], place
+            place += 1
+        place += 1
+    return images, source
+
+
 def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
     """A local CPU generator that depends on (seed, step, stream) only; streams keep noise and timesteps apart."""
     state = np.random.SeedSequence((seed, step, stream)).generate_state(2, np.uint32)

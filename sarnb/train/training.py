@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from diffusers import StableDiffusionXLPipeline
 
@@ -18,7 +19,8 @@ from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import MODEL, MODEL_FILES, RECORD, foundation_fingerprint, save_trained
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy
-from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, check_captions, finetune, training_record
+from sarnb.train.diffusion import held_out_errors
+from sarnb.train.finetune import FinetuneConfig, FinetuneResult, PriorSet, check_captions, finetune, held_out_part, training_record
 from sarnb.train.loop import HISTORY, Watcher
 from sarnb.train.machine import processes
 from sarnb.train.state import CHECKPOINT, TRACKERS
@@ -34,26 +36,39 @@ ALONE = {
     "lr_text_lora": "te-lora",
     "lr_token": "token",
 }
+#: Band of noise -> the parts of the schedule at which its held-out loss is measured. Speckle is settled in the first, layout in the last.
+BANDS = {"low noise": (0.075, 0.225), "middle noise": (0.4, 0.6), "high noise": (0.775, 0.925)}
+ACCURACIES = ("left out", "trained")  # of the classes that a trial did not see, and of those that it did
+GROWTHS = 3  # factors that a grid gets beyond its ends, at most
+#: (fine-tuned pipeline, strategy, classes) -> the share of pictures drawn of these classes that a judge recognises.
+Grade = Callable[[StableDiffusionXLPipeline, Strategy, Sequence[str]], float]
 GRIDS, TOKEN_PATH = "grids", "token_path"  # what watchers leave, see ``sarnb.generate.progress``
 
 
 @dataclass(frozen=True)
 class RateChoice:
-    """The configuration with the chosen rates, and the grid: columns strategy, rate, tried on, factor, value, steps, held_out, chosen."""
+    """The configuration with the chosen rates, and the grid.
+
+    Columns of the table: strategy, rate, tried on, factor, value, steps; of a grid of several factors also held_out, the accuracy
+    of classes "left out" and "trained", the held-out loss of each of ``BANDS``, and score; then chosen.
+    """
 
     config: FinetuneConfig
     table: pd.DataFrame
 
     @property
     def remark(self) -> str:
-        """Where each chosen factor stands in the grid: at an end of it, the best rate may lie beyond."""
-        factors = sorted(self.table["factor"].unique())
-        if len(factors) == 1:
-            return f"nothing was tried, its rates are those of the profile times {factors[0]:g}."
-        chosen, grid = self.table[self.table["chosen"]].set_index("rate")["factor"], ", ".join(f"{factor:g}" for factor in factors)
-        ends = {factors[0]: "the smallest: the best rate may lie beyond", factors[-1]: "the largest: the best rate may lie beyond"}
-        places = [f"{rate} times {factor:g} ({ends.get(factor, 'inside the grid')})" for rate, factor in chosen.items()]
-        return f"of the factors {grid} the lowest held-out loss chose {'; '.join(places)}."
+        """Where each chosen factor stands in its grid: at an end of it, the best rate may lie beyond."""
+        chosen = self.table[self.table["chosen"]].set_index("rate")["factor"]
+        places = []
+        for rate, part in self.table.groupby("rate", sort=False):
+            factors = sorted(part["factor"])
+            if len(factors) == 1:
+                return f"nothing was tried, its rates are those of the profile times {factors[0]:g}."
+            ends = {factors[0]: "the smallest: the best rate may lie beyond", factors[-1]: "the largest: the best rate may lie beyond"}
+            grid = ", ".join(f"{factor:g}" for factor in factors)
+            places.append(f"{rate} times {chosen[rate]:g} of {grid} ({ends.get(chosen[rate], 'inside the grid')})")
+        return f"the highest score chose {'; '.join(places)}."
 
 
 def rates_of(strategy: Strategy, config: FinetuneConfig) -> dict[str, float]:
@@ -62,14 +77,45 @@ def rates_of(strategy: Strategy, config: FinetuneConfig) -> dict[str, float]:
     return {name: getattr(config, name) for name in names + ["lr_token"] * strategy.token}
 
 
+def left_out_classes(labels: Sequence[str]) -> tuple[str, ...]:
+    """The two classes that a trial does not see: at one and three quarters of the alphabetical list; none of fewer than four.
+
+    >>> left_out_classes(["river", "city", "forest", "coast", "city"])
+    ('coast', 'river')
+    """
+    classes = sorted({label for label in labels if label})
+    return (classes[len(classes) // 4], classes[3 * len(classes) // 4]) if len(classes) >= 4 else ()
+
+
+def score_trials(trials: pd.DataFrame) -> pd.Series:
+    """How good each trial of one rate is: the mean of its two accuracies and of its loss by bands.
+
+    The third number is the mean over ``BANDS`` of the lowest loss of any trial in this band by that of this trial, so that low noise,
+    which makes up most of a plain loss, counts as much as high noise. All three lie between 0 and 1; what is NaN does not count.
+    """
+    losses = trials[list(BANDS)]
+    bands = (losses.min() / losses).mean(axis=1)
+    return pd.concat([trials[list(ACCURACIES)], bands], axis=1).mean(axis=1)
+
+
 def tune_rates(
-    strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, factors: Sequence[float], steps: int
+    strategy: Strategy,
+    foundation: str,
+    data_dir: Path,
+    out: Path,
+    config: FinetuneConfig,
+    factors: Sequence[float],
+    steps: int,
+    grade: Grade | None = None,
 ) -> RateChoice:
     """For each rate of a strategy try every factor for ``steps`` steps; a finished trial in ``out`` is read back.
 
     A rate is tried on the strategy that trains its component and nothing else (``ALONE``), so that strategies which share a
     component train it at one rate, and a comparison of two is not one of rates. What is best for a component by itself need
-    not be best beside others. With one factor nothing is tried: the table then holds it, without a held-out loss.
+    not be best beside others. A trial does not see two of the classes (``left_out_classes``); the highest ``score_trials`` is
+    chosen, which asks ``grade`` for classes that the trial saw and for those that it did not, as the study does. Where the
+    choice is an end of the grid, the grid grows there by its own ratio, ``GROWTHS`` times at most. With one factor nothing is
+    tried: the table then holds it alone.
 
     Raises
     ------
@@ -77,18 +123,29 @@ def tune_rates(
     """
     if not factors or min(factors) <= 0:
         raise InputError(f"learning-rate factors are {list(factors)}; give at least one, all above 0")
-    rows = []
+    tables = []
     for name, rate in rates_of(strategy, config).items():
         others = {item.name: item.default for item in fields(config) if item.name.startswith("lr_") and item.name != name}
-        for factor in factors:
-            # The same trial for every strategy with this component: rates that it does not use are no part of it.
-            trial = replace(config, **others, **{name: factor * rate}, steps=steps, warmup_steps=min(config.warmup_steps, steps // 4))
-            alone = find_strategy(ALONE[name])
-            held_out = float("nan") if len(factors) == 1 else _try(alone, foundation, Path(data_dir), Path(out), trial)
-            rows.append((strategy.name, name, alone.name, factor, factor * rate, steps, held_out))
-    table = pd.DataFrame(rows, columns=["strategy", "rate", "tried on", "factor", "value", "steps", "held_out"])
-    best = table.index if len(factors) == 1 else table.groupby("rate")["held_out"].idxmin()
-    table["chosen"] = table.index.isin(best)
+        alone, rows, wanted = find_strategy(ALONE[name]), {}, sorted(set(factors))
+        for _ in range(GROWTHS + 1):
+            for factor in wanted:
+                # The same trial for every strategy with this component: rates that it does not use are no part of it.
+                trial = replace(config, **others, **{name: factor * rate}, steps=steps, warmup_steps=min(config.warmup_steps, steps // 4))
+                row = {"strategy": strategy.name, "rate": name, "tried on": alone.name, "factor": factor, "value": factor * rate}
+                tried = {} if len(factors) == 1 else _try(alone, foundation, Path(data_dir), Path(out), trial, grade)
+                rows[factor] = row | {"steps": steps} | tried
+            table = pd.DataFrame([rows[factor] for factor in sorted(rows)])
+            if len(table) == 1:
+                break
+            table["score"] = score_trials(table)
+            place = int(table["score"].argmax())
+            if 0 < place < len(table) - 1:
+                break
+            end, next_to_it = table["factor"].iloc[[0, 1] if place == 0 else [-1, -2]]
+            wanted = [end * end / next_to_it]
+        table["chosen"] = table.index == (0 if len(table) == 1 else place)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
     return RateChoice(replace(config, **dict(table.loc[table["chosen"], ["rate", "value"]].to_numpy())), table)
 
 
@@ -114,26 +171,40 @@ def differing_settings(trained: Mapping[str, FinetuneConfig]) -> pd.DataFrame:
     return table[table.astype(str).nunique(axis=1) > 1].reset_index()
 
 
-def _try(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig) -> float:
-    """Held-out loss at the end of one short training, infinite where it diverged; its checkpoint is not kept."""
+def _try(strategy: Strategy, foundation: str, data_dir: Path, out: Path, config: FinetuneConfig, grade: Grade | None) -> dict[str, float]:
+    """Losses and accuracies at the end of one short training; infinite and 0 where it diverged. Its checkpoint is not kept."""
     data, val = load_set(data_dir / "train"), load_set(data_dir / "val")
+    hidden = left_out_classes(data.labels) if grade else ()
+    shown = data.subset(np.array([label not in hidden for label in data.labels]))
     pipe = load_foundation(foundation)
     parts = [json.dumps(asdict(value), sort_keys=True) for value in (strategy, config)]
-    folder = out / content_key(*parts, foundation_fingerprint(pipe), data.digest, val.digest)
+    folder = out / content_key(*parts, foundation_fingerprint(pipe), shown.digest, val.digest, "graded" if grade else "by loss")
 
     def make() -> dict[str, float | None]:
+        found: dict[str, float | None] = dict.fromkeys(("held_out", *BANDS)) | dict.fromkeys(ACCURACIES, 0.0)
         try:
-            history = finetune(pipe, strategy, data, config, folder, val, out.parent / "cache").history
-            held_out = float(history["held_out"].dropna().iloc[-1])
+            history = finetune(pipe, strategy, shown, config, folder, val, out.parent / "cache").history
+            found["held_out"] = float(history["held_out"].dropna().iloc[-1])
+            latents, captions = held_out_part(pipe, strategy, val, config, out.parent / "cache")
+            horizon = pipe.scheduler.config.num_train_timesteps
+            for band, places in BANDS.items():
+                timesteps = [int(place * horizon) for place in places]
+                errors = held_out_errors(pipe, latents, captions, timesteps, config.batch_size, config.precision)
+                found[band] = float(errors.mean())
+            for name, classes in zip(ACCURACIES, (hidden, sorted(set(shown.labels)))):
+                found[name] = grade(pipe, strategy, classes) if grade and any(classes) else None
         except DivergedError:
-            held_out = None  # loses against every other rate
+            pass  # loses against every other rate
         (folder / CHECKPOINT).unlink(missing_ok=True)
-        return {"held_out": held_out}
+        return found
+
+    def load(note: dict[str, float | None]) -> dict[str, float]:
+        missing = dict.fromkeys(("held_out", *BANDS), float("inf")) | dict.fromkeys(ACCURACIES, float("nan"))
+        return {name: missing[name] if note[name] is None else note[name] for name in missing}
 
     with working_in(folder) if processes().is_main_process else nullcontext():  # another notebook may try the same
         processes().wait_for_everyone()
-        held_out = kept(folder, {"strategy": strategy.name}, make, lambda note: note["held_out"], TRIAL, alone=False)
-    return float("inf") if held_out is None else held_out
+        return kept(folder, {"strategy": strategy.name}, make, load, TRIAL, alone=False)
 
 
 def train(

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from sarnb.data import twin
+from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet, load_card, load_set
 from sarnb.data.files import CARD, README, height_levels, height_metres, ordered_map, write_rows, write_set
 from sarnb.data.twin import (
@@ -36,6 +37,7 @@ from sarnb.data.twin import (
     twin_sample,
 )
 from sarnb.errors import InputError
+from sarnb.train.finetune import partners_of
 from sarnb.world.backscatter import CODE
 from sarnb.world.optical import default_sun
 from sarnb.world.radar import PRESETS, amplitude, simulate
@@ -498,3 +500,25 @@ def test_unknown_kinds_and_sensors() -> None:
 def test_amplitude_is_the_root_of_the_intensity() -> None:
     image = simulate(flat_field(32), ground_radar("umbra"), 0)
     np.testing.assert_allclose(amplitude(image) ** 2, image.intensity, rtol=1e-5)
+
+
+def test_a_scene_from_both_sides_differs_in_the_side_alone(tmp_path: Path) -> None:
+    splits = {"train": SplitSpec(("city", "forest"), 7, both_sides=True), "test": SplitSpec(("city",), 3)}
+    card = build_twin(tmp_path / "d", splits, size=64, seed=4, workers=1)
+    rows = load_set(tmp_path / "d" / "train").rows
+    assert [row["look"] for row in rows] == ["left", "right"] * 3 + ["left"]
+    assert [row["label"] for row in rows] == ["city", "city", "forest", "forest", "city", "city", "forest"]
+    assert "two images in a row are one scene" in " ".join(card["notes"])
+    for left, right in zip(rows[0:6:2], rows[1:6:2]):
+        same = [name for name in left if left[name] == right.get(name)]
+        assert {"seed", "season", "counts", "incidence", "sun_azimuth"} <= set(same) and right["second_pass"]
+        (scene, _, first), (again, radar, second) = redraw_scene(left, 64), redraw_scene(right, 64)
+        assert np.array_equal(scene.height, again.height) and first != second and radar.look == "right"
+        captions = [[text.replace("right", "left") for text in row["captions"]] for row in (left, right)]
+        assert captions[0] == captions[1] and left["captions"] != right["captions"]
+    # The file is the image of the row: also of a second pass.
+    image = amplitude(simulate(*redraw_scene(rows[1], 64)))
+    levels = Normalisation(card["mu"], card["sigma"]).apply(image[None])[0]
+    assert np.array_equal(levels, load_set(tmp_path / "d" / "train").images[1])
+    assert partners_of(load_set(tmp_path / "d" / "train")).tolist() == [1, 0, 3, 2, 5, 4, -1]
+    assert (partners_of(load_set(tmp_path / "d" / "test")) == -1).all()

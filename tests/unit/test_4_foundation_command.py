@@ -12,9 +12,10 @@ import sarnb.foundation.__main__ as command
 from sarnb import foundation_path
 from sarnb.data.twin import twin_optical
 from sarnb.errors import InputError
-from sarnb.foundation.recipe import FoundationRecipe, pair_sides, radar_captions, styled_pictures
+from sarnb.foundation.recipe import FoundationRecipe, radar_captions, styled_pictures
 from sarnb.model.foundation import FoundationConfig, assemble, encode_prompts, first_tower, load_foundation
 from sarnb.model.judge import DualEncoder
+from sarnb.train.loop import pair_sides
 from sarnb.world.styles import STYLES
 
 SIZES = FoundationConfig(

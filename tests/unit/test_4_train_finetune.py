@@ -386,3 +386,16 @@ def test_a_word_that_the_strategy_does_not_learn_is_remarked(tmp_path):
     (remark,) = remarks(pipe, find_strategy("unet-lora"), captions_of(told, False))
     assert remark.startswith("4 captions hold the word <SAR>, which unet-lora does not learn")
     assert remarks(pipe, find_strategy("token"), captions_of(told, True)) == []
+
+
+def test_partners_share_all_that_is_random_but_the_posterior():
+    partners = np.array([1, 0, 3, 2, 5, 4])
+    draw = step_draw(6, (4, 4, 4), 1000, CONFIG, 3)
+    paired = draw.with_sides(partners, 1.0, CONFIG.seed, 3)
+    for place in range(0, len(draw.ids) - 1, 2):
+        assert paired.ids[place] == draw.ids[place] and paired.ids[place + 1] == partners[draw.ids[place]]
+        for name in ("noise", "timesteps", "captions", "dropped"):
+            first, second = getattr(paired, name)[place : place + 2]
+            assert torch.equal(first, second) and torch.equal(first, getattr(draw, name)[place])
+    same = draw.with_sides(np.full(6, -1), 1.0, CONFIG.seed, 3)
+    assert np.array_equal(same.ids, draw.ids) and torch.equal(same.noise, draw.noise)
