@@ -29,6 +29,7 @@ from sarnb.errors import InputError
 from sarnb.foundation.recipe import (
     FoundationRecipe,
     Pictures,
+    carry_history,
     export_foundation,
     radar_captions,
     stage_history,
@@ -259,6 +260,8 @@ def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | 
     begin = load_start(start, words) if start else None
     pipe, encoder = run_stages(planned, first, lambda: joined([first, wait()]), words, begin, runs)
     export_foundation(pipe, encoder, planned, runs, out / "pipeline")
+    if start:
+        carry_history(out / "pipeline", start)
     seen = sum(planned.unet_steps) * planned.unet_batch
     say(f"{out / 'pipeline'}: done in {(time.monotonic() - began) / 60:.1f} minutes; the UNet saw {seen:,} pictures")
     return out / "pipeline"

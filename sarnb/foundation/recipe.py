@@ -417,6 +417,28 @@ def export_foundation(pipe: StableDiffusionXLPipeline, encoder: DualEncoder, rec
     replace_folder(staging, folder, "foundation")
 
 
+def carry_history(folder: Path, start: Path) -> None:
+    """Put what the foundation in ``start`` went through in front of the curves of the one in ``folder``, which goes on from it.
+
+    A stage that was trained on has both curves in a row; one that was not keeps the start's. ``recipe.json`` then holds the settings
+    of the stages that were trained on, and the start's whole recipe as ``start``. The card is written anew.
+    """
+    own, before = (json.loads((place / "recipe.json").read_text()) for place in (folder, start))
+    for stage in STAGES:
+        old, new = (place / "curves" / f"{stage}.csv" for place in (start, folder))
+        if not old.is_file():
+            continue
+        table = pd.read_csv(old)
+        if new.is_file():
+            later = pd.read_csv(new)
+            table = pd.concat([table, later.assign(step=later["step"] + table["step"].max())], ignore_index=True)
+        else:  # what the recipe says of this stage was not done
+            own = {name: value for name, value in own.items() if not name.startswith(f"{stage}_")}
+        table.to_csv(new, index=False)
+    (folder / "recipe.json").write_text(json.dumps(own | {"start": before}, indent=1) + "\n")
+    (folder / "README.md").write_text(foundation_card(before | own | {"start": before}, folder / "curves"))
+
+
 def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) -> Path:
     """The whole recipe from nothing: draw the scenes, train all stages, export; the folder of the new pipeline.
 
