@@ -19,13 +19,15 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from matplotlib.figure import Figure
 
 import sarnb
-from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick
+from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick, some_per_label
 from sarnb.data.files import kept
 from sarnb.data.imagefolder import default_caption
 from sarnb.generate.sample import STAMP, evaluation_text, generate, redraw, to_grey, write_samples
 from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
-from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER
+from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
+from sarnb.metrics.geometry import LookReader, side_features
+from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_trained, load_vae
@@ -43,6 +45,7 @@ from sarnb.train.finetune import FinetuneConfig
 from sarnb.train.training import RateChoice, differing_settings, tune_rates
 from sarnb.train.vae import VaeConfig
 
+SIDED = 24  # images of a class on which the reader of the side is calibrated
 GRADED = 24  # pictures by which a trial of a learning rate is judged
 LOCAL = ("DATA", "REAL_DATA")  # folders of the user's machine: the record keeps their names only
 
@@ -250,6 +253,20 @@ class Study:
 
             found[name] = kept(folder, key, make, load, STAMP)
         return found
+
+    def look_reader(self) -> LookReader | None:
+        """A reader of the side of illumination for what is drawn; None where the images do not tell their sides.
+
+        It is calibrated on images of the split "judge", which no strategy and no other measure uses, as they are and through the
+        headline's decoder: see ``sarnb.metrics.evaluation.look_reader``.
+        """
+        known = some_per_label(self.images("judge"), SIDED, self.seed)
+        if not any(row.get("look") for row in known.rows):
+            return None
+        vae = foundation_vae(self.values.foundation)
+        latents = normalise_latents(vae, encode_posterior(vae, known.images)[0])
+        through = to_grey(decode_latents(self.tuned_decoder or vae, latents))
+        return look_reader(replace(measure(known), decoded_side=side_features(through)))
 
     def first_measures(self, test: ImageSet, samples: Mapping[tuple[str, int], ImageSet]) -> dict[str, pd.DataFrame]:
         """Decoder -> the measures ``HEADLINE`` of these samples with all anchors, the headline first.

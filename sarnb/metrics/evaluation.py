@@ -408,12 +408,23 @@ def uniform_textures(size: tuple[int, int], each: int = 8, seed: int = 0) -> np.
     return np.rint(np.concatenate(found).clip(0, 255)).astype(np.uint8)
 
 
+def look_reader(real: ImageStatistics) -> geometry.LookReader:
+    """A reader of the side, calibrated on real images, and on what a decoder makes of them where ``decoded_side`` is there.
+
+    A decoder smooths the edges of shadows: read by what undamaged images show, even a perfect latent would often seem to have no side.
+    Raises InputError as ``geometry.fit_look_reader``.
+    """
+    if real.decoded_side is None:
+        return geometry.fit_look_reader(real.side_features, real.looks)
+    return geometry.fit_look_reader(np.concatenate([real.side_features, real.decoded_side]), real.looks * 2)
+
+
 def _look_scores(real: ImageStatistics, fake: ImageStatistics) -> np.ndarray | str:
     """Whether each generated image shows the requested side, by a reader calibrated on the real images."""
     if not any(fake.looks):
         return "no look side was asked for"
     try:
-        reader = geometry.fit_look_reader(real.side_features, real.looks)
+        reader = look_reader(real)
     except InputError as error:
         return str(error)
     return geometry.look_correct(reader.scores(fake.side_features), fake.looks)

@@ -32,6 +32,7 @@ class ImageStatistics:
     histograms : int64 [N, 256]; descriptors : GLCM, float64 [N, 48]; enl : float64 [N].
     side_features : float64 [N, 108]; thumbnails, grain : float64 [N, K²], of K = 32 (thumbnails of less than 64 px: half their side).
     features, caption_features : of the judge, float64 [N, D]; None without a judge.
+    decoded_side : ``side_features`` of the same images through a decoder, float64 [N, 108]; the reader of the side learns from both.
     """
 
     size: tuple[int, int]
@@ -47,6 +48,7 @@ class ImageStatistics:
     grain: np.ndarray
     features: np.ndarray | None = None
     caption_features: np.ndarray | None = None
+    decoded_side: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len({len(self.labels), len(self.groups), len(self.histograms), len(self.descriptors)}) != 1:
@@ -127,6 +129,6 @@ def join(parts: Iterable[ImageStatistics]) -> ImageStatistics:
         values = [getattr(part, name) for part in parts]
         if isinstance(values[0], tuple):
             columns[name] = sum(values, ())
-        elif values[0] is not None:
+        elif all(value is not None for value in values):
             columns[name] = np.concatenate(values)
     return ImageStatistics(parts[0].size, **columns)

@@ -30,6 +30,7 @@ from sarnb.metrics.evaluation import (
     floor,
     halves,
     left_out,
+    look_reader,
     uniform_textures,
 )
 from sarnb.metrics.image_statistics import join, measure
@@ -376,3 +377,18 @@ def test_a_uniform_texture_is_no_composition_and_one_part_is_not_both() -> None:
         rows = tuple({"label": "river+road", "group": "composition", "look": "left"} for _ in images)
         part = ImageSet(Path("."), tuple(map(str, range(len(images)))), images, ("",) * len(images), ("river+road",) * len(images), rows)
         assert set(class_readings(measure(part, Stripes()), Stripes(), labels, mixed)["called"]) == {name}
+
+
+def test_the_reader_of_the_side_learns_from_decoded_images_too():
+    rng = np.random.default_rng(0)
+    data = speckle_set(per_class=4)
+    real = measure(data)
+    shapes = rng.standard_normal((2, 108))  # what tells the side in undamaged images, and what tells it in decoded ones
+    signs = np.array([1.0 if look == "left" else -1.0 for look in real.looks])[:, None]
+    clean, decoded = (signs * shape + 0.1 * rng.standard_normal((len(real), 108)) for shape in shapes)
+    alone = look_reader(replace(real, side_features=clean))
+    both = look_reader(replace(real, side_features=clean, decoded_side=decoded))
+    assert (np.sign(both.scores(clean)) == signs[:, 0]).all() and (np.sign(both.scores(decoded)) == signs[:, 0]).all()
+    assert np.abs(alone.scores(decoded)).mean() < 0.5 * np.abs(both.scores(decoded)).mean()
+    half = replace(real, decoded_side=decoded).subset([2, 0])
+    assert np.array_equal(half.decoded_side, decoded[[2, 0]])
