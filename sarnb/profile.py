@@ -48,6 +48,7 @@ class Profile:
     data: str = _value("folder of the user's own images; empty = the profile's source")
     source: str = _value("where the images come from when no folder is given", choices=SOURCES)
     foundation: str = _value("'embedded', a hub id or a local diffusers folder; +vae=... behind it names another autoencoder")
+    style_foundations: str = _value("folders, by commas, of foundations of few and many styles for notebook 12; empty = left out")
     sensor: str = _value("preset of the simulated radar", choices=SENSORS)
     image_size: int = _value("side of an image [px]", 32, 4096)
     train_images: int = _value("SAR images that fine-tuning sees", 1)

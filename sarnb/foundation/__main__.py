@@ -233,13 +233,15 @@ def drawing(draw: Callable[[], Pictures]) -> Callable[[], Pictures]:
     return wait
 
 
-def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | None, workers: int) -> Path:
+def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | None, workers: int, pictures: int = 0) -> Path:
     """Plan, draw, train and export; the folder of the new foundation. A run of the same settings goes on where it was killed.
+
+    ``pictures``: that the UNet sees, whatever the minutes; 0 for as many as they hold.
 
     Raises ``InputError`` where ``out`` holds a run of other settings, or the time is too short for a stage.
     """
     began, runs = time.monotonic(), out / "runs"
-    wanted = json.loads(json.dumps({"minutes": minutes, "start": str(start or "nothing"), "recipe": asdict(recipe)}))
+    wanted = json.loads(json.dumps({"minutes": minutes, "pictures": pictures, "start": str(start or "nothing"), "recipe": asdict(recipe)}))
     words = radar_captions(1_500, recipe.seed)
     # Towers that go on need all scenes from their first step; an autoencoder begins with few, while the others are drawn.
     count = recipe.scenes if start else max(len(recipe.styles), recipe.scenes // FIRST)
@@ -253,6 +255,8 @@ def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | 
         first = pictures_of(recipe, count, 0, workers, runs)
         fits, seconds = fitting(recipe, first, words, lambda: load_start(start, words) if start else None)
         planned = plan(fits, minutes, (time.monotonic() - began) / 60, seconds, start is not None)
+        if pictures:
+            planned = with_steps(planned, {"unet": max(1, pictures // planned.unet_batch)})
         write_json(out / PLAN, {"wanted": wanted, "planned": asdict(planned), "seconds_a_step": seconds})
     stages = shares_of(planned, start is not None)
     say("plan: " + ", ".join(f"{stage} {np.sum(getattr(planned, f'{stage}_steps'))} steps" for stage in stages))
@@ -271,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line; 0, or 2 after one sentence about a wrong argument."""
     parser = argparse.ArgumentParser(prog="python -m sarnb.foundation", description="Pretrain the embedded foundation.")
     parser.add_argument("--minutes", type=float, required=True, help="time for everything")
+    parser.add_argument("--pictures", type=int, default=0, help="that the UNet sees, whatever the minutes; default: as many as fit")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, plan and, at the end, pipeline/")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", default="embedded", help="go on from a foundation: embedded, a folder, or none (from nothing)")
@@ -281,6 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not 0 < options.minutes < 100_000:
             raise InputError(f"--minutes {options.minutes:g}: give the minutes that the run may take, above zero")
+        if options.pictures < 0:
+            raise InputError(f"--pictures {options.pictures}: give the number of pictures that the UNet sees, or leave it out")
         if options.device == "cuda" and not torch.cuda.is_available():
             raise InputError("--device cuda: this machine has no CUDA card that torch can use; give --device cpu")
         if options.device == "cpu":
@@ -294,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             values["model"] = json.loads((start / "recipe.json").read_text())["model"]
         if options.recipe:
             values |= json.loads(options.recipe.read_text())
-        pretrain(recipe_of(values), options.minutes, options.out, start, max(1, options.workers))
+        pretrain(recipe_of(values), options.minutes, options.out, start, max(1, options.workers), options.pictures)
     except (InputError, json.JSONDecodeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -92,6 +93,7 @@ def test_going_on_keeps_the_words_of_the_towers():
         (["--minutes", "0"], "--minutes 0"),
         (["--minutes", "5", "--styles", "photograph,oil"], "'oil' is unknown"),
         (["--minutes", "5", "--styles", "relief"], "photograph is missing"),
+        (["--minutes", "5", "--pictures", "-1"], "--pictures -1"),
         (["--minutes", "5", "--start", "nowhere"], "no model_index.json"),
     ],
 )
@@ -125,7 +127,13 @@ def test_command_runs_from_nothing_and_goes_on_from_its_own(tmp_path, monkeypatc
     assert command.main([*common, "--start", "none", "--out", str(tmp_path / "a")]) == 0  # all is there: the same again
     assert weights == {path: path.read_bytes() for path in made.rglob("*.safetensors")}
     (tmp_path / "recipe.json").write_text(json.dumps({"scenes": 64, "text_batch": 8, "unet_batch": 8}))
-    assert command.main([*common, "--start", str(made), "--out", str(tmp_path / "b")]) == 0
+    assert command.main([*common, "--start", str(made), "--pictures", "16", "--out", str(tmp_path / "b")]) == 0
+    histories = [pd.read_csv(folder / "curves" / "unet.csv")["step"].max() for folder in (made, tmp_path / "b" / "pipeline")]
+    own, before = (json.loads((folder / "recipe.json").read_text()) for folder in (tmp_path / "b" / "pipeline", made))
+    assert own["unet_steps"] == [2] and histories[1] == histories[0] + 2 and own["start"] == before
+    assert not any(name.startswith(("vae_", "linear_")) for name in own)  # those stages were not run
+    card = (tmp_path / "b" / "pipeline" / "README.md").read_text()
+    assert "go on from an earlier foundation" in card and (tmp_path / "b" / "pipeline" / "curves" / "vae.csv").is_file()
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "b" / "pipeline" / vae).read_bytes() == (made / vae).read_bytes()  # latents stay
     unet = "unet/diffusion_pytorch_model.safetensors"
