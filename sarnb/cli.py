@@ -100,7 +100,7 @@ WORLDS = {"twin": "the twin world", "": "your own images"}
 @app.command()
 def dataset(
     source: str = typer.Argument(help="'twin' for the twin world, 'sarlo80', 'import' of products, or a folder of your radar images"),
-    files: list[Path] | None = typer.Argument(None, help="of import: SICD, GeoTIFF, NPY, or the folder of a SAFE"),
+    files: list[Path] | None = typer.Argument(None, help="of import: SICD, GeoTIFF, NPY, a GOTCHA .mat, or the folder of a SAFE"),
     out: Path = typer.Option(..., help="folder to make"),
     n: int | None = typer.Option(
         None,

@@ -1,4 +1,4 @@
-"""Products of radar sensors as a data set of patches: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, complex NPY.
+"""Products of radar sensors as a data set of patches: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, complex NPY, GOTCHA phase history.
 
 A file becomes one or more ``Product`` values: where its pixels are, their spacing, calibration and geometry. Each row of
 patches of a product is then read by windows, calibrated, put on the grid, turned so that the track points up, and written.
@@ -26,6 +26,7 @@ import sarkit.wgs84
 from defusedxml.ElementTree import fromstring
 from scipy.fft import fft, ifft, next_fast_len
 
+from sarnb.data import backprojection
 from sarnb.data.amplitude import Normalisation, decide_quantity, flat_statistics, moments, stated_quantity
 from sarnb.data.files import content_key, ordered_map, write_json, write_png
 from sarnb.data.imagefolder import UNSTATED, ZERO_SHARE, some
@@ -145,14 +146,16 @@ def describe(path: Path, spacing: float = 0.0, quantity: str = "") -> list[Produ
             return _safe(path.parent if path.is_file() else path)
         with path.open("rb") as file:
             head = file.read(9)
-        for start, what in ((b"CPHD", "phase history"), (b"CRSD", "received signal"), (b"MATLAB", "phase history or another array")):
+        if head.startswith(b"MATLAB"):
+            return [_phase_history(path)]
+        for start, what in ((b"CPHD", "phase history"), (b"CRSD", "received signal")):
             if head.startswith(start):
                 raise InputError(f"{path}: holds {what} ({start.decode()}), of which no image is formed here; give a SICD or a TIFF of it")
         if head.startswith((b"NITF", b"NSIF")):
             return [_sicd(path)]
         if path.suffix.lower() in (".tif", ".tiff", ".npy"):
             return [_raster(path, spacing, quantity)]
-        raise InputError(f"{path}: is no product read here; give a SICD (NITF), a GeoTIFF, an NPY, or the folder of a SAFE")
+        raise InputError(f"{path}: is no product read here; give a SICD (NITF), a GeoTIFF, an NPY, a GOTCHA .mat, or the folder of a SAFE")
     except (InputError, MemoryError):
         raise
     except Exception as error:  # readers raise anything on damaged bytes
@@ -214,6 +217,19 @@ def _sicd(path: Path) -> Product:
         "ground range" if root.findtext("{*}Grid/{*}ImagePlane") == "GROUND" else "slant range",
         root.findtext("{*}ImageFormation/{*}TxRcvPolarizationProc") or "", calibration, gain, (), _constant(number("SCPCOA/IncidenceAng")),
         side, turn, 8, tuple(notes),
+    )  # fmt: skip
+
+
+def _phase_history(path: Path) -> Product:
+    """One degree of the GOTCHA circle, of which windows are formed as they are read: rows against the track, so nothing is turned."""
+    aperture = backprojection.read_aperture(path)
+    steps = (backprojection.GRID, backprojection.GRID)
+    polarisation = next((name for name in ("HH", "VV", "HV", "VH") if name in path.stem.upper()), "")
+    incidence = Table(np.zeros(1), np.zeros(1), np.array([[90 - math.degrees(aperture.elevation)]]))
+    note = f"{path.name}: an image of the plane through the scene's centre was formed of {len(aperture.positions)} pulses, without window"
+    return Product(
+        path, str(path), path.name, path.name, aperture.shape, steps, "complex", "Gotcha", "ground", polarisation,
+        incidence=incidence, side=aperture.side, notes=(note,),
     )  # fmt: skip
 
 
@@ -417,9 +433,12 @@ def _orientation(
 # Pixels: a window as stored, calibrated, on the grid.
 
 
-def _reader(path: Path, sicd: bool) -> Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray | None]]:
+def _reader(path: Path) -> Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray | None]]:
     """(first row, row behind, first column, column behind) -> values as numbers, and where they are data."""
-    if not sicd:
+    if path.suffix.lower() == ".mat":
+        aperture = backprojection.read_aperture(path)
+        return lambda *window: (backprojection.form_window(aperture, *window), None)
+    if path.suffix.lower() in (".tif", ".tiff", ".npy"):
         stored = open_stored(path)
 
         def read(top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -453,7 +472,7 @@ def _middle(path: Path) -> tuple[float, float]:
     """Statistics of flat areas about the middle, by which amplitude, intensity and decibels are told apart."""
     stored = open_stored(path)
     (top, bottom), (left, right) = ((max(0, count // 2 - 512), min(count, count // 2 + 512)) for count in stored.shape)
-    values, valid = _reader(path, False)(top, bottom, left, right)
+    values, valid = _reader(path)(top, bottom, left, right)
     return (math.nan, math.nan) if values.dtype.kind == "c" else flat_statistics(values, valid)
 
 
@@ -562,7 +581,7 @@ def _span(start: int, length: int, ratio: Fraction) -> tuple[int, int, int, int]
 
 def _patches(product: Product, plan: Plan, row: int, patch: int) -> Any:
     """Yield (column, window as first row, first column, rows, columns in the file; amplitude [patch, patch] or why it is dropped)."""
-    read = _reader(product.path, product.path.suffix.lower() not in (".tif", ".tiff", ".npy"))
+    read = _reader(product.path)
     top, height, down, _ = _span(plan.first[0] + row * patch, patch, plan.ratios[0])
     spans = [_span(plan.first[1] + column * patch, patch, plan.ratios[1]) for column in range(plan.counts[1])]
     together = max(1, READ_BYTES // (product.itemsize * height * max(spans[0][1], 1)))
