@@ -22,6 +22,7 @@ import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick, some_per_label
 from sarnb.data.files import kept
 from sarnb.data.imagefolder import default_caption
+from sarnb.errors import InputError
 from sarnb.generate.sample import STAMP, evaluation_text, generate, redraw, to_grey, write_samples
 from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
@@ -163,13 +164,16 @@ class Study:
 
     def grade(self, pipe: StableDiffusionXLPipeline, strategy: Strategy, classes: Sequence[str]) -> float:
         """Share of ``GRADED`` pictures, drawn of these classes in turn, that the judge finds nearest to their own class's prompt."""
+        judge = self.judge
+        if judge is None:
+            raise InputError(f"{self.models / 'sar_clip'}: there is no judge to grade trials by; run notebook 03 first")
         values, names = self.values, [classes[i % len(classes)] for i in range(GRADED)]
         token = TOKEN if strategy.token else None
         texts = [evaluation_text(name, token, ("left", "right")[i // len(classes) % 2], values.sensor) for i, name in enumerate(names)]
         drawn = generate(pipe, texts, range(GRADED), values.sampling_steps, values.guidance_scale, label="trial")
         rivals = sorted({label for label in self.images("test").labels if "+" not in label})
-        prompts = embed_texts(self.judge, [default_caption(label) for label in rivals])
-        guesses = (embed_images(self.judge, to_grey(drawn)) @ prompts.T).argmax(1)
+        prompts = embed_texts(judge, [default_caption(label) for label in rivals])
+        guesses = (embed_images(judge, to_grey(drawn)) @ prompts.T).argmax(1)
         return float(np.mean([rivals[guess] == name for guess, name in zip(guesses, names)]))
 
     def train_and_sample(self, choices: Mapping[str, RateChoice | FinetuneConfig]) -> list[StrategyResult]:
