@@ -85,11 +85,11 @@ def listing_digest(folder: Path) -> str:
 def foundation_digest(foundation: str) -> str:
     """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id.
 
-    Its model card is left out: it tells what a study measured, and must not make that study outdated.
+    Its model card and its table of measures are left out: they tell what a study measured, and must not make that study outdated.
     """
     parts = [part for part in split_foundation(foundation) if part]
     folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in parts]
-    return OTHER_VAE.join(content_digest(path, but=(CARD,)) if path.is_dir() else str(path) for path in folders)
+    return OTHER_VAE.join(content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else str(path) for path in folders)
 
 
 def code_digest(notebook: Path) -> str:

@@ -15,6 +15,7 @@ from sarnb.errors import InputError
 from sarnb.model.export import model_card
 
 MEASURES = re.compile(r"(?<=^## Measures and limits\n).*?(?=\n\n## Licence$)", re.DOTALL | re.MULTILINE)
+MEASURED = "measures.csv"
 LIMITS = "Known limits: small objects and counts are unreliable, and so is everything outside the twin world."
 
 
@@ -39,7 +40,9 @@ def foundation_card(recipe: dict, curves: Path) -> str:
 
 
 def write_measures(folder: Path, targets: pd.DataFrame) -> None:
-    """Put what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures.
+    """Put what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures, and beside it.
+
+    The table itself becomes ``measures.csv``.
 
     Parameters
     ----------
@@ -65,4 +68,5 @@ def write_measures(folder: Path, targets: pd.DataFrame) -> None:
         lines.append(f"| {row.aim} | {row.set} | {value} | {row.verdict} |")
     with saving(path):
         write_text(path, MEASURES.sub(lambda _: "\n".join([*lines, "", LIMITS]), card))
+        targets.to_csv(folder / MEASURED, index=False)
         settle(folder, path.name)
