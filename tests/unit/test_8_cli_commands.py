@@ -74,7 +74,7 @@ def test_verify_of_a_missing_folder(tmp_path):
 def test_all_commands_are_there():
     done = _python("--help")
     assert done.returncode == 0
-    for command in ("run", "notebook", "verify", "dataset", "finetune", "generate", "evaluate"):
+    for command in ("run", "notebook", "verify", "student", "dataset", "finetune", "generate", "evaluate"):
         assert f"  {command} " in done.stdout
 
 
