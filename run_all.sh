@@ -9,9 +9,10 @@ usage() {
 Usage: ./run_all.sh [options]              run the notebooks that are out of date
        ./run_all.sh test [pytest options]  set up and run the tests; -m "not slow" leaves the long ones out
        ./run_all.sh check                  set up and check style, types and that notebooks carry no outputs
+       ./run_all.sh student [--out DIR]    set up and copy the notebooks without the exercises' solutions to results/student
 
 Options
-  --profile NAME      smoke, quick (default), study, paper, or a .yaml file
+  --profile NAME      smoke, quick (default, or what the variable SARNB_PROFILE says), study, paper, or a .yaml file
   --data DIR          your own SAR images: class folders, or an imagefolder with metadata.jsonl;
                       results go to results/<profile>-<name of DIR>
   --only 05,06        these notebooks, and what they need if it is out of date
@@ -104,6 +105,11 @@ if [[ "${1:-}" == test || "${1:-}" == check ]]; then
     "$python" -m ruff format --check sarnb tests
     "$python" -m mypy
     exec "$python" -m nbstripout --keep-id --verify notebooks/*.ipynb
+fi
+if [[ "${1:-}" == student ]]; then
+    find_python
+    install
+    exec "$python" -m sarnb "$@"
 fi
 check_options "$@"
 find_python

@@ -1,4 +1,4 @@
-"""The command line: ``python -m sarnb run | notebook | verify | dataset | finetune | generate | evaluate``.
+"""The command line: ``python -m sarnb run | notebook | verify | student | dataset | finetune | generate | evaluate``.
 
 Each command imports what it needs when it runs. A user's mistake ends with one sentence and exit code 2.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -36,7 +38,7 @@ FOUNDATION = typer.Option("", help="'embedded', a hub id or a folder, with +vae=
 
 @app.command()
 def run(
-    profile: str = typer.Option("quick", help="smoke, quick, study, paper, or a .yaml file"),
+    profile: str = typer.Option("quick", envvar="SARNB_PROFILE", help="smoke, quick, study, paper, or a .yaml file"),
     data: str = typer.Option("", help="folder of your own SAR images"),
     only: str = typer.Option("", help="notebooks to run, such as 05,06; with what they need if it is out of date"),
     jobs: int = typer.Option(0, help="notebooks side by side; 0 = by the machine"),
@@ -86,6 +88,27 @@ def verify(
     if page and not problems:
         write_findings(results.absolute(), page)
     raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def student(out: Path | None = typer.Option(None, help="folder to make; default: student in the results folder")) -> None:
+    """Copy the notebooks and the course without the solutions of the exercises."""
+    from sarnb.data.files import claim, settle, working_in, write_text
+    from sarnb.settings import notebooks_folder
+
+    out, source = out or results_root() / "student", notebooks_folder()
+    with working_in(out):
+        claim(out, "students' edition", [source])
+        for path in (path for path in source.glob("[!.]*") if path.is_file()):
+            shutil.copyfile(path, out / path.name)
+        for path in out.glob("*.ipynb"):
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            for cell in (cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"):
+                text = re.sub(r"<details>.*?</details>\n*", "", "".join(cell["source"]), flags=re.DOTALL)
+                cell["source"] = text.splitlines(keepends=True)
+            write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        settle(out)
+    print(f"{out}: the notebooks without solutions; SARNB_NOTEBOOKS={out} ./run_all.sh runs them")
 
 
 READS = {  # the options that each source of a data set reads

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import site
 import sys
 import threading
@@ -224,6 +225,8 @@ def execute(name: str, source: Path, results: Path, parameters: dict[str, Any], 
         failure = _papermill(name, source, running, parameters, say)
         copy = folder / (f"{name}.failed.ipynb" if failure else f"{name}.ipynb")
         _keep(running, copy, source)
+        if (course := source.parent / "COURSE.md").is_file():  # where the words of the notebooks are explained
+            shutil.copyfile(course, folder / course.name)
     except OSError as error:
         raise NotebookError(
             f"{name}: its executed copy cannot be saved in {folder} ({error.strerror or error}); free some "

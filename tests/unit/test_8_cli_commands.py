@@ -51,8 +51,9 @@ def _python(*words: str, **variables: str) -> subprocess.CompletedProcess:
     return _call(sys.executable, "-m", "sarnb", *words, environment=variables)
 
 
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path):
-    done = _python("run", "--profile", "fast", SARNB_RESULTS=str(tmp_path / "r"))
+@pytest.mark.parametrize(("words", "variables"), [(["--profile", "fast"], {}), ([], {"SARNB_PROFILE": "fast"})])
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, words, variables):
+    done = _python("run", *words, SARNB_RESULTS=str(tmp_path / "r"), **variables)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("sarnb: unknown profile 'fast'") and done.stderr.count("\n") == 1
     assert not (tmp_path / "r").exists()
@@ -73,7 +74,7 @@ def test_verify_of_a_missing_folder(tmp_path):
 def test_all_commands_are_there():
     done = _python("--help")
     assert done.returncode == 0
-    for command in ("run", "notebook", "verify", "dataset", "finetune", "generate", "evaluate"):
+    for command in ("run", "notebook", "verify", "student", "dataset", "finetune", "generate", "evaluate"):
         assert f"  {command} " in done.stdout
 
 

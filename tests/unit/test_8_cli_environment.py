@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 
@@ -41,3 +42,17 @@ def test_versions_agree():
 )
 def test_the_files_of_the_front_page_are_there(path):
     assert (repository() / path).stat().st_size > 0
+
+
+def test_what_the_badges_open_is_there_and_set_up_by_the_readmes_command():
+    readme, colab = ((repository() / name).read_text(encoding="utf-8") for name in ("README.md", "notebooks/colab/start.ipynb"))
+    opened = re.findall(r"^\[\w+\]: \S+?(?:/blob/main/|lab/tree/)(\S+)$", readme, re.MULTILINE)
+    container = json.loads((repository() / ".devcontainer.json").read_text(encoding="utf-8"))
+    opened += container["customizations"]["codespaces"]["openFiles"]
+    assert len(opened) == 3 and all((repository() / path).is_file() for path in opened)
+    owners = set(re.findall(r"(?:github\.com/|github/|/gh/|codespaces\.new/)([\w-]+/sarnb)", readme + colab))
+    assert len(owners) == 1, "one repository in all links"
+    image = (repository() / "Dockerfile").read_text(encoding="utf-8")
+    assert "./run_all.sh --dry-run" in image and container["postCreateCommand"] == "./run_all.sh --dry-run"
+    assert f"PIP_EXTRA_INDEX_URL={container['containerEnv']['PIP_EXTRA_INDEX_URL']} " in image and "SARNB_PROFILE=smoke" in image
+    assert all(f"python:3.{minor}" in text for minor, text in ((11, image), (11, container["image"])))
