@@ -25,6 +25,7 @@ from sarnb.train.training import ALONE, rates_of
 PUBLISHED = {"train": 1 / 0.606, "draw": 1 / 2.50}
 KINDS = ("train", "draw", "vae", "judge")
 START_WORDS = 3  # short trainings of the token from other words, in notebook 08
+COMPARED = 3  # strategies whose length of training notebook 09 varies
 OF_AUTOENCODERS = 2  # UNets that show what a tuned autoencoder does to them, in notebook 04
 
 
@@ -103,8 +104,10 @@ def cost_table(profile: Profile, rates: Mapping[str, float], classes: int) -> pd
         size["state [GiB]"] = state_bytes(pipe, strategy, profile.optimizer, profile.ema_decay > 0) / 2**30
         add(name, "train", trainings, profile.train_steps, profile.batch_size, **size)
     tried = {rate for name in strategies for rate in rates_of(find_strategy(name), config)} & ALONE.keys()
-    trials = len(tried) * len(profile.lr_factors) * (len(profile.lr_factors) > 1) + START_WORDS
+    trials = len(tried) * len(profile.lr_factors) * (len(profile.lr_factors) > 1) + START_WORDS  # grids that grow have more
     add("trials of rates and start words", "train", trials, profile.tune_steps, profile.batch_size)
+    if len(profile.curve_steps) > 1:
+        add("lengths of training", "train", COMPARED, sum(profile.curve_steps), profile.batch_size)
     add("UNets on tuned autoencoders", "train", OF_AUTOENCODERS, profile.vae_unet_steps, profile.batch_size)
     add("control networks", "train", len(profile.control_kinds) + 1, profile.control_steps, profile.batch_size)
     add("model of three sensors", "train", 1, profile.train_steps, profile.batch_size)

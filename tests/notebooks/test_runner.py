@@ -183,7 +183,8 @@ if tool == "sbatch":
     state.write_text("RUNNING")
     script = f'({{given.wrap}}) && echo COMPLETED > "{{state}}" || echo FAILED > "{{state}}"'
     log = open(given.output.replace("%j", str(number)), "w")
-    job = subprocess.Popen(["sh", "-c", script], cwd=given.D, env=own, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    streams = {{"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}}
+    job = subprocess.Popen(["sh", "-c", script], cwd=given.D, env=own, start_new_session=True, **streams)
     (jobs / f"{{number}}.pid").write_text(str(job.pid))
     print(number)
 elif tool == "srun":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import struct
 import tarfile
@@ -140,7 +139,7 @@ def test_complex_samples_are_scaled_by_their_own_mu_and_sigma(shards, tmp_path):
     build_sarlo80(tmp_path / "d", shards, size=SIZE, quantity="complex")
     images = load_set(tmp_path / "d/train")
     for image, row in zip(images.images, images.rows):
-        amplitude = np.abs(_complex(int(row["source"].split("/")[1])).astype(complex))
+        amplitude = np.abs(complex_image(int(row["source"].split("/")[1]), SIZE).astype(complex))
         assert row["mu"] == pytest.approx(amplitude.mean(), rel=1e-6) and row["sigma"] == pytest.approx(amplitude.std(), rel=1e-6)
         assert np.abs(image - 255 * np.minimum(amplitude / (amplitude.mean() + 3 * amplitude.std()), 1)).max() <= 0.51
 
