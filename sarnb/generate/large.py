@@ -129,6 +129,7 @@ def window_weight(window: int) -> Tensor:
     return torch.outer(ramp, ramp) / ramp.max() ** 2
 
 
+@on_card
 def decode_tiles(vae: AutoencoderKL, latents: Tensor, tile: int = TILE, rim: int = RIM) -> np.ndarray:
     """Normalised latents [1, C, h, w] as an image uint8 [H, W, 3], decoded tile by tile, so that memory does not grow with the scene.
 
