@@ -55,6 +55,7 @@ PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
 MEMORY_MB = 6000
 STOPPED, SECONDS_TO_END = 130, 5.0  # exit code of a run that a signal stopped; how long its notebooks may take to end
+SECONDS_TO_CANCEL = 60.0  # how long a cluster may take to cancel its jobs
 # They say where and how fast, not what: a change of them makes no result stale.
 NEUTRAL = frozenset({"RESULTS", "WORKERS", "THREADS", "DATA"})
 # These modules decide when and where a notebook runs, not what it computes.
@@ -611,7 +612,7 @@ def _end(snakemake: int, local: bool) -> None:
         parent = psutil.Process(snakemake)
         if not local:
             parent.send_signal(signal.SIGINT)
-            psutil.wait_procs([parent], SECONDS_TO_END)
+            psutil.wait_procs([parent], SECONDS_TO_CANCEL)
         parent.suspend()
         jobs = parent.children(recursive=True)
         for process in jobs:

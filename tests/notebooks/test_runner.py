@@ -246,7 +246,7 @@ def test_a_signal_cancels_the_jobs_on_slurm(folder, cluster):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 130 and (jobs / "1.state").read_text() == "CANCELLED"
     begun = time.monotonic()
     while psutil.pid_exists(int(started.read_text())) and psutil.Process(int(started.read_text())).status() != psutil.STATUS_ZOMBIE:
