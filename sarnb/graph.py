@@ -408,6 +408,8 @@ def _at_hand(name: str, file: str) -> bool:
     """Whether a folder, or the hub's repository of that name, is on this machine or can be asked for."""
     if name == "embedded" or Path(name).exists():
         return True
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise InputError(f"{name}: no such folder or file; correct the path, or give a name of the hub as owner/name")
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:

@@ -424,6 +424,8 @@ def test_a_profile_out_of_reach_says_in_one_sentence_what_to_fetch_and_where_to_
     with pytest.raises(InputError, match="fetch first, .* from some/autoencoder config.json and .* behind .vae=$"):
         resolve("paper", str(folder / "sarlo80"), params=(f"{given[0]}+vae=some/autoencoder", given[1]))
     assert resolve("quick")[0].name == "quick"
+    with pytest.raises(InputError, match="^/no/sdxl: no such folder or file"):
+        resolve("quick", params=("FOUNDATION=/no/sdxl",))
 
 
 def test_an_unknown_executor_names_its_package():
