@@ -103,7 +103,8 @@ def cost(
     rates = parse_rates(rate)
     values = load_profile(profile, **{name.lower(): value for name, value in parse_params(param).items()})
     table = cost_table(values, rates, classes)
-    print(table.to_markdown(index=False, floatfmt=",.1f", intfmt=",", missingval=""))
+    shown = table.astype(object).where(table.notna(), None)
+    print(shown.to_markdown(index=False, floatfmt=",.1f", intfmt=",", missingval=""))
     hours, unknown = table["GPU hours"].sum(), table.loc[table["GPU hours"].isna() & table["steps"].notna(), "what"]
     print(f"Together {hours:,.0f} GPU hours, {hours / gpus:,.0f} hours on {gpus} GPU{'s' * (gpus > 1)} that share them out evenly", end="")
     print(f"; not counted, for want of a rate: {', '.join(unknown)}." if len(unknown) else ".")
