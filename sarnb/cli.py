@@ -1,4 +1,4 @@
-"""The command line: ``python -m sarnb run | notebook | verify | student | dataset | finetune | generate | evaluate``.
+"""The command line: ``python -m sarnb run | notebook | verify | student | cost | dataset | finetune | generate | evaluate``.
 
 Each command imports what it needs when it runs. A user's mistake ends with one sentence and exit code 2.
 """
@@ -109,6 +109,31 @@ def student(out: Path | None = typer.Option(None, help="folder to make; default:
             write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
         settle(out)
     print(f"{out}: the notebooks without solutions; SARNB_NOTEBOOKS={out} ./run_all.sh runs them")
+
+
+@app.command()
+def cost(
+    profile: str = typer.Option("paper", help="paper, or a .yaml file"),
+    param: list[str] = typer.Option([], help="NAME=value of the profile, such as TRAIN_STEPS=5000"),
+    rate: list[str] = typer.Option([], help="KIND=images a second of one GPU; kinds: train, draw, vae (crops), judge"),
+    gpus: int = typer.Option(1, min=1, help="GPUs that share the work"),
+    classes: int = typer.Option(12, min=1, help="classes that are drawn"),
+) -> None:
+    """Count what a profile costs with SDXL: steps, images, memory, GPU hours, disk."""
+    from sarnb.cost import PUBLISHED, cost_table, parse_rates
+    from sarnb.graph import parse_params
+
+    rates = parse_rates(rate)
+    values = load_profile(profile, **{name.lower(): value for name, value in parse_params(param).items()})
+    table = cost_table(values, rates, classes)
+    shown = table.astype(object).where(table.notna(), None)
+    print(shown.to_markdown(index=False, floatfmt=",.1f", intfmt=",", missingval=""))
+    hours, unknown = table["GPU hours"].sum(), table.loc[table["GPU hours"].isna() & table["steps"].notna(), "what"]
+    print(f"Together {hours:,.0f} GPU hours, {hours / gpus:,.0f} hours on {gpus} GPU{'s' * (gpus > 1)} that share them out evenly", end="")
+    print(f"; not counted, for want of a rate: {', '.join(unknown)}." if len(unknown) else ".")
+    print(f"Kept on disk: {table['disk [GB]'].sum():,.0f} GB. The state leaves activations out.")
+    if rates.items() & PUBLISHED.items():
+        print("Rates that were not given are published ones of one H100 at 1024 px; yours replace them (--rate train=…).")
 
 
 READS = {  # the options that each source of a data set reads

@@ -55,10 +55,19 @@ PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
 MEMORY_MB = 6000
 STOPPED, SECONDS_TO_END = 130, 5.0  # exit code of a run that a signal stopped; how long its notebooks may take to end
+SECONDS_TO_CANCEL = 60.0  # how long a cluster may take to cancel its jobs
 # They say where and how fast, not what: a change of them makes no result stale.
 NEUTRAL = frozenset({"RESULTS", "WORKERS", "THREADS", "DATA"})
 # These modules decide when and where a notebook runs, not what it computes.
 MACHINERY = frozenset(f"sarnb.{name}" for name in ("__main__", "cli", "graph", "notebook", "profile", "settings"))
+
+# What the profile paper names, where the hub cannot be reached.
+SHARDS = "ONERA/SARLO-80/train --revision 96f1355"
+PIPELINE_FILES = (
+    "model_index.json, the folders scheduler, tokenizer and tokenizer_2, config.json and model.safetensors of text_encoder and "
+    "text_encoder_2, config.json and diffusion_pytorch_model.safetensors of unet and vae"
+)
+JUDGES = {"ViT-L-14:openai": "timm/vit_large_patch14_clip_224.openai"}  # open_clip's name -> the repository of its weights
 
 CHANGES = {
     "notebook": "the notebook changed",
@@ -375,6 +384,40 @@ def parse_params(params: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def to_fetch(values: Profile) -> list[str]:
+    """What a profile needs and is neither on this machine nor within its reach: which files, and the option that then names them."""
+    base, vae = split_foundation(values.foundation)
+    found = []
+    if values.source != "twin" and not values.data:
+        command = f"python -m sarnb dataset sarlo80 --shards {SHARDS} --out data/sarlo80"
+        found.append(f"its images, by '{command}' (or with a pattern of shard files that are here), and give --data data/sarlo80")
+    if not _at_hand(base, "model_index.json"):
+        folder = f"models/{Path(base).name}"
+        found.append(f"from {base} {PIPELINE_FILES}, put them into {folder} as they lie there, and give --param FOUNDATION={folder}")
+    if vae and not _at_hand(vae, "config.json"):
+        folder = f"models/{Path(vae).name}"
+        found.append(f"from {vae} config.json and diffusion_pytorch_model.safetensors, put them into {folder}, and name it behind +vae=")
+    judge = JUDGES.get(values.judge, values.judge.removeprefix("hf-hub:"))
+    if values.judge != "small" and not _at_hand(judge, "open_clip_config.json"):
+        folder, files = f"models/{Path(judge).name}", "open_clip_config.json and open_clip_model.safetensors"
+        found.append(f"from {judge} {files}, put them into {folder}, and give --param JUDGE={folder}")
+    return found
+
+
+def _at_hand(name: str, file: str) -> bool:
+    """Whether a folder, or the hub's repository of that name, is on this machine or can be asked for."""
+    if name == "embedded" or Path(name).exists():
+        return True
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise InputError(f"{name}: no such folder or file; correct the path, or give a name of the hub as owner/name")
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, file), str) or bool(HfApi().model_info(name, timeout=10))
+    except Exception:  # the client's own, its transport's, and those of names that the hub does not allow
+        return False
+
+
 def resolve(profile: str, data: str = "", seed: int | None = None, params: Iterable[str] = ()) -> tuple[Profile, dict[str, Any], Path]:
     """The profile with everything overridden, the ``--param`` values, and the results folder. Writes nothing.
 
@@ -400,11 +443,8 @@ def resolve(profile: str, data: str = "", seed: int | None = None, params: Itera
         folder = f"{values.name}-{source.resolve().name}"
         check_apart(results_root() / folder, [source], "results")
     values = dataclasses.replace(values, **fields)
-    if values.source != "twin" and not values.data:
-        raise InputError(
-            f"profile {values.name}: its images ({values.source}) have to be on this machine; "
-            "prepare a folder of them ('python -m sarnb dataset sarlo80 …') and give it with --data DIR"
-        )
+    if missing := to_fetch(values):
+        raise InputError(f"profile {values.name}: fetch first, on a machine that reaches the hub, {'; and '.join(missing)}")
     # A value checked and converted by the profile (1 → 1.0) goes to the notebooks as such.
     converted = values.parameters(folder)
     return values, {name: converted.get(name, value) for name, value in extra.items()}, results_root() / folder
@@ -448,10 +488,11 @@ def run(
     nodes = planned()
     todo = [name for name, node in nodes.items() if node.problems]
     if values.data and todo:
-        from sarnb.data.prepare import check_user_folder  # reads every image, so only when something will run
+        from sarnb.data.prepare import check_user_folder, ready_set
 
-        for note in check_user_folder(Path(values.data), values.image_size, values.seed).notes:
-            print(f"! {note}", flush=True)
+        if not ready_set(Path(values.data), values.image_size):  # else every image is read, so only when something will run
+            for note in check_user_folder(Path(values.data), values.image_size, values.seed).notes:
+                print(f"! {note}", flush=True)
     if dry:
         for name, node in nodes.items():
             print(f"{name}: {'would run, ' + node.problems[0] if node.problems else ', but '.join(['up to date', *node.gone[:1]])}")
@@ -488,6 +529,8 @@ def run(
         print(f"stopped by a signal after {took}; the next call continues from here", file=sys.stderr)
         return code
     errors = [path.read_text(encoding="utf-8").strip() for path in sorted(state.glob("*.error"))]
+    if not errors and executor != "local":
+        errors = ["Snakemake stopped; what it and the cluster said stands above"]
     if not errors:
         tail = (state / "snakemake.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-15:]
         errors = ["Snakemake stopped:", *tail]
@@ -501,14 +544,14 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
     A notebook that may have company gets its share of the cores, one that runs alone gets all of them.
     """
     share, crowd, shipped = max(1, cores() // jobs), independent(nodes), _shipped(profile.name)
+    sources = (*split_foundation(profile.foundation), profile.judge)
     return {
         "root": str(repository()),
         "python": sys.executable,
         "results": str(results),
         "notebooks": str(notebooks_folder()),
         "runner": {"host": os.uname().nodename, "pid": os.getpid()},
-        "offline": all(part == "embedded" or Path(part).is_dir() for part in split_foundation(profile.foundation) if part),
-        "memory_mb": MEMORY_MB,
+        "offline": all(part in ("", "embedded", "small") or Path(part).exists() for part in sources),
         "nodes": {
             name: {
                 **vars(node),
@@ -531,7 +574,8 @@ def _snakemake(state: Path, jobs: int, executor: str, more: Iterable[str], lock:
     local, slots = executor == "local", jobs or default_jobs()
     scale = ["--cores", str(max(cores(), slots)), "--resources", f"slot={slots}"]
     if not local:
-        scale = ["--jobs", str(jobs or 4), "--executor", executor]
+        # What a job asks for, unless the user's own --default-resources, which come later, say otherwise.
+        scale = ["--jobs", str(jobs or 4), "--executor", executor, "--default-resources", f"mem_mb={MEMORY_MB}"]
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository() / "notebooks" / "Snakefile")]
     command += ["--directory", str(state), "--config", "plan=plan.json", *scale, "--scheduler", "greedy"]
     command += ["--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "--nolock"]
@@ -570,7 +614,7 @@ def _end(snakemake: int, local: bool) -> None:
         parent = psutil.Process(snakemake)
         if not local:
             parent.send_signal(signal.SIGINT)
-            psutil.wait_procs([parent], SECONDS_TO_END)
+            psutil.wait_procs([parent], SECONDS_TO_CANCEL)
         parent.suspend()
         jobs = parent.children(recursive=True)
         for process in jobs:

@@ -28,6 +28,7 @@ from sarnb.data.files import (
     clear,
     content_key,
     lost_files,
+    read_numbered,
     replace_folder,
     saving,
     settle,
@@ -107,6 +108,9 @@ def prepare_user_data(
     images of the same sensor and storage. Pixels that are no data count in no scale and stand in no patch. ``judge``
     repeats ``train``: there are no other labelled images to train the judge on.
 
+    A data set that was made here of SARLO-80 or of products (``ready_set``) is taken over as it is, with its splits, captions
+    and hidden classes; the images are hard links where the disk knows them.
+
     Parameters
     ----------
     source, out : the folder of the images, and that of the data set.
@@ -126,6 +130,8 @@ def prepare_user_data(
         See ``check_user_folder``; before anything is written.
     """
     out = check_out(out, "data set", [source])
+    if ready := ready_set(source, size):
+        return _take_over(Path(source), out, ready)
     folder = check_user_folder(source, size, seed, tiles_per_image, quantity)
     images = _choose_patches(folder.images, tiles_per_class)
     splits = split_images(images, seed)
@@ -463,10 +469,42 @@ def _lay_out(out: Path, split: str, part: Sequence[Found], unseen: Sequence[str]
     rows = []
     for index, (path, row) in enumerate(part):
         name = f"{index:06d}.png"
-        try:
-            os.link(path, made / name)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, made / name)
+        _link(path, made / name)
         rows.append({"file_name": name, **row, "group": "unseen" if row["label"] in unseen else "seen"})
     write_rows(made / METADATA, rows)
     made.replace(out / split)
+
+
+def _link(path: Path, target: Path) -> None:
+    try:
+        os.link(path, target)
+    except OSError:  # a file system without hard links, or another disk
+        shutil.copyfile(path, target)
+
+
+def ready_set(source: Path, size: int) -> dict[str, Any]:
+    """The card of a finished data set of ``size`` px that ``build_set`` made, none of its splits empty; {} for any other folder."""
+    card = _begun(Path(source))
+    finished = card.get("kind") in ("sarlo80", "products") and card.get("complete") and card.get("size") == size
+    whole = finished and all(card["totals"].get(split) for split in SPLITS) and not lost_files(Path(source))
+    return card if whole else {}
+
+
+def _take_over(source: Path, out: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Lay out a finished set in ``out``, with the columns that every set has; returns its card."""
+    card = {"spacing_m": None, **card}
+    temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
+    with saving(out):
+        try:
+            for split in SPLITS:
+                (temporary / split).mkdir(parents=True)
+                rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in read_numbered(source / split / METADATA)]
+                for row in rows:
+                    _link(source / split / row["file_name"], temporary / split / row["file_name"])
+                write_rows(temporary / split / METADATA, rows)
+            write_json(temporary / CARD, card)
+            write_text(temporary / README, data_card(card))
+            replace_folder(temporary, out, "data set")
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return card

@@ -18,10 +18,11 @@ from tqdm import tqdm
 from sarnb.errors import InputError
 from sarnb.generate.large import guided
 from sarnb.generate.sample import SAMPLER, check_drawing, coarse_unet, initial_noise
-from sarnb.model.foundation import decode_latents, encode_posterior, encode_prompts, normalise_latents
+from sarnb.model.foundation import decode_latents, encode_posterior, encode_prompts, normalise_latents, on_card
 from sarnb.train.loop import step_generator
 
 
+@on_card
 def edit(
     pipe: StableDiffusionXLPipeline,
     images: np.ndarray,

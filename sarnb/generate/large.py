@@ -23,7 +23,7 @@ from tqdm import tqdm
 from sarnb.data.files import content_key, saving
 from sarnb.errors import InputError
 from sarnb.generate.sample import SAMPLER, coarse_unet
-from sarnb.model.foundation import decode_latents, encode_prompts, fingerprint, settings_of, time_ids
+from sarnb.model.foundation import decode_latents, encode_prompts, fingerprint, on_card, settings_of, time_ids
 from sarnb.train.loop import step_generator
 
 WINDOWS = 10  # stream of random numbers of the windows' shifts, next to that of ``sarnb.generate.sample``
@@ -31,6 +31,7 @@ OVERLAP = 0.5  # share of a window's side that its neighbour covers, too
 TILE, RIM = 32, 4  # latent cells that the autoencoder decodes at once, and those around them that are decoded and dropped
 
 
+@on_card
 def draw_scene(
     pipe: StableDiffusionXLPipeline,
     prompts: Sequence[Sequence[str]],
@@ -128,6 +129,7 @@ def window_weight(window: int) -> Tensor:
     return torch.outer(ramp, ramp) / ramp.max() ** 2
 
 
+@on_card
 def decode_tiles(vae: AutoencoderKL, latents: Tensor, tile: int = TILE, rim: int = RIM) -> np.ndarray:
     """Normalised latents [1, C, h, w] as an image uint8 [H, W, 3], decoded tile by tile, so that memory does not grow with the scene.
 

@@ -24,7 +24,7 @@ from sarnb.data.files import check_out, content_key, kept, replace_folder, savin
 from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.control import check_conditions, check_kind, control_pipeline, to_condition
-from sarnb.model.foundation import decode_latents, fingerprint
+from sarnb.model.foundation import decode_latents, fingerprint, on_card
 from sarnb.model.token import with_token
 from sarnb.profile import LARGEST_SEED
 from sarnb.train.loop import step_generator
@@ -55,6 +55,7 @@ def generate(
     return draw(pipe, prompts, seeds, steps, guidance_scale, batch_size, size, precision, label, controls, scale)[0]
 
 
+@on_card
 def draw(
     pipe: StableDiffusionXLPipeline,
     prompts: Sequence[str],
@@ -82,7 +83,7 @@ def draw(
     native = pipe.unet.config.sample_size * pipe.vae_scale_factor
     side, controls = size or native, controls or {}
     _check_controls(controls, len(prompts), side, scale)
-    pipe = control_pipeline(pipe, [net for net, _ in controls.values()]) if controls else pipe
+    pipe = control_pipeline(pipe, [net.to(pipe.unet.device) for net, _ in controls.values()]) if controls else pipe
     strength = "adapter_conditioning_scale" if hasattr(pipe, "adapter") else "controlnet_conditioning_scale"
     pipe.set_progress_bar_config(disable=True)
     pieces, finals = [], []

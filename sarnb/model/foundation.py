@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import inspect
 import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
     for part in ("scheduler", "vae", "unet", ""):
         owner = getattr(pipe, part) if part else pipe
         flags = [key for key, value in inspect.signature(type(owner).__init__).parameters.items() if isinstance(value.default, bool)]
-        rules += [(part, owner.config, key, isinstance(owner.config.get(key, False), bool), "write true or false") for key in flags]
+        given = {key: owner.config.get(key, False) for key in flags}  # null, as SDXL's upcast_attention is, means false
+        rules += [(part, owner.config, key, isinstance(value, bool | None), "write true or false") for key, value in given.items()]
     for part, values, key, followed, mend in rules:
         if not followed:
             file = f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json" if part else "model_index.json"
@@ -250,6 +252,28 @@ def upcast(vae: AutoencoderKL) -> Iterator[None]:
         yield
     finally:
         nn.Module.to(vae, torch.float16)
+
+
+def on_card(function: Callable) -> Callable:
+    """``function`` with its first argument, a network or a pipeline, on the graphics card while it runs, where there is one.
+
+    A pipeline whose UNet is there stays as it is: it trains, and what no step calls may wait in the CPU's memory.
+    """
+
+    @functools.wraps(function)
+    def called(first: Any, *args: Any, **kwargs: Any) -> Any:
+        networks = [first] if isinstance(first, nn.Module) else list(components(first).values())
+        moves = torch.cuda.is_available() and networks[0].device.type != "cuda"
+        places = {network: network.device for network in networks if moves}
+        try:
+            for network in places:
+                nn.Module.to(network, "cuda")
+            return function(first, *args, **kwargs)
+        finally:
+            for network, place in places.items():
+                nn.Module.to(network, place)
+
+    return called
 
 
 @dataclass(frozen=True)
@@ -596,6 +620,10 @@ def _latent_statistics(vae: AutoencoderKL, latents: Tensor) -> tuple[Tensor, Ten
     return latents.new_tensor(mean).view(1, -1, 1, 1), latents.new_tensor(std).view(1, -1, 1, 1)
 
 
+LARGEST_BATCH = 2 * 1024**2  # pixels that an autoencoder codes at once, or one image
+
+
+@on_card
 @torch.no_grad()
 def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 32) -> tuple[Tensor, Tensor]:
     """Posterior mean and standard deviation [N, C, h, w] of uint8 images [N, H, W] or [N, H, W, 3], not normalised.
@@ -609,6 +637,7 @@ def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 3
     if images.shape[1] % factor or images.shape[2] % factor:
         raise InputError(f"images of {images.shape[2]} x {images.shape[1]} px: the VAE needs multiples of {factor}; crop or pad them")
     means, stds = [], []
+    batch_size = max(1, min(batch_size, LARGEST_BATCH // (images.shape[1] * images.shape[2])))
     with upcast(vae):
         for start in range(0, len(images), batch_size):
             pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
@@ -618,9 +647,12 @@ def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 3
     return torch.cat(means), torch.cat(stds)
 
 
+@on_card
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKL, latents: Tensor, batch_size: int = 32) -> np.ndarray:
     """Normalised latents [N, C, h, w] → uint8 images [N, H, W, 3]."""
+    cell = 4 ** (len(vae.config.block_out_channels) - 1)  # pixels
+    batch_size = max(1, min(batch_size, LARGEST_BATCH // (cell * latents.shape[2] * latents.shape[3])))
     with upcast(vae):
         raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in latents.split(batch_size))
         return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])

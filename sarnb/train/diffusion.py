@@ -12,7 +12,7 @@ from diffusers import SchedulerMixin, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from sarnb.errors import InputError
-from sarnb.model.foundation import encode_prompts, normalise_latents, time_ids
+from sarnb.model.foundation import encode_prompts, normalise_latents, on_card, time_ids
 from sarnb.train.cache import LatentCache
 from sarnb.train.loop import step_generator
 from sarnb.train.machine import autocast
@@ -122,6 +122,7 @@ def drop_captions(hidden: Tensor, pooled: Tensor, empty_hidden: Tensor, empty_po
     return torch.where(keep[:, None, None], hidden, empty_hidden), torch.where(keep[:, None], pooled, empty_pooled)
 
 
+@on_card
 @torch.no_grad()
 def held_out_errors(
     pipe: StableDiffusionXLPipeline,

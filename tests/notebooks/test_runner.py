@@ -1,4 +1,4 @@
-"""The runner with small notebooks of its own: results, failures, a killed run."""
+"""The runner with small notebooks of its own: results, failures, a killed run, a cluster."""
 
 from __future__ import annotations
 
@@ -164,3 +164,90 @@ def test_a_run_in_which_nothing_ran_is_not_called_finished(folder):
     code, out, err = _run(folder, "--", "--dry-run")
     assert code == 1 and "did not run 00_one, 01_two" in err and "finished in" not in out
     assert not (folder / "res {ults}/smoke/notebooks").exists()
+
+
+SLURM = f"""#!{sys.executable} -IS
+# Slurm's commands for a cluster of one node without a queue: a job starts at once, and its state lies in a file.
+import argparse, os, signal, subprocess, sys
+from pathlib import Path
+
+tool, words, jobs = Path(sys.argv[0]).name, sys.argv[1:], Path(__file__).resolve().parent / "jobs"
+parser = argparse.ArgumentParser(allow_abbrev=False)
+for option in ("--wrap", "--output", "-D", "--name", "-j"):
+    parser.add_argument(option)
+given, rest = parser.parse_known_args()
+if tool == "sbatch":
+    number = len(list(jobs.glob("*.state"))) + 1
+    state, own = jobs / f"{{number}}.state", os.environ | {{"SLURM_JOB_ID": str(number)}}
+    (jobs / f"{{number}}.call").write_text("\\n".join(words))
+    state.write_text("RUNNING")
+    script = f'({{given.wrap}}) && echo COMPLETED > "{{state}}" || echo FAILED > "{{state}}"'
+    log = open(given.output.replace("%j", str(number)), "w")
+    streams = {{"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL}}
+    job = subprocess.Popen(["sh", "-c", script], cwd=given.D, env=own, start_new_session=True, **streams)
+    (jobs / f"{{number}}.pid").write_text(str(job.pid))
+    print(number)
+elif tool == "srun":
+    command = words[next(place for place, word in enumerate(words) if not word.startswith("-")) :]
+    os.execvp(command[0], command)
+elif tool == "scancel":
+    for number in words:
+        (jobs / f"{{number}}.state").write_text("CANCELLED")
+        os.killpg(int((jobs / f"{{number}}.pid").read_text()), signal.SIGKILL)
+elif tool == "sacct" and given.name:
+    for state in jobs.glob("*.state"):
+        print(state.stem, state.read_text().strip(), sep="|")
+elif tool == "sacctmgr":
+    print("radar")
+elif tool == "sinfo":
+    print("gpu*")
+"""
+
+
+@pytest.fixture
+def cluster(folder):
+    """The variables of a shell that finds Slurm's commands, and the folder of the jobs."""
+    commands = folder / "bin"
+    (commands / "jobs").mkdir(parents=True)
+    (commands / "slurm").write_text(SLURM)
+    (commands / "slurm").chmod(0o755)
+    for name in ("sbatch", "srun", "scancel", "sacct", "sacctmgr", "sinfo", "scontrol"):
+        (commands / name).symlink_to("slurm")
+    return {"PATH": f"{commands}:{os.environ['PATH']}"}, commands / "jobs"
+
+
+ON_SLURM = ("--executor", "slurm", "--", "--slurm-init-seconds-before-status-checks", "1")
+
+
+def test_on_slurm_every_notebook_is_a_job_and_a_failed_one_is_named(folder, cluster):
+    variables, jobs = cluster
+    results = folder / "res {ults}" / "smoke"
+    resources = ("--default-resources", "mem_mb=64000", "gpu=1", "runtime=90", "slurm_account=radar")
+    code, out, err = _run(folder, *ON_SLURM, *resources, environment=variables)
+    assert code == 0, err
+    assert verify(results) == [] and {path.read_text().strip() for path in jobs.glob("*.state")} == {"COMPLETED"}
+    first, second = ((jobs / f"{number}.call").read_text() for number in (1, 2))
+    assert "rule_notebook_00_one" in first and "rule_notebook_01_two" in second
+    assert all(words in first.replace("\n", " ") for words in ("--mem 64000", "-t 90", "-p gpu", "-A radar", "--cpus-per-task="))
+
+    _write(folder / "my notebooks", "01_two", "1 / 0")
+    code, out, err = _run(folder, *ON_SLURM, environment=variables)
+    assert code == 1 and "01_two failed in cell 3 of 3: ZeroDivisionError: division by zero" in err
+    assert len(list(jobs.glob("*.state"))) == 3 and "--mem\n6000" in (jobs / "3.call").read_text()  # 00_one did not run again
+
+
+def test_a_signal_cancels_the_jobs_on_slurm(folder, cluster):
+    variables, jobs = cluster
+    started = folder / "started"
+    sleeper = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
+    _write(folder / "my notebooks", "00_one", sleeper)
+    process = _start(folder, *ON_SLURM, environment=variables)
+    while not (started.exists() and started.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 130 and (jobs / "1.state").read_text() == "CANCELLED"
+    begun = time.monotonic()
+    while psutil.pid_exists(int(started.read_text())) and psutil.Process(int(started.read_text())).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() - begun < 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import struct
 import tarfile
@@ -14,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from shards import TEXTS, complex_image, grey_image, npy, png, sample, write_shard
 from typer.testing import CliRunner
 
 from sarnb.cli import app
@@ -26,62 +25,6 @@ from sarnb.data.sarlo80 import build_sarlo80, class_of, keyword_table, list_shar
 from sarnb.errors import InputError
 
 SIZE = 32
-TEXTS = {
-    "city": ("A dense city.", "Urban blocks in a city.", "A long view of a city with urban streets."),
-    "harbour": ("A harbour with docks.", "Ships at the docks of a harbour.", "A harbour."),
-    "forest": ("A forest.", "Dense woodland.", "Trees of a forest."),
-}
-SICD = '<SICD xmlns="urn:SICD:1.3.0"><SCPCOA><SideOfTrack>L</SideOfTrack><IncidenceAng>33.5</IncidenceAng></SCPCOA></SICD>'
-
-
-def _complex(number: int) -> np.ndarray:
-    rng = np.random.default_rng(number)
-    return (rng.normal(size=(SIZE, SIZE)) + 1j * rng.normal(size=(SIZE, SIZE))).astype(np.complex64)
-
-
-def _grey(number: int) -> np.ndarray:
-    return np.clip(40 * np.abs(_complex(number)), 0, 255).astype(np.uint8)
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=True)
-    return buffer.getvalue()
-
-
-def _sample(number: int, kind: str = "city", place: str = "Rome", **changed: bytes | None) -> dict[str, bytes]:
-    """Members of one sample; ``changed`` by kind with "_" for ".", None to leave one out."""
-    meta = {
-        "city": place,
-        "caption": dict(zip(("SHORT", "MID", "LONG"), TEXTS[kind])),
-        "spacing_eff_az": 0.8,
-        "spacing_eff_rg": 0.81,
-        "incidence_angles": {"terrain_deg": None, "ellipsoid_deg": 41.0, "sicd_deg": 40.5},
-    }
-    parts = {
-        "sar_png": _png(_grey(number)),
-        "sar_npy": _npy(_complex(number)),
-        "sicd_xml": SICD.encode(),
-        "meta_json": json.dumps(meta).encode(),
-    }
-    return {f"{number:08d}.{name.replace('_', '.')}": data for name, data in (parts | changed).items() if data is not None}
-
-
-def _shard(path: Path, *samples: dict[str, bytes], extra: tuple[tarfile.TarInfo, ...] = ()) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for info in extra:
-            archive.addfile(info, io.BytesIO(bytes(info.size)))
-        for name, data in (item for sample in samples for item in sample.items()):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture
@@ -89,8 +32,8 @@ def shards(tmp_path) -> str:
     """Three shards of four places and three classes, 24 samples."""
     for shard in range(3):
         kinds = ("city", "harbour", "forest", "city") * 2
-        samples = [_sample(8 * shard + i, kind, f"Place {(8 * shard + i) % 5}") for i, kind in enumerate(kinds)]
-        _shard(tmp_path / f"shard-{shard:05d}.tar", *samples)
+        samples = [sample(8 * shard + i, kind, f"Place {(8 * shard + i) % 5}") for i, kind in enumerate(kinds)]
+        write_shard(tmp_path / f"shard-{shard:05d}.tar", *samples)
     return f"{tmp_path}/shard-0000{{0..2}}.tar"
 
 
@@ -106,7 +49,7 @@ def test_a_sample_keeps_its_pixels_captions_and_metadata(shards, tmp_path):
         images = load_set(tmp_path / "d" / split)
         for image, row in zip(images.images, images.rows):
             number = int(row["source"].split("/")[1])
-            np.testing.assert_array_equal(image, _grey(number))
+            np.testing.assert_array_equal(image, grey_image(number, SIZE))
             assert row["captions"] == list(TEXTS[row["label"]]) and row["text"] in row["captions"]
             facts = row["place"], row["incidence"], row["side_of_track"], row["spacing_m"], row["group"]
             assert facts == (f"Place {number % 5}", 40.5, "left", [0.8, 0.81], "seen")
@@ -127,6 +70,23 @@ def test_the_set_is_read_as_a_folder_of_own_images_with_its_splits(shards, tmp_p
     images = list_images(tmp_path / "d").images
     assert {split: sum(image.split == split for image in images) for split in SPLITS[:3]} == {s: card["totals"][s] for s in SPLITS[:3]}
     assert {image.split for image in images if image.label == "harbour"} == {"test"}
+
+
+def test_a_finished_set_is_taken_over_as_it_is(shards, tmp_path):
+    card = build_sarlo80(tmp_path / "d", shards, size=SIZE, unseen=["harbour"])
+    assert prepare.ready_set(tmp_path / "d", SIZE) == card and not prepare.ready_set(tmp_path / "d", 16)
+    taken = prepare.prepare_user_data(tmp_path / "d", tmp_path / "e", SIZE)
+    assert taken["groups"]["unseen"] == ["harbour"] and taken["licence"] == "CC-BY-SA-4.0" and taken["spacing_m"] is None
+    for split in SPLITS:
+        own, made = load_set(tmp_path / "d" / split), load_set(tmp_path / "e" / split)
+        np.testing.assert_array_equal(own.images, made.images)
+        assert own.all_captions() == made.all_captions() and own.column("group") == made.column("group")
+        assert set(made.column("look")) == {None} and "row" not in made.rows[0]  # no patch was cut
+        assert (tmp_path / "d" / split / own.ids[0]).samefile(tmp_path / "e" / split / own.ids[0])
+    assert "harbour" in load_set(tmp_path / "e/judge").labels and "harbour" not in load_set(tmp_path / "e/train").labels
+    assert prepare.prepare_user_data(tmp_path / "d", tmp_path / "f", 16)["kind"] == "user"  # of another size: patches are cut
+    (tmp_path / "d/test" / own.ids[0]).unlink()
+    assert not prepare.ready_set(tmp_path / "d", SIZE)
 
 
 def test_held_out_concepts_are_shown_by_neither_train_nor_val(shards, tmp_path):
@@ -179,7 +139,7 @@ def test_complex_samples_are_scaled_by_their_own_mu_and_sigma(shards, tmp_path):
     build_sarlo80(tmp_path / "d", shards, size=SIZE, quantity="complex")
     images = load_set(tmp_path / "d/train")
     for image, row in zip(images.images, images.rows):
-        amplitude = np.abs(_complex(int(row["source"].split("/")[1])).astype(complex))
+        amplitude = np.abs(complex_image(int(row["source"].split("/")[1]), SIZE).astype(complex))
         assert row["mu"] == pytest.approx(amplitude.mean(), rel=1e-6) and row["sigma"] == pytest.approx(amplitude.std(), rel=1e-6)
         assert np.abs(image - 255 * np.minimum(amplitude / (amplitude.mean() + 3 * amplitude.std()), 1)).max() <= 0.51
 
@@ -204,12 +164,12 @@ LAUGHS = b'<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;">]><SICD>&c;</SIC
 OUTSIDE = b'<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/hostname">]><SICD>&b;</SICD>'
 BAD = {  # what is wrong with a sample -> the members changed, and the words that say so
     "bomb": ({"sar_png": _claims(10**5)}, "PNG that is not 32 x 32 px"),
-    "cut": ({"sar_png": _png(_grey(1))[:200]}, "cannot be decoded"),
-    "colour": ({"sar_png": _png(np.zeros((SIZE, SIZE, 3), np.uint8))}, "PNG that is not 32 x 32 px of 8-bit grey"),
-    "flat": ({"sar_png": _png(np.full((SIZE, SIZE), 7, np.uint8))}, "is constant"),
-    "pickle": ({"sar_png": None, "sar_npy": _npy(np.array([[print]], object))}, "no complex array"),
+    "cut": ({"sar_png": png(grey_image(1, SIZE))[:200]}, "cannot be decoded"),
+    "colour": ({"sar_png": png(np.zeros((SIZE, SIZE, 3), np.uint8))}, "PNG that is not 32 x 32 px of 8-bit grey"),
+    "flat": ({"sar_png": png(np.full((SIZE, SIZE), 7, np.uint8))}, "is constant"),
+    "pickle": ({"sar_png": None, "sar_npy": npy(np.array([[print]], object))}, "no complex array"),
     "huge": ({"sar_png": None, "sar_npy": _huge_npy()}, "no complex array"),
-    "real": ({"sar_png": None, "sar_npy": _npy(np.ones((SIZE, SIZE)))}, "no complex array"),
+    "real": ({"sar_png": None, "sar_npy": npy(np.ones((SIZE, SIZE)))}, "no complex array"),
     "no image": ({"sar_png": None, "sar_npy": None}, "no image of the wanted kind"),
     "no caption": ({"meta_json": b'{"city": "Rome"}'}, "has no caption"),
     "no place": ({"meta_json": b'{"caption": {"SHORT": "A city."}}'}, "names no place"),
@@ -222,8 +182,8 @@ BAD = {  # what is wrong with a sample -> the members changed, and the words tha
 
 
 def test_bad_samples_are_skipped_by_name_and_counted(tmp_path):
-    samples = [_sample(i, **changed) for i, (changed, _) in enumerate(BAD.values())]
-    _shard(tmp_path / "a.tar", *samples, _sample(90), _sample(91))
+    samples = [sample(i, **changed) for i, (changed, _) in enumerate(BAD.values())]
+    write_shard(tmp_path / "a.tar", *samples, sample(90), sample(91))
     card = build_sarlo80(tmp_path / "d", f"{tmp_path}/a.tar", size=SIZE)
     assert card["samples"] == {"read": 2, "skipped": len(BAD), "left_out": 0} and card["totals"]["train"] == 2
     for _, words in BAD.values():
@@ -245,7 +205,7 @@ def test_members_that_lead_out_links_devices_and_giants_are_skipped_by_name(tmp_
     ]:
         infos.append(tarfile.TarInfo(name))
         infos[-1].type, infos[-1].size, infos[-1].linkname = kind, size, "/etc/passwd"
-    _shard(tmp_path / "in.tar", _sample(90), extra=tuple(infos))
+    write_shard(tmp_path / "in.tar", sample(90), extra=tuple(infos))
     before = set(tmp_path.rglob("*"))
     card = build_sarlo80(tmp_path / "d", f"{tmp_path}/in.tar", size=SIZE)
     assert card["samples"] == {"read": 1, "skipped": 6, "left_out": 0}
@@ -266,7 +226,7 @@ def test_a_truncated_shard_gives_what_was_whole(shards, tmp_path):
     assert any("cut short" in line and "shard-00001.tar" in line for line in card["read"])
     path.write_bytes(b"no tar")
     assert build_sarlo80(tmp_path / "d", shards, size=SIZE)["samples"]["read"] == 16
-    whole = _shard(tmp_path / "shard-00001.tar", _sample(50), _sample(51)).read_bytes()
+    whole = write_shard(tmp_path / "shard-00001.tar", sample(50), sample(51)).read_bytes()
     with tarfile.open(path) as archive:
         end = [member.offset for member in archive][4]
     path.write_bytes(whole[:end])  # cut between two members
@@ -349,7 +309,7 @@ def test_splits_by_place_hold_each_a_tenth_or_more():
 
 
 def test_the_command_shows_licence_and_counts(shards, tmp_path):
-    _shard(tmp_path / "shard-00001.tar", _sample(50, sar_png=_claims(10**5)), _sample(51))
+    write_shard(tmp_path / "shard-00001.tar", sample(50, sar_png=_claims(10**5)), sample(51))
     words = ["dataset", "sarlo80", "--shards", shards, "--out", str(tmp_path / "d"), "--size", str(SIZE), "--unseen", "harbour"]
     done = CliRunner().invoke(app, [*words, "--workers", "1"], catch_exceptions=False)
     assert done.exit_code == 0 and "licence: CC-BY-SA-4.0" in done.stdout and "! 1 x has a PNG that is not" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import socket
@@ -22,7 +23,7 @@ from diffusers.loaders.single_file_utils import (
 )
 from safetensors.torch import load_file, save_file
 from single_file import single_file_weights, vae_weights
-from tiny import tiny_pipeline, tiny_set
+from tiny import SDXL_CONFIGS, sdxl_folder, tiny_pipeline, tiny_set
 from transformers import CLIPTextModelWithProjection
 
 import sarnb
@@ -41,6 +42,7 @@ from sarnb.model.foundation import (
     fingerprint,
     load_foundation,
     normalise_latents,
+    on_card,
     read_autoencoder,
     sdxl_components,
     time_ids,
@@ -454,3 +456,52 @@ def test_a_lone_autoencoder_is_scaled_as_its_configuration_says_and_not_as_that_
     found = read_autoencoder(str(tmp_path / "other.safetensors"))
     assert found.config.scaling_factor == 0.13025
     assert all(torch.equal(found.state_dict()[name], value) for name, value in vae.state_dict().items())
+
+
+def test_what_draws_is_on_the_card_while_it_draws_and_back_afterwards(monkeypatch):
+    """With the meta device in the card's place."""
+    pipe, seen = tiny_pipeline(), {}
+
+    @on_card
+    def look(pipe, name):
+        seen[name] = {part.device.type for part in components(pipe).values()}
+
+    move = torch.nn.Module.to
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, place: move(module, "meta") if place == "cuda" else seen.update(back=place))
+    look(pipe, "no card")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    look(pipe, "card")
+    assert seen == {"no card": {"cpu"}, "card": {"meta"}, "back": torch.device("cpu")}
+
+
+def test_large_images_are_coded_a_few_at_once(monkeypatch):
+    pipe, images = tiny_pipeline(), np.zeros((5, 16, 16), np.uint8)
+    whole = encode_posterior(pipe.vae, images)[0]
+    monkeypatch.setattr(module, "LARGEST_BATCH", 2 * 16 * 16)
+    sizes, encode, decode = [], pipe.vae.encode, pipe.vae.decode
+    monkeypatch.setattr(pipe.vae, "encode", lambda pixels: (sizes.append(len(pixels)), encode(pixels))[1])
+    monkeypatch.setattr(pipe.vae, "decode", lambda latents: (sizes.append(len(latents)), decode(latents))[1])
+    torch.testing.assert_close(encode_posterior(pipe.vae, images)[0], whole)
+    assert decode_latents(pipe.vae, whole).shape == (5, 16, 16, 3) and sizes == [2, 2, 1] * 2
+
+
+#: Of stabilityai/stable-diffusion-xl-base-1.0, from Git LFS pointers of a public copy: SHA-256 of files as published.
+PUBLISHED = {
+    "model_index.json": "a40ca00944bb33ea9281580f50d009d1e23a434173c0e4e234bb90bd75178874",
+    "text_encoder/config.json": "39b8b2e4b1949e36969caa425b6c81c68bace99198dd9078ce05d16ad401fe7f",
+    "unet/config.json": "30ebc70750223e59006f7f2b4e1e6c102570aa19a9c4ae3e1fbe7591332dbae6",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recorded_configurations_are_the_published_ones_to_the_bit(name):
+    text = json.dumps(SDXL_CONFIGS[name], indent=2) + "\n"
+    assert hashlib.sha256(text.encode()).hexdigest() == PUBLISHED[name]
+
+
+def test_sdxl_as_it_is_published_is_loaded_and_draws(tmp_path):
+    pipe = load_foundation(str(sdxl_folder(tmp_path / "sdxl", side=32)))
+    assert [len(words) for words in (pipe.tokenizer, pipe.tokenizer_2)] == [49408, 49408]
+    ids = [words("a city", padding="max_length").input_ids for words in (pipe.tokenizer, pipe.tokenizer_2)]
+    assert ids[0][0] == ids[1][0] == 49406 and len(ids[0]) == 77 and (ids[0][-1], ids[1][-1]) == (49407, 0)  # padded by end, by "!"
+    assert generate(pipe, ["a city"], [0], steps=1).shape == (1, 32, 32, 3)

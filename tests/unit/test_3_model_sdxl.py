@@ -5,12 +5,18 @@ The sums use the published configuration only (widths, depths, context), never t
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
+from typer.testing import CliRunner
 
+from sarnb.cli import app
+from sarnb.cost import cost_table, parse_rates, state_bytes
 from sarnb.errors import InputError
 from sarnb.model.foundation import components, sdxl_pipeline
 from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy, prepare, trained_count
+from sarnb.profile import load_profile
 
 CONTEXT, TIME = 2048, 1280  # both text encoders side by side; width of the time embedding
 FIRST, SECOND = (768, 12), (1280, 32)  # width and layers of the text encoders
@@ -113,11 +119,17 @@ EXPECTED = {
 }
 
 
-def sdxl_trained(strategy: Strategy) -> dict[str, int]:
-    """Parameters of each component that ``strategy`` trains, counted on the meta device."""
+def sdxl_prepared(strategy: Strategy) -> StableDiffusionXLPipeline:
+    """SDXL on the meta device, set up for the training of ``strategy``."""
     pipe = sdxl_pipeline()
     with torch.device("meta"):
         prepare(pipe, strategy)
+    return pipe
+
+
+def sdxl_trained(strategy: Strategy) -> dict[str, int]:
+    """Parameters of each component that ``strategy`` trains, counted on the meta device."""
+    pipe = sdxl_prepared(strategy)
     return {name: trained_count(part) for name, part in components(pipe).items()}
 
 
@@ -135,3 +147,73 @@ def test_the_largest_rank_is_that_of_the_narrowest_layer():
     assert sdxl_trained(find_strategy("unet-lora-r640"))["unet"] == unet_lora(640)
     with pytest.raises(InputError, match="rank 641 is larger than the layer .*choose at most 640"):
         sdxl_trained(find_strategy("unet-lora-r641"))
+
+
+@pytest.mark.parametrize("profile", ["study", "paper"])
+@pytest.mark.slow
+def test_every_autoencoder_strategy_of_a_profile_fits_sdxl(profile):
+    for name in load_profile(profile).vae_strategies:
+        trained = sdxl_trained(find_strategy(name))
+        assert trained["vae"] > 0 and sum(trained.values()) == trained["vae"]
+
+
+# What a training holds on the card.
+
+
+def unet_linear() -> int:
+    """Of the UNet's parameters those in linear layers: embeddings, the time's projections, and all of transformers but normalisations."""
+    embeddings = dense(320, TIME) + dense(TIME, TIME) + dense(ADDED, TIME) + dense(TIME, TIME)
+    times = sum(dense(TIME, outputs) for _, outputs in RESIDUAL)
+    return embeddings + times + sum(transformer(width, depth) - 2 * width - depth * 6 * width for width, depth in TRANSFORMERS)
+
+
+WORDS = 49408
+#: The text encoders' parameters: what te-full trains, the words, and the first one's unread last layer with its normalisation.
+TEXTS = sum(TE_FULL) + WORDS * (FIRST[0] + SECOND[0]) + text_full(FIRST[0], 1) - TOKENS * FIRST[0] + 2 * FIRST[0]
+FROZEN_UNET = 4 * unet() - 2 * unet_linear()  # linear layers in 2 bytes
+STATES = {  # strategy -> bytes with AdamW in 8 bits and a moving average: 14 each that trains; frozen ones that a step calls besides
+    "unet-full": 14 * unet(),
+    "unet-lora": 14 * unet_lora(16) + FROZEN_UNET,
+    "te-lora": 14 * sum(TE_LORA) + FROZEN_UNET + 4 * TEXTS,
+    "hybrid": 14 * (unet() + sum(TE_LORA) + FIRST[0] + SECOND[0]) + 4 * TEXTS,
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.slow
+def test_the_state_of_a_training_is_what_the_sum_says(name):
+    strategy = STRATEGIES[name]
+    pipe = sdxl_prepared(strategy)
+    words = (FIRST[0] + SECOND[0]) * strategy.token  # the learned word's row of each table, whose start stays beside it
+    assert state_bytes(pipe, strategy, "adamw8bit", True) == STATES[name] + 4 * words
+    trained = sum(map(sum, zip(EXPECTED[name])))
+    assert state_bytes(pipe, strategy, "adamw", False) == STATES[name] + 4 * words + (16 - 14) * trained
+
+
+@pytest.mark.slow
+def test_a_cost_is_counts_over_rates():
+    small = {"ranks": [4], "text_strategies": ["te-lora"], "hybrid_strategies": ["hybrid"], "seeded_strategies": ["hybrid"]}
+    paper = load_profile("paper", **small)
+    table = cost_table(paper, parse_rates(["train=2", "vae=8"]), classes=10).set_index("what")
+    hybrid = table.loc["hybrid"]
+    assert (hybrid["trainings"], hybrid["steps"], hybrid["images"]) == (3, 15000, 3 * 15000 * 16)
+    assert hybrid["GPU hours"] == pytest.approx(3 * 15000 * 16 / 2 / 3600)
+    assert hybrid["trained"] == sum(EXPECTED["hybrid"]) and hybrid["disk [GB]"] == pytest.approx(3 * 4e-9 * sum(EXPECTED["hybrid"]))
+    # unet-full, scratch, unet-lora-r4, te-lora, token: one training each; their five rates by three factors, and three words
+    assert table["trainings"].iloc[:6].tolist() == [1, 1, 1, 1, 1, 3]
+    assert table.loc["trials of rates and start words", "trainings"] == 5 * 3 + 3
+    assert table.loc["autoencoders (crops)", "GPU hours"] == pytest.approx(7 * 10000 * 16 / 8 / 3600)
+    assert pd.isna(table.loc["judge", "GPU hours"])
+    drawn = (5 + 3 + 1) * 10 * 100
+    assert table.loc["drawings for the evaluation", "images"] == drawn
+    assert table.loc["drawings for the evaluation", "GPU hours"] == pytest.approx(drawn * 2.5 / 3600)
+    assert table.loc["data", "disk [GB]"] == pytest.approx((80000 + 2000 + 10 * 200) * 1024**2 / 1e9)
+    words = ["cost", "--gpus", "8", "--rate", "train=2", "--param", "TRAIN_STEPS=2000", "--param", "RANKS=[4]"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "hours on 8 GPUs" in done.stdout and "not counted, for want of a rate: autoencoders (crops)" in done.stdout
+
+
+@pytest.mark.parametrize("word", ["train", "train=0", "train=-1", "train=x", "speed=2", "train=nan"])
+def test_a_rate_that_is_none_is_refused(word):
+    with pytest.raises(InputError, match="--rate .*: write KIND=NUMBER, the images a second"):
+        parse_rates([word])

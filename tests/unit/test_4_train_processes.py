@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from sarnb.errors import InputError
 from sarnb.generate.progress import read_progress, token_files
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import find_strategy
+from sarnb.profile import load_profile, read_yaml
 from sarnb.settings import repository
 from sarnb.train.finetune import finetune
 from sarnb.train.state import CHECKPOINT, sharding
@@ -44,6 +46,22 @@ def environment(kind: str) -> dict[str, str]:
     args = launch_command_parser().parse_args(["--config_file", str(SHIPPED / f"{kind}.yaml"), "script.py"])
     told = prepare_multi_gpu_env(_validate_launch_command(args)[0])
     return {key: value for key, value in told.items() if key.startswith(("ACCELERATE_", "FSDP_"))} | {"ACCELERATE_USE_CPU": "true"}
+
+
+@pytest.mark.parametrize("name, count", [("ddp", 8), ("fsdp", 8), ("ddp-64", 64), ("fsdp-64", 64)])
+def test_the_command_above_a_shipped_configuration_starts_so_many_processes_that_share_out_its_batch(name, count):
+    lines = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    (command,) = (line for line in lines if "accelerate launch" in line)
+    words = shlex.split(command.partition("accelerate launch ")[2].rstrip("'").replace("$SLURM_NODEID", "3").replace("$HEAD", "node1"))
+    assert words[:2] == ["--config_file", f"sarnb/profiles/accelerate/{name}.yaml"]
+    args = launch_command_parser().parse_args(["--config_file", str(SHIPPED / f"{name}.yaml"), *words[2:]])
+    told = _validate_launch_command(args)[0]
+    assert (told.num_processes, told.num_machines, told.use_fsdp) == (count, count // 8, name.startswith("fsdp"))
+    assert count == 8 or (int(told.machine_rank), told.main_process_ip) == (3, "node1")
+    given = dict(word.split("=") for flag, word in zip(words, words[1:]) if flag == "--param")
+    paper = load_profile("paper", **{key.lower(): read_yaml(value) for key, value in given.items()})
+    assert paper.batch_size % (count * paper.accumulate) == 0
+    assert name.startswith("ddp") or paper.optimizer == "adamw"  # 8-bit moments are not shared out
 
 
 def free_port() -> int:
@@ -254,7 +272,7 @@ def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess:
         "RECORDS": str(folder / "records"),
         "PYTHONPATH": os.pathsep.join([str(folder), str(repository())]),
     }
-    options = ["--config_file", str(SHIPPED / "ddp.yaml"), "--main_process_port", str(free_port()), "-m", "sarnb"]
+    options = ["--config_file", str(SHIPPED / "ddp.yaml"), "--num_processes", "2", "--main_process_port", str(free_port()), "-m", "sarnb"]
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *options, *words]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
 

@@ -401,9 +401,31 @@ def test_user_data_gets_its_own_results_folder(folder):
         resolve("smoke", data=str(folder / "none"))
 
 
-def test_a_profile_without_its_images_asks_for_them(folder):
-    with pytest.raises(InputError, match="profile paper: its images .sarlo80. have to be on this machine"):
+def test_a_profile_out_of_reach_says_in_one_sentence_what_to_fetch_and_where_to_put_it(folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "cache"))
+    with pytest.raises(InputError) as caught:
         resolve("paper")
+    said = str(caught.value)
+    assert "\n" not in said and ". " not in said  # one sentence
+    for words in (
+        "dataset sarlo80 --shards ONERA/SARLO-80/train --revision 96f1355 --out data/sarlo80",
+        "from stabilityai/stable-diffusion-xl-base-1.0 model_index.json",
+        "--param FOUNDATION=models/stable-diffusion-xl-base-1.0",
+        "from timm/vit_large_patch14_clip_224.openai open_clip_config.json",
+        "--param JUDGE=models/vit_large_patch14_clip_224.openai",
+    ):
+        assert words in said
+    for name in ("sarlo80", "sdxl", "clip"):
+        (folder / name).mkdir()
+    given = (f"FOUNDATION={folder / 'sdxl'}", f"JUDGE={folder / 'clip'}")
+    assert resolve("paper", str(folder / "sarlo80"), params=given)[0].foundation == str(folder / "sdxl")
+    with pytest.raises(InputError, match="fetch first, .* from some/autoencoder config.json and .* behind .vae=$"):
+        resolve("paper", str(folder / "sarlo80"), params=(f"{given[0]}+vae=some/autoencoder", given[1]))
+    assert resolve("quick")[0].name == "quick"
+    with pytest.raises(InputError, match="^/no/sdxl: no such folder or file"):
+        resolve("quick", params=("FOUNDATION=/no/sdxl",))
 
 
 def test_an_unknown_executor_names_its_package():

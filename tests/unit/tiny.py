@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from sarnb import foundation_path
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import write_png, write_set
 from sarnb.model.foundation import components, encode_prompts, freeze
@@ -133,3 +137,60 @@ def tiny_twin(folder: Path, count: int = 12, seed: int = 0) -> ImageSet:
             row[f"{name}_file_name"] = f"{name}/{number:06d}.png"
     write_set(folder, data.images, rows)
     return load_set(folder)
+
+
+SDXL_CONFIGS = json.loads((Path(__file__).parent / "recorded" / "sdxl_configs.json").read_text(encoding="utf-8"))
+#: Widths of a random SDXL that is small enough for two cores; every other key is as published.
+SDXL_WIDTHS = {
+    "text_encoder/config.json": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "projection_dim": 32},
+    "text_encoder_2/config.json": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "projection_dim": 64},
+    "unet/config.json": {
+        "attention_head_dim": [1, 2, 2],
+        "block_out_channels": [32, 64, 64],
+        "cross_attention_dim": 32 + 64,
+        "projection_class_embeddings_input_dim": 64 + 6 * 256,
+    },
+    "vae/config.json": {"block_out_channels": [32, 32, 32, 32]},
+}
+
+
+def clip_words(folder: Path) -> None:
+    """``vocab.json`` and ``merges.txt`` in the layout and of the size of CLIP's: 49,408 words, of which the common ones of captions.
+
+    The bytes, the bytes that end a word, one word a merge, start and end of text. The merges are those of the embedded
+    foundation; the rest of the places is filled with pairs of bytes that no English text holds.
+    """
+    own = json.loads((foundation_path() / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    letters = list(bytes_to_unicode().values())
+    rare = [letter for letter in letters if ord(letter) > 126]
+    merges = [tuple(pair) for pair in own["merges"]]
+    merges += [(a, b + end) for end in ("", "</w>") for a in rare for b in rare]
+    merges += [(a + b, c) for a in rare[:20] for b in rare for c in rare]
+    merges = merges[: 49408 - 2 * len(letters) - 2]
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {word: row for row, word in enumerate(words)}
+    assert len(vocab) == 49408
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), encoding="utf-8")
+
+
+def sdxl_folder(folder: Path, side: int = 64, seed: int = 0) -> Path:
+    """A random SDXL of ``SDXL_WIDTHS`` for ``side`` px, in every folder, file and key as stabilityai/stable-diffusion-xl-base-1.0."""
+    sizes = {"unet/config.json": {"sample_size": side // 8}, "vae/config.json": {"sample_size": side}}
+    for name, values in SDXL_CONFIGS.items():
+        own = values | SDXL_WIDTHS.get(name, {}) | sizes.get(name, {})
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part, kind in (("text_encoder", CLIPTextModel), ("text_encoder_2", CLIPTextModelWithProjection)):
+            network = kind(CLIPTextConfig.from_pretrained(folder / part))
+            weights = {name if name.startswith("text_") else f"text_model.{name}": value for name, value in network.state_dict().items()}
+            save_file({name: value.contiguous() for name, value in weights.items()}, folder / part / "model.safetensors")
+        for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+            network = kind.from_config(kind.load_config(folder / part))
+            weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+            save_file(weights, folder / part / "diffusion_pytorch_model.safetensors")
+    for name in ("tokenizer", "tokenizer_2"):
+        clip_words(folder / name)
+    return folder
