@@ -163,20 +163,20 @@ def claim_folder(folder: Path, profile: str, stamp: str | None = None, data: str
     InputError
         The folder holds results of another profile or of other data, files of no run, or cannot be written to.
     """
-    first = {"profile": profile, "stamp": load_profile(profile).stamp if stamp is None else stamp, "data": data or ""}
-    held = read_claim(folder) or first
+    known = read_claim(folder)  # a profile of the user's own is known by what the run that it sizes wrote here
+    held = known or {"profile": profile, "stamp": load_profile(profile).stamp if stamp is None else stamp, "data": data or ""}
     if held["profile"] != profile or (stamp is not None and held["stamp"] != stamp):
         raise InputError(
-            f"{folder}: holds results of the profile {held['profile']!r} with the stamp {held['stamp']!r}, {profile!r} with "
-            f"{first['stamp']!r} must not be written over them; choose another results folder"
+            f"{folder}: holds results of the profile {held['profile']!r} with the stamp {held['stamp']!r}, {profile!r}"
+            f"{'' if stamp is None else f' with {stamp!r}'} must not be written over them; choose another results folder"
         )
     if data is not None and held["data"] != data:
         raise InputError(
             f"{folder}: holds results of the data folder {held['data'] or '(none)'}, not of "
             f"{data or '(none)'}; rename one of the folders or set SARNB_RESULTS"
         )
-    if write and held is first:
-        write_atomically(folder / "profile.json", json.dumps(first, indent=1) + "\n")
+    if write and not known:
+        write_atomically(folder / "profile.json", json.dumps(held, indent=1) + "\n")
     return held["stamp"]
 
 

@@ -208,9 +208,16 @@ def test_the_index_opens_with_what_the_last_notebook_found_and_names_are_no_mark
 def test_smoke_is_not_written_over_study_and_changes_nothing(tmp_path):
     _record(tmp_path, profile="study")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="'study' with the stamp '', 'smoke' with .* must not be written over"):
+    with pytest.raises(InputError, match="'study' with the stamp '', 'smoke' must not be written over"):
         Record("00_one", tmp_path, "smoke", 0, {})
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_notebook_knows_a_profile_of_the_users_own_by_the_claim_of_its_run(tmp_path):
+    claim_folder(tmp_path, "mine", "a trial", "")
+    assert Record("00_one", tmp_path, "mine", 0, {}).stamp == "a trial"
+    with pytest.raises(InputError, match="'mine' with the stamp 'a trial', 'mine' with '' must not"):
+        claim_folder(tmp_path, "mine", "", "")
 
 
 def test_a_results_folder_keeps_to_its_data(tmp_path):
