@@ -52,7 +52,7 @@ def test_what_the_badges_open_is_there_and_set_up_by_the_readmes_command():
     assert len(opened) == 3 and all((repository() / path).is_file() for path in opened)
     owners = set(re.findall(r"(?:github\.com/|github/|/gh/|codespaces\.new/)([\w-]+/sarnb)", readme + colab))
     assert len(owners) == 1, "one repository in all links"
-    image = (repository() / "Dockerfile").read_text(encoding="utf-8")
+    image = (repository() / ".binder" / "Dockerfile").read_text(encoding="utf-8")
     assert "./run_all.sh --dry-run" in image and container["postCreateCommand"] == "./run_all.sh --dry-run"
     assert f"PIP_EXTRA_INDEX_URL={container['containerEnv']['PIP_EXTRA_INDEX_URL']} " in image and "SARNB_PROFILE=smoke" in image
     assert all(f"python:3.{minor}" in text for minor, text in ((11, image), (11, container["image"])))
