@@ -11,7 +11,6 @@ import ast
 import importlib.util
 import io
 import json
-import os
 import pkgutil
 import re
 import shutil
@@ -146,12 +145,12 @@ def _run_sphinx(source: Path, site: Path, doctrees: Path) -> str:
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     remarks = io.StringIO()
-    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     with patch_docutils(), docutils_namespace():
         app = Sphinx(source, None, site, doctrees, "html", SITE, status=None, warning=remarks, freshenv=True)
         app.build(force_all=True)
-    (site / ".buildinfo").unlink(missing_ok=True)
-    (site / "objects.inv").unlink(missing_ok=True)
+    shutil.rmtree(site / "_sources", ignore_errors=True)  # empty
+    for name in (".buildinfo", "objects.inv"):  # for building again, and for links from other sites
+        (site / name).unlink(missing_ok=True)
     return re.sub(r"\x1b\[[\d;]*m", "", remarks.getvalue()).replace(f"{source}/", "").strip()
 
 
@@ -201,7 +200,8 @@ def _answer(results: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         split = ranks["split"].iloc[0]  # all groups of classes together, where there are several
         ranks, values = ranks[ranks["split"] == split], values[values["split"] == split].drop(columns="split")
         words = [f"{row['average rank']:.1f} [{row['lo']:.1f}, {row['hi']:.1f}]" for _, row in ranks.iterrows()]
-        shown = values.set_index("strategy").loc[dict.fromkeys([*ranks["strategy"], *values["strategy"]])]  # anchors last
+        order = list(dict.fromkeys([*ranks["strategy"], *values["strategy"]]))  # anchors last
+        shown = values.set_index("strategy").loc[order]
         shown.insert(0, "average rank", pd.Series(words, ranks["strategy"]))
         shown = shown.reset_index()
     return {
@@ -222,9 +222,16 @@ def _markdown(table: pd.DataFrame) -> str:
     """A table in Markdown, names of columns without underscores; empty for an empty one."""
     if table.empty:
         return ""
-    named = table.rename(columns=lambda name: str(name).replace("_", " "))
-    named = named.map(lambda value: _literal(value) if isinstance(value, str) else value)
-    return named.to_markdown(index=False, floatfmt=".3g", missingval="")
+
+    def shown(value: Any) -> str:
+        if isinstance(value, str):
+            return _literal(value)
+        return "" if pd.isna(value) else f"{value:g}" if float(value).is_integer() else f"{value:.3g}"
+
+    numbers = [pd.api.types.is_numeric_dtype(column) for _, column in table.items()]
+    texts = table.astype(object).map(shown).rename(columns=lambda name: str(name).replace("_", " "))
+    align = ["right" if number else "left" for number in numbers]
+    return texts.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def _literal(text: str) -> str:
@@ -332,7 +339,13 @@ def mathml(formula: str, block: bool = False) -> str:
     """
     from docutils.utils.math.latex2mathml import tex2mathml
 
-    for command, known in ((r"\\dots(?![a-z])", r"\\ldots"), ("°", r"^\\circ{}"), (r"\\[bB]igg?[lr]?(?![a-z])", "")):
+    accent = r"\\(?:bar|hat|tilde|dot|vec|widehat|overline)\s*(?:\\[a-zA-Z]+|[a-zA-Z]|\{[^{}]*\})"
+    for command, known in (
+        (r"\\dots(?![a-z])", r"\\ldots"),
+        ("°", r"^\\circ{}"),
+        (r"\\[bB]igg?[lr]?(?![a-z])", ""),
+        (rf"({accent})(?=[_^])", r"\1{}"),  # else docutils sets an index below the accented letter
+    ):
         formula = re.sub(command, known, formula)
     return tex2mathml(formula, as_block=block)
 
