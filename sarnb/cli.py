@@ -138,7 +138,7 @@ def cost(
 
 @app.command()
 def report(
-    profile: str = typer.Option("quick", help="smoke, quick, study, paper, or a .yaml file"),
+    profile: str = typer.Option("quick", envvar="SARNB_PROFILE", help="smoke, quick, study, paper, or a .yaml file"),
     data: str = typer.Option("", help="folder of your own SAR images, of the run that is reported"),
 ) -> None:
     """Make results/<profile>/report: a site of the executed notebooks with their figures, tables and the package's reference."""

@@ -28,6 +28,7 @@ from sarnb.data.dataset import CARDS
 from sarnb.data.files import check_out, replace_folder, saving, working_in
 from sarnb.errors import InputError, first_line
 from sarnb.results import VERDICT, read_cells, read_manifests, took, write_atomically
+from sarnb.settings import notebooks_folder
 
 QUESTION = "How should a text-to-image diffusion model be fine-tuned so that it draws radar images?"
 ANSWER = "evaluation_ranks"  # the figure, and the table of the same name, that notebook 10 answers the question by
@@ -57,6 +58,7 @@ SITE: dict[str, Any] = {  # Sphinx's configuration; see its documentation, and t
     "nb_execution_mode": "off",
     "nb_merge_streams": True,
     "myst_enable_extensions": ["dollarmath", "colon_fence"],
+    "myst_heading_anchors": 4,
     "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type"],
     "autodoc_member_order": "bysource",
     "autodoc_preserve_defaults": True,
@@ -121,7 +123,11 @@ def _write_sources(results: Path, notebooks: Sequence[Path], source: Path) -> No
             figure["thumbnail"] = _thumbnail(results / figure["path"], source / "thumbnails")
     pages = Environment(loader=FileSystemLoader(CARDS), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters["literal"] = _literal
-    facts = {"question": QUESTION, "chapters": chapters, "answer": _answer(results, manifests.get(VERDICT, {}))}
+    course = notebooks_folder() / "COURSE.md"
+    if course.is_file():
+        write_atomically(source / "notebooks" / course.name, _without_links(course, [path.name for path in notebooks]))
+    answer = _answer(results, manifests.get(VERDICT, {}))
+    facts = {"question": QUESTION, "chapters": chapters, "answer": answer, "course": course.is_file()}
     for page in ("index", "notebooks/index"):
         write_atomically(source / f"{page}.md", pages.get_template(f"report-{page.replace('/', '-')}.md").render(facts))
     write_atomically(source / "_static" / "report.css", (CARDS / "report.css").read_text(encoding="utf-8"))
@@ -311,6 +317,12 @@ def _with_targets(path: Path, figures: Sequence[Mapping[str, Any]]) -> str:
         targets = {"source": "\n".join(f"(figure-{name})=" for name in names), "id": f"figures-{number}"}
         notebook["cells"].insert(number, {"cell_type": "markdown", "metadata": {}, **targets})
     return json.dumps(notebook, ensure_ascii=False)
+
+
+def _without_links(page: Path, known: Sequence[str]) -> str:
+    """A page's text, where links to notebooks that have not been run are their words alone."""
+    text = page.read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]+)\]\((\w+\.ipynb)\)", lambda link: link[0 if link[2] in known else 1], text)
 
 
 def _thumbnail(path: Path, folder: Path) -> str:
