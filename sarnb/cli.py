@@ -1,4 +1,4 @@
-"""The command line: ``python -m sarnb run | notebook | verify | report | student | cost | dataset | finetune | generate | evaluate``.
+"""The command line: what ``python -m sarnb`` does; ``python -m sarnb --help`` lists its commands.
 
 Each command imports what it needs when it runs. A user's mistake ends with one sentence and exit code 2.
 """
