@@ -355,7 +355,9 @@ def mathml(formula: str, block: bool = False) -> str:
     for command, known in (
         (r"\\dots(?![a-z])", r"\\ldots"),
         ("°", r"^\\circ{}"),
-        (r"\\[bB]igg?[lr]?(?![a-z])", ""),
+        (r"\\[bB]igg?[lrm]?(?![a-z])", ""),
+        (r"\\[td]?frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+        (r"\A\s*(?=[_^])", "{}"),
         (rf"({accent})(?=[_^])", r"\1{}"),  # else docutils sets an index below the accented letter
     ):
         formula = re.sub(command, known, formula)
@@ -363,12 +365,16 @@ def mathml(formula: str, block: bool = False) -> str:
 
 
 def plain_fields(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Put the words behind ``name :`` on a line of their own: numpydoc takes them for a type; here they are the meaning."""
+    """Put the words behind ``name :`` on a line of their own: numpydoc takes them for a type; here they are the meaning.
+
+    A "|" stands for a modulus or a condition here; to Sphinx it would be markup.
+    """
     text: list[str] = []
     section = ""
     for line, following in zip(lines, [*lines[1:], ""]):
         if following and set(following) == {"-"}:
             section = line
+        line = "``".join(part if number % 2 else part.replace("|", r"\|") for number, part in enumerate(line.split("``")))
         field = re.fullmatch(r"(\S.*?) : (\S.*)", line)
         text += [field[1], f"    {field[2]}"] if field and section in ("Parameters", "Attributes", "Raises") else [line]
     lines[:] = text
@@ -385,7 +391,7 @@ def setup(app: Any) -> dict[str, bool]:
             formula = node.astext()
             try:
                 drawn = mathml(formula, block)
-            except MathError as error:
+            except (MathError, IndexError) as error:
                 getLogger(__name__).warning("formula %r: %s", formula, first_line(error), location=node)
                 drawn = f"<code>{translator.encode(formula)}</code>"
             translator.body.append(f'<div class="math" tabindex="0">{drawn}</div>' if block else drawn)
