@@ -267,9 +267,9 @@ def behind_figures(cells: Sequence[Mapping[str, Any]], figures: Sequence[str]) -
         nodes = list(ast.walk(tree))
         recorded: list[str] = []
         behind: list[str] = []
-        for node in (node for node in nodes if isinstance(node, ast.Assign)):
-            for name in (name for target in node.targets for name in _names(target)):
-                made_of[name] = _names(node.value)
+        for assignment in (node for node in nodes if isinstance(node, ast.Assign)):
+            for name in (name for target in assignment.targets for name in _names(target)):
+                made_of[name] = _names(assignment.value)
                 tables.pop(name, None)  # it is something else now
         for node in nodes:
             match node:
