@@ -8,6 +8,7 @@ usage() {
     cat <<'TEXT'
 Usage: ./run_all.sh [options]              run the notebooks that are out of date
        ./run_all.sh test [pytest options]  set up and run the tests; -m "not slow" leaves the long ones out
+       ./run_all.sh report [--profile NAME]  set up and make results/<profile>/report, a site of what the notebooks made
        ./run_all.sh check                  set up and check style, types and that notebooks carry no outputs
        ./run_all.sh student [--out DIR]    set up and copy the notebooks without the exercises' solutions to results/student
 
@@ -78,15 +79,15 @@ make_venv() {
     fail "no Python 3.11 or newer found; install it, or use conda: conda env create -f environment.yml"
 }
 
-# Installs only when pyproject.toml (or the folder of this clone) is not the one of the last installation.
+# Installs only when pyproject.toml, the folder of this clone or the extras are not those of the last installation.
 install() {
-    local stamp want
+    local stamp want extras="${SARNB_EXTRAS:-test,report}"
     stamp="$("$python" -c 'import sys; print(sys.prefix)')/.sarnb-installed"
     want="$("$python" -c 'import hashlib, sys
-print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), sys.argv[2])' "$root/pyproject.toml" "$root")"
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), *sys.argv[2:])' "$root/pyproject.toml" "$root" "$extras")"
     [[ -f "$stamp" && "$(cat "$stamp")" == "$want" ]] && return
     echo "installing the pinned packages into $("$python" -c 'import sys; print(sys.prefix)') (once; needs the network)"
-    "$python" -m pip install --quiet --editable "$root[test]" \
+    "$python" -m pip install --quiet --editable "$root[$extras]" \
         || fail "the installation failed, see pip's message above; the next call tries again"
     echo "$want" > "$stamp"
 }
@@ -106,7 +107,7 @@ if [[ "${1:-}" == test || "${1:-}" == check ]]; then
     "$python" -m mypy
     exec "$python" -m nbstripout --keep-id --verify notebooks/*.ipynb
 fi
-if [[ "${1:-}" == student ]]; then
+if [[ "${1:-}" == student || "${1:-}" == report ]]; then
     find_python
     install
     exec "$python" -m sarnb "$@"

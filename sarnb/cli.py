@@ -1,4 +1,4 @@
-"""The command line: ``python -m sarnb run | notebook | verify | student | cost | dataset | finetune | generate | evaluate``.
+"""The command line: what ``python -m sarnb`` does; ``python -m sarnb --help`` lists its commands.
 
 Each command imports what it needs when it runs. A user's mistake ends with one sentence and exit code 2.
 """
@@ -134,6 +134,22 @@ def cost(
     print(f"Kept on disk: {table['disk [GB]'].sum():,.0f} GB. The state leaves activations out.")
     if rates.items() & PUBLISHED.items():
         print("Rates that were not given are published ones of one H100 at 1024 px; yours replace them (--rate train=…).")
+
+
+@app.command()
+def report(
+    profile: str = typer.Option("quick", envvar="SARNB_PROFILE", help="smoke, quick, study, paper, or a .yaml file"),
+    data: str = typer.Option("", help="folder of your own SAR images, of the run that is reported"),
+) -> None:
+    """Make results/<profile>/report: a site of the executed notebooks with their figures, tables and the package's reference."""
+    from sarnb.graph import resolve
+    from sarnb.report import build_report
+
+    _, _, results = resolve(profile, data)
+    out = results / "report"
+    for remark in build_report(results, out).splitlines():
+        print(f"! {remark}")
+    print(f"{out / 'index.html'}: open it in a browser; it needs no network")
 
 
 READS = {  # the options that each source of a data set reads

@@ -23,7 +23,7 @@ from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Comparison, Options, compa
 from sarnb.metrics.report import format_interval, protocol_table
 from sarnb.plots import set_theme
 from sarnb.plots.evaluation import amplitude_histograms, cumulant_diagram, interval_panels, mosaic, texture_lines
-from sarnb.results import figure_files, write_atomically
+from sarnb.results import figure_file, write_atomically
 
 TABLE, REPORT = "evaluation.csv", "evaluation.md"
 KIND, OUTPUTS = "comparison", (TABLE, REPORT, "left_out.csv", "laws.csv", "protocol.csv", "figures/*.png", "figures/*.svg")
@@ -72,13 +72,16 @@ def compare_folders(
     set_theme()
     figures = _figures(comparison)
     files: dict[str, str | bytes] = {}
-    for name, (figure, _) in figures.items():
-        files |= {f"figures/{name}.{ending}": content for ending, content in figure_files(figure, name).items()}
+    shown = {}
+    for name, (figure, words) in figures.items():
+        ending, content = figure_file(figure, name)
+        files[f"figures/{name}.{ending}"] = content
+        shown[f"figures/{name}.{ending}"] = words
         plt.close(figure)
     laws, setting = laws_of_both(comparison), setting_table(comparison, options, *sides, clip)
     for name, table in {"left_out": comparison.missing, "laws": laws, "protocol": setting, "evaluation": comparison.table}.items():
         files[f"{name}.csv"] = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    files[REPORT] = markdown(comparison, laws, setting, {name: words for name, (_, words) in figures.items()})
+    files[REPORT] = markdown(comparison, laws, setting, shown)
     clear(claim(out, KIND, inputs, OUTPUTS))  # of an earlier comparison no figure stays
     for name, content in files.items():
         write_atomically(out / name, content)
@@ -240,7 +243,7 @@ def _rows(table: pd.DataFrame) -> str:
 
 
 def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, figures: dict[str, str]) -> str:
-    """The whole report. ``figures``: file name -> one sentence on what it shows."""
+    """The whole report. ``figures``: path of a figure -> one sentence on what it shows."""
     (known, gone), classes = summary_tables(comparison), values_by_class(comparison)
     parts = [
         f"# {comparison.name} against real radar images",
@@ -259,7 +262,7 @@ def markdown(comparison: Comparison, laws: pd.DataFrame, setting: pd.DataFrame, 
         "Kolmogorov-Smirnov distance `ks` of the histogram to each fitted law, the best first.",
         _rows(laws.round(4)),
         "## Figures",
-        "\n\n".join(f"![{words}](figures/{name}.png)\n{words}" for name, words in figures.items()),
+        "\n\n".join(f"![{words}]({path})\n{words}" for path, words in figures.items()),
         "## Images",
         _rows(sizes_table(comparison)),
         "## Protocol",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 LOCAL_FOLDERS = ("data", "models", "samples")
 RECORDED_FOLDERS = ("figures", "tables", "notebooks")
 STAMP_COLUMN = "stamp"
-VECTOR_PIXELS = 100_000  # of images in a figure; beyond, its SVG would be the same pixels again, as text
+DRAWING_BYTES = 150_000  # of an SVG; beyond, a figure of so many marks is smaller as pixels
 VERDICT = "10_evaluation"  # the notebook that compares what the others made
 BOX = "<!-- findings -->"
 SCREEN_PIXELS = 1400  # neither side of a figure is longer where a notebook shows it
@@ -213,8 +213,8 @@ class Record:
         self._figure_faults: list[str] = []
         shutil.rmtree(self._staging, ignore_errors=True)
 
-    def figure(self, figure: Figure, name: str, meaning: str) -> None:
-        """Record a figure as figures/<name>.png and .svg, a sheet of images (see ``figure_files``) as PNG only.
+    def figure(self, figure: Figure, name: str, meaning: str) -> str:
+        """Record a figure as figures/<name>.svg, or .png where it holds images (see ``figure_file``); returns that path.
 
         Parameters
         ----------
@@ -226,9 +226,10 @@ class Record:
         if self.stamp and not any(text.get_gid() == STAMP_COLUMN for text in figure.texts):
             style: dict[str, Any] = {"fontsize": 18, "color": "crimson", "alpha": 0.45, "rotation": 20, "zorder": 1000}
             figure.text(0.5, 0.5, self.stamp, ha="center", va="center", gid=STAMP_COLUMN, **style)
-        for ending, content in figure_files(figure, name).items():
-            self._stage("figure", f"figures/{name}.{ending}", content, meaning)
+        ending, content = figure_file(figure, name)
+        self._stage("figure", f"figures/{name}.{ending}", content, meaning)
         self._figure_faults += [f"{name}: {fault}" for fault in figure_faults(figure)]
+        return f"figures/{name}.{ending}"
 
     def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
         """Record a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
@@ -309,25 +310,32 @@ class Record:
         self._staged[name] = (kind, meaning)
 
 
-def figure_files(figure: Figure, name: str) -> dict[str, bytes]:
-    """A figure as PNG and SVG, by file ending; PNG only where its images have more than ``VECTOR_PIXELS`` pixels.
+def figure_file(figure: Figure, name: str) -> tuple[str, bytes]:
+    """A figure as one file: its ending and its content, which is the same for the same figure and name.
 
-    The same figure and name give the same bytes.
+    Drawings of lines and marks become SVG, which is sharp at any size. Figures that hold images, or more marks than
+    ``DRAWING_BYTES`` take, become PNG of the size at which a notebook shows them. A mosaic, of which one pixel is one pixel
+    of a file at the theme's resolution, is saved at that one, for resampled speckle is no speckle.
     """
     import matplotlib
 
     short_log_labels(figure)
     literal_text(figure)
-    files, metadata_of = {}, {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-    if sum(image.get_size()[0] * image.get_size()[1] for axis in figure.axes for image in axis.get_images()) > VECTOR_PIXELS:
-        del metadata_of["svg"]
-    for ending, metadata in metadata_of.items():
+    images, dots = [image for axis in figure.axes for image in axis.get_images()], matplotlib.rcParams["savefig.dpi"]
+    widths = [(image.get_size()[1], image.axes.bbox.width / figure.dpi) for image in images]  # [px], [inch]
+    exact = dots != "figure" and any(abs(inches * dots - pixels) < 1 for pixels, inches in widths)
+
+    def saved(ending: str, metadata: dict[str, None]) -> bytes:
         stream = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
-            figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight")
-        files[ending] = stream.getvalue()
-    files["png"] = compact_png(files["png"])
-    return files
+            figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight", dpi=dots if exact else "figure")
+        return stream.getvalue()
+
+    if not images:
+        drawing = saved("svg", {"Date": None, "Creator": None})
+        if len(drawing) <= DRAWING_BYTES:
+            return "svg", drawing
+    return "png", compact_png(saved("png", {"Software": None}))
 
 
 def short_log_labels(figure: Figure) -> None:
@@ -535,7 +543,7 @@ def write_findings(results: Path, page: Path) -> None:
     write_atomically(page, BOX.join(parts))
 
 
-def _took(manifest: Mapping[str, Any]) -> str:
+def took(manifest: Mapping[str, Any]) -> str:
     """How long a notebook ran, and on what."""
     device = manifest.get("device", {})
     where = device.get("graphics") or f"{device.get('threads', device.get('cores'))} threads of {device.get('processor') or 'a processor'}"
@@ -552,12 +560,13 @@ def index(results: Path) -> str:
     verdict = [manifests[VERDICT]] if VERDICT in manifests else list(manifests.values())[-1:]
     lines += [line for manifest in verdict for line in findings(manifest)]
     for producer, manifest in manifests.items():
-        lines += [f"## {producer}", "", _took(manifest), ""]
+        lines += [f"## {producer}", "", took(manifest), ""]
         if manifest not in verdict:
             lines += findings(manifest)
+        paths = {entry["path"] for entry in manifest["artefacts"]}  # in older editions some figures are there as PNG and as SVG
         for entry in sorted(manifest["artefacts"], key=lambda e: (e["kind"] != "notebook", e["kind"])):
-            if not entry["path"].endswith((".svg", ".md", ".tex")):
-                name = entry["path"]
+            name = entry["path"]
+            if not name.endswith((".md", ".tex")) and not (name.endswith(".svg") and f"{name[:-4]}.png" in paths):
                 link = f"[{name}]({name.replace(' ', '%20')})"
                 lines.append(f"- {link}: {entry['meaning']}{' — ' + stamp if stamp and entry['kind'] != 'notebook' else ''}")
         lines.append("")

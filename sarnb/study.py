@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -93,7 +94,7 @@ class Study:
         kept = {key: Path(value).name if key in LOCAL else value for key, value in parameters.items()}
         kept = {key: value for key, value in kept.items() if key not in ("PROFILE", "RESULTS", "SEED")}
         self.record = Record(name, self.values.results, self.values.profile, self.seed, kept)
-        self.figure, self.table, self.artefact = self.record.figure, self.record.table, self.record.artefact
+        self.table, self.artefact = self.record.table, self.record.artefact
         self.folder = self.record.folder
         self.data, self.models, self.samples = (self.folder / part for part in ("data", "models", "samples"))
 
@@ -361,6 +362,18 @@ class Study:
                 show, strategy=list(names), subject=subject, side=["left", "right"], incidence=(0, 60, 5), seed=(0, 999), guidance=guidance
             )
         return sheet(names[0], labels[-1], "left", 0, values.seed, values.guidance_scale)
+
+    def figure(self, figure: Figure, name: str, meaning: str) -> None:
+        """Record a figure, see ``Record.figure``, and show it.
+
+        In a run of all notebooks the executed copy shows the recorded file by a link: no picture is stored twice.
+        """
+        from IPython.display import Markdown, display  # here, as programs that only train need neither
+
+        path = self.record.figure(figure, name, meaning)
+        if os.environ.get(BATCH):
+            plt.close(figure)  # else Jupyter would show it at the end of the cell, and store it in the copy
+            display(Markdown(f"![{meaning}](../{path})"))
 
     def found(self, *sentences: str) -> None:
         """Show what the notebook found as a list, and record it: ``index.md`` shows it, and opens with that of notebook 10.

@@ -29,6 +29,7 @@ from sarnb.plots.evaluation import (
     sample_grid,
     texture_lines,
 )
+from sarnb.results import figure_file
 
 matplotlib.use("agg")
 
@@ -61,6 +62,8 @@ def test_a_mosaic_keeps_every_pixel():
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=plt.rcParams["savefig.dpi"])
     pixels = np.asarray(Image.open(stream).convert("L")).astype(int)
+    recorded = Image.open(io.BytesIO(figure_file(figure, "a")[1]))
+    assert recorded.width >= pixels.shape[1] and recorded.height >= pixels.shape[0], "with labels around, and not made smaller"
     assert pixels.shape == (2 * 66 - 2, 3 * 66 - 2)
     assert np.abs(pixels[:64, 66:130] - images[0, 1]).max() <= 1, "but for the rounding of the colour map"
     assert np.abs(pixels[66:, 132:] - images[1, 2]).max() <= 1

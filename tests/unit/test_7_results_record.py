@@ -21,7 +21,7 @@ from sarnb.results import (
     claim_folder,
     compact_png,
     figure_faults,
-    figure_files,
+    figure_file,
     file_problems,
     folder_problems,
     write_atomically,
@@ -60,14 +60,14 @@ def _record(folder, producer="00_one", profile="smoke", value=1.0):
 
 def test_a_record_writes_figures_tables_manifest_and_index(tmp_path):
     paths = _record(tmp_path / "r")
-    assert {path.rpartition(".")[2] for path in paths} == {"png", "svg", "csv", "md", "tex", "bin"}
+    assert {path.rpartition(".")[2] for path in paths} == {"svg", "csv", "md", "tex", "bin"}
     manifest = json.loads((tmp_path / "r/manifest/00_one.json").read_text())
     for entry in manifest["artefacts"]:
         assert hashlib.sha256((tmp_path / "r" / entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
     for key in ("producer", "profile", "seed", "parameters", "git", "packages", "device", "started", "finished", "notebook_sha256"):
         assert key in manifest
     text = (tmp_path / "r/index.md").read_text()
-    assert "[figures/00_one_figure.png]" in text and "two numbers" in text and "smoke: not a result" in text
+    assert "[figures/00_one_figure.svg]" in text and "two numbers" in text and "smoke: not a result" in text
     assert file_problems(tmp_path / "r", "00_one") == ([], []) and folder_problems(tmp_path / "r") == []
 
 
@@ -81,15 +81,20 @@ def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
         assert "smoke: not a result" in (tmp_path / f"tables/00_one_table.{ending}").read_text()
 
 
-def test_a_sheet_of_images_is_a_png_and_a_small_map_an_svg_too():
-    def sheet(side):
-        figure = Figure()
-        for axis in figure.subplots(1, 2):
-            axis.imshow(np.zeros((side, side)))
-        return figure
+@pytest.mark.parametrize(("draw", "ending"), [("imshow", "png"), ("plot", "svg"), ("pcolormesh", "svg")])
+def test_each_figure_is_one_file_and_images_are_pixels(draw, ending):
+    figure = Figure()
+    getattr(figure.subplots(), draw)(np.eye(8))
+    assert figure_file(figure, "a")[0] == ending
 
-    assert set(figure_files(sheet(64), "a")) == {"png", "svg"}
-    assert set(figure_files(sheet(256), "a")) == {"png"}
+
+def test_a_drawing_of_very_many_marks_is_a_png_as_large_as_a_notebook_shows_it():
+    figure = Figure(figsize=(4, 3), dpi=90)
+    figure.add_axes((0, 0, 1, 1)).plot(np.random.default_rng(0).normal(size=(200, 100)))
+    figure.set_facecolor("0.9")
+    ending, content = figure_file(figure, "a")
+    width = Image.open(io.BytesIO(content)).width  # with the numbers beside the axes; 480 and more by the theme's resolution
+    assert ending == "png" and 360 <= width < 480
 
 
 def _image_figure(image):
@@ -107,8 +112,8 @@ def _image_figure(image):
 )
 def test_a_png_keeps_every_pixel_in_no_more_channels_than_it_needs(image, mode):
     figure, raw = _image_figure(image), io.BytesIO()
-    figure.savefig(raw, format="png", bbox_inches="tight")
-    content = figure_files(figure, "a")["png"]
+    figure.savefig(raw, format="png", bbox_inches="tight", dpi="figure")
+    _, content = figure_file(figure, "a")
     saved = Image.open(io.BytesIO(content))
     assert saved.mode == mode and len(content) < len(raw.getvalue())
     np.testing.assert_array_equal(np.asarray(saved.convert("RGBA")), np.asarray(Image.open(raw).convert("RGBA")))
@@ -176,7 +181,7 @@ def test_labels_of_a_short_logarithmic_axis_do_not_run_into_each_other(low, high
     axis = figure.subplots()
     axis.plot([low, high], [0, 1])
     axis.set(xscale="log", xlim=(low, high))
-    figure_files(figure, "a")
+    figure_file(figure, "a")
     assert figure_faults(figure) == []
     ticks = [*axis.xaxis.get_major_ticks(), *axis.xaxis.get_minor_ticks()]
     shown = {tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high} - {""}
@@ -238,7 +243,7 @@ def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
     record = Record("00_one", tmp_path, "smoke", 0, {})
     record.table(pd.DataFrame({"value": [7.0]}), "only", "the only one")
     record.close()
-    assert not (tmp_path / "figures/00_one_figure.png").exists() and folder_problems(tmp_path) == []
+    assert not (tmp_path / "figures/00_one_figure.svg").exists() and folder_problems(tmp_path) == []
 
 
 def test_two_notebooks_cannot_share_a_name(tmp_path):

@@ -13,7 +13,10 @@ from sarnb import __version__
 from sarnb.settings import repository
 
 PROJECT = tomllib.loads((repository() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PINS = [*PROJECT["dependencies"], *(pin for extra in ("test", "dev") for pin in PROJECT["optional-dependencies"][extra])]
+PINS = [
+    *PROJECT["dependencies"],
+    *(pin for extra in ("test", "report", "browser", "dev") for pin in PROJECT["optional-dependencies"][extra]),
+]
 
 
 def test_conda_and_pip_have_the_same_pins():
