@@ -45,6 +45,7 @@ SITE: dict[str, Any] = {  # Sphinx's configuration; see its documentation, and t
     "html_css_files": ["report.css"],
     "html_static_path": ["_static"],
     "html_copy_source": False,
+    "html_context": {"default_mode": "auto"},  # light or dark as the reader's system is
     "html_show_sourcelink": False,
     "html_theme_options": {
         "navbar_align": "left",
@@ -155,7 +156,8 @@ def _run_sphinx(source: Path, site: Path, doctrees: Path) -> str:
         app = Sphinx(source, None, site, doctrees, "html", SITE, status=None, warning=remarks, freshenv=True)
         app.build(force_all=True)
     shutil.rmtree(site / "_sources", ignore_errors=True)  # empty
-    for name in (".buildinfo", "objects.inv"):  # for building again, and for links from other sites
+    # For building again, for links from other sites, and a template that the theme leaves behind.
+    for name in (".buildinfo", "objects.inv", "_static/webpack-macros.html"):
         (site / name).unlink(missing_ok=True)
     return re.sub(r"\x1b\[[\d;]*m", "", remarks.getvalue()).replace(f"{source}/", "").strip()
 
