@@ -47,6 +47,7 @@ SITE: dict[str, Any] = {  # Sphinx's configuration; see its documentation, and t
     "html_copy_source": False,
     "html_context": {"default_mode": "auto"},  # light or dark as the reader's system is
     "html_show_sourcelink": False,
+    "html_show_search_summary": False,  # a page that is a file may not read others to quote them
     "html_theme_options": {
         "navbar_align": "left",
         "footer_start": [],
