@@ -37,6 +37,7 @@ LOCAL_FOLDERS = ("data", "models", "samples")
 RECORDED_FOLDERS = ("figures", "tables", "notebooks")
 STAMP_COLUMN = "stamp"
 DRAWING_BYTES = 150_000  # of an SVG; beyond, a figure of so many marks is smaller as pixels
+COURSE = "notebooks/COURSE.md"  # lies beside the executed notebooks, whose words it explains
 VERDICT = "10_evaluation"  # the notebook that compares what the others made
 BOX = "<!-- findings -->"
 SCREEN_PIXELS = 1400  # neither side of a figure is longer where a notebook shows it
@@ -616,6 +617,6 @@ def folder_problems(results: Path) -> list[str]:
     for name in (f"{folder}/{name}" for folder in RECORDED_FOLDERS for name in file_names(results / folder)):
         if name.endswith(".failed.ipynb"):
             problems.append(f"{name}: the last run of this notebook failed; see the error in it and run it again")
-        elif name not in known:
+        elif name not in known and name != COURSE:
             problems.append(f"{name}: stale, no manifest records it; delete it or run its notebook again")
     return problems
