@@ -16,6 +16,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +150,12 @@ def _write_api(folder: Path) -> None:
 
 
 def _run_sphinx(source: Path, site: Path, doctrees: Path) -> str:
-    """Build the pages; returns what Sphinx remarked."""
+    """Build the pages in a process of their own, because Sphinx loads the package's modules anew; returns what it remarked."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_build_pages, source, site, doctrees).result()
+
+
+def _build_pages(source: Path, site: Path, doctrees: Path) -> str:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 

@@ -62,7 +62,7 @@ def command(real: Path, fake: Path, out: Path, *more: str):
     """``evaluate`` in one process, which has to end well."""
     words = ["evaluate", "--real", str(real), "--fake", str(fake), "--out", str(out), "--workers", "1", *more]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert done.exit_code == 0
+    assert done.exit_code == 0, done.output
     return done
 
 
