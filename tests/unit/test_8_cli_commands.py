@@ -427,7 +427,7 @@ def test_finetune_takes_other_values_than_the_profiles(monkeypatch):
 def test_the_command_in_the_shipped_configuration_can_train(kind, monkeypatch):
     """What stands there is what people copy; FSDP refuses 8-bit moments."""
     text = (Path(sarnb.profile.__file__).parent / "profiles" / "accelerate" / f"{kind}.yaml").read_text()
-    (command,) = [line for line in text.splitlines() if "-m sarnb finetune" in line]
+    (command,) = [line for line in text.splitlines() if "accelerate launch" in line]
     config = _finetune(monkeypatch, *command.split("-m sarnb finetune")[1].split())
     assert config.optimizer == "adamw" or kind == "ddp"
 
