@@ -262,8 +262,8 @@ class Study:
     def look_reader(self) -> LookReader | None:
         """A reader of the side of illumination for what is drawn; None where the images do not tell their sides.
 
-        It is calibrated on images of the split "judge", which no strategy and no other measure uses, as they are and through the
-        headline's decoder: see ``sarnb.metrics.evaluation.look_reader``.
+        It is calibrated on images of the split "judge", which only the judge has learned from, as they are and through the headline's
+        decoder: see ``sarnb.metrics.evaluation.look_reader``.
         """
         known = some_per_label(self.images("judge"), SIDED, self.seed)
         if not any(row.get("look") for row in known.rows):
