@@ -348,7 +348,7 @@ def test_a_comparison_keeps_no_figure_of_an_earlier_one_and_all_that_is_the_user
     settle(out)
     (out / "notes.txt").write_text("mine")
     compare_folders(tmp_path / "real", tmp_path / "fake", out, Options(resamples=0, halvings=2))
-    assert not (out / "figures/old.png").exists() and (out / "figures/texture.png").is_file()
+    assert not (out / "figures/old.png").exists() and (out / "figures/texture.svg").is_file()
     assert (out / "notes.txt").read_text() == "mine"
     with pytest.raises(InputError, match="holds notes.txt, not"):  # all else is listed as written here
         check_out(out, "comparison")
@@ -469,11 +469,11 @@ def clone(tmp_path):
 @pytest.mark.slow
 def test_installs_once_in_the_active_environment_and_works_from_any_folder(clone, tmp_path, active):
     root, environment, pip = clone
-    variables = {"VIRTUAL_ENV": "", "CONDA_PREFIX": "", "CONDA_DEFAULT_ENV": "mine", active: str(environment)}
+    variables = {"SARNB_EXTRAS": "", "VIRTUAL_ENV": "", "CONDA_PREFIX": "", "CONDA_DEFAULT_ENV": "mine", active: str(environment)}
     first, second = (_call("bash", str(root / "run_all.sh"), "--profile", "fast", environment=variables, cwd=tmp_path) for _ in "12")
     assert "installing" in first.stdout and "installing" not in second.stdout
     assert "unknown profile 'fast'" in second.stderr and second.returncode == 2
-    assert pip.read_text().splitlines() == [f"-m pip install --quiet --editable {root}[test]"]
+    assert pip.read_text().splitlines() == [f"-m pip install --quiet --editable {root}[test,report]"]
     want = hashlib.sha256((root / "pyproject.toml").read_bytes()).hexdigest()
     assert (environment / ".sarnb-installed").read_text().split()[0] == want
 
