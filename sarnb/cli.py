@@ -73,9 +73,11 @@ def notebook(
 def verify(
     results: Path = typer.Argument(help="a results folder, such as results/quick"),
     page: Path | None = typer.Option(None, help="write the verdict into this Markdown page, where there are no problems"),
+    costs: bool = typer.Option(False, help="write what the notebooks took of this machine into notebooks/costs.csv, for plans of runs"),
 ) -> None:
     """Find changed, missing and stale artefacts; exit code 1 if there are any."""
     from sarnb.graph import verify as problems_of
+    from sarnb.graph import write_costs
     from sarnb.results import read_manifests, write_findings
 
     problems = problems_of(results.absolute())
@@ -87,6 +89,8 @@ def verify(
     print(f"{results}: {count} artefacts of {len(manifests)} notebooks, {outcome}")
     if page and not problems:
         write_findings(results.absolute(), page)
+    if costs:
+        print(f"{write_costs(results.absolute())}: written")
     raise typer.Exit(1 if problems else 0)
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import csv
 import dataclasses
 import fcntl
 import functools
 import hashlib
+import heapq
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,8 +37,10 @@ from sarnb.errors import InputError, first_line
 from sarnb.notebook import child_environment, declared_parameters, injected_parameters, stamp_text
 from sarnb.profile import Profile, load_profile, profile_names, read_yaml
 from sarnb.results import (
+    VERDICT,
     claim_folder,
     content_digest,
+    device,
     digest,
     file_names,
     file_problems,
@@ -53,6 +58,8 @@ from sarnb.settings import cores, default_jobs, duration, notebooks_folder, repo
 
 PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
+COSTS = "costs.csv"  # beside the notebooks: what each took, as ``write_costs`` makes it
+CALIBRATION_SECONDS = 5.0
 MEMORY_MB = 6000
 STOPPED, SECONDS_TO_END = 130, 5.0  # exit code of a run that a signal stopped; how long its notebooks may take to end
 SECONDS_TO_CANCEL = 60.0  # how long a cluster may take to cancel its jobs
@@ -508,11 +515,13 @@ def run(
         nodes, state, start = planned(), results / ".state", time.monotonic()  # planned anew: it may have waited for a run
         for old in state.glob("*.error"):
             old.unlink()
+        work = make_plan(values, results, nodes, jobs or default_jobs())
+        work |= forecast(values.name, nodes, results, jobs or default_jobs()) if executor == "local" else {}
         for name, node in nodes.items():
             if node.problems:
-                print(f"{name}: to run, {node.problems[0]}", flush=True)
+                took = f", about {minutes(work['seconds'][name])}" if name in work.get("seconds", {}) else ""
+                print(f"{name}: to run{took}, {node.problems[0]}", flush=True)
                 node.stamp.unlink(missing_ok=True)
-        work = make_plan(values, results, nodes, jobs or default_jobs())
         write_atomically(state / "plan.json", json.dumps(work, indent=1))
         code = _snakemake(state, jobs, executor, snakemake, lock)
         if read_manifests(results):
@@ -523,7 +532,7 @@ def run(
         print(f"Snakemake ended without an error and did not run {', '.join(idle)}; see {_shown(state / 'snakemake.log')}", file=sys.stderr)
         return 1
     if code == 0:
-        print(f"finished in {took}; look first at {_shown(results)}/index.md")
+        print(f"finished in {took}; open first", *(f"  {_shown(results)}/{name}" for name in first_files(results)), sep="\n")
         return 0
     if code == STOPPED:
         print(f"stopped by a signal after {took}; the next call continues from here", file=sys.stderr)
@@ -536,6 +545,124 @@ def run(
         errors = ["Snakemake stopped:", *tail]
     print(f"stopped after {took}; the next call continues from here", *errors, sep="\n", file=sys.stderr)
     return 1
+
+
+# ---- what a run will take: costs recorded in rounds of a fixed calculation, which is timed on this machine ----
+
+
+def count_rounds(seconds: float = CALIBRATION_SECONDS) -> tuple[float, float]:
+    """Rounds of a fixed calculation, half of a small network's training and half of numpy, a second of the clock and a second of a core."""
+    import numpy as np
+    import torch
+
+    from sarnb.train.machine import autocast
+
+    network = torch.nn.Sequential(*(torch.nn.Conv2d(64, 64, 3, padding=1) for _ in range(4)))
+    pictures, scene = torch.randn(16, 64, 16, 16), np.random.default_rng(0).normal(size=(384, 384))
+
+    def one_round() -> None:
+        for _ in range(4):
+            with autocast():
+                loss = network(pictures).square().mean()
+            loss.backward()
+        np.sort(np.abs(np.fft.ifft2(np.fft.fft2(scene))), axis=None)
+
+    one_round()  # what is set up once does not count
+    start, busy, rounds = time.perf_counter(), time.process_time(), 0
+    while (took := time.perf_counter() - start) < seconds:
+        one_round()
+        rounds += 1
+    return rounds / took, rounds / (time.process_time() - busy)
+
+
+def measure_speed(slots: int) -> tuple[float, float]:
+    """``count_rounds`` in as many processes at once as notebooks run side by side; the mean of each number."""
+    command = [sys.executable, "-c", "from sarnb.graph import count_rounds; print(*count_rounds())"]
+    variables = {**os.environ, "PYTHONPATH": str(repository()), "OMP_NUM_THREADS": str(max(1, cores() // slots))}
+    children = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) for _ in range(slots)]
+    found = [[float(word) for word in child.communicate()[0].split()] for child in children]
+    return sum(pair[0] for pair in found) / slots, sum(pair[1] for pair in found) / slots
+
+
+def read_costs(profile: str) -> dict[str, tuple[float, float]]:
+    """Notebook -> rounds and megabytes that it took at a profile; empty where no run of it was recorded."""
+    path = notebooks_folder() / COSTS
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
+    return {row["notebook"]: (float(row["rounds"]), float(row["megabytes"])) for row in rows if row["profile"] == profile}
+
+
+def write_costs(results: Path) -> Path:
+    """Put what the notebooks of a results folder took into ``costs.csv``, in place of what stood there of them; returns its path.
+
+    Rounds are seconds of the processor, which other work on the machine hardly changes, times the rounds a second of a core,
+    which are measured now. Of the folder, what no notebook recorded, such as caches, is shared out by size.
+
+    Raises
+    ------
+    InputError
+        The folder is of another machine, or holds no record of such seconds.
+    """
+    manifests, path = read_manifests(results), notebooks_folder() / COSTS
+    busy = {name: manifest["cpu_seconds"] for name, manifest in manifests.items() if "cpu_seconds" in manifest}
+    if not busy or not all(device().items() <= manifests[name]["device"].items() for name in busy):
+        raise InputError(f"{results}: holds no run of this machine; run its notebooks here with ./run_all.sh")
+    profile, speed = read_claim(results)["profile"], measure_speed(default_jobs())[1]
+    sizes = {name: sum(_size(results / entry["path"]) for entry in manifests[name]["artefacts"]) for name in busy}
+    more = 1e-6 * _size(results) / sum(sizes.values())
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:] if path.is_file() else []
+    rows = [row for row in rows if row[0] != profile or row[1] not in busy]
+    rows += [[profile, name, f"{busy[name] * speed:.0f}", f"{sizes[name] * more:.1f}"] for name in busy]
+    lines = [["profile", "notebook", "rounds", "megabytes"], *sorted(rows)]
+    write_atomically(path, "".join(",".join(line) + "\n" for line in lines))
+    return path
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(each.stat().st_size for each in (path.rglob("*") if path.is_dir() else [path]) if each.is_file())
+
+
+def forecast(profile: str, nodes: dict[str, Node], results: Path, slots: int) -> dict[str, Any]:
+    """Time and disk that the notebooks to run will take, printed; for the plan: the seconds of each, of all, and when they began.
+
+    Empty where no cost of them is recorded: then nothing is measured either.
+    """
+    costs, todo = read_costs(profile), [name for name, node in nodes.items() if node.problems]
+    if not (known := [name for name in todo if name in costs]):
+        return {}
+    speed = measure_speed(slots)[0]
+    seconds = {name: costs[name][0] / speed for name in known}
+    total = schedule({name: nodes[name].upstream for name in todo}, seconds, slots)
+    size, free = 1e-3 * sum(costs[name][1] for name in known), 1e-9 * shutil.disk_usage(results).free
+    blank = f", without {len(todo) - len(known)} of which nothing is recorded" if len(known) < len(todo) else ""
+    print(f"{len(todo)} notebooks, {slots} side by side: about {minutes(total)} on this machine, {size:.1f} GB of disk{blank}", flush=True)
+    if size > free:
+        print(f"! only {free:.1f} GB of disk are free below {results}", flush=True)
+    return {"seconds": seconds, "expected": total, "began": time.time()}
+
+
+def schedule(needs: dict[str, tuple[str, ...]], seconds: dict[str, float], slots: int) -> float:
+    """When the last notebook ends, if each starts in the order of ``needs`` once a slot is free and what it needs has ended [s]."""
+    free: list[float] = [0.0] * slots
+    ends: dict[str, float] = {}
+    for name, wanted in needs.items():
+        begin = max(heapq.heappop(free), *(ends.get(need, 0.0) for need in wanted), 0.0)
+        ends[name] = begin + seconds.get(name, 0.0)
+        heapq.heappush(free, ends[name])
+    return max(ends.values(), default=0.0)
+
+
+def minutes(seconds: float) -> str:
+    """Whole minutes, 1 or more."""
+    return f"{max(1, round(seconds / 60))} min"
+
+
+def first_files(results: Path) -> list[str]:
+    """What to open first: the list of all results, the verdict's first figure and the notebook it stands in (without it the last one's)."""
+    manifests = read_manifests(results)
+    name = VERDICT if VERDICT in manifests else max(manifests, default="")
+    paths = [entry["path"] for entry in manifests.get(name, {}).get("artefacts", [])]
+    return ["index.md", *[path for path in paths if path.startswith("figures/")][:1], f"notebooks/{name}.ipynb"]
 
 
 def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int) -> dict[str, Any]:

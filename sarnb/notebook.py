@@ -128,8 +128,12 @@ def run_node(name: str, plan_file: Path) -> None:
             old.unlink()
         start = time.monotonic()
         print_line(f"{name}  started, {threads} thread{'s' if threads > 1 else ''}")
+
+        def say(line: str) -> None:
+            print_line(line + time_left(plan, name, time.monotonic() - start))
+
         try:
-            execute(name, Path(plan["notebooks"]) / f"{name}.ipynb", results, node["parameters"])
+            execute(name, Path(plan["notebooks"]) / f"{name}.ipynb", results, node["parameters"], say)
             add_executed_copy(results, name)
             stamp = {**node["parts"], "given": node["given"], "record": record_digest(results, name)}
             write_atomically(state / node["stamp"], stamp_text(stamp))
@@ -137,7 +141,23 @@ def run_node(name: str, plan_file: Path) -> None:
             print_line(f"{name}  FAILED after {time.monotonic() - start:.0f} s")
             write_atomically(state / f"{name}.error", f"{error}\n")
             raise
-        print_line(f"{name}  done in {time.monotonic() - start:.0f} s")
+        say(f"{name}  done in {time.monotonic() - start:.0f} s")
+
+
+def time_left(plan: Mapping[str, Any], name: str, took: float) -> str:
+    """ ", about 12 min left" of a plan's run, by its forecast at the beginning and by the pace so far towards the end; "" where unknown.
+
+    ``took``: seconds that the notebook ``name`` has run.
+    """
+    seconds, state = plan.get("seconds", {}), Path(plan["results"]) / ".state"
+    stamps = {other: state / node["stamp"] for other, node in plan["nodes"].items() if node["problems"]}
+    if not seconds or seconds.keys() != stamps.keys():
+        return ""
+    done = {other: seconds[other] for other in seconds if stamps[other].is_file()}
+    done.setdefault(name, min(took, seconds.get(name, 0.0)))
+    rest = 1 - sum(done.values()) / sum(seconds.values())
+    left = rest * (rest * plan["expected"] + time.time() - plan["began"])
+    return f", about {max(1, round(left / 60))} min left" if rest > 0 else ""
 
 
 def stamp_text(stamp: dict[str, Any]) -> str:

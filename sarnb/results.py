@@ -206,7 +206,7 @@ class Record:
         self.producer, self.folder = producer, (repository() / results).absolute()
         self.stamp = claim_folder(self.folder, profile)
         self._setting = {"profile": profile, "stamp": self.stamp, "seed": seed, "parameters": dict(parameters)}
-        self._started, self._clock = datetime.now(UTC), time.perf_counter()
+        self._started, self._clock, self._busy = datetime.now(UTC), time.perf_counter(), sum(os.times()[:4])
         self._staging = self.folder / ".state" / "staging" / producer
         self._staged: dict[str, tuple[str, str]] = {}
         self._others: dict[Path, str] = {}
@@ -286,10 +286,11 @@ class Record:
                 "git": _git(),
                 "python": platform.python_version(),
                 "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-                "device": _device(),
+                "device": device(),
                 "started": self._started.isoformat(timespec="seconds"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.perf_counter() - self._clock, 1),
+                "cpu_seconds": round(sum(os.times()[:4]) - self._busy, 1),
                 "peak_memory_mb": round(process_peak_mb(), 1),
                 "found": self._found,
                 "figure_faults": self._figure_faults,
@@ -452,7 +453,7 @@ def _git() -> dict[str, Any]:
     return {"revision": ask("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
-def _device() -> dict[str, Any]:
+def device() -> dict[str, Any]:
     """System, processor, cores, and what torch uses of them."""
     found: dict[str, Any] = {"system": platform.system(), "machine": platform.machine(), "cores": cores()}
     try:

@@ -19,16 +19,20 @@ from sarnb.errors import InputError
 from sarnb.graph import (
     closure,
     code_digest,
+    first_files,
+    forecast,
     independent,
     parse_params,
     plan,
     read_graph,
     resolve,
     run,
+    schedule,
     select,
     verify,
+    write_costs,
 )
-from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text
+from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text, time_left
 from sarnb.profile import load_profile
 from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
 from sarnb.settings import notebooks_folder, repository
@@ -528,3 +532,62 @@ def test_whole_paths_in_texts_are_shortened_and_images_are_not_touched(monkeypat
     assert _shortened(error)["traceback"] == [f"File \x1b[0;32m{me}/c.py\x1b[0m:3"] and _shortened(error)["evalue"] == f"{me}/c"
     stream = {"output_type": "stream", "name": "stdout", "text": "a / b /home/me/c\n"}
     assert _shortened(stream)["text"] == f"a / b {me}/c\n"
+
+
+def test_a_schedule_is_that_of_paper_and_pencil():
+    needs = {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c"), "e": ()}
+    seconds = {"a": 1.0, "b": 2.0, "c": 5.0, "d": 3.0, "e": 4.0}
+    assert schedule(needs, seconds, 1) == 15.0  # one after the other
+    assert schedule(needs, seconds, 9) == 1.0 + 5.0 + 3.0  # the longest way: a, c, d
+    assert schedule({"a": (), "b": (), "c": ()}, {"a": 1.0, "b": 3.0, "c": 3.0}, 2) == 4.0  # c follows a, next to b
+    assert schedule({}, {}, 2) == 0.0
+
+
+def test_a_plan_tells_minutes_by_recorded_costs_and_the_speed_of_the_machine(folder, monkeypatch, capsys):
+    nodes = _plan(folder)
+    assert forecast("quick", nodes, folder, 2) == {} and capsys.readouterr().out == ""  # nothing recorded, nothing measured
+    (folder / "nb/costs.csv").write_text("profile,notebook,rounds,megabytes\nsmoke,00_a,9,9\n")
+    _finish(folder, nodes)
+    manifests = {name: json.loads((folder / f"r/manifest/{name}.json").read_text()) for name in nodes}
+    for name, busy in zip(nodes, (10.0, 20.0, 50.0, 30.0)):
+        write_atomically(folder / f"r/manifest/{name}.json", json.dumps({**manifests[name], "cpu_seconds": busy}))
+    monkeypatch.setattr(graph, "measure_speed", lambda slots: (0.0, 3.0))
+    lines = write_costs(folder / "r").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        *(["quick", name, rounds] for name, rounds in zip(nodes, ("30", "60", "150", "90"))),
+        ["smoke", "00_a", "9"],
+    ]
+    assert sum(float(line.split(",")[3]) for line in lines[1:5]) == pytest.approx(1e-6 * graph._size(folder / "r"), abs=0.2)
+    monkeypatch.setattr(graph, "measure_speed", lambda slots: (0.5, 0.0))  # half a round a second: six times as slow
+    known = forecast("quick", _plan(folder, SEED=1), folder, 2)
+    assert known["seconds"] == {"00_a": 60.0, "01_b": 120.0, "02_c": 300.0, "03_d": 180.0} and known["expected"] == 540.0
+    assert capsys.readouterr().out.startswith("4 notebooks, 2 side by side: about 9 min on this machine, 0.0 GB of disk\n")
+    write_atomically(folder / "r/manifest/00_a.json", json.dumps({**manifests["00_a"], "cpu_seconds": 1, "device": {"cores": -1}}))
+    with pytest.raises(InputError, match="holds no run of this machine"):
+        write_costs(folder / "r")
+
+
+def test_the_time_left_follows_the_forecast_first_and_the_pace_in_the_end(folder, monkeypatch):
+    nodes = _plan(folder)
+    work = {"results": str(folder / "r"), "nodes": {name: {"problems": ["new"], "stamp": node.stamp.name} for name, node in nodes.items()}}
+    work |= {"seconds": dict.fromkeys(nodes, 600.0), "expected": 2400.0, "began": 0.0}
+    monkeypatch.setattr("sarnb.notebook.time.time", lambda: 0.0)
+    assert time_left(work, "00_a", 0.0) == ", about 40 min left" and time_left({**work, "seconds": {}}, "00_a", 0.0) == ""
+    for done, (clock, words) in enumerate(
+        [(1200.0, ", about 38 min left"), (2400.0, ", about 30 min left"), (3600.0, ", about 18 min left")]
+    ):
+        write_atomically(nodes[list(nodes)[done]].stamp, "done")  # each takes twice as long as was foreseen
+        monkeypatch.setattr("sarnb.notebook.time.time", lambda clock=clock: clock)
+        assert time_left(work, list(nodes)[done], 0.0) == words
+    write_atomically(nodes["03_d"].stamp, "done")
+    assert time_left(work, "03_d", 0.0) == ""
+
+
+def test_the_files_to_open_first_are_those_of_the_verdict(folder):
+    _finish(folder, _plan(folder))
+    assert first_files(folder / "r") == ["index.md", "notebooks/03_d.ipynb"]
+    record = Record("10_evaluation", folder / "r", "quick", 0, {})
+    figure = pd.Series([1, 2]).plot().figure
+    record.figure(figure, "one", "a line")
+    record.close()
+    assert first_files(folder / "r") == ["index.md", "figures/one.svg", "notebooks/10_evaluation.ipynb"]
