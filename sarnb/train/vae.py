@@ -50,7 +50,7 @@ class VaeConfig(LoopConfig):
     weight_decay: float = 0.0
     batch_size: int = 8  # crops a step
     crop: int = 64  # px, a multiple of the autoencoder's downsampling
-    losses: str = "l1+l2+histogram+loghistogram+spectrum+periodogram+lattice+grey+kl"  # see parse_recipe
+    losses: str = "l1+l2+histogram+loghistogram+spectrum+periodogram+increments+lattice+grey+kl"  # see parse_recipe
     point_share: float = 0.0  # share of a step's crops that carry corner reflectors, see with_reflectors
     point_ratios: tuple[float, float] = (1.2, 1.2)  # resolution over spacing of the radar in range and azimuth, for these
     point_window: str = "taylor"  # spectral window of the radar, for these

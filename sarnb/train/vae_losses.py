@@ -25,12 +25,14 @@ TERM_WEIGHTS: dict[str, float] = {
     "loghistogram": 0.1,  # the same of their logarithms, a neper: the dark end, where log-cumulants look
     "spectrum": 0.2,  # mean absolute difference of the radially averaged power spectra, a dB
     "periodogram": 0.1,  # the same of the spectra of small windows in two dimensions, a dB
+    "increments": 20.0,  # Wasserstein-1 distance of the steps from pixel to pixel, along both axes
     "lattice": 0.5,  # difference of the patterns that repeat from latent cell to latent cell, in mean amplitudes
     "grey": 2.0,  # mean absolute distance of the channels from their mean
     "adversarial": 0.5,  # of the adaptive weight
     "kl": 1e-6,  # per latent element, towards the unit normal
 }
 DARKEST = 2 / 255  # added to an amplitude before its logarithm: two grey levels, below which 8 bits hold no law
+STEP_LAGS = (1, 2, 4)  # px, of the increments: speckle is correlated over one or two
 LATENT_CELL = 8  # px, of Stable Diffusion's autoencoders; a pattern of half of it repeats in it too
 SMALLEST_POWER = 1e-8  # added to a power before its logarithm: far below the half level that 8 bits resolve
 WINDOW_POWER = 1e-6  # the same for the power in a small window, where a quiet sea has no other
@@ -105,6 +107,24 @@ def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Te
     Below zero, where a decoder may go and a picture is cut, the logarithm goes on along its tangent: every value has a gradient.
     """
     return _sorted_gap(_tangent_log(amplitude(real)), _tangent_log(amplitude(decoded)), block)
+
+
+def increment_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
+    """As ``histogram_distance``, of A(x + l) - A(x) along rows and along columns; mean over both axes and ``STEP_LAGS``.
+
+    A decoder that may not draw noise makes its grain from edges: bright before dark, as on an embossed sheet lit from one side. The
+    law of amplitudes and the power at every frequency can be right all the same, for both forget signs; increments that rise
+    slowly and fall at once are skewed, where those of speckle have the same law forwards and backwards.
+    """
+    first, second = amplitude(real), amplitude(decoded)
+    ways = [(axis, lag) for axis in (1, 2) for lag in STEP_LAGS]
+    gaps = (_sorted_gap(*(_steps(own, axis, lag) for own in (first, second)), block) for axis, lag in ways)
+    return sum(gaps) / len(ways)
+
+
+def _steps(grey: Tensor, axis: int, lag: int) -> Tensor:
+    count = grey.shape[axis] - lag
+    return grey.narrow(axis, lag, count) - grey.narrow(axis, 0, count)
 
 
 def _tangent_log(values: Tensor) -> Tensor:
@@ -205,6 +225,7 @@ def reconstruction_terms(names: Mapping[str, float], real: Tensor, decoded: Tens
         "loghistogram": lambda: log_histogram_distance(real, decoded),
         "spectrum": lambda: spectrum_distance(real, decoded),
         "periodogram": lambda: spectrum_distance(real, decoded, periodogram, WINDOW_POWER),
+        "increments": lambda: increment_distance(real, decoded),
         "lattice": lambda: lattice_distance(real, decoded),
         "grey": lambda: colour_distance(decoded),
     }

@@ -27,6 +27,7 @@ from sarnb.train.vae_losses import (
     colour_distance,
     hinge_discriminator_loss,
     histogram_distance,
+    increment_distance,
     kl_to_unit_normal,
     last_layer_gradient,
     lattice_distance,
@@ -113,6 +114,26 @@ def test_log_histogram_distance_pulls_amplitudes_below_zero_up():
     assert (below.grad < 0).all()
 
 
+def test_increment_distance_is_scipys_wasserstein_distance_of_the_differences():
+    a, b = (image / 255 for image in (grey(1, 64, seed=0), grey(1, 64, seed=1) // 2))
+    pairs = [[np.roll(own, -lag, axis) - own for own in (a, b)] for axis in (1, 2) for lag in (1, 2, 4)]
+    whole = increment_distance(to_pixels(grey(1, 64, seed=0)), to_pixels(grey(1, 64, seed=1) // 2), block=60).item()
+    expected = [wasserstein_distance(*(own[0, :60, :60].ravel() for own in pair)) for pair in pairs]
+    assert whole == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_increments_tell_a_relief_from_its_mirror_where_law_and_spectrum_do_not():
+    """Saw teeth rise slowly and fall at once; seen in a mirror they have the same values and the same power."""
+    teeth = (torch.arange(64) % 8 / 4 - 1).expand(2, 3, 64, 64)
+    for relief in (teeth, teeth.transpose(2, 3)):
+        mirrored = relief.flip(2, 3)
+        assert max(histogram_distance(relief, mirrored), spectrum_distance(relief, mirrored)) < 1e-4
+        assert periodogram_distance(relief, mirrored) < 1e-3
+        assert increment_distance(relief, mirrored) > 0.1
+    speckle = to_pixels(grey(8, 64))
+    assert increment_distance(speckle, speckle.flip(2, 3)) < 0.1 * increment_distance(teeth, teeth.flip(2, 3))
+
+
 def test_periodogram_tells_a_grating_from_the_same_one_turned_and_the_rings_do_not():
     wave = (0.5 * torch.cos(torch.arange(64) * 2 * torch.pi * 16 / 64)).expand(1, 3, 64, 64)
     turned = wave.transpose(2, 3)
@@ -171,6 +192,7 @@ def test_l1_and_l2_by_hand_and_only_the_asked_terms():
         ("loghistogram", log_histogram_distance),
         ("spectrum", spectrum_distance),
         ("periodogram", periodogram_distance),
+        ("increments", increment_distance),
         ("lattice", lattice_distance),
         ("grey", lambda real, decoded: colour_distance(decoded)),
     ],
@@ -181,7 +203,7 @@ def test_each_term_is_the_distance_of_its_name(name, distance):
     assert list(parts) == [name] and parts[name].item() == distance(real, decoded).item() > 0
 
 
-@pytest.mark.parametrize("distance", [periodogram_distance, lattice_distance])
+@pytest.mark.parametrize("distance", [periodogram_distance, lattice_distance, increment_distance])
 def test_a_step_down_the_gradient_brings_the_picture_nearer(distance):
     real, decoded = to_pixels(grey(4, seed=0)), F.avg_pool2d(to_pixels(grey(4, seed=1)), 3, 1, 1)
     decoded = (decoded + 0.2 * torch.sin(torch.arange(32.0)) * torch.ones(32, 1)).requires_grad_(True)
