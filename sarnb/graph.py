@@ -108,6 +108,12 @@ def foundation_digest(foundation: str) -> str:
     return OTHER_VAE.join(content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else str(path) for path in folders)
 
 
+def _judge_digest(judge: str) -> str:
+    """Identity of the package's judge, for the notebook that may load it; empty elsewhere."""
+    folder = PACKAGE / "model" / "sar_clip"
+    return content_digest(folder, but=(CARD,)) if judge == "shipped" and folder.is_dir() else ""
+
+
 def code_digest(notebook: Path) -> str:
     """SHA-256 (hex) of the package code that a notebook imports, directly or through other modules.
 
@@ -338,7 +344,7 @@ def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], par
         "code": code_digest(notebook),
         "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
         "data": listing_digest(Path(data)) if data else "",
-        "foundation": foundation_digest(foundation) if foundation else "",
+        "foundation": (foundation_digest(foundation) if foundation else "") + _judge_digest(parameters.get("JUDGE", "")),
         "upstream": {need: digest(nodes[need].parts)[:16] for need in needs},
     }
     stamp = results / ".state" / f"{name}.{digest(parts)[:16]}.done"
@@ -405,7 +411,7 @@ def to_fetch(values: Profile) -> list[str]:
         folder = f"models/{Path(vae).name}"
         found.append(f"from {vae} config.json and diffusion_pytorch_model.safetensors, put them into {folder}, and name it behind +vae=")
     judge = JUDGES.get(values.judge, values.judge.removeprefix("hf-hub:"))
-    if values.judge != "small" and not _at_hand(judge, "open_clip_config.json"):
+    if values.judge not in ("small", "shipped") and not _at_hand(judge, "open_clip_config.json"):
         folder, files = f"models/{Path(judge).name}", "open_clip_config.json and open_clip_model.safetensors"
         found.append(f"from {judge} {files}, put them into {folder}, and give --param JUDGE={folder}")
     return found
@@ -678,7 +684,7 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
         "results": str(results),
         "notebooks": str(notebooks_folder()),
         "runner": {"host": os.uname().nodename, "pid": os.getpid()},
-        "offline": all(part in ("", "embedded", "small") or Path(part).exists() for part in sources),
+        "offline": all(part in ("", "embedded", "small", "shipped") or Path(part).exists() for part in sources),
         "nodes": {
             name: {
                 **vars(node),

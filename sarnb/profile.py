@@ -55,7 +55,7 @@ class Profile:
     both_sides: bool = _value("each scene of the twin world's train split imaged from the left and from the right; half as many scenes")
     val_images: int = _value("held-out images of the seen classes", 1)
     test_per_class: int = _value("real test images per class and composition", 2)
-    judge: str = _value("what the SAR-CLIP judge starts from: 'small' = nothing; or a CLIP of open_clip, as ViT-L-14:openai")
+    judge: str = _value("the SAR-CLIP judge: 'shipped' where it fits; or its start, 'small' = nothing, or open_clip's ViT-L-14:openai")
     judge_images: int = _value("images that train the SAR-CLIP judge", 2)
     train_steps: int = _value("optimizer steps of each fine-tuning", 1)
     batch_size: int = _value("images per optimizer step", 1)

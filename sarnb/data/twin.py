@@ -221,6 +221,25 @@ def speckle_seed(seed: int, sensor: str, second: bool = False) -> int:
     return seed + (names.index(sensor) + second * len(names) << 48)
 
 
+def world_facts(sensor: str, size: int) -> dict[str, Any]:
+    """What the twin world shows by a sensor: hash of the captions and 4 x 4 mean amplitudes of one scene of each kind.
+
+    It tells whether a model learned from this world, whatever was rewritten in the code since; see ``same_world``.
+    """
+    seeds = [scene_seed(0, "facts", number) for number in range(len(EVERYTHING))]
+    radars = [sample_radar(ground_radar(sensor), seed, turn) for turn, seed in enumerate(seeds)]
+    samples = [twin_sample(*each, size) for each in zip(EVERYTHING, seeds, radars)]
+    texts = hashlib.sha256(json.dumps([sample.row["captions"] for sample in samples]).encode()).hexdigest()
+    means = [sample.sar.reshape(4, size // 4, 4, size // 4).mean(axis=(1, 3)).round(5).tolist() for sample in samples]
+    return {"sensor": sensor, "size": size, "captions": texts, "means": means}
+
+
+def same_world(known: dict[str, Any]) -> bool:
+    """Whether ``world_facts`` of today are those that are ``known``; amplitudes within 1 %, as processors round differently."""
+    now = world_facts(known["sensor"], known["size"])
+    return now["captions"] == known["captions"] and np.allclose(now["means"], known["means"], rtol=0.01, atol=1e-5)
+
+
 # The data set: chunks of scenes, drawn and scaled by workers, that a later call continues after a kill.
 
 FORMAT = 2  # raised when the written files change their meaning: older sets are then built again

@@ -54,12 +54,13 @@ def draw_scene(
     height, width : of the scene [px], at least those of one window and multiples of the autoencoder's downsampling.
     steps, guidance_scale, precision : as in ``sarnb.generate.sample.draw``.
     batch_size : windows at once.
-    state : file that keeps the latents after every step; a call that was cut short goes on there, and it is removed at the end.
+    state : file that keeps the latents after every step, and what the sampler remembers of earlier ones; a call that was cut short
+        goes on there, and it is removed at the end.
 
     Raises
     ------
     InputError
-        Sizes or texts that cannot be drawn, or a sampler that looks back on earlier steps, whose state is not kept.
+        Sizes or texts that cannot be drawn, or a sampler that remembers more than DPM-Solver's predictions.
     """
     _check(pipe, prompts, height, width, steps, guidance_scale, batch_size)
     window, factor = pipe.unet.config.sample_size, pipe.vae_scale_factor
@@ -82,8 +83,11 @@ def draw_scene(
     noise = torch.randn((1, pipe.unet.config.in_channels, *size), generator=torch.Generator().manual_seed(int(seed)))
     latents, first = (noise * scheduler.init_noise_sigma).to(device), 0
     if state and (found := _kept_state(state, key)):
-        latents, first = found[0].to(device), found[1]
+        (latents, *past), first = [part.to(device) for part in found[0]], found[1]
         scheduler.set_begin_index(first)
+        if past:
+            scheduler.model_outputs = [None] * (scheduler.config.solver_order - len(past)) + past
+            scheduler.lower_order_nums = len(past)
     bar = tqdm(total=steps, initial=first, desc=f"{height} x {width} px", unit="step", disable=not sys.stderr.isatty())
     with torch.no_grad(), coarse_unet(pipe, precision), bar:
         for number in range(first, steps):
@@ -103,7 +107,8 @@ def draw_scene(
             generator = step_generator(int(seed), number, SAMPLER)  # of samplers that draw noise
             latents = scheduler.step(total / weights, timestep, latents, generator=generator).prev_sample
             if state:
-                _keep_state(state, latents, number + 1, key)
+                past = [part for part in getattr(scheduler, "model_outputs", []) if part is not None]
+                _keep_state(state, [latents, *past], number + 1, key)
             bar.update()
     scene = decode_tiles(pipe.vae, latents)
     if state:
@@ -161,22 +166,23 @@ def guided(pipe, pieces: Tensor, timestep: Tensor, texts: tuple[Tensor, Tensor],
     return predicted
 
 
-def _keep_state(path: Path, latents: Tensor, done: int, key: str) -> None:
+def _keep_state(path: Path, parts: Sequence[Tensor], done: int, key: str) -> None:
     with saving(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
-        save_file({"latents": latents.contiguous().cpu()}, temporary, {"done": str(done), "key": key})
+        save_file({str(place): part.contiguous().cpu() for place, part in enumerate(parts)}, temporary, {"done": str(done), "key": key})
         os.replace(temporary, path)
 
 
-def _kept_state(path: Path, key: str) -> tuple[Tensor, int] | None:
-    """Latents and the number of steps that were done, where ``path`` keeps those of this very scene."""
+def _kept_state(path: Path, key: str) -> tuple[list[Tensor], int] | None:
+    """Latents with the sampler's predictions, oldest first, and the number of steps done, where ``path`` keeps those of this very scene."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             noted = file.metadata()
-        return (load_file(path)["latents"], int(noted["done"])) if noted["key"] == key else None
+        parts = load_file(path)
+        return ([parts[place] for place in sorted(parts)], int(noted["done"])) if noted["key"] == key else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
@@ -191,5 +197,6 @@ def _check(pipe, prompts, height: int, width: int, steps: int, guidance_scale: f
         raise InputError(f"{len(prompts)} x {len(prompts[0])} prompts for {height}x{width} px; a part must hold {least} x {least} px")
     if steps < 1 or batch_size < 1 or not guidance_scale >= 1:
         raise InputError(f"steps {steps}, batch_size {batch_size}, guidance_scale {guidance_scale}; give at least 1 of each")
-    if hasattr(pipe.scheduler, "model_outputs"):
-        raise InputError(f"{type(pipe.scheduler).__name__} looks back on earlier steps; choose EulerDiscreteScheduler for large scenes")
+    name = type(pipe.scheduler).__name__
+    if hasattr(pipe.scheduler, "model_outputs") and name != "DPMSolverMultistepScheduler":
+        raise InputError(f"{name} looks back on earlier steps; choose DPMSolverMultistepScheduler for large scenes")

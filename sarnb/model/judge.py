@@ -23,6 +23,7 @@ from sarnb.errors import InputError, first_line
 from sarnb.model.foundation import FoundationConfig, build_text_tower, load_foundation, to_pixels
 
 SMALL = "small"  # the judge that starts from nothing
+SHIPPED = Path(__file__).parent / "sar_clip"  # the study's, see ``sarnb.train.judge.shipped_judge``
 WIDTHS = (32, 64, 128, 256)  # channels of the image tower's levels; this project's choice
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # open_clip's own names
 

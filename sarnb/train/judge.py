@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +21,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sarnb.data.dataset import ImageSet
-from sarnb.data.files import kept, write_json
+from sarnb.data.dataset import ImageSet, load_card
+from sarnb.data.files import kept, write_json, write_text
+from sarnb.data.twin import same_world, world_facts
 from sarnb.errors import InputError
 from sarnb.model.foundation import to_pixels
-from sarnb.model.judge import SMALL, TwoTowers, load_judge, start_judge
+from sarnb.model.judge import SHIPPED, SMALL, TwoTowers, load_judge, start_judge
 from sarnb.train.cache import content_key
 from sarnb.train.loop import MicroBatch, batch_ids, train_loop
 from sarnb.train.machine import peak_memory_mb, plain_attention, reset_peak_memory
@@ -322,3 +325,66 @@ def train_judge(
         return JudgeRun(load_judge(out), pd.read_csv(out / HISTORY), record)
 
     return kept(out, {"key": key}, make, load, note=RECORD, alone=False)
+
+
+# A judge in the package, so that a short run is judged as surely as a long one.
+
+CARD = """# SAR-CLIP of the study
+
+The judge of the notebooks (`sarnb.model.judge.DualEncoder`, {parameters:,} parameters, half precision): a dual encoder that tells how
+well a caption fits a simulated radar image. It learned from {images:,} images of the twin world (sensor {sensor}, {size} px, split
+`judge`, which holds no scene of another split) in {steps:,} steps of {batch_size} pairs, from nothing, as notebook 03 shows. It is loaded
+where the twin world still shows what it learned from (`world` in `{record}`), and else another is trained. On held-out images, by
+notebook 03 of that run:
+
+{measures}
+
+It knows this simulated world and its seventeen classes. It is no judge of measured images, and a cosine is no measure of quality by
+itself.
+"""
+
+
+def ship_judge(results: Path, out: Path = SHIPPED) -> Path:
+    """Put the judge of a results folder into the package, in half precision, with its world, history and card; returns the folder.
+
+    Raises ``InputError`` where there is no judge that ``train_judge`` made from a twin world.
+    """
+    trained, card = results / "models" / "sar_clip", load_card(results / "data")
+    if not (trained / RECORD).is_file() or card["kind"] != "twin":
+        raise InputError(f"{results}: holds no judge of a twin world; run notebook 03 with --param JUDGE=small first")
+    record = json.loads((trained / RECORD).read_text(encoding="utf-8"))
+    measures = pd.read_csv(results / "tables" / "judge_measures.csv").query("split == 'pooled'")
+    shutil.rmtree(out, ignore_errors=True)
+    load_judge(trained).half().save(out)
+    shutil.copy(trained / HISTORY, out / HISTORY)
+    about = {**record, **record["config"], "sensor": card["sensor"], "size": card["size"], "record": RECORD}
+    columns = ["measure", "value", "lo", "hi", "n", "chance"]
+    write_text(out / "README.md", CARD.format(**about, measures=measures[columns].to_markdown(index=False, floatfmt=".3g")))
+    write_json(out / RECORD, {**record, "world": world_facts(card["sensor"], card["size"])})
+    return out
+
+
+def shipped_judge(card: Mapping[str, Any], out: Path, place: Path = SHIPPED) -> JudgeRun | None:
+    """The package's judge, copied into ``out``; None where there is none, or the data set of ``card`` shows another world.
+
+    That is another source or sensor, another size, or a twin world that draws or words its scenes differently by now.
+    """
+    if not (place / RECORD).is_file():
+        return None
+    record = json.loads((place / RECORD).read_text(encoding="utf-8"))
+    known, own = record["world"], (card["kind"], card.get("sensor"), card.get("size"))
+    if own != ("twin", known["sensor"], known["size"]) or not same_world(known):
+        return None
+
+    def make() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(place, out)
+
+    def load(_: dict) -> JudgeRun:
+        return JudgeRun(load_judge(out), pd.read_csv(out / HISTORY), record)
+
+    return kept(out, record, make, load, note=RECORD)
+
+
+if __name__ == "__main__":
+    print(ship_judge(Path(sys.argv[1])))

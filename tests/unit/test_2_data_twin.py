@@ -77,7 +77,7 @@ def test_ordered_map_keeps_the_order_and_passes_errors_on() -> None:
 
 
 def test_seeds_do_not_meet_between_sets() -> None:
-    names = ("train", "val", "test", "judge", "optical")
+    names = ("train", "val", "test", "judge", "optical", "facts")
     seeds = {scene_seed(seed, name, index) for seed in (0, 1) for name in names for index in range(300)}
     assert len(seeds) == 2 * len(names) * 300 and max(seeds) < 2**48
     assert scene_seed(0, "train", 0) == scene_seed(0, "train", 0)

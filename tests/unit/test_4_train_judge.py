@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tiny import tiny_set, tiny_tokenizer
 
+from sarnb.data import twin
 from sarnb.errors import InputError
 from sarnb.foundation.recipe import train_tokenizer
 from sarnb.model.foundation import FoundationConfig, to_pixels
@@ -22,6 +24,8 @@ from sarnb.train.judge import (
     judge_config,
     separation_loss,
     shifted,
+    ship_judge,
+    shipped_judge,
     train_clip,
     train_judge,
 )
@@ -274,3 +278,55 @@ def test_the_schedule_fits_any_number_of_steps():
     for steps in (1, 4, 400, 20000):
         config = judge_config(steps)
         assert config.warmup_steps < steps and config.log_every >= 1
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """A judge of a twin world in a package's folder, and the card of its data set."""
+    results, card = tmp_path_factory.mktemp("results"), {"kind": "twin", "sensor": "airborne-x", "size": 64}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sarnb.model.judge.foundation_tokenizer", lambda spec: tiny_tokenizer("<|endoftext|>"))
+        train_judge(tiny_set(), "embedded", CONFIG, results / "models/sar_clip", batch_size=4)
+    for name, text in {"data/card.json": json.dumps(card), "tables/judge_measures.csv": MEASURES}.items():
+        (results / name).parent.mkdir()
+        (results / name).write_text(text)
+    return results, ship_judge(results, results / "package"), card
+
+
+MEASURES = "measure,split,class,value,lo,hi,n,chance\nclass accuracy,pooled,all,0.9,0.8,1,8,0.1\nclass accuracy,seen,city,1,1,1,4,0.1\n"
+
+
+def test_the_shipped_judge_judges_the_world_that_it_learned_from(shipped, tmp_path):
+    results, place, card = shipped
+    found, own = shipped_judge(card, tmp_path / "sar_clip", place), DualEncoder.load(results / "models/sar_clip")
+    for name, value in weights(found.judge).items():
+        torch.testing.assert_close(value, weights(own)[name].half().float(), rtol=0, atol=0)
+    text = (place / "README.md").read_text()
+    assert "class accuracy |" in text and "city" not in text and "2 steps" in text and found.record["config"]["steps"] == 2
+    assert found.history["step"].tolist() == [1, 2] and (tmp_path / "sar_clip/record.json").is_file(), "later notebooks find it there"
+    assert (
+        2 * (place / "dual_encoder.safetensors").stat().st_size
+        < 1.2 * (results / "models/sar_clip/dual_encoder.safetensors").stat().st_size
+    )
+    assert shipped_judge(card, tmp_path / "none", tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("other", [{"kind": "folder"}, {"sensor": "sentinel-1"}, {"size": 128}])
+def test_other_data_have_no_shipped_judge(shipped, other, tmp_path):
+    assert shipped_judge({**shipped[2], **other}, tmp_path / "sar_clip", shipped[1]) is None and not (tmp_path / "sar_clip").exists()
+
+
+@pytest.mark.parametrize(("factor", "word", "fits"), [(1.0001, "", True), (1.05, "", False), (1.0, "!", False)])
+def test_another_world_has_no_shipped_judge(shipped, factor, word, fits, tmp_path, monkeypatch):
+    """Rounding of another processor passes; other grey levels or words do not."""
+    amplitude, caption = twin.amplitude, twin.caption
+    monkeypatch.setattr(twin, "amplitude", lambda image: factor * amplitude(image))
+    monkeypatch.setattr(twin, "caption", lambda *args, **more: caption(*args, **more) + word)
+    assert (shipped_judge(shipped[2], tmp_path / "sar_clip", shipped[1]) is not None) == fits
+
+
+def test_what_is_no_judge_of_a_twin_world_is_not_shipped(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/card.json").write_text('{"kind": "folder"}')
+    with pytest.raises(InputError, match="holds no judge of a twin world"):
+        ship_judge(tmp_path, tmp_path / "package")

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from tiny import tiny_pipeline
 
 from sarnb.errors import InputError
@@ -101,8 +102,11 @@ def test_each_part_of_a_scene_has_its_text(pipe, native, monkeypatch):
         assert (np.diff(mark[0]) >= -1e-6).all() and len(set(mark[0].round(4))) > 3, "one text passes over into the next"
 
 
+@pytest.mark.parametrize("solver", [EulerDiscreteScheduler, DPMSolverMultistepScheduler])
 @pytest.mark.parametrize("done", [1, 2])
-def test_a_scene_that_was_cut_short_goes_on_where_it_was(done, pipe, native, tmp_path, monkeypatch):
+def test_a_scene_that_was_cut_short_goes_on_where_it_was(done, solver, pipe, native, tmp_path, monkeypatch):
+    """Also by a solver of second order, which looks back on its last prediction."""
+    monkeypatch.setattr(pipe, "scheduler", solver.from_config(pipe.scheduler.config))
     call = {"steps": 4, "guidance_scale": 2.0, "precision": "fp32"}
     whole = large.draw_scene(pipe, [["a city"]], 1, native, 2 * native, **call)
     kept, state = large._keep_state, tmp_path / "scene/state.safetensors"
@@ -124,7 +128,7 @@ def test_a_scene_that_was_cut_short_goes_on_where_it_was(done, pipe, native, tmp
 
 def test_the_state_of_another_scene_is_not_taken(pipe, native, tmp_path, monkeypatch):
     state, numbers = tmp_path / "state.safetensors", []
-    large._keep_state(state, torch.zeros(1, 4, 8, 8), 2, "another")
+    large._keep_state(state, [torch.zeros(1, 4, 8, 8)], 2, "another")
     monkeypatch.setattr(large, "_keep_state", lambda path, latents, number, key: numbers.append(number))
     large.draw_scene(pipe, [["a city"]], 1, native, native, steps=3, guidance_scale=1.0, state=state)
     assert numbers == [1, 2, 3]
