@@ -16,6 +16,7 @@ Options
   --profile NAME      smoke, quick (default, or what the variable SARNB_PROFILE says), study, paper, or a .yaml file
   --data DIR          your own SAR images: class folders, or an imagefolder with metadata.jsonl;
                       results go to results/<profile>-<name of DIR>
+  --unseen city,lake  classes of DIR that training does not show
   --only 05,06        these notebooks, and what they need if it is out of date
   --jobs N            notebooks side by side (default: one per core, at most 4; 1 with a graphics card)
   --seed N            seed of data, generation and bootstrap
@@ -42,8 +43,8 @@ check_options() {
             --) return ;;
             --help | -h) usage; exit 0 ;;
             --dry-run) ;;
-            --profile=* | --data=* | --only=* | --jobs=* | --seed=* | --param=* | --executor=*) ;;
-            --profile | --data | --only | --jobs | --seed | --param | --executor)
+            --profile=* | --data=* | --unseen=* | --only=* | --jobs=* | --seed=* | --param=* | --executor=*) ;;
+            --profile | --data | --unseen | --only | --jobs | --seed | --param | --executor)
                 (($# > 1)) || fail "$1 needs a value; see ./run_all.sh --help"
                 shift ;;
             *) fail "unknown option '$1'; see ./run_all.sh --help" ;;

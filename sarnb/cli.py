@@ -5,6 +5,7 @@ Each command imports what it needs when it runs. A user's mistake ends with one 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -40,6 +41,7 @@ FOUNDATION = typer.Option("", help="'embedded', a hub id or a folder, with +vae=
 def run(
     profile: str = typer.Option("quick", envvar="SARNB_PROFILE", help="smoke, quick, study, paper, or a .yaml file"),
     data: str = typer.Option("", help="folder of your own SAR images"),
+    unseen: str = typer.Option("", help="classes of --data that train does not show, such as city,harbour"),
     only: str = typer.Option("", help="notebooks to run, such as 05,06; with what they need if it is out of date"),
     jobs: int = typer.Option(0, help="notebooks side by side; 0 = by the machine"),
     seed: int | None = typer.Option(None, help="seed of data, generation and bootstrap"),
@@ -51,6 +53,7 @@ def run(
     """Bring the notebooks' results up to date (what ./run_all.sh calls)."""
     from sarnb.graph import run as run_all
 
+    param = [*param, *([f"UNSEEN={json.dumps(unseen)}"] if unseen else [])]
     raise typer.Exit(run_all(profile, data, only, jobs, seed, param, executor, snakemake or (), dry_run))
 
 
@@ -158,9 +161,9 @@ def report(
 
 READS = {  # the options that each source of a data set reads
     "twin": ("--n", "--sensor", "--size", "--workers"),
-    "sarlo80": ("--shards", "--revision", "--unseen", "--size", "--workers", "--quantity"),
+    "sarlo80": ("--shards", "--revision", "--unseen", "--part", "--size", "--workers", "--quantity"),
     "import": ("FILE", "--patch", "--grid", "--spacing", "--workers", "--quantity"),
-    "": ("--size", "--quantity"),
+    "": ("--unseen", "--size", "--quantity", "--captions"),
 }
 WORLDS = {"twin": "the twin world", "": "your own images"}
 
@@ -184,10 +187,12 @@ def dataset(
     ),
     shards: str = typer.Option("", help="of sarlo80: shards as a pattern of files, https addresses, or a data set of the hub (owner/name)"),
     revision: str = typer.Option("", help="of sarlo80: branch, tag or commit of the hub's data set"),
-    unseen: str = typer.Option("", help="of sarlo80: classes or words of captions that train does not show, such as harbour,airport"),
+    unseen: str = typer.Option("", help="classes, of sarlo80 also words of captions, that train does not show, such as harbour,airport"),
+    part: str = typer.Option("", help="of sarlo80: K/N reads every N-th shard from the K-th on, for N machines; the call without it ends"),
     patch: int = typer.Option(0, help="of import: side of a patch in pixels; default: 1024"),
     grid: float | None = typer.Option(None, help="of import: metres a pixel, 0 for each product's own; default: 0.8"),
     spacing: float = typer.Option(0.0, help="of import: metres a pixel of files that do not say it"),
+    captions: Path | None = typer.Option(None, help="file with captions of your images, such as 'caption' writes"),
 ) -> None:
     """Make a data set (imagefolder with metadata.jsonl and a data card) of the twin world, SARLO-80, products or your own images."""
     from sarnb.data.files import working_in
@@ -200,17 +205,20 @@ def dataset(
         raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images; or sarlo80, or import")
     used = {"--n": n is not None, "--sensor": sensor, "--size": size, "--workers": workers, "--quantity": quantity, "FILE": files}
     used |= {"--shards": shards, "--revision": revision, "--unseen": unseen, "--patch": patch, "--grid": grid is not None}
-    used |= {"--spacing": spacing}
+    used |= {"--spacing": spacing, "--captions": captions, "--part": part}
     for option in (option for option, given in used.items() if given and option not in READS[kind]):
         worlds = ", ".join(WORLDS.get(name, name) for name, options in READS.items() if option in options)
         raise InputError(f"{option} is for {worlds} and changes nothing about {source}; leave it out")
     asked, size, seed = size, values.image_size, values.seed
+    hidden = unseen.split(",") if unseen else []
     if source == "sarlo80":
         from sarnb.data.sarlo80 import build_sarlo80
 
-        concepts = unseen.split(",") if unseen else []
-        with working_in(out):
-            card = build_sarlo80(out, shards, revision, concepts, asked or 1024, seed, values.workers, quantity)
+        if part and not re.fullmatch(r"\d+/\d+", part):
+            raise InputError(f"--part {part}: write K/N, such as 2/8 for the second of eight machines")
+        of = (int(part.split("/")[0]), int(part.split("/")[1])) if part else None
+        with contextlib.nullcontext() if part else working_in(out):
+            card = build_sarlo80(out, shards, revision, hidden, asked or 1024, seed, values.workers, quantity, of)
         print(f"licence: {card['licence']}, which what you make of it carries on")
     elif source == "import":
         from sarnb.data.files import check_apart
@@ -231,14 +239,31 @@ def dataset(
         from sarnb.data.prepare import prepare_user_data
 
         with working_in(out):
-            card = prepare_user_data(Path(source), out, size, seed, quantity=quantity)
+            card = prepare_user_data(Path(source), out, size, seed, quantity=quantity, unseen=hidden, captions=captions)
     for line in card.get("read", ()):
         print(f"! {line}")
+    if "part" in card["totals"]:
+        print(f"{out}: part {part} is read, {card['totals']['part']} images; when all are, the same call without --part makes the set")
+        return
     totals = ", ".join(f"{name} {number}" for name, number in card["totals"].items())
     print(f"{out}: {totals} images; {out / 'README.md'} describes them")
     if card.get("refused"):
         print(f"sarnb: {len(card['refused'])} of the files were refused, see above", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@app.command()
+def caption(
+    source: Path = typer.Argument(help="folder of radar images; with metadata.jsonl, its column optical_file_name names photographs"),
+    out: Path = typer.Option(..., help="file to write, for 'dataset FOLDER --captions FILE'; a stopped call goes on with it"),
+    model: str = typer.Option("", help="image-text model (hub id or folder) that describes the photographs; without it, captions by class"),
+    batch: int = typer.Option(16, min=1, help="photographs at a time"),
+) -> None:
+    """Write captions for images that have none: what a model sees in the photograph beside each, or the class; and the physics."""
+    from sarnb.data.captioning import write_captions
+
+    described, others = write_captions(source, out, model, batch)
+    print(f"{out}: {described} captions of photographs, {others} by the class; 'dataset {source} --captions {out}' takes them")
 
 
 @app.command()

@@ -456,6 +456,8 @@ def resolve(profile: str, data: str = "", seed: int | None = None, params: Itera
         folder = f"{values.name}-{source.resolve().name}"
         check_apart(results_root() / folder, [source], "results")
     values = dataclasses.replace(values, **fields)
+    if values.unseen and not values.data:
+        raise InputError(f"--unseen {values.unseen}: names classes of your own images; give --data, or leave it out")
     if missing := to_fetch(values):
         raise InputError(f"profile {values.name}: fetch first, on a machine that reaches the hub, {'; and '.join(missing)}")
     # A value checked and converted by the profile (1 → 1.0) goes to the notebooks as such.
@@ -504,7 +506,8 @@ def run(
         from sarnb.data.prepare import check_user_folder, ready_set
 
         if not ready_set(Path(values.data), values.image_size):  # else every image is read, so only when something will run
-            for note in check_user_folder(Path(values.data), values.image_size, values.seed).notes:
+            hidden = values.unseen.split(",") if values.unseen else []
+            for note in check_user_folder(Path(values.data), values.image_size, values.seed, unseen=hidden).notes:
                 print(f"! {note}", flush=True)
     if dry:
         for name, node in nodes.items():

@@ -34,6 +34,7 @@ EXTRA_COLUMNS = ("look", "incidence", "sensor")  # scene facts that a user's met
 BLACK_LEVEL = 4  # of 255, the mean of an image after scaling, below which 8 bits leave next to nothing of it
 ZERO_SHARE = 0.05  # of an image's pixels at 0, above which they are mentioned
 BESIDE = (".aux.xml", ".msk")  # files next to an image that say what its pixels are; read with it
+PAIRED = "optical_file_name"  # column that names the photograph of the same scene
 UNSTATED = "unstated"  # the sensor of an image of which nothing says it
 METADATA_FILES = (METADATA, "metadata.csv", "metadata.parquet")  # what `datasets` reads next to images
 CAPTION_COLUMNS = ("text", "caption", "captions", "prompt")  # the first that a row has is its caption, or its list of captions
@@ -230,7 +231,7 @@ def _own_rows(source: Path, table: Path, labelled: bool) -> Rows:
         if file in named_in:
             raise InputError(f"{where}: '{name}' is named a second time (first in line {named_in[file]}); remove one of the rows")
         named_in[file] = number
-        rows[name] = row, where
+        rows[name] = row | ({PAIRED: (source, row[PAIRED], where)} if PAIRED in row else {}), where
     if not rows:
         raise InputError(f"{table}: has no rows; write one row an image, or remove the file")
     return rows
@@ -329,7 +330,7 @@ def _described(source: Path, name: str, row: Mapping[str, Any], where: str, spli
         texts = [*texts, *(text for text in row["captions"] if isinstance(text, str) and text.strip())]
     texts = list(dict.fromkeys(" ".join(text.split()) for text in texts)) or ([default_caption(label)] if label else [""])
     extra = ({"sensor": sensor} if sensor else {}) | scene_facts(row, where)
-    extra |= ({"group": row["group"]} if row.get("group") is not None else {}) | ({"captions": texts} if texts[1:] else {})
+    extra |= {name: row[name] for name in ("group", PAIRED) if row.get(name) is not None} | ({"captions": texts} if texts[1:] else {})
     return UserImage(source / name, name, label, texts[0], extra, split)
 
 
@@ -343,6 +344,12 @@ def default_caption(label: str) -> str:
     """
     words = label_words(label)
     return prompt(words, "sar") if words in CLASSES + COMPOSITIONS else f"a radar image of {words}"
+
+
+def physics(look: str | None = None, incidence: float | None = None, **_: Any) -> list[str]:
+    """What a caption says of the acquisition, as far as it is known: the side of the illumination, and the incidence."""
+    side = f"illuminated from the {look}" if look else ""
+    return [words for words in (side, f"incidence {incidence:.0f} degrees" if incidence else "") if words]
 
 
 def label_words(label: str) -> str:
@@ -558,7 +565,7 @@ def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
     if absent:
         number, name = absent[0]
         raise InputError(
-            f"{path} line {number}: '{name}' is an image of neither folder ({len(absent)} of "
+            f"{path} line {number}: '{name}' is no image of {' or '.join(map(str, folders))} ({len(absent)} of "
             f"{len(absent) + len(rows)} captions are without an image); correct the names or remove the rows"
         )
     if not rows:

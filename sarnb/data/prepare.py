@@ -7,7 +7,8 @@ import os
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +33,23 @@ from sarnb.data.files import (
     replace_folder,
     saving,
     settle,
+    working_in,
     write_json,
     write_png,
     write_rows,
     write_text,
 )
-from sarnb.data.imagefolder import EXTRA_COLUMNS, ImageFolder, Origins, UserImage, list_images, merged_scale, some, survey_quantity
+from sarnb.data.imagefolder import (
+    EXTRA_COLUMNS,
+    ImageFolder,
+    Origins,
+    UserImage,
+    list_images,
+    merged_scale,
+    read_captions,
+    some,
+    survey_quantity,
+)
 from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
@@ -45,7 +57,15 @@ TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
 Scales = dict[tuple[str, str], Normalisation]  # (sensor, storage) -> scale
 
 
-def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_image: int = 4, quantity: str = "") -> ImageFolder:
+def check_user_folder(
+    source: Path,
+    size: int = 128,
+    seed: int = 0,
+    tiles_per_image: int = 4,
+    quantity: str = "",
+    unseen: Sequence[str] = (),
+    captions: Path | None = None,
+) -> ImageFolder:
     """Read every image of a folder and find every fault, writing nothing: the images with their facts and patches.
 
     Parameters
@@ -55,6 +75,8 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     seed : draws which patches of an image are taken.
     tiles_per_image : the most patches of one image.
     quantity : what the numbers are, see ``survey_quantity``.
+    unseen : classes that are to be held out.
+    captions : rows in place of the folder's own, see ``read_captions``.
 
     Raises
     ------
@@ -63,7 +85,12 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
     """
     if size < 8 or tiles_per_image < 1:
         raise InputError(f"size {size} and tiles_per_image {tiles_per_image} make no patch; use at least 8 px and 1 patch")
-    folder = list_images(source, index=True)
+    folder = list_images(source, captions=read_captions(captions, [source]) if captions else None, index=True)
+    labels = {image.label for image in folder.images}
+    if strange := [label for label in unseen if label not in labels]:
+        raise InputError(f"--unseen {','.join(unseen)}: {source} has no class {strange[0]!r}; it has {', '.join(sorted(labels))}")
+    if len(labels - {*unseen}) < 2:
+        raise InputError(f"--unseen {','.join(unseen)}: leaves fewer than two classes of {source} to train with; name fewer")
     check = partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image)
     checked, notes = survey_quantity(folder.images, check, quantity)
     empty = [image.name for image in checked if not image.origins]
@@ -86,6 +113,11 @@ def check_user_folder(source: Path, size: int = 128, seed: int = 0, tiles_per_im
         notes.append(f"{bare} of {len(images)} images have no split named, though others have: they count as train")
     taken = [f"{name} as given" for name in given] + [f"{name} drawn by image, class by class" for name in missing]
     notes.append(f"splits: {', '.join(taken)}")
+    if unseen:
+        notes.append(f"held out, shown by neither train nor val: {', '.join(unseen)}")
+    if len(sensors := Counter(image.sensor for image in images)) > 1:
+        parts = ", ".join(f"{sensor} {count}" for sensor, count in sensors.most_common())
+        notes.append(f"{len(sensors)} sensors are mixed, of unlike resolution, speckle and scale, by which classes may be told: {parts}")
     if duplicates:
         notes.append(f"{len(duplicates)} images have the pixels of another one and are left out: {some(duplicates)}")
     return replace(folder, images=images, duplicates=duplicates, notes=(*folder.notes, *notes))
@@ -99,6 +131,8 @@ def prepare_user_data(
     tiles_per_image: int = 4,
     tiles_per_class: int = 256,
     quantity: str = "",
+    unseen: Sequence[str] = (),
+    captions: Path | None = None,
 ) -> dict[str, Any]:
     """Make ``out/{train,val,test,judge}`` and ``out/card.json`` of the user's images; a set made here earlier is replaced.
 
@@ -106,7 +140,8 @@ def prepare_user_data(
     class has ``tiles_per_class``, so that a few huge images do not dominate. All patches of an image are in one split.
     8-bit images keep their values (their scaling is unknown); others become A / (mu + 3 sigma), fitted over the training
     images of the same sensor and storage. Pixels that are no data count in no scale and stand in no patch. ``judge``
-    repeats ``train``: there are no other labelled images to train the judge on.
+    repeats ``train``: there are no other labelled images to train the judge on. Of held-out classes, which neither train nor
+    val shows, the images that train would have go to judge alone.
 
     A data set that was made here of SARLO-80 or of products (``ready_set``) is taken over as it is, with its splits, captions
     and hidden classes; the images are hard links where the disk knows them.
@@ -118,6 +153,8 @@ def prepare_user_data(
     seed : draws the splits and the patches.
     tiles_per_image, tiles_per_class : the most patches of an image, and of a class with more patches than images.
     quantity : what the numbers are: amplitude, intensity, db or complex; "" has it decided by tags and statistics.
+    unseen : classes that are held out. A set that is taken over has its own.
+    captions : rows in place of the folder's own, see ``read_captions``.
 
     Returns
     -------
@@ -131,29 +168,43 @@ def prepare_user_data(
     """
     out = check_out(out, "data set", [source])
     if ready := ready_set(source, size):
+        if {*unseen} - {*ready["groups"]["unseen"]}:
+            raise InputError(f"--unseen {','.join(unseen)}: {source} is a finished set with splits of its own; hold out when it is made")
         return _take_over(Path(source), out, ready)
-    folder = check_user_folder(source, size, seed, tiles_per_image, quantity)
+    folder = check_user_folder(source, size, seed, tiles_per_image, quantity, unseen, captions)
     images = _choose_patches(folder.images, tiles_per_class)
     splits = split_images(images, seed)
+    splits["judge"] = splits["train"]
+    for split in ("train", "val"):
+        splits[split] = [image for image in splits[split] if image.label not in unseen]
     scales = _fit_scales(images, splits["train"])
     # a column known for some images only would differ in type between splits
     shared = [name for name in EXTRA_COLUMNS if all(name in image.extra for image in images)]
     shown = {image.label for image in splits["train"]}
+    with _remade(out) as temporary:
+        counts = {}
+        for split in SPLITS:
+            rows = _write_split(temporary / split, splits[split], scales, size, shared, shown)
+            counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
+        return _carded(temporary, _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class))
+
+
+@contextmanager
+def _remade(out: Path) -> Iterator[Path]:
+    """A folder next to ``out`` that takes its place at the end, or is removed where something fails."""
     temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
     with saving(out):
         try:
-            counts = {}
-            for split in ("train", "val", "test"):
-                rows = _write_split(temporary / split, splits[split], scales, size, shared, shown)
-                counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
-            shutil.copytree(temporary / "train", temporary / "judge")
-            counts["judge"] = counts["train"]
-            card = _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class)
-            write_json(temporary / CARD, card)
-            write_text(temporary / README, data_card(card))
+            yield temporary
             replace_folder(temporary, out, "data set")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _carded(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write the card into a folder, for programs and for readers; returns it."""
+    write_text(folder / README, data_card(card))
+    write_json(folder / CARD, card)
     return card
 
 
@@ -303,7 +354,7 @@ def _card(
         f"Patches of {size} x {size} px from a centred grid, never resized: at most {tiles_per_image} an image, "
         f"further than the first while the class has fewer than {tiles_per_class}.",
         "All patches of an image are in one split; images of one scene cannot be recognised and may be in several.",
-        "judge repeats train.",
+        "judge repeats train, and shows the held-out classes too.",
     ]
     if "8-bit" in storages:
         notes.append(
@@ -378,6 +429,7 @@ def build_set(
     read: Callable[[Path], tuple[list[Found], dict[str, Any]]],
     seed: int,
     unseen: Sequence[str] = (),
+    part: bool = False,
 ) -> dict[str, Any]:
     """A data set of images that ``read`` finds, split by place; a killed call is continued by the next one of the same settings.
 
@@ -391,6 +443,8 @@ def build_set(
     read : a folder for its pieces -> the images with their rows, and the facts of the card.
     seed : draws the splits.
     unseen : classes that are held out.
+    part : ``read`` reads a part only, perhaps next to other machines that read other parts into the same folder. Nothing is laid out:
+        when all parts are read, a call for the whole does it, and finds them.
 
     Raises
     ------
@@ -402,12 +456,16 @@ def build_set(
     if card.get("fingerprint") == key and card.get("complete") and not lost_files(out):
         return card
     with saving(out):
-        if card.get("fingerprint") != key or card.get("complete"):
-            clear(claim(out, "data set", names=WRITTEN))
-            for name in SPLITS:
-                shutil.rmtree(out / name, ignore_errors=True)
-            write_json(out / CARD, {"fingerprint": key, "complete": False})
+        with working_in(out):
+            card = _begun(out)
+            if card.get("fingerprint") != key or card.get("complete"):
+                clear(claim(out, "data set", names=WRITTEN))
+                for name in SPLITS:
+                    shutil.rmtree(out / name, ignore_errors=True)
+                write_json(out / CARD, {"fingerprint": key, "complete": False})
         found, facts = read(out / ".work")
+        if part:
+            return {**facts, "totals": {"part": len(found)}}
         if not found:
             raise InputError(f"{out}: no image is left to make a data set of: {'; '.join(facts['read']) or 'nothing was found'}")
         sizes = Counter(row["place"] for _, row in found)
@@ -423,10 +481,10 @@ def build_set(
         if len(sizes) < 3:
             notes.append(f"There are {len(sizes)} places; a split by place needs three, so all images are in train.")
         counts = {}
-        for split, part in parts.items():
-            _lay_out(out, split, part, unseen)
-            counts[split] = dict(sorted(Counter(row["label"] for _, row in part).items()))
-        labels = sorted({row["label"] for part in parts.values() for _, row in part})
+        for split, own in parts.items():
+            _lay_out(out, split, own, unseen)
+            counts[split] = dict(sorted(Counter(row["label"] for _, row in own).items()))
+        labels = sorted({row["label"] for own in parts.values() for _, row in own})
         card = {
             **facts,
             "complete": True,
@@ -439,14 +497,13 @@ def build_set(
                 "composition": [],
             },
             "counts": counts,
-            "totals": {split: len(part) for split, part in parts.items()},
+            "totals": {split: len(own) for split, own in parts.items()},
             "places": {split: sum(name == split for name in splits.values()) for split in SPLITS[:3]},
             "notes": notes,
             "fingerprint": key,
         }
         shutil.rmtree(out / ".work", ignore_errors=True)
-        write_text(out / README, data_card(card))
-        write_json(out / CARD, card)
+        _carded(out, card)
         settle(out)
     return card
 
@@ -493,18 +550,11 @@ def ready_set(source: Path, size: int) -> dict[str, Any]:
 def _take_over(source: Path, out: Path, card: dict[str, Any]) -> dict[str, Any]:
     """Lay out a finished set in ``out``, with the columns that every set has; returns its card."""
     card = {"spacing_m": None, **card}
-    temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
-    with saving(out):
-        try:
-            for split in SPLITS:
-                (temporary / split).mkdir(parents=True)
-                rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in read_numbered(source / split / METADATA)]
-                for row in rows:
-                    _link(source / split / row["file_name"], temporary / split / row["file_name"])
-                write_rows(temporary / split / METADATA, rows)
-            write_json(temporary / CARD, card)
-            write_text(temporary / README, data_card(card))
-            replace_folder(temporary, out, "data set")
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return card
+    with _remade(out) as temporary:
+        for split in SPLITS:
+            (temporary / split).mkdir(parents=True)
+            rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in read_numbered(source / split / METADATA)]
+            for row in rows:
+                _link(source / split / row["file_name"], temporary / split / row["file_name"])
+            write_rows(temporary / split / METADATA, rows)
+        return _carded(temporary, card)

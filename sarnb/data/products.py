@@ -1,4 +1,4 @@
-"""Products of radar sensors as a data set of patches: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, complex NPY, GOTCHA phase history.
+"""Products of radar sensors as a data set of patches: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, ICEYE, complex NPY, GOTCHA phase history.
 
 A file becomes one or more ``Product`` values: where its pixels are, their spacing, calibration and geometry. Each row of
 patches of a product is then read by windows, calibrated, put on the grid, turned so that the track points up, and written.
@@ -29,7 +29,7 @@ from scipy.fft import fft, ifft, next_fast_len
 from sarnb.data import backprojection
 from sarnb.data.amplitude import Normalisation, decide_quantity, flat_statistics, moments, stated_quantity
 from sarnb.data.files import content_key, ordered_map, write_json, write_png
-from sarnb.data.imagefolder import UNSTATED, ZERO_SHARE, some
+from sarnb.data.imagefolder import UNSTATED, ZERO_SHARE, physics, some
 from sarnb.data.images import FILLS, open_stored
 from sarnb.data.prepare import UNCLEAR, Found, build_set
 from sarnb.errors import InputError, first_line
@@ -68,7 +68,8 @@ class Product:
     ``spacing`` of rows and of columns in metres; ``quantity`` of QUANTITIES; ``calibration``: "sigma0" and the like, ""
     if there is none; ``gain``: power by pixel value squared; ``noise``: what is taken off the squared values before;
     ``incidence`` in degrees; ``side`` to which the radar looks from its track, ``turn``: whether columns are flipped, and
-    quarter turns to the left then, that make the track point up; ``notes``: what was guessed or is not as usual.
+    quarter turns to the left then, that make the track point up; ``first`` line of the file, and first and last ``valid`` column
+    of each line, of a burst; ``exponent``: amplitude to this power is stored; ``notes``: what was guessed or is not as usual.
     """
 
     path: Path
@@ -88,6 +89,9 @@ class Product:
     side: str = ""
     turn: tuple[bool, int] = (False, 0)
     itemsize: int = 8
+    first: int = 0
+    valid: np.ndarray | None = None
+    exponent: float = 1.0
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -216,7 +220,7 @@ def _sicd(path: Path) -> Product:
         path, str(path), path.name, path.name, shape, steps, "complex", root.findtext("{*}CollectionInfo/{*}CollectorName") or UNSTATED,
         "ground range" if root.findtext("{*}Grid/{*}ImagePlane") == "GROUND" else "slant range",
         root.findtext("{*}ImageFormation/{*}TxRcvPolarizationProc") or "", calibration, gain, (), _constant(number("SCPCOA/IncidenceAng")),
-        side, turn, 8, tuple(notes),
+        side, turn, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -225,7 +229,7 @@ def _phase_history(path: Path) -> Product:
     aperture = backprojection.read_aperture(path)
     steps = (backprojection.GRID, backprojection.GRID)
     polarisation = next((name for name in ("HH", "VV", "HV", "VH") if name in path.stem.upper()), "")
-    incidence = Table(np.zeros(1), np.zeros(1), np.array([[90 - math.degrees(aperture.elevation)]]))
+    incidence = _constant(90 - math.degrees(aperture.elevation))
     note = f"{path.name}: an image of the plane through the scene's centre was formed of {len(aperture.positions)} pulses, without window"
     return Product(
         path, str(path), path.name, path.name, aperture.shape, steps, "complex", "Gotcha", "ground", polarisation,
@@ -234,13 +238,15 @@ def _phase_history(path: Path) -> Product:
 
 
 def _raster(path: Path, spacing: float, quantity: str) -> Product:
-    """A TIFF or NPY; georeferenced, described by a Capella JSON beside it, or of the spacing that was given."""
+    """A TIFF or NPY; georeferenced, described by a JSON of Capella or ICEYE beside it, or of the spacing that was given."""
     stored = open_stored(path)
     if len(stored.shape) != 2 or stored.turn != 1:
         raise InputError(f"{path}: has several bands or an orientation tag; give one band as it was processed")
     beside = next((name for ending in ("_extended.json", ".json") if (name := path.with_name(path.stem + ending)).is_file()), None)
     meta = json.loads(beside.read_text(encoding="utf-8")) if beside else {}
-    capella = meta.get("collect") if isinstance(meta, dict) and isinstance(meta.get("collect"), dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    capella = meta.get("collect") if isinstance(meta.get("collect"), dict) else None
+    iceye = next((part for part in (meta.get("properties"), meta) if isinstance(part, dict) and "iceye:orientation" in part), None)
     axes, geometry = None, "unstated"
     if path.suffix.lower() != ".npy":
         axes = _map_axes(path)
@@ -248,12 +254,14 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
     if axes is not None:
         steps, geometry = (float(np.hypot(*axes[0])), float(np.hypot(*axes[1]))), "map"
     flat, notes = _middle(path), []
-    stated = "complex" if stored.dtype.kind == "c" else "" if capella else stated_quantity(stored.words)
+    stated = "complex" if stored.dtype.kind == "c" else "" if capella or iceye else stated_quantity(stored.words)
     decided, how = decide_quantity(path.name, [stated], [flat], quantity, kept=stored.dtype == np.uint8)
     notes.append(how)
     given: dict[str, Any] = {}
     if capella:
         given, steps, geometry = _capella(path, capella, axes, steps, geometry)
+    elif iceye:
+        given, steps, geometry = _iceye(path, iceye)
     if not min(steps) > 0:
         raise InputError(f"{path}: does not say its pixel spacing; give it with --spacing, in metres")
     if axes is not None and abs(axes[0][0]) > 1e-6 * steps[0]:
@@ -317,8 +325,30 @@ def _capella(
     }, steps, geometry  # fmt: skip
 
 
+def _iceye(path: Path, about: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[float, float], str]:
+    """What the JSON of ICEYE's GeoTIFFs says, in the terms of STAC. Rows run along range, away from the track ("shadows-down")."""
+    mapping = about.get("iceye:amplitude_mapping") or {"function": "linear"}
+    if about["iceye:orientation"] != "shadows-down" or mapping.get("function") not in ("linear", "power"):
+        said = f"orientation {about['iceye:orientation']!r}, amplitude mapping {mapping}"
+        raise InputError(f"{path}: its JSON says {said}; an ICEYE product is read shadows-down, of a linear or power mapping")
+    how, ground, side = mapping.get("parameters") or {}, about.get("iceye:plane") != "slant", about["sar:observation_direction"].lower()
+    return {
+        "sensor": f"ICEYE ({about['platform']})",
+        "polarisation": "".join(about["sar:polarizations"]),
+        "calibration": "sigma0" if ground else "beta0",
+        "gain": _constant(about["iceye:calibration_factor"] / how.get("scale", 1.0) ** 2),
+        "incidence": _constant(about["view:incidence_angle"]),
+        "side": side,
+        "turn": (False, 1 if side == "right" else 3),  # it flies along the rows of the file, to the right where it looks to the right
+        "exponent": float(how.get("exponent", 1.0)),
+    }, (about["sar:pixel_spacing_range"], about["sar:pixel_spacing_azimuth"]), "ground range" if ground else "slant range"  # fmt: skip
+
+
 def _safe(folder: Path) -> list[Product]:
-    """The measurements of a Sentinel-1 SAFE: sigma0 by its calibration table, less its thermal noise table."""
+    """The measurements of a Sentinel-1 SAFE, of an SLC each burst: sigma0 by its calibration table, less its thermal noise table.
+
+    In a burst the beam turns and with it the band sweeps along azimuth: its power is resampled, not its samples.
+    """
     found = sorted((folder / "measurement").glob("*.tif*"))
     if not found:
         raise InputError(f"{folder}: holds no measurement/*.tiff, so it is no whole Sentinel-1 SAFE; give its folder NAME.SAFE")
@@ -329,8 +359,6 @@ def _safe(folder: Path) -> list[Product]:
             raise InputError(f"{folder}: has no annotation of {path.name}; give the SAFE whole")
         root = _parsed(notes.read_bytes(), notes)
         head = {name: root.findtext(f"adsHeader/{name}", "") for name in ("missionId", "productType", "polarisation", "mode")}
-        if head["productType"] == "SLC" and head["mode"] != "SM":
-            raise InputError(f"{folder}: is an SLC of overlapping bursts, which are not merged here; give the GRD of the scene")
         stored = open_stored(path)
         steps = tuple(float(root.findtext(f".//imageInformation/{axis}PixelSpacing")) for axis in ("azimuth", "range"))
         points = root.findall(".//geolocationGridPoint")
@@ -348,14 +376,18 @@ def _safe(folder: Path) -> list[Product]:
         gain, noise = _sentinel_tables(folder, path.stem)
         kind = "slant range" if head["productType"] == "SLC" else "ground range"
         lacking = () if gain else (f"{folder.name}: has no annotation/calibration of {path.name}, so its values are not calibrated",)
-        quantity = "complex" if stored.dtype.kind == "c" else "amplitude"
-        products.append(
-            Product(
-                path, str(folder), f"{folder.name}/{head['polarisation']}", folder.name, stored.shape[:2], steps, quantity,
-                f"Sentinel-1 ({head['missionId']})", kind, head["polarisation"], "sigma0" if gain else "", gain, noise, incidence, side,
-                turn, stored.dtype.itemsize, lacking,
-            )
+        whole = Product(
+            path, str(folder), f"{folder.name}/{head['polarisation']}", folder.name, stored.shape[:2], steps,
+            "complex" if stored.dtype.kind == "c" else "amplitude", f"Sentinel-1 ({head['missionId']})", kind, head["polarisation"],
+            "sigma0" if gain else "", gain, noise, incidence, side, turn, stored.dtype.itemsize, notes=lacking,
         )  # fmt: skip
+        lines, bursts = int(root.findtext(".//linesPerBurst") or 0), root.findall(".//burst")
+        for number, burst in enumerate(bursts):
+            valid = np.array([burst.findtext(f"{end}ValidSample").split() for end in ("first", "last")], int).T
+            name = f"{folder.name}/{root.findtext('adsHeader/swath')} {head['polarisation']} burst {number + 1}"
+            shape = lines, stored.shape[1]
+            products.append(replace(whole, name=name, shape=shape, quantity="amplitude", first=number * lines, valid=valid))
+        products += [] if bursts else [whole]
     return products
 
 
@@ -433,8 +465,8 @@ def _orientation(
 # Pixels: a window as stored, calibrated, on the grid.
 
 
-def _reader(path: Path) -> Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray | None]]:
-    """(first row, row behind, first column, column behind) -> values as numbers, and where they are data."""
+def _reader(path: Path, first: int = 0, columns: np.ndarray | None = None) -> Callable[..., tuple[np.ndarray, np.ndarray | None]]:
+    """(first row, row behind, first column, column behind) -> values as numbers, and where they are data; see ``Product``."""
     if path.suffix.lower() == ".mat":
         aperture = backprojection.read_aperture(path)
         return lambda *window: (backprojection.form_window(aperture, *window), None)
@@ -442,7 +474,11 @@ def _reader(path: Path) -> Callable[[int, int, int, int], tuple[np.ndarray, np.n
         stored = open_stored(path)
 
         def read(top: int, bottom: int, left: int, right: int) -> tuple[np.ndarray, np.ndarray | None]:
-            values, valid = stored.read(top, bottom, left, right)
+            values, valid = stored.read(first + top, first + bottom, left, right)
+            if columns is not None:
+                at, (low, high) = np.arange(left, right), columns[top:bottom].T[..., None]
+                inside = (at >= low) & (at <= high) & (low >= 0)
+                valid = inside if valid is None else valid & inside
             if stored.white:
                 values = stored.white - values
             if values.dtype.kind in "fc":
@@ -489,11 +525,11 @@ def _amplitude(product: Product, values: np.ndarray, top: int, left: int) -> np.
                 f"{product.source}: has negative values ({values.min():g}), so it is no amplitude; say by --quantity what it is"
             )
         else:
-            values = np.square(values)
+            values = np.power(values, np.float32(2 / product.exponent)) if product.exponent != 1 else np.square(values)
     if not product.noise and (product.gain is None or product.gain.values.size == 1):
         gain = 1.0 if product.gain is None else float(product.gain.values[0, 0])
         return values * np.float32(math.sqrt(gain) if product.quantity == "complex" else gain) if gain != 1 else values
-    rows, columns = top + np.arange(values.shape[0]), left + np.arange(values.shape[1])
+    rows, columns = product.first + top + np.arange(values.shape[0]), left + np.arange(values.shape[1])
     if product.noise and product.quantity != "complex":
         values = np.maximum(values - math.prod(table.at(rows, columns) for table in product.noise), 0)
     gain = product.gain.at(rows, columns) if product.gain else np.ones(1)
@@ -570,26 +606,26 @@ def plan_patches(product: Product, patch: int, grid: float) -> Plan:
     return Plan(ratios, first, counts, tuple(float(old * ratio) for old, ratio in zip(product.spacing, ratios)))
 
 
-def _span(start: int, length: int, ratio: Fraction) -> tuple[int, int, int, int]:
+def _span(start: int, length: int, ratio: Fraction) -> tuple[int, int, int]:
     """Of new samples start … start + length: first old sample and number of a block with margins; where the new ones lie in it."""
     if ratio == 1:
-        return start, length, 0, length
+        return start, length, 0
     begin = (start - MARGIN) // ratio.denominator
     periods = next_fast_len(math.ceil((start + length + MARGIN - begin * ratio.denominator) / ratio.denominator))
-    return begin * ratio.numerator, periods * ratio.numerator, start - begin * ratio.denominator, length
+    return begin * ratio.numerator, periods * ratio.numerator, start - begin * ratio.denominator
 
 
 def _patches(product: Product, plan: Plan, row: int, patch: int) -> Any:
     """Yield (column, window as first row, first column, rows, columns in the file; amplitude [patch, patch] or why it is dropped)."""
-    read = _reader(product.path)
-    top, height, down, _ = _span(plan.first[0] + row * patch, patch, plan.ratios[0])
+    read = _reader(product.path, product.first, product.valid)
+    top, height, down = _span(plan.first[0] + row * patch, patch, plan.ratios[0])
     spans = [_span(plan.first[1] + column * patch, patch, plan.ratios[1]) for column in range(plan.counts[1])]
     together = max(1, READ_BYTES // (product.itemsize * height * max(spans[0][1], 1)))
     for start in range(0, len(spans), together):
         group = spans[start : start + together]
         left, right = max(0, group[0][0]), min(product.shape[1], group[-1][0] + group[-1][1])
         stored, valid = read(max(0, top), min(product.shape[0], top + height), left, right)
-        for column, (begin, width, aside, _) in enumerate(group, start):
+        for column, (begin, width, aside) in enumerate(group, start):
             inside = slice(max(0, begin) - left, min(product.shape[1], begin + width) - left)
             beyond = [(max(0, -top), max(0, top + height - product.shape[0])), (max(0, -begin), max(0, begin + width - product.shape[1]))]
             window = [
@@ -655,15 +691,13 @@ def _write(item: tuple[Product, Plan, int, Path, Normalisation], patch: int) -> 
         flip, quarters = product.turn
         name = f"{note.stem}-{column:04d}.png"
         write_png(note.with_name(name), np.rot90(scale.apply(image)[:, :: -1 if flip else 1], quarters), fast=True)
-        middle = np.array([window[0] + window[2] / 2]), np.array([window[1] + window[3] / 2])
+        middle = np.array([product.first + window[0] + window[2] / 2]), np.array([window[1] + window[3] / 2])
         incidence = float(product.incidence.at(*middle)[0, 0]) if product.incidence else None
-        words = ["a radar image", f"illuminated from the {product.look}" if product.look else ""]
-        words += [f"incidence {incidence:.0f} degrees"] if incidence else []
         rows.append(
             (
                 name,
                 {
-                    "text": ", ".join(filter(None, words)),
+                    "text": ", ".join(["a radar image", *physics(product.look, incidence)]),
                     "label": UNCLEAR,
                     "place": product.place,
                     "product": product.name,
@@ -706,22 +740,21 @@ def _import_all(
         for _ in ordered_map(partial(_measure, patch=patch), jobs, workers, "measuring"):
             pass
         notes = {job[3]: json.loads(job[3].read_text(encoding="utf-8")) for job in jobs}
+        of: dict[str, list[dict[str, Any]]] = {}
         for job in jobs:
-            if notes[job[3]]["fault"]:
-                refused.setdefault(job[0].source, notes[job[3]]["fault"])
-        dropped: Counter[str] = Counter()
+            of.setdefault(job[0].source, []).append(notes[job[3]])
+        for source, own in of.items():
+            faults = [note["fault"] for note in own if note["fault"]]
+            why = " or ".join(sorted({reason for note in own for reason in note["dropped"]}))
+            if faults or not any(note["kept"] for note in own):
+                refused[source] = faults[0] if faults else f"{source}: no patch of {patch} px is left, each {why}; it gives nothing"
+        kept = [job for job in jobs if job[0].source not in refused and notes[job[3]]["kept"]]
+        dropped = sum((Counter(note["dropped"]) for source in of.keys() - refused.keys() for note in of[source]), Counter())
         parts: dict[tuple[str, ...], list[tuple[int, float, float]]] = {}
-        for job in (job for job in jobs if job[0].source not in refused):
-            dropped.update(notes[job[3]]["dropped"])
+        for job in kept:
             parts.setdefault(_scale_of(job[0]), []).extend(tuple(moment) for _, moment in notes[job[3]]["kept"])
-        for product in products:
-            if product.source not in refused and not any(notes[job[3]]["kept"] for job in jobs if job[0].source == product.source):
-                why = Counter(reason for job in jobs if job[0].source == product.source for reason in notes[job[3]]["dropped"])
-                refused[product.source] = (
-                    f"{product.source}: no patch of {patch} px is left, each {' or '.join(sorted(why))}; it gives nothing"
-                )
-        scales = {kind: Normalisation.from_moments(own) for kind, own in parts.items() if own}
-        left = [(*job, scales[_scale_of(job[0])]) for job in jobs if job[0].source not in refused and notes[job[3]]["kept"]]
+        scales = {kind: Normalisation.from_moments(own) for kind, own in parts.items()}
+        left = [(*job, scales[_scale_of(job[0])]) for job in kept]
         used = [product for product in products if product.source not in refused]
         banded = len({product.place for product in used}) < 3
         images: list[Found] = []

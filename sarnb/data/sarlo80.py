@@ -81,6 +81,7 @@ def build_sarlo80(
     seed: int = 0,
     workers: int = 1,
     quantity: str = "",
+    part: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Write the data set of the shards, a shard at a time, and return its card; see ``prepare.build_set`` for the splits.
 
@@ -93,6 +94,7 @@ def build_sarlo80(
     seed : draws the split of the places.
     workers : processes, a shard each. The files are the same for any number.
     quantity : "complex" takes the modulus of the complex array, each scaled by its own mu + 3 sigma; "" the PNG where there is one.
+    part : (k, n) reads every n-th shard from the k-th on, such as one of n machines does, and makes no set yet.
 
     Raises
     ------
@@ -101,6 +103,8 @@ def build_sarlo80(
     """
     if quantity not in ("", "complex"):
         raise InputError(f"--quantity {quantity}: SARLO-80 has 8-bit amplitudes and complex samples; give complex, or leave it out")
+    if part and not 1 <= part[0] <= part[1]:
+        raise InputError(f"--part {part[0]}/{part[1]}: write K/N with K from 1 to N, such as 2/8 for the second of eight machines")
     found, commit = list_shards(shards, revision)
     named = shards if commit else f"{len(found)} shards given as {'addresses' if found[0].url.startswith('https:') else 'files'}"
     table, held = keyword_table(unseen)
@@ -125,8 +129,9 @@ def build_sarlo80(
             "source": "shard and key of the sample",
         },
     }
-    read = partial(_read_all, shards=found, size=size, workers=workers, complex_only=bool(quantity), table=table, held=held, facts=facts)
-    return build_set(out, {**settings, "seed": seed, "table": table, "held": held}, read, seed, held)
+    own = list(enumerate(found))[part[0] - 1 :: part[1]] if part else list(enumerate(found))
+    read = partial(_read_all, numbered=own, size=size, workers=workers, complex_only=bool(quantity), table=table, held=held, facts=facts)
+    return build_set(out, {**settings, "seed": seed, "table": table, "held": held}, read, seed, held, bool(part))
 
 
 def list_shards(spec: str, revision: str = "") -> tuple[list[Shard], str]:
@@ -222,7 +227,7 @@ def class_of(captions: Sequence[str], table: Mapping[str, Sequence[str]]) -> str
 
 def _read_all(
     work: Path,
-    shards: Sequence[Shard],
+    numbered: Sequence[tuple[int, Shard]],
     size: int,
     workers: int,
     complex_only: bool,
@@ -232,7 +237,6 @@ def _read_all(
 ) -> tuple[list[Found], dict[str, Any]]:
     """Read the shards that are not noted in ``work`` yet; the images with their rows, and the facts of the card."""
     work.mkdir(exist_ok=True)
-    numbered = list(enumerate(shards))
     place = partial(_note, work, size=size, complex_only=complex_only)
     left = [item for item in numbered if not place(item).is_file()]
     task = partial(_read_shard, work=work, size=size, complex_only=complex_only)

@@ -31,7 +31,7 @@ from sarnb.model.token import TOKEN, longest_row, with_token
 from sarnb.train.cache import LatentCache, TextCache, cache_latents, cache_text, text_cache_bytes
 from sarnb.train.diffusion import Denoiser, diffusion_loss, drop_captions, held_out_errors
 from sarnb.train.loop import Loss, MicroBatch, Watcher, batch_ids, pair_sides, step_generator, train_loop
-from sarnb.train.machine import Frozen, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
+from sarnb.train.machine import Frozen, compile_on_card, peak_memory_mb, plain_attention, processes, reset_peak_memory, resolve_precision
 from sarnb.train.state import LoopConfig, sharding
 
 # One stream of random numbers for each purpose, so that leaving one out (a cache, a mode) shifts none of the others.
@@ -52,6 +52,7 @@ class FinetuneConfig(LoopConfig):
     lr_text_lora: float = 3e-4
     lr_token: float = 5e-3
     gradient_checkpointing: bool = False  # activations are computed twice instead of stored
+    compiled: bool = False  # on a CUDA card the UNet is compiled before it trains: minutes at the start, faster steps
     caption_dropout: float = 0.1  # share of images trained without caption, for guidance
     side_pairs: float = 0.5  # share of images followed by their scene from the other side, where the set shows both
     min_snr_gamma: float = 5.0  # Hang et al. 2023; 0 is the plain loss
@@ -243,6 +244,8 @@ def finetune(
     groups = parameter_groups(pipe, strategy, config)
     if config.gradient_checkpointing:
         _checkpoint_activations(pipe)
+    if config.compiled:
+        compile_on_card(pipe.unet)
     modules = {name: part for name, part in components(pipe).items() if any(p.requires_grad for p in part.parameters())}
     for name, part in components(pipe).items():
         if name not in modules:  # those that train are moved by accelerate

@@ -39,6 +39,12 @@ def autocast(precision: str = "auto") -> contextlib.AbstractContextManager:
     return torch.autocast(device, dtype=torch.bfloat16)
 
 
+def compile_on_card(network: nn.Module) -> None:
+    """Have PyTorch compile a network at its first step, where there is a CUDA card; in place, so names of weights stay."""
+    if torch.cuda.is_available():
+        network.compile()
+
+
 # The processes that share a training.
 
 

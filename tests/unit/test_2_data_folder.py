@@ -206,6 +206,25 @@ def test_a_column_of_splits_is_used_and_a_class_of_test_alone_is_unseen(tmp_path
     assert set(load_set(tmp_path / "out/test").column("group")) == {"unseen"}
 
 
+def test_a_held_out_class_is_shown_by_test_and_judge_alone(tmp_path: Path) -> None:
+    source = class_folders(tmp_path / "in", ("city", "lake", "water"), each=10)
+    card = prepare_user_data(source, tmp_path / "out", SIZE, unseen=["lake"])
+    assert card["groups"] == {"seen": ["city", "water"], "unseen": ["lake"], "composition": []}
+    assert card["counts"] == {
+        "train": {"city": 7, "water": 7},
+        "val": {"city": 1, "water": 1},
+        "test": {"city": 2, "lake": 2, "water": 2},
+        "judge": {"city": 7, "lake": 7, "water": 7},
+    }
+    for split in ("test", "judge"):
+        images = load_set(tmp_path / "out" / split)
+        assert dict(zip(images.labels, images.column("group"))) == {"city": "seen", "lake": "unseen", "water": "seen"}
+    for wrong, said in ((["lac"], "has no class 'lac'; it has city, lake, water"), (["city", "lake"], "fewer than two classes")):
+        with pytest.raises(InputError, match=said):
+            prepare_user_data(source, tmp_path / "none", SIZE, unseen=wrong)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_folder_named_train_next_to_classes_is_a_class(tmp_path: Path) -> None:
     assert {image.label for image in list_images(class_folders(tmp_path, ("train", "station"))).images} == {"train", "station"}
 

@@ -210,8 +210,11 @@ def test_complex_integers_of_a_sicd_are_read_as_they_mean(tmp_path, kind):
 # Sentinel-1.
 
 
-def _safe(folder: Path, digital: np.ndarray, calibration: bool = True, kind: str = "GRD") -> Path:
-    """A SAFE whose tables are linear in line and pixel; its noise has range and azimuth factors."""
+def _safe(folder: Path, digital: np.ndarray, calibration: bool = True, burst: int = 0) -> Path:
+    """A SAFE whose tables are linear in line and pixel; its noise has range and azimuth factors.
+
+    With ``burst`` lines it is an SLC of bursts, without data in their first line and left of column 8.
+    """
     name = "s1a-iw-grd-vv-x-001"
     for part in ("measurement", "annotation/calibration"):
         (folder / part).mkdir(parents=True)
@@ -228,9 +231,12 @@ def _safe(folder: Path, digital: np.ndarray, calibration: bool = True, kind: str
         f"<orbit><position>{_xyz(position + t * velocity).lower()}</position><velocity>{_xyz(velocity).lower()}</velocity></orbit>"
         for t in (-10, 0, 10)
     )
+    starts, ends = (" ".join(["-1", *[str(column)] * (burst - 1)]) for column in (8, width))
+    one = f"<burst><firstValidSample>{starts}</firstValidSample><lastValidSample>{ends}</lastValidSample></burst>"
+    bursts = f"<linesPerBurst>{burst}</linesPerBurst>{one * (height // burst)}" if burst else ""
     (folder / "annotation" / f"{name}.xml").write_text(
-        f"<product><adsHeader><missionId>S1A</missionId><productType>{kind}</productType><polarisation>VV</polarisation><mode>IW</mode>"
-        f"</adsHeader><imageInformation><rangePixelSpacing>10</rangePixelSpacing><azimuthPixelSpacing>10</azimuthPixelSpacing>"
+        f"<product><adsHeader><missionId>S1A</missionId><productType>{'SLC' if burst else 'GRD'}</productType>"
+        f"<polarisation>VV</polarisation><mode>IW</mode><swath>IW2</swath></adsHeader>{bursts}<imageInformation><rangePixelSpacing>10</rangePixelSpacing><azimuthPixelSpacing>10</azimuthPixelSpacing>"
         f"</imageInformation>{points}{orbit}</product>"
     )
     pixels = " ".join(map(str, (0, width - 1)))
@@ -274,12 +280,31 @@ def test_a_safe_is_calibrated_by_its_tables_less_the_noise(tmp_path):
         assert (row["look"], row["spacing_m"], row["geometry"]) == ("left", [10, 10], "ground range")
 
 
-def test_a_safe_without_tables_is_said_to_be_uncalibrated_and_bursts_are_refused(tmp_path):
+def test_each_burst_of_an_slc_is_calibrated_where_it_has_data(tmp_path):
+    digital = (100 * _speckle((132, 72))).astype(np.complex64)
+    safe = _safe(tmp_path / "A.SAFE", digital, burst=66)
+    assert [(p.name, p.place, p.shape, p.look, p.geometry) for p in describe(safe)] == [
+        (f"A.SAFE/IW2 VV burst {number}", "A.SAFE", (66, 72), "left", "slant range") for number in (1, 2)
+    ]
+    card = import_products([safe], tmp_path / "d", 32)
+    assert card["products"] == 2 and any("4 patches are dropped: each holds pixels that are no data" in line for line in card["read"])
+    found = _rows(tmp_path / "d")
+    assert len(found) == 4  # of two by two in each burst the right ones
+    for row, image in found:
+        first = 66 * (row["product"][-1] == "2")
+        lines, pixels = np.arange(first + row["row"], first + row["row"] + 32), np.arange(row["column"], row["column"] + 32)
+        noise = 500 + lines[:, None] / 132 + pixels / 71
+        noise *= np.where(pixels <= 36, 1 + 2 * lines[:, None] / 132, 1)
+        power = np.abs(digital[lines][:, pixels]) ** 2
+        expected = np.sqrt(np.maximum(power - noise, 0)) / (400 + lines[:, None] / 132 + pixels / 71)
+        scale = row["mu"] + 3 * row["sigma"]
+        assert np.abs(image / 255 * scale - np.minimum(expected[::-1], scale)).max() < scale / 300
+
+
+def test_a_safe_without_tables_is_said_to_be_uncalibrated(tmp_path):
     digital = np.random.default_rng(0).integers(10, 300, (64, 64)).astype(np.uint16)
     card = import_products([_safe(tmp_path / "A.SAFE", digital, calibration=False)], tmp_path / "d", 64)
     assert any("are not calibrated" in line for line in card["read"])
-    with pytest.raises(InputError, match="B.SAFE: is an SLC of overlapping bursts"):
-        describe(_safe(tmp_path / "B.SAFE", digital, kind="SLC"))
     (tmp_path / "C.SAFE").mkdir()
     with pytest.raises(InputError, match="C.SAFE: holds no measurement"):
         describe(tmp_path / "C.SAFE")
@@ -321,6 +346,37 @@ def test_capella_in_slant_range_keeps_slant_spacing_and_is_not_mirrored(tmp_path
     import_products([path], tmp_path / "d", 32, grid=0)
     upper = [found for row, found in _rows(tmp_path / "d") if row["row"] == 32]
     assert all(image[:16].mean() > image[16:].mean() and image[:, 16:].mean() > image[:, :16].mean() for image in upper)
+
+
+@pytest.mark.parametrize(("side", "look"), [("right", "left"), ("left", "right")])
+def test_iceye_is_read_by_the_json_beside_its_tiff(tmp_path, side, look):
+    amplitude = np.linspace(1, 3, 64)[:, None] * np.linspace(1, 4, 64) * 1000  # farther and later along the rows is brighter
+    path = _tiff(tmp_path / "grd.tif", np.round((16 * amplitude) ** 0.5).astype(np.uint16), rasterio.Affine.identity(), None)
+    about = {
+        "platform": "ICEYE-X42",
+        "sar:polarizations": ["VV"],
+        "sar:observation_direction": side,
+        "sar:pixel_spacing_range": 0.7,
+        "sar:pixel_spacing_azimuth": 0.8,
+        "view:incidence_angle": 31.9,
+        "iceye:plane": "ground",
+        "iceye:calibration_factor": 1e-4,
+        "iceye:orientation": "shadows-down",
+        "iceye:amplitude_mapping": {"function": "power", "parameters": {"exponent": 0.5, "scale": 16}},
+    }
+    (tmp_path / "grd.json").write_text(json.dumps({"type": "Feature", "properties": about}))
+    import_products([path], tmp_path / "d", 64, grid=0)
+    ((row, image),) = _rows(tmp_path / "d")
+    assert (row["sensor"], row["calibration"], row["look"], row["incidence"]) == ("ICEYE (ICEYE-X42)", "sigma0", look, 31.9)
+    assert row["spacing_m"] == [0.8, 0.7] and row["geometry"] == "ground range"
+    scale, expected = row["mu"] + 3 * row["sigma"], 0.01 * amplitude
+    expected = np.rot90(expected, 1 if side == "right" else 3)  # the track, along the rows, points up
+    assert np.abs(image / 255 * scale - np.minimum(expected, scale)).max() < scale / 100
+    darker = image[:, :32] if look == "left" else image[:, 32:]  # near range is dark here
+    assert darker.mean() < image.mean()
+    (tmp_path / "grd.json").write_text(json.dumps(about | {"iceye:orientation": "north-up"}))
+    with pytest.raises(InputError, match="grd.tif: its JSON says orientation 'north-up'"):
+        describe(path)
 
 
 def test_borders_nodata_and_constant_tiles_are_dropped_and_counted(tmp_path):
@@ -489,5 +545,6 @@ def test_real_samples_are_imported_or_refused_for_a_reason(tmp_path):
         assert facts == ("left", "right", "RCM-1", "sigma0")
     safes = sorted((folder / "sentinel1_safe").iterdir())
     assert [product.side for product in describe(safes[1])] == ["right"] and "not calibrated" in describe(safes[1])[0].notes[0]
-    with pytest.raises(InputError, match="bursts"):
-        describe(safes[0])
+    bursts = describe(safes[0])
+    assert [product.first for product in bursts] == list(range(0, 13500, 1500))
+    assert {(product.shape, product.spacing, product.side) for product in bursts} == {((1500, 21169), (13.9283, 2.329562), "right")}

@@ -135,6 +135,26 @@ def test_the_files_are_the_same_for_any_number_of_processes_and_after_a_stop(sha
     assert len(seen) == 7
 
 
+def test_parts_are_read_by_several_machines_and_make_the_same_set(shards, tmp_path, monkeypatch):
+    build_sarlo80(tmp_path / "whole", shards, size=SIZE)
+    read = []
+    monkeypatch.setattr(sarlo80, "_read_shard", lambda item, own=sarlo80._read_shard, **how: read.append(item[1].name) or own(item, **how))
+    for k in (2, 1):
+        assert build_sarlo80(tmp_path / "d", shards, size=SIZE, part=(k, 2))["totals"] == {"part": 8 * (2 if k == 1 else 1)}
+        assert not (tmp_path / "d/train").exists()
+    assert read == ["shard-00001.tar", "shard-00000.tar", "shard-00002.tar"]
+    build_sarlo80(tmp_path / "d", shards, size=SIZE)
+    assert len(read) == 3  # the whole found the parts
+    assert _bytes(tmp_path / "d") == _bytes(tmp_path / "whole")
+    words = ["dataset", "sarlo80", "--shards", shards, "--size", str(SIZE), "--workers", "1", "--part", "2/2", "--out"]
+    done = CliRunner().invoke(app, [*words, str(tmp_path / "e")], catch_exceptions=False)
+    assert done.exit_code == 0 and "part 2/2 is read, 8 images; when all are, the same call without --part" in done.stdout
+    assert CliRunner().invoke(app, [*words, str(tmp_path / "d")], catch_exceptions=False).exit_code == 0 and len(read) == 4
+    for wrong in ((0, 2), (3, 2)):
+        with pytest.raises(InputError, match="--part ./2: write K/N with K from 1 to N"):
+            build_sarlo80(tmp_path / "e", shards, size=SIZE, part=wrong)
+
+
 def test_complex_samples_are_scaled_by_their_own_mu_and_sigma(shards, tmp_path):
     build_sarlo80(tmp_path / "d", shards, size=SIZE, quantity="complex")
     images = load_set(tmp_path / "d/train")

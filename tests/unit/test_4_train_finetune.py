@@ -267,6 +267,20 @@ def test_micro_batches_and_checkpointed_activations_train_as_the_whole_batch(nam
             torch.testing.assert_close(found[key], expected[key], rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
+def test_a_compiled_unet_trains_and_is_saved_as_it_is(monkeypatch, tmp_path):
+    """By Dynamo without a compiler behind it, as there is no card: what is traced, called and written is the same."""
+    monkeypatch.setattr(module, "compile_on_card", lambda network: network.compile(backend="eager"))
+    config, strategy = replace(CONFIG, steps=2, gradient_checkpointing=True), find_strategy("unet-lora-r4")
+    finetune(first := tiny_pipeline(), strategy, tiny_set(), config, tmp_path / "eager")
+    finetune(second := tiny_pipeline(), strategy, tiny_set(), replace(config, compiled=True), tmp_path / "compiled")
+    assert second.unet._compiled_call_impl is not None and first.unet._compiled_call_impl is None
+    expected, found = all_weights(first), all_weights(second)
+    assert expected.keys() == found.keys()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-5)
+
+
 def test_captions_hold_the_token_where_it_is_learned():
     data = tiny_set(2)
     assert all(caption.count(TOKEN) == 1 for several in captions_of(data, token=True) for caption in several)

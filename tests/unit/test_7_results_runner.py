@@ -401,6 +401,9 @@ def test_user_data_gets_its_own_results_folder(folder):
     (folder / "my sar").mkdir()
     profile, _, results = resolve("smoke", data=str(folder / "my sar"))
     assert profile.data == str(folder / "my sar") and results == folder / "results/smoke-my sar"
+    assert resolve("smoke", data=str(folder / "my sar"), params=('UNSEEN="city,lake"',))[0].unseen == "city,lake"
+    with pytest.raises(InputError, match="--unseen city: names classes of your own images; give --data"):
+        resolve("smoke", params=('UNSEEN="city"',))
     with pytest.raises(InputError, match="no such folder"):
         resolve("smoke", data=str(folder / "none"))
 

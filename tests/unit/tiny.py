@@ -140,15 +140,28 @@ def tiny_twin(folder: Path, count: int = 12, seed: int = 0) -> ImageSet:
 
 
 SDXL_CONFIGS = json.loads((Path(__file__).parent / "recorded" / "sdxl_configs.json").read_text(encoding="utf-8"))
-#: Widths of a random SDXL that is small enough for two cores; every other key is as published.
+#: Widths, and depths where they are large, of a random SDXL that is small enough for two cores; every other key is as published.
 SDXL_WIDTHS = {
-    "text_encoder/config.json": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "projection_dim": 32},
-    "text_encoder_2/config.json": {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "projection_dim": 64},
+    "text_encoder/config.json": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 3,
+        "projection_dim": 32,
+    },
+    "text_encoder_2/config.json": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "projection_dim": 64,
+    },
     "unet/config.json": {
         "attention_head_dim": [1, 2, 2],
         "block_out_channels": [32, 64, 64],
         "cross_attention_dim": 32 + 64,
         "projection_class_embeddings_input_dim": 64 + 6 * 256,
+        "transformer_layers_per_block": [1, 2, 2],
     },
     "vae/config.json": {"block_out_channels": [32, 32, 32, 32]},
 }
