@@ -21,6 +21,7 @@ from sarnb.plots import LAW_STYLES, MARKERS, broken_label, law_lines
 
 REFERENCE, GUESS, FREE = "reference", "a guess", "free"
 LARGEST_CELL = 160  # px of one image of a mosaic in the saved file
+SMALLEST_CELL = 128  # px of an image
 LINES = {
     REFERENCE_FLOOR: ("black", "-"),
     FROZEN_DECODER: ("#0072b2", (0, (5, 1, 1, 1))),
@@ -75,13 +76,16 @@ def _first(images: ImageSet, label: str, look: str | None = None) -> tuple[np.nd
 
 
 def mosaic(rows: Sequence[Sequence[np.ndarray | None]], row_labels: Sequence[str], column_labels: Sequence[str]) -> Figure:
-    """Images of one size in rows and columns, grey ones on the fixed scale 0 to 255; small ones keep every pixel when saved.
+    """Images of one size in rows and columns, grey ones on the fixed scale 0 to 255; small ones keep every pixel when saved, or have
+    each several times, so that their headings have room.
 
     Parameters
     ----------
     rows : equally long rows of uint8 [H, W], or all [H, W, 3]; None leaves a place white.
     row_labels, column_labels : one text each, at the left and on top.
     """
+    times = max(1, SMALLEST_CELL // next(image.shape[1] for row in rows for image in row if image is not None))
+    rows = [[image if image is None else image.repeat(times, axis=0).repeat(times, axis=1) for image in row] for row in rows]
     height, width, *colours = next(image.shape for row in rows for image in row if image is not None)
     gap = max(2, width // 32)
     sheet = np.full((len(rows) * (height + gap) - gap, len(column_labels) * (width + gap) - gap, *colours), 255, np.uint8)

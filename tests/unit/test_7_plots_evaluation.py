@@ -55,19 +55,22 @@ def test_the_long_heads_of_a_mosaic_do_not_touch_their_neighbours():
     assert len(heads) == len(names) and all(left.x1 < right.x0 for left, right in zip(heads, heads[1:]))
 
 
-def test_a_mosaic_keeps_every_pixel():
+@pytest.mark.parametrize("side", [64, 128])
+def test_a_mosaic_keeps_every_pixel(side):
+    """Those of small images are there several times, so that heads have room."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    images = rng.integers(0, 256, (2, 3, side, side), dtype=np.uint8)
     figure = mosaic([[*images[0]], [images[1, 0], None, images[1, 2]]], ["a", "b"], ["x", "y", "z"])
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=plt.rcParams["savefig.dpi"])
     pixels = np.asarray(Image.open(stream).convert("L")).astype(int)
     recorded = Image.open(io.BytesIO(figure_file(figure, "a")[1]))
     assert recorded.width >= pixels.shape[1] and recorded.height >= pixels.shape[0], "with labels around, and not made smaller"
-    assert pixels.shape == (2 * 66 - 2, 3 * 66 - 2)
-    assert np.abs(pixels[:64, 66:130] - images[0, 1]).max() <= 1, "but for the rounding of the colour map"
-    assert np.abs(pixels[66:, 132:] - images[1, 2]).max() <= 1
-    assert (pixels[66:, 66:130] == 255).all()
+    assert pixels.shape == (2 * 132 - 4, 3 * 132 - 4)
+    images = images.repeat(128 // side, axis=2).repeat(128 // side, axis=3)
+    assert np.abs(pixels[:128, 132:260] - images[0, 1]).max() <= 1, "but for the rounding of the colour map"
+    assert np.abs(pixels[132:, 264:] - images[1, 2]).max() <= 1
+    assert (pixels[132:, 132:260] == 255).all()
 
 
 def test_the_sample_grid_puts_a_real_image_of_the_same_side_first():
