@@ -29,26 +29,33 @@ HUB_SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 class ImageSet:
     """One split in memory.
 
-    ``root``: folder of the split. ``ids``: file names, one an image. ``images``: uint8 [N, H, W], grey.
-    ``captions``: the training text of each image. ``labels``: class name of each image ("" where unknown).
-    ``rows``: the metadata rows, all columns.
+    ``root``: folder of the split. ``images``: uint8 [N, H, W], grey. ``rows``: the metadata rows, all columns.
     """
 
     root: Path
-    ids: tuple[str, ...]
     images: np.ndarray
-    captions: tuple[str, ...]
-    labels: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
 
     def __post_init__(self) -> None:
-        lengths = {len(self.ids), len(self.images), len(self.captions), len(self.labels), len(self.rows)}
-        if len(lengths) != 1:
-            raise InputError(
-                f"{self.root}: ids, images, captions, labels and rows differ in number {sorted(lengths)}; give one of each an image"
-            )
+        if len(self.images) != len(self.rows):
+            raise InputError(f"{self.root}: {len(self.images)} images and {len(self.rows)} rows; give one row an image")
         if self.images.dtype != np.uint8 or self.images.ndim != 3:
             raise InputError(f"{self.root}: images are {self.images.dtype} {self.images.shape}; give uint8 [N, H, W]")
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """File names, one an image."""
+        return tuple(row.get("file_name") or "" for row in self.rows)
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """The training text of each image."""
+        return tuple(row.get("text") or "" for row in self.rows)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Class name of each image, "" where unknown."""
+        return tuple(row.get("label") or "" for row in self.rows)
 
     @cached_property
     def digest(self) -> str:
@@ -56,17 +63,13 @@ class ImageSet:
         return content_key(self.images, json.dumps(self.all_captions()))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """The images at ``indices`` (a boolean mask of length N works too), in that order."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(int)
-
-        def take(values: tuple) -> tuple:
-            return tuple(values[index] for index in chosen)
-
-        return ImageSet(self.root, take(self.ids), self.images[chosen], take(self.captions), take(self.labels), take(self.rows))
+        return ImageSet(self.root, self.images[chosen], tuple(self.rows[index] for index in chosen))
 
     def where(self, **values: Any) -> ImageSet:
         """The images whose rows have these values: ``where(label="city", group="seen")``; a tuple or list means any of."""
@@ -134,14 +137,7 @@ def load_set(folder: Path) -> ImageSet:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise InputError(f"{folder}: images have different sizes {sorted(shapes)}; make the data set again")
-    return ImageSet(
-        root=folder,
-        ids=tuple(row["file_name"] for row in rows),
-        images=np.stack(images),
-        captions=tuple(row.get("text") or "" for row in rows),
-        labels=tuple(row.get("label") or "" for row in rows),
-        rows=tuple(rows),
-    )
+    return ImageSet(folder, np.stack(images), tuple(rows))
 
 
 def load_card(data_dir: Path) -> dict[str, Any]:

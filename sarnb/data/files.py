@@ -79,6 +79,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """One JSON object a line, written atomically; ``rows`` are taken one at a time, so a generator costs no memory.
 

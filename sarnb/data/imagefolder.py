@@ -603,15 +603,8 @@ def load(image: UserImage, scale: Normalisation | None, size: tuple[int, int]) -
 
 def load_batch(chunk: Sequence[tuple[UserImage, Normalisation | None]], root: Path, size: tuple[int, int]) -> ImageSet:
     """Some images with their scales, as an image set."""
-    images = [image for image, _ in chunk]
-    return ImageSet(
-        root=root,
-        ids=tuple(image.name for image in images),
-        images=np.stack([load(image, scale, size) for image, scale in chunk]),
-        captions=tuple(image.text for image in images),
-        labels=tuple(image.label for image in images),
-        rows=tuple({"file_name": image.name, "label": image.label, **image.extra} for image in images),
-    )
+    rows = tuple({"file_name": image.name, "text": image.text, "label": image.label, **image.extra} for image, _ in chunk)
+    return ImageSet(root, np.stack([load(image, scale, size) for image, scale in chunk]), rows)
 
 
 def common_size(folders: Iterable[ImageFolder], size: int | None) -> tuple[int, int]:

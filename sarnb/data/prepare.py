@@ -29,6 +29,7 @@ from sarnb.data.files import (
     clear,
     content_key,
     lost_files,
+    read_json,
     read_numbered,
     replace_folder,
     saving,
@@ -452,7 +453,7 @@ def build_set(
         A folder that holds something else, a full disk, or no image; and what ``read`` raises.
     """
     out, key = check_out(out, "data set"), content_key(json.dumps(settings, sort_keys=True))
-    card = _begun(out)
+    card = read_json(out / CARD)
     if card.get("fingerprint") == key and card.get("complete") and not lost_files(out):
         return card
     with saving(out):
@@ -508,15 +509,6 @@ def build_set(
     return card
 
 
-def _begun(out: Path) -> dict[str, Any]:
-    """The card of a finished or begun set; empty where there is none."""
-    try:
-        card = json.loads((out / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}
-
-
 def _lay_out(out: Path, split: str, part: Sequence[Found], unseen: Sequence[str]) -> None:
     """Make the folder of a split: all of it under another name first, then one rename."""
     made = out / ".work" / split
@@ -541,7 +533,7 @@ def _link(path: Path, target: Path) -> None:
 
 def ready_set(source: Path, size: int) -> dict[str, Any]:
     """The card of a finished data set of ``size`` px that ``build_set`` made, none of its splits empty; {} for any other folder."""
-    card = _begun(Path(source))
+    card = read_json(Path(source) / CARD)
     finished = card.get("kind") in ("sarlo80", "products") and card.get("complete") and card.get("size") == size
     whole = finished and all(card["totals"].get(split) for split in SPLITS) and not lost_files(Path(source))
     return card if whole else {}

@@ -32,13 +32,23 @@ def block_scene(height: float = 30.0, depth: int = 16, width: int = 24, size: in
     cover[top : top + width, left + depth : left + depth + 4] = CODE["asphalt"]
     above[top : top + width, left : left + depth] = height
     cover[top : top + width, left : left + depth] = CODE["roof"]
-    flat = np.zeros((size, size), np.float32)
+    return known_scene(above, cover, spacing)
+
+
+RAISED = ("roof", "tile", "metal", "forest")  # covers whose surface is not the ground
+
+
+def known_scene(height: np.ndarray, cover: np.ndarray, spacing: float) -> Scene:
+    """What the geometry needs of a scene, from its surface height [m] and land cover codes, both [H, W]."""
+    bare = ~np.isin(cover, [CODE[name] for name in RAISED])
+    level = float(np.median(height[bare])) if bare.any() else float(np.median(height))
+    flat = np.full(height.shape, level, np.float32)
     return Scene(
-        kind="block",
-        height=above,
+        kind="known",
+        height=height.astype(np.float32),
         ground=flat,
         cover=cover,
-        tint=flat,
+        tint=np.zeros_like(flat),
         points=np.zeros((0, 5), np.float32),
         spacing=spacing,
         season="summer",

@@ -31,6 +31,7 @@ from sarnb.data.files import (
     height_levels,
     lost_files,
     ordered_map,
+    read_json,
     saving,
     settle,
     write_json,
@@ -402,11 +403,8 @@ def _fingerprint(splits: dict[str, SplitSpec], radar: Radar, size: int, seed: in
 
 def _load_own_card(out: Path, fingerprint: str) -> dict[str, Any] | None:
     """The card of a finished or begun set with this fingerprint; None where there is none."""
-    try:
-        card = json.loads((out / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(card, dict) and card.get("fingerprint") == fingerprint
+    card = read_json(out / CARD)
+    whole = card.get("fingerprint") == fingerprint
     if whole and card.get("complete"):
         whole = all((out / split / METADATA).is_file() for split in card["totals"]) and not lost_files(out)
     return card if whole else None

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,14 @@ from sarnb.foundation.recipe import (
     Pictures,
     carry_history,
     export_foundation,
+    pretrain_foundation,
     radar_captions,
     stage_history,
     styled_pictures,
-    text_stage,
-    unet_stage,
-    vae_stage,
 )
 from sarnb.model.foundation import FoundationConfig, load_foundation
 from sarnb.model.judge import DualEncoder
 from sarnb.train.machine import processes
-from sarnb.train.vae_losses import PerceptualFeatures
 from sarnb.world.styles import STYLES
 
 SHARES = {"linear": 0.03, "vae": 0.25, "text": 0.15, "unet": 0.50}  # of the minutes; the rest draws and exports
@@ -59,6 +56,7 @@ GOES_ON = {  # one cycle each, at the rates and weights of the recipe's last one
     "unet_high_noise": (3.0,),
 }
 PLAN = "plan.json"
+Start = tuple[StableDiffusionXLPipeline, DualEncoder]
 
 
 def say(line: str) -> None:
@@ -66,16 +64,8 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-@dataclass
-class Start:
-    """A foundation to go on from: its pipeline, and its text towers with the image tower that they were trained with."""
-
-    pipe: StableDiffusionXLPipeline
-    encoder: DualEncoder
-
-
 def load_start(folder: Path, words: list[str]) -> Start:
-    """Read a foundation that ``export_foundation`` wrote.
+    """A foundation that ``export_foundation`` wrote: its pipeline, and its text towers with the image tower.
 
     SDXL's first text encoder has no projection, so that of its tower is found anew: the linear map by which its pooled state
     tells the second tower's vector best, over the captions ``words``.
@@ -90,7 +80,7 @@ def load_start(folder: Path, words: list[str]) -> Start:
         tower.text_projection.weight.copy_(torch.linalg.lstsq(states, targets).solution.T)
     encoder = DualEncoder([tower, judge.texts[0]], judge.tokenizer)
     encoder.image, encoder.log_scale = judge.image, judge.log_scale
-    return Start(pipe, encoder)
+    return pipe, encoder
 
 
 def recipe_of(values: dict[str, Any]) -> FoundationRecipe:
@@ -122,23 +112,6 @@ def shares_of(recipe: FoundationRecipe, on: bool) -> dict[str, float]:
     return ON if on else {stage: share for stage, share in SHARES.items() if np.sum(getattr(recipe, f"{stage}_steps"))}
 
 
-def run_stages(
-    recipe: FoundationRecipe, first: Pictures, everything: Callable[[], Pictures], words: list[str], start: Start | None, out: Path
-) -> tuple[StableDiffusionXLPipeline, DualEncoder]:
-    """All stages in order; ``everything`` waits for the pictures that are drawn while the first one trains."""
-    if start is None:
-        features = PerceptualFeatures() if recipe.vae_perceptual else None
-        vae, shown = vae_stage(recipe, first.images, out, features), everything()
-        encoder = text_stage(recipe, shown.images, shown.captions, words, out)
-        unet = None
-    else:
-        vae, unet = start.pipe.vae, start.pipe.unet
-        encoder = text_stage(recipe, first.images, first.captions, words, out, start.encoder)
-        shown = everything()
-    pipe = unet_stage(recipe, shown.images, shown.captions, vae, encoder, out, shown.partners, unet)
-    return pipe, encoder
-
-
 def rehearse(recipe: FoundationRecipe, first: Pictures, words: list[str], begin: Callable[[], Start | None]) -> dict[str, float]:
     """Seconds a step of each stage, from a few steps in a folder that is thrown away."""
     start = begin()
@@ -147,7 +120,7 @@ def rehearse(recipe: FoundationRecipe, first: Pictures, words: list[str], begin:
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         part = first.part(1_024)
-        run_stages(trial, part, lambda: part, words, start, Path(folder))
+        pretrain_foundation(trial, part, words, Path(folder), start=start)
         for stage in stages:
             history = stage_history(Path(folder), stage)
             pace = history["seconds"] / history["step"].diff().fillna(history["step"])
@@ -262,8 +235,8 @@ def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | 
     say("plan: " + ", ".join(f"{stage} {np.sum(getattr(planned, f'{stage}_steps'))} steps" for stage in stages))
     wait = drawing(lambda: pictures_of(planned, planned.scenes - count, count, workers, runs))
     begin = load_start(start, words) if start else None
-    pipe, encoder = run_stages(planned, first, lambda: joined([first, wait()]), words, begin, runs)
-    export_foundation(pipe, encoder, planned, runs, out / "pipeline")
+    made = pretrain_foundation(planned, first, words, runs, lambda: joined([first, wait()]), begin)
+    export_foundation(*made, planned, runs, out / "pipeline")
     if start:
         carry_history(out / "pipeline", start)
     seen = sum(planned.unet_steps) * planned.unet_batch

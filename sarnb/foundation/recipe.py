@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from sarnb.data.files import ordered_map, replace_folder
-from sarnb.data.twin import scene_seed, twin_optical
+from sarnb.data.twin import scene_seed
 from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card
 from sarnb.foundation.linear_start import bypass_norms, fit_linear, start_linear
@@ -119,27 +119,32 @@ class FoundationRecipe:
 
 def pretrain_foundation(
     recipe: FoundationRecipe,
-    scenes: np.ndarray,
-    captions: Captions,
+    first: Pictures,
     sar_captions: list[str],
     out: Path,
-    features: nn.Module | None = None,
-) -> StableDiffusionXLPipeline:
-    """All stages in order, and the finished pipeline saved in ``out/pipeline`` (fp16 safetensors).
+    everything: Callable[[], Pictures] | None = None,
+    start: tuple[StableDiffusionXLPipeline, DualEncoder] | None = None,
+) -> tuple[StableDiffusionXLPipeline, DualEncoder]:
+    """All stages in order: the pipeline, and its text towers with the image tower.
 
     Parameters
     ----------
-    scenes : uint8 [N, 128, 128, 3], with one or more captions each.
+    first : the pictures; where they are not all, ``everything`` waits for those that are drawn while the first stage trains.
     sar_captions : shape the tokenizer, so that the words of radar are not torn to pieces later, and are parted from their
         hard negatives, so that left and right are two words for the text towers, as for any towers that have read the web.
         No SAR image is seen.
-    features : network of the perceptual loss; none leaves that loss out.
+    start : a foundation to go on from; its autoencoder stays as it is.
     """
-    vae = vae_stage(recipe, scenes, out, features)
-    encoder = text_stage(recipe, scenes, captions, sar_captions, out)
-    pipe = unet_stage(recipe, scenes, captions, vae, encoder, out)
-    export_foundation(pipe, encoder, recipe, out, out / "pipeline")
-    return pipe
+    everything = everything or (lambda: first)
+    if start is None:
+        features = PerceptualFeatures() if recipe.vae_perceptual else None
+        vae, shown, unet = vae_stage(recipe, first.images, out, features), everything(), None
+        encoder = text_stage(recipe, shown.images, shown.captions, sar_captions, out)
+    else:
+        vae, unet = start[0].vae, start[0].unet
+        encoder = text_stage(recipe, first.images, first.captions, sar_captions, out, start[1])
+        shown = everything()
+    return unet_stage(recipe, shown.images, shown.captions, vae, encoder, out, shown.partners, unet), encoder
 
 
 def radar_captions(count: int, seed: int) -> list[str]:
@@ -326,7 +331,7 @@ def unet_stage(
     vae: AutoencoderKL,
     encoder: DualEncoder,
     out: Path,
-    partners: np.ndarray | None = None,
+    partners: np.ndarray,
     start: UNet2DConditionModel | None = None,
 ) -> StableDiffusionXLPipeline:
     """The UNet: noise prediction on cached latents, one cosine cycle after another; a new one, or on from ``start``.
@@ -344,10 +349,9 @@ def unet_stage(
 
     def loss(high_noise: float, before: int, modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
         step += before
-        chosen, source = batch_ids(len(mean), size, seed, step), np.arange(size)
         rng, generator = np.random.default_rng((seed, 51, step)), step_generator(seed, step)
-        if partners is not None:
-            chosen, source = pair_sides(chosen, partners, recipe.side_pairs, np.random.default_rng((seed, 53, step)))
+        chosen = batch_ids(len(mean), size, seed, step)
+        chosen, source = pair_sides(chosen, partners, recipe.side_pairs, np.random.default_rng((seed, 53, step)))
         prompts = [captions[i][rng.integers(len(captions[i]))] for i in chosen]
         dropped = torch.rand(size, generator=generator) < recipe.caption_dropout
         draw = torch.randn(mean[chosen].shape, generator=generator)[source]
@@ -444,6 +448,6 @@ def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) ->
 
     Resumes where it was killed. Needs the extra packages of ``sarnb.train.vae_losses.PerceptualFeatures``.
     """
-    scenes, captions, _ = twin_optical(recipe.scenes, recipe.seed, size=recipe.model.image_size, workers=workers)
-    pretrain_foundation(recipe, scenes, captions, radar_captions(1_500, recipe.seed), out, PerceptualFeatures())
+    made = pretrain_foundation(recipe, styled_pictures(recipe, recipe.scenes, workers=workers), radar_captions(1_500, recipe.seed), out)
+    export_foundation(*made, recipe, out, out / "pipeline")
     return out / "pipeline"

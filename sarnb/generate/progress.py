@@ -5,7 +5,6 @@ Also the way of the learned word, whose rows are kept as well, each as the textu
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from sarnb.data.dataset import Column
-from sarnb.data.files import saving, write_json, write_png
+from sarnb.data.files import read_json, saving, write_json, write_png
 from sarnb.generate.sample import generate
 from sarnb.model.token import save_token
 from sarnb.train.loop import Watcher
@@ -78,7 +77,7 @@ def watch_samples(
     if processes().is_main_process:
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if _read_json(folder / PROMPTS) != wanted:
+            if read_json(folder / PROMPTS) != wanted:
                 for path in folder.glob("step*.png"):
                     path.unlink()
                 write_json(folder / PROMPTS, wanted)
@@ -102,9 +101,9 @@ def watch_samples(
 
 def read_progress(model: Path) -> Progress | None:
     """The grids that the training of ``model`` left; None where none were drawn (``sample_every`` 0)."""
-    stored = _read_json(Path(model) / GRIDS / PROMPTS)
+    stored = read_json(Path(model) / GRIDS / PROMPTS)
     paths = sorted((Path(model) / GRIDS).glob("step*.png"))
-    if stored is None or not paths:
+    if not stored or not paths:
         return None
     strips = {int(path.stem.removeprefix("step")): np.asarray(Image.open(path).convert("RGB")) for path in paths}
     count = len(stored["rows"])
@@ -145,11 +144,3 @@ def _evenly(rows: Sequence[dict], count: int) -> list[dict]:
     """``count`` of the rows, the first and the last among them."""
     count = min(count, len(rows))
     return [rows[index] for index in np.linspace(0, len(rows) - 1, count).round().astype(int)] if count else []
-
-
-def _read_json(path: Path) -> dict | None:
-    """The value of a file; None where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None

@@ -8,6 +8,8 @@ are their cumulative sums. Distances take (reference, generated).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.special import xlogy
 
@@ -189,15 +191,17 @@ def local_enl(images: np.ndarray, window: int = 8) -> np.ndarray:
     ----------
     Oliver and Quegan, Understanding SAR Images, 2004, section 4.3.
     """
-    found = np.full(len(images), np.nan)
-    for index, image in enumerate(image_stack(images)):
+    looks = [intensity.mean(1) ** 2 / variance for intensity, variance in varied_windows(images, window)]
+    return np.array([np.median(own) if len(own) else np.nan for own in looks])
+
+
+def varied_windows(images: np.ndarray, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each image the intensity [n, window²] and its variance [n], over n - 1, in the ``usable`` windows that are not of one value."""
+    for image in image_stack(images):
         values = windows(image[None], window)
         intensity = values[usable(values)] ** 2.0
         variance = intensity.var(1, ddof=1)
-        varied = variance > 0
-        if varied.any():
-            found[index] = np.median(intensity[varied].mean(1) ** 2 / variance[varied])
-    return found
+        yield intensity[variance > 0], variance[variance > 0]
 
 
 def windows(stack: np.ndarray, window: int) -> np.ndarray:

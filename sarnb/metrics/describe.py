@@ -17,7 +17,7 @@ from scipy.special import digamma, gammainc, gammaln, kve, polygamma
 
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
-from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_enl, log_cumulants, usable, windows
+from sarnb.metrics.amplitude import LEVELS, coefficient_of_variation, histogram, local_enl, log_cumulants, usable, varied_windows, windows
 from sarnb.metrics.texture import DIRECTIONS, PROPERTIES, cooccurrence, properties
 from sarnb.world.backscatter import COVERS
 
@@ -125,11 +125,7 @@ def flat_enl(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> n
     if window % 2:
         raise InputError(f"flat enl: the window has {window} px; give an even number, it is cut into quarters.")
     enl = np.full(len(images), np.nan)
-    for index, image in enumerate(image_stack(images)):
-        values = windows(image[None], window)
-        intensity = values[usable(values)] ** 2.0
-        variance = intensity.var(1, ddof=1)
-        intensity, variance = intensity[variance > 0], variance[variance > 0]
+    for index, (intensity, variance) in enumerate(varied_windows(images, window)):
         if not len(intensity):
             continue
         quarters = intensity.reshape(-1, 2, window // 2, 2, window // 2).mean((2, 4)).reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Distances between sets of vectors: Frechet, kernel, precision and recall, nearest neighbour, and the move of latents.
+"""Distances between sets of vectors: Frechet, kernel, precision and recall, and the move of latents.
 
 The features are the judge's (SAR-CLIP) unless said otherwise, so none of these numbers is a FID or comparable to one.
 Functions that take weights let a bootstrap reuse the features; weights [N] sum to 1, default equal.
@@ -162,29 +162,14 @@ def manifold_hits(reference: np.ndarray, queries: np.ndarray, neighbours: int = 
     """Which queries [M, D] lie inside the manifold of reference [N, D]: bool [M].
 
     The manifold is the union of balls around reference points, each reaching to its k-th nearest other point.
-    Kynkaanniemi et al., NeurIPS 2019, equation 1.
+    Kynkaanniemi et al., NeurIPS 2019, equation 1, with k = 3. The share of generated images inside the real manifold is the
+    precision, that of real ones inside the generated one the recall. Both grow with the number of images: compare equal sizes only.
     """
     reference, queries = feature_pair(reference, queries, "precision and recall", (neighbours + 1, 1), ("reference", "query"))
     within = euclidean(reference, reference)
     np.fill_diagonal(within, 0.0)  # rounding must not count a point as its own neighbour
     radius = np.partition(within, neighbours, axis=1)[:, neighbours]
     return (euclidean(reference, queries) <= radius[:, None]).any(0)
-
-
-def precision_recall(real: np.ndarray, fake: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """Precision (generated inside the real manifold) and recall (real inside the generated one), 0 to 1.
-
-    Kynkaanniemi et al., NeurIPS 2019, with k = 3. Both grow with the number of images: compare equal sizes only.
-    """
-    return float(manifold_hits(real, fake, neighbours).mean()), float(manifold_hits(fake, real, neighbours).mean())
-
-
-def nearest_neighbour(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine similarity [M] to the most similar reference, and its index [M], for unit vectors [M, D], [N, D]."""
-    queries, references = feature_pair(queries, references, "nearest neighbour", (1, 1), ("query", "reference"))
-    similarity = queries @ references.T
-    index = similarity.argmax(1)
-    return similarity[np.arange(len(queries)), index], index
 
 
 def thumbnails(images: np.ndarray, size: int = 32) -> np.ndarray:

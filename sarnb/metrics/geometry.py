@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.ndimage import uniform_filter
 
 from sarnb.data.dataset import ImageSet
-from sarnb.data.sideview import shadow_marks, wall_marks
+from sarnb.data.sideview import RAISED, known_scene, shadow_marks, wall_marks
 from sarnb.data.twin import GROUND_SPACING_M, ground_radar
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
@@ -135,30 +135,12 @@ def _signs(looks: Sequence[str | None]) -> np.ndarray:
 REACH = 8  # px on either side of a predicted edge that are looked at
 LEAST_MARKS = 12  # range lines with a wall, or with a shadow, below which an image has no figure
 BUILT = ("roof", "tile", "metal", "concrete")  # covers of what has walls
-RAISED = ("roof", "tile", "metal", "forest")  # covers whose surface is not the ground
 MEASURES = {
     "layover side": "share of images whose walls are brighter on the side that faces the radar",
     "shadow contrast": "lit ground over predicted shadow, mean intensity, dB",
     "shadow offset": "where shadows end behind where they should; above 0 too long, m",
     "shadow offset, absolute": "distance of the shadow ends from the truth, m",
 }
-
-
-def known_scene(height: np.ndarray, cover: np.ndarray, spacing: float = GROUND_SPACING_M) -> Scene:
-    """What the geometry needs of a scene, from its surface height [m] and land cover codes, both [H, W]."""
-    bare = ~np.isin(cover, [CODE[name] for name in RAISED])
-    level = float(np.median(height[bare])) if bare.any() else float(np.median(height))
-    flat = np.full(height.shape, level, np.float32)
-    return Scene(
-        kind="known",
-        height=height.astype(np.float32),
-        ground=flat,
-        cover=cover,
-        tint=np.zeros_like(flat),
-        points=np.zeros((0, 5), np.float32),
-        spacing=spacing,
-        season="summer",
-    )
 
 
 def layover_evidence(image: np.ndarray, scene: Scene, radar: Radar) -> float:

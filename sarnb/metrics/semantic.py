@@ -28,21 +28,17 @@ class Judge(Protocol):
     def embed_texts(self, texts: list[str]) -> torch.Tensor: ...
 
 
-def embed_images(judge: Judge, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Unit feature vectors of uint8 [N, H, W] by the judge: float64 [N, D], in batches, without gradients."""
-    stack = image_stack(images)
+def embed_images(judge: Judge, images: np.ndarray) -> np.ndarray:
+    """Unit feature vectors of uint8 [N, H, W] by the judge: float64 [N, D], without gradients."""
     with torch.inference_mode():
-        parts = [_unit(judge.embed_images(stack[start : start + batch_size])) for start in range(0, len(stack), batch_size)]
-    return np.concatenate(parts)
+        return _unit(judge.embed_images(image_stack(images)))
 
 
-def embed_texts(judge: Judge, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+def embed_texts(judge: Judge, texts: Sequence[str]) -> np.ndarray:
     """Unit feature vectors of texts by the judge: float64 [N, D]; a learned token "<SAR>" is read as the word SAR."""
     distinct, place = np.unique([re.sub(r"<([^<>]+)>", r"\1", text) for text in texts], return_inverse=True)
-    words = distinct.tolist()
     with torch.inference_mode():
-        parts = [_unit(judge.embed_texts(words[start : start + batch_size])) for start in range(0, len(words), batch_size)]
-    return np.concatenate(parts)[place]
+        return _unit(judge.embed_texts(distinct.tolist()))[place]
 
 
 def _unit(features: torch.Tensor) -> np.ndarray:

@@ -99,9 +99,7 @@ TINY = Size(64, (1, 2), 2, ((32, 2, False), (64, 1, True)))
 def random_set(count: int, side: int) -> ImageSet:
     """``count`` grey images of noise."""
     images = np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
-    names = tuple(f"{number}.png" for number in range(count))
-    rows = tuple({"file_name": name, "text": CAPTION} for name in names)
-    return ImageSet(Path("."), names, images, (CAPTION,) * count, ("",) * count, rows)
+    return ImageSet(Path("."), images, ({"text": CAPTION},) * count)
 
 
 @dataclass

@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import resource
 from dataclasses import replace
 
-import numpy as np
-
 from sarnb.data.files import ordered_map
 from sarnb.data.twin import ground_radar, sample_radar, twin_sample
-from sarnb.world.backscatter import COVERS, lookup
-from sarnb.world.radar import PRESETS, reflectivity, simulate
-from sarnb.world.scene import CLASSES, Scene, make_scene
+from sarnb.world.radar import PRESETS, simulate
+from sarnb.world.scene import CLASSES, make_scene
 
 RADAR = PRESETS["airborne-x"]
-
-
-def naive_reflectivity(scene: Scene, incidence_deg: float) -> np.ndarray:
-    """Facet by facet in Python: horizon, local incidence, table, and the power spread over the cells that the facet covers.
-
-    Terrain and roofs only: no walls, corners, windows, points, volumes or texture.
-    """
-    table = lookup(tuple(COVERS), "X", "VV")
-    cot = 1 / math.tan(math.radians(incidence_deg))
-    rows, cols = scene.height.shape
-    image = np.zeros((rows, cols))
-    for row in range(rows):
-        heights = [float(z) / scene.spacing for z in scene.height[row]]
-        horizon = -math.inf
-        for col in range(cols - 1):
-            near, far = heights[col], heights[col + 1]
-            reach = far + (col + 1) * cot
-            if reach <= horizon:
-                continue
-            horizon = reach
-            slope = far - near
-            cosine = (slope + cot) / math.sqrt(1 + cot * cot) / math.sqrt(1 + slope * slope)
-            power = float(table.mean(scene.cover[row, col], np.float64(cosine))) * math.sqrt(1 + slope * slope)
-            start, stop = sorted((col - near * cot, col + 1 - far * cot))
-            for cell in range(max(0, math.floor(start)), min(cols, math.ceil(stop))):
-                image[row, cell] += power * (min(stop, cell + 1) - max(start, cell)) / (stop - start)
-    return image
 
 
 def one_sample(index: int) -> int:
@@ -50,21 +19,9 @@ def one_sample(index: int) -> int:
     return sample.sar.nbytes
 
 
-def test_reflectivity_against_a_facet_loop(benchmark, seconds):
-    benchmark.extra_info["baseline"] = "a Python loop over facets that leaves out walls, corners, points and texture"
-    scene = make_scene("city", 1)
-    base = seconds(lambda: naive_reflectivity(scene, RADAR.incidence_deg), rounds=1)
-    benchmark(lambda: reflectivity(scene, RADAR, np.random.default_rng(0)))
-    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
-
-
-def test_samples_on_one_core(benchmark, seconds):
+def test_samples_on_one_core(benchmark):
     """Both modalities, masks, satellite view and captions of all classes; aim: 40 samples/s on one core."""
-    benchmark.extra_info["baseline"] = "the facet loop alone, for as many scenes"
-    scene = make_scene("city", 1)
-    base = len(CLASSES) * seconds(lambda: naive_reflectivity(scene, RADAR.incidence_deg), rounds=1)
     benchmark.pedantic(lambda: [one_sample(index) for index in range(len(CLASSES))], rounds=5, warmup_rounds=1)
-    benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
     benchmark.extra_info["samples_per_second"] = len(CLASSES) / benchmark.stats.stats.min
 
 

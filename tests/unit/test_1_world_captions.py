@@ -178,18 +178,6 @@ def test_optical_captions_tell_the_season_and_no_radar():
             assert text.endswith(f"in {scene.season}") and "band" not in text and "radar" not in text
 
 
-def test_counts_in_words_are_the_scenes_counts():
-    for n, number in enumerate(list(SAID)[:12], start=1):
-        scene = dataclasses.replace(make_scene("harbour", 0, 64), counts={"ships": n}, relations=())
-        for modality in MODALITIES:
-            text = caption(scene, modality, "long", RADAR)
-            assert re.search(rf"with {number} ship{'s' if n > 1 else ''}\b", text)
-    scene = dataclasses.replace(scene, counts={"ships": 60})
-    assert "dozens of ships" in caption(scene, "sar", "long", RADAR)
-    scene = dataclasses.replace(scene, counts={"ships": 0})
-    assert "no ships" not in caption(scene, "sar", "long", RADAR) and "with" not in caption(scene, "sar", "mid")
-
-
 def test_bad_input_is_one_clear_error():
     scene = make_scene("city", 0, 32)
     with pytest.raises(InputError, match="lidar"):

@@ -15,9 +15,9 @@ from sarnb.world.radar import amplitude, simulate
 
 
 def make_set(labels, groups):
-    rows = tuple({"label": label, "group": group} for label, group in zip(labels, groups))
+    rows = tuple({"file_name": str(n), "label": label, "group": group} for n, (label, group) in enumerate(zip(labels, groups)))
     images = np.arange(len(rows), dtype=np.uint8)[:, None, None].repeat(2, 1).repeat(2, 2)
-    return ImageSet(Path("."), tuple(map(str, range(len(rows)))), images, ("text",) * len(rows), tuple(labels), rows)
+    return ImageSet(Path("."), images, rows)
 
 
 REAL = make_set(["harbour", "city", "city", "river+forest", "forest"], ["unseen", "seen", "seen", "composition", "seen"])
@@ -83,10 +83,7 @@ def test_user_images_cannot_be_drawn_again() -> None:
 
 
 def test_some_per_label_bounds_and_keeps_order() -> None:
-    labels = ("a",) * 9 + ("b",) * 2
-    images = ImageSet(
-        Path("."), tuple(map(str, range(11))), np.zeros((11, 8, 8), np.uint8), labels, labels, tuple({"label": x} for x in labels)
-    )
+    images = make_set("a" * 9 + "b" * 2, "x" * 11)
     some = some_per_label(images, 3, seed=1)
     assert some.labels == ("a",) * 3 + ("b",) * 2
     assert list(map(int, some.ids)) == sorted(map(int, some.ids))

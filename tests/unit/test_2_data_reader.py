@@ -83,7 +83,12 @@ def png(path: Path, array: np.ndarray, **options: object) -> Path:
 
 
 def npy(path: Path, array: np.ndarray) -> Path:
-    np.save(path, array)
+    np.save(path, array, allow_pickle=array.dtype == object)
+    return path
+
+
+def raw(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
     return path
 
 
@@ -249,6 +254,69 @@ REFUSED: dict[str, tuple[Made, str]] = {
     ),
 }
 
+COLOUR = RNG.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+BROKEN: dict[str, tuple[Made, str]] = {
+    "zero bytes": (lambda p: raw(p / "a.png", b""), "zero bytes"),
+    "truncated PNG": (lambda p: raw(p / "a.png", png(p / "whole.png", U8).read_bytes()[:2000]), "cannot be read as an image"),
+    "truncated TIFF": (lambda p: raw(p / "a.tif", tiff(p / "whole.tif", FLOAT).read_bytes()[:8000]), "cannot be read as an image"),
+    "truncated NPY": (lambda p: raw(p / "a.npy", b"\x93NUMPY\x01"), "cannot be read as an image"),
+    "a web page": (lambda p: raw(p / "a.jpg", b"<html>not found</html>" * 9), "cannot be read as an image"),
+    "LFS pointer": (lambda p: raw(p / "a.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"), "git lfs pull"),
+    "missing": (lambda p: p / "a.png", "no such file"),
+    "unknown form": (lambda p: p / "a.gif", "'.gif' is not an image form"),
+    "constant": (lambda p: png(p / "a.png", np.full_like(U8, 7)), r"constant \(every pixel is 7\)"),
+    "complex infinity": (lambda p: npy(p / "a.npy", with_hole(FLOAT, np.inf) + 1j), "infinite"),
+    "one negative value": (lambda p: tiff(p / "a.tif", FLOAT - 9000 * (FLOAT == FLOAT.max())), "negative values .*decibels"),
+    "colour PNG": (lambda p: png(p / "a.png", COLOUR), "colour image"),
+    "colour JPEG": (lambda p: png(p / "a.jpg", COLOUR), "colour image"),
+    "colour TIFF": (lambda p: tiff(p / "a.tif", np.moveaxis(COLOUR, -1, 0)), "colour image"),
+    "red boxes on grey": (lambda p: png(p / "a.png", np.where(HOLE[..., None], np.uint8([255, 0, 0]), U8[..., None])), "100 % at most"),
+    "a stack": (lambda p: npy(p / "a.npy", np.ones((7, 24, 20))), r"shape \(7, 24, 20\)"),
+    "a mask": (lambda p: png(p / "a.png", U8 > 99), "1 bit"),
+    "booleans": (lambda p: npy(p / "a.npy", U8 > 99), "holds bool"),
+    "a pickle": (lambda p: npy(p / "a.npy", np.array([[{}]], object)), "cannot be read as an image"),
+    "nothing inside": (lambda p: npy(p / "a.npy", np.ones((0, 5))), "holds float64 of shape"),
+}
+TURNED_PALETTE = [value for level in range(256) for value in (255 - level,) * 3]
+
+FORMS: dict[str, tuple[Made, str, np.ndarray]] = {
+    "grey PNG": (lambda p: png(p / "a.png", U8), "8-bit", U8),
+    "PNG in capitals": (lambda p: png(p / "b.PNG", np.dstack([U8] * 3)), "8-bit", U8),
+    "PNG with a full alpha": (lambda p: png(p / "c.png", np.dstack([U8, np.full_like(U8, 255)])), "8-bit", U8),
+    "colour PNG with a full alpha": (lambda p: png(p / "d.png", np.dstack([U8] * 3 + [np.full_like(U8, 255)])), "8-bit", U8),
+    "PNG with a palette": (lambda p: palette(p / "p.png"), "8-bit", U8),
+    "TIFF": (lambda p: tiff(p / "e.tif", U8, compress="lzw"), "8-bit", U8),
+    "TIFF of three bands": (lambda p: tiff(p / "f.TIFF", np.stack([U8] * 3)), "8-bit", U8),
+    "NPY": (lambda p: npy(p / "g.npy", U8[None]), "8-bit", U8),
+    "PNG of 16 bits": (lambda p: png(p / "a.png", U16), "integer", U16),
+    "colour PNG of 16 bits": (lambda p: tiff(p / "a.png", np.stack([U16] * 3), driver="PNG"), "integer", U16),
+    "TIFF of 16 bits": (lambda p: tiff(p / "b.tif", U16, compress="deflate"), "integer", U16),
+    "NPY, big-endian": (lambda p: npy(p / "c.npy", U16.astype(">u2")), "integer", U16),
+    "TIFF of floats": (lambda p: tiff(p / "d.tif", FLOAT, compress="lzw"), "float", FLOAT),
+    "NPY of doubles": (lambda p: npy(p / "e.npy", FLOAT.astype(np.float64)), "float", FLOAT),
+    "TIFF, complex": (lambda p: tiff(p / "f.tif", COMPLEX), "complex", np.abs(COMPLEX)),
+}
+
+
+def palette(path: Path) -> Path:
+    inverted = Image.fromarray(255 - U8).convert("P")
+    inverted.putpalette(TURNED_PALETTE)
+    inverted.save(path)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_keeps_its_values(form: str, tmp_path: Path) -> None:
+    make, storage, expected = FORMS[form]
+    image = read_image(make(tmp_path))
+    assert (image.storage, image.amplitude.dtype) == (storage, np.uint8 if storage == "8-bit" else np.float32)
+    np.testing.assert_allclose(image.amplitude, expected, rtol=0 if storage == "8-bit" else 1e-6)
+
+
+def test_grey_jpeg_with_three_channels_is_grey(tmp_path: Path) -> None:
+    path = png(tmp_path / "a.jpg", np.dstack([U8] * 3), quality=80)
+    assert np.abs(read_image(path).amplitude - np.asarray(Image.open(path).convert("L"), float)).max() <= 2
+
 
 @pytest.mark.parametrize("case", APPLIED, ids=lambda case: case[0])
 def test_what_a_file_says_is_applied(case: tuple[str, str], tmp_path: Path) -> None:
@@ -263,13 +331,14 @@ def test_what_a_file_says_is_applied(case: tuple[str, str], tmp_path: Path) -> N
     assert image.facts().excluded == (~where).sum()
 
 
-@pytest.mark.parametrize("fault", REFUSED)
-def test_what_cannot_be_applied_is_refused_by_name(fault: str, tmp_path: Path) -> None:
-    make, message = REFUSED[fault]
+@pytest.mark.parametrize("fault", REFUSED | BROKEN)
+def test_what_cannot_be_read_or_applied_is_refused_in_one_sentence_with_the_file(fault: str, tmp_path: Path) -> None:
+    make, message = (REFUSED | BROKEN)[fault]
     path = make(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         read_image(path)
-    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert text.startswith(str(path)) and "\n" not in text and ";" in text
 
 
 README_CASES = {  # third column of the README's table -> cases above or tests that build such files
@@ -427,22 +496,17 @@ def test_a_refusal_that_follows_from_a_guess_says_so(tmp_path: Path) -> None:
 
 
 def test_images_of_no_named_sensor_that_are_scaled_together_are_told_with_their_levels(tmp_path: Path) -> None:
-    for number, level in enumerate((1.0, 1.0, 40.0)):
+    """Those that one scale makes black are counted; a blank makes no sensor."""
+    for number, level in enumerate((1.0, 1.0, 400.0)):
         npy(tmp_path / f"{number}.npy", np.full((64, 64), level, np.float32) * np.linspace(0.5, 1.5, 64, dtype=np.float32))
-    line = "3 of 3 images, float: scaled together as one sensor's, of means from 1 to 40; name several in a column sensor"
-    assert any(note.startswith(line) for note in read_folder(tmp_path).notes)
-    (tmp_path / "index.csv").write_text("file,sensor\n0.npy,x\n1.npy,x\n2.npy,c\n")
-    assert not any("scaled together" in note for note in read_folder(tmp_path).notes)
-
-
-def test_images_that_one_scale_makes_black_are_counted_and_a_blank_makes_no_sensor(tmp_path: Path) -> None:
-    for number, level in enumerate((1.0, 1.0, 4000.0)):
-        npy(tmp_path / f"{number}.npy", np.full((64, 64), level, np.float32) * np.linspace(0.5, 1.5, 64, dtype=np.float32))
-    assert any(", 2 of them have a mean below 4 of 255 grey levels" in note for note in read_folder(tmp_path).notes)
+    line = "3 of 3 images, float: scaled together as one sensor's, of means from 1 to 400"
+    notes = read_folder(tmp_path).notes
+    assert any(note.startswith(f"{line}; name several in a column sensor") for note in notes)
+    assert any(", 2 of them have a mean below 4 of 255 grey levels" in note for note in notes)
     (tmp_path / "metadata.csv").write_text("file_name,sensor\n0.npy,my sensor\n1.npy, my  sensor \n2.npy,c\n")
     folder = read_folder(tmp_path)
     assert [image.sensor for image in folder.images] == ["my sensor", "my sensor", "c"]
-    assert not any("grey levels" in note for note in folder.notes)
+    assert not any("scaled together" in note or "grey levels" in note for note in folder.notes)
 
 
 # Excluded pixels and sensors in a data set.

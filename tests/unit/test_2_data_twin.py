@@ -122,11 +122,6 @@ def test_sides_of_illumination_are_balanced_in_every_split_and_kind(count: int) 
             assert abs(sum(1 if turn % 2 else -1 for name, turn in scenes if name == kind)) <= 1
 
 
-def test_too_few_scenes_for_the_kinds() -> None:
-    with pytest.raises(InputError, match="n is 20; give 21 or more"):
-        general_splits(20)
-
-
 def test_optical_scenes_are_balanced_and_independent_of_workers_and_count() -> None:
     kinds = ("city", "river+forest", "airport")
     images, captions, labels = twin_optical(35, seed=2, size=SIZE, workers=1, kinds=kinds)
@@ -346,13 +341,6 @@ def test_rows_are_written_one_at_a_time(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["metadata.jsonl"]
 
 
-def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(InputError, match="diary.txt, not written here"):
-        build_twin(tmp_path, SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
-
-
 def test_image_sets_select_and_refuse(built: Path, tmp_path: Path) -> None:
     train = load_set(built / "train")
     part = train.subset([3, 1])
@@ -476,6 +464,8 @@ def test_two_sensors_do_not_share_their_speckle() -> None:
     assert np.mean(together) < 0.15  # with one seed for both it is 0.5
     seeds = {speckle_seed(seed, sensor) for sensor in (*PRESETS, "satellite") for seed in (0, 1, 2**48 - 1)}
     assert len(seeds) == 3 * (len(PRESETS) + 1)
+    with pytest.raises(InputError, match="the sensor 'ers'"):
+        speckle_seed(0, "ers")
 
 
 def test_views_are_of_one_scene() -> None:
@@ -486,20 +476,6 @@ def test_views_are_of_one_scene() -> None:
 
     same = [np.corrcoef(coarse(s, "airborne-x"), coarse(s, other))[0, 1] for s in range(4) for other in ("umbra", "sentinel-1")]
     assert np.mean(same) > 0.7
-
-
-def test_unknown_kinds_and_sensors() -> None:
-    with pytest.raises(InputError, match="moon"):
-        view("moon", 0, "umbra")
-    with pytest.raises(InputError, match="unknown sensor 'ers'"):
-        view("city", 0, "ers")
-    with pytest.raises(InputError, match="the sensor 'ers'"):
-        speckle_seed(0, "ers")
-
-
-def test_amplitude_is_the_root_of_the_intensity() -> None:
-    image = simulate(flat_field(32), ground_radar("umbra"), 0)
-    np.testing.assert_allclose(amplitude(image) ** 2, image.intensity, rtol=1e-5)
 
 
 def test_a_scene_from_both_sides_differs_in_the_side_alone(tmp_path: Path) -> None:

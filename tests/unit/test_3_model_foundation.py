@@ -104,15 +104,6 @@ def test_image_size_that_the_vae_cannot_divide_is_refused():
         encode_posterior(tiny_pipeline().vae, np.zeros((1, 18, 16), np.uint8))
 
 
-def test_fingerprint_sees_one_changed_weight():
-    unet = tiny_pipeline().unet
-    before = fingerprint(unet)
-    assert before == fingerprint(tiny_pipeline().unet)
-    with torch.no_grad():
-        next(unet.parameters()).view(-1)[0] += 1e-3
-    assert fingerprint(unet) != before
-
-
 def test_fingerprint_reads_the_weights_once_and_again_when_they_change(monkeypatch):
     def asked() -> tuple[str, bool]:
         count = len(read)
@@ -143,10 +134,11 @@ def test_fingerprint_of_a_trained_network_is_not_that_of_its_start(tmp_path):
     assert fingerprint(unet.requires_grad_(False)) != first
 
 
-@pytest.mark.parametrize("spec", ["", "no/such/folder"])
-def test_missing_foundation_is_one_sentence(spec, tmp_path):
-    with pytest.raises(InputError, match="cannot be loaded"):
-        load_foundation(str(tmp_path / spec) if spec else str(tmp_path))
+@pytest.mark.parametrize("spec", [".", "no/such/folder"])
+def test_missing_foundation_is_one_sentence(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="cannot be loaded from"):
+        load_foundation(spec)
 
 
 def test_truncated_weights_are_refused(tmp_path):
@@ -419,12 +411,6 @@ def test_without_configurations_and_hub_the_sentence_says_where_to_put_them(file
     with pytest.raises(InputError, match="diffusers folder .*/xl of its configurations and tokenizers") as raised:
         load_foundation(str(file))
     assert "\n" not in str(raised.value)
-
-
-def test_a_folder_without_a_name_is_refused_in_one_sentence_too(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="cannot be loaded from"):
-        load_foundation(".")
 
 
 def test_configurations_that_the_hub_left_here_serve_as_well(tmp_path, monkeypatch):

@@ -74,15 +74,14 @@ def test_plan_gives_each_stage_its_share_of_the_minutes():
 
 def test_going_on_keeps_the_words_of_the_towers():
     """The towers say what they said, and the first one's new projection tells the second one's vectors."""
-    start = command.load_start(foundation_path(), radar_captions(300, 0))
-    pipe = load_foundation("embedded")
+    (_, towers), pipe = command.load_start(foundation_path(), radar_captions(300, 0)), load_foundation("embedded")
     texts = ["a radar image of a harbour, illuminated from the left", "an aerial photograph of a stadium in spring"]
-    again = assemble(pipe.vae, first_tower(start.encoder.texts[0]), start.encoder.texts[1], start.encoder.tokenizer, pipe.unet)
+    again = assemble(pipe.vae, first_tower(towers.texts[0]), towers.texts[1], towers.tokenizer, pipe.unet)
     for ours, theirs in zip(encode_prompts(again, texts), encode_prompts(pipe, texts), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
     judge = DualEncoder.load(foundation_path() / "judge")
     ids = judge.tokens(sorted(set(radar_captions(60, 1))))
-    first, second = start.encoder.text_embeddings(ids)
+    first, second = towers.text_embeddings(ids)
     assert torch.equal(second, judge.text_embeddings(ids)[0])
     assert ((first @ second.T).argmax(dim=1) == torch.arange(len(ids))).float().mean() > 0.5  # chance is 0.02
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from sarnb import foundation_path
 from sarnb.errors import InputError
 from sarnb.foundation.card import foundation_card, write_measures
-from sarnb.foundation.recipe import FoundationRecipe, export_foundation, pretrain_foundation, radar_captions
+from sarnb.foundation.recipe import FoundationRecipe, Pictures, export_foundation, pretrain_foundation, radar_captions
 from sarnb.graph import foundation_digest
 from sarnb.model.foundation import FoundationConfig, fingerprint
 from sarnb.model.judge import DualEncoder
@@ -38,6 +38,7 @@ RECIPE = FoundationRecipe(
     vae_steps=(2, 2),
     vae_rates=(1e-3, 1e-3),
     vae_crops=(32, 64),
+    vae_perceptual=0.0,
     vocabulary=560,
     text_steps=(2, 2),
     text_batch=8,
@@ -50,8 +51,9 @@ RECIPE = FoundationRecipe(
 def test_recipe_runs_exports_and_resumes(tmp_path):
     scenes = np.random.default_rng(0).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     captions = [(f"an aerial photograph of a coast with {n} ships", "a forest") for n in ("one", "two", "six") for _ in range(8)]
-    pipe = pretrain_foundation(RECIPE, scenes, captions, ["a radar image of a city"], tmp_path)
-    folder = tmp_path / "pipeline"
+    pictures, folder = Pictures(scenes, captions, np.full(24, -1)), tmp_path / "pipeline"
+    pipe, encoder = pretrain_foundation(RECIPE, pictures, ["a radar image of a city"], tmp_path)
+    export_foundation(pipe, encoder, RECIPE, tmp_path, folder)
     loaded = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     with safe_open(folder / "text_encoder" / "model.safetensors", framework="pt") as file:
         assert all(name.startswith("text_model.") for name in file.keys())  # what transformers 4 looks for
@@ -63,7 +65,7 @@ def test_recipe_runs_exports_and_resumes(tmp_path):
     assert steps == {"vae": [2, 4], "text": [2, 4], "unet": [2, 5]}  # two cycles each, counted through
     assert "CPU, interim" in (folder / "README.md").read_text() or torch.cuda.is_available()
     assert DualEncoder.load(folder / "judge").embed_images(scenes[:2]).shape == (2, 32)
-    again = pretrain_foundation(RECIPE, scenes, captions, ["a radar image of a city"], tmp_path)
+    again, _ = pretrain_foundation(RECIPE, pictures, ["a radar image of a city"], tmp_path)
     assert fingerprint(again.unet) == fingerprint(pipe.unet) and fingerprint(again.vae) == fingerprint(pipe.vae)
     assert str(tmp_path) in loaded.unet.config["_name_or_path"]  # what diffusers would write into the next configuration
     export_foundation(loaded, DualEncoder.load(tmp_path / "encoder"), RECIPE, tmp_path, tmp_path / "exported")

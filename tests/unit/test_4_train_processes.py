@@ -26,16 +26,12 @@ from tiny import all_weights, tiny_pipeline, tiny_set
 from typer.testing import CliRunner
 
 import sarnb.profile
-import sarnb.train.state as checkpoint
 from sarnb.cli import app
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
 from sarnb.generate.progress import read_progress, token_files
-from sarnb.model.foundation import components, fingerprint
-from sarnb.model.strategy import find_strategy
 from sarnb.profile import load_profile, read_yaml
 from sarnb.settings import repository
-from sarnb.train.finetune import finetune
 from sarnb.train.state import CHECKPOINT, sharding
 
 SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
@@ -185,28 +181,6 @@ def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
     assert cut == whole
     histories = [pd.read_csv(tmp_path / part / "history.csv") for part in ("whole", "cut")]
     pd.testing.assert_frame_equal(*(table[["step", "loss", "learning_rate", "held_out"]] for table in histories), check_exact=True)
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
-    def train(out) -> list[str]:
-        finetune(pipe := tiny_pipeline(), find_strategy("unet-lora-r4"), tiny_set(), crash_workers.CONFIG, out)
-        return [fingerprint(net) for net in components(pipe).values()]
-
-    save = checkpoint.save_file
-
-    def full(tensors, path, metadata):
-        if metadata["step"] == "6":
-            path.write_bytes(b"half of it")
-            raise OSError(28, "No space left on device")
-        save(tensors, path, metadata=metadata)
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(InputError, match="checkpoint after step 6 could not be saved.*No space left.*last checkpoint still stands"):
-        train(tmp_path / "cut")
-    assert [path.name for path in (tmp_path / "cut").glob("checkpoint*")] == [CHECKPOINT]
-    monkeypatch.setattr(checkpoint, "save_file", save)
-    assert train(tmp_path / "cut") == train(tmp_path / "whole")
 
 
 # Samples on the way of a training by two processes, whole weights in each or shared out: what one process draws.

@@ -110,7 +110,8 @@ def test_the_score_is_the_mean_of_two_accuracies_and_the_loss_by_bands():
 
 def test_classes_that_a_trial_did_not_see_decide_and_the_grid_grows_towards_them(sets, monkeypatch, tmp_path):
     classes = ("city", "coast", "forest", "river")
-    several = replace(tiny_set(8), labels=classes * 2)
+    several = tiny_set(8)
+    several = replace(several, rows=tuple({**row, "label": label} for row, label in zip(several.rows, classes * 2)))
     monkeypatch.setattr(training, "load_set", lambda folder: several)
     asked, shown = trained_as(monkeypatch, dict.fromkeys((5e-3, 1e-2, 2e-2, 4e-2, 8e-2), 0.5)), []
     finetune = training.finetune

@@ -31,10 +31,6 @@ def test_histogram_counts_every_level() -> None:
     assert {0: 2, 3: 3, 255: 1} == {int(level): int(counts[0, level]) for level in np.flatnonzero(counts[0])}
 
 
-def test_rayleigh_coefficient_of_variation(rayleigh: np.ndarray) -> None:
-    assert amplitude.coefficient_of_variation(rayleigh) == pytest.approx(np.sqrt(4 / np.pi - 1), abs=0.003)
-
-
 @pytest.mark.parametrize("looks", [1.0, 4.0])
 def test_equivalent_number_of_looks(looks: float) -> None:
     assert amplitude.local_enl(speckle(looks)).mean() == pytest.approx(looks, rel=0.15)
@@ -49,13 +45,7 @@ def test_local_enl_ignores_the_scene() -> None:
     assert amplitude.local_enl(steps).mean() == pytest.approx(amplitude.local_enl(flat).mean(), rel=0.1)
 
 
-def test_rayleigh_log_cumulants(rayleigh: np.ndarray) -> None:
-    _, second, third = amplitude.log_cumulants(rayleigh)
-    assert second == pytest.approx(np.pi**2 / 24, rel=0.01)
-    assert third == pytest.approx(-2.4041138 / 8, rel=0.03)  # psi''(1) = -2 zeta(3)
-
-
-@pytest.mark.parametrize(("looks", "order"), [(4.0, np.inf), (1.0, 4.0), (4.0, 2.0)])
+@pytest.mark.parametrize(("looks", "order"), [(1.0, np.inf), (4.0, np.inf), (1.0, 4.0), (4.0, 2.0)])
 def test_gamma_and_k_log_cumulants_and_variation(looks: float, order: float) -> None:
     """L-look speckle (gamma intensity), alone and over gamma texture of order nu (K law); A = sqrt(I)."""
     rng = np.random.default_rng(RNG_SEED)
@@ -190,13 +180,6 @@ def test_bad_input() -> None:
         amplitude.kl(np.zeros(256), np.ones(256))
     with pytest.raises(InputError, match="smaller than the 8 px window"):
         amplitude.local_enl(np.zeros((1, 4, 4), np.uint8))
-
-
-def test_all_zero_image_has_no_ratio() -> None:
-    black = np.zeros((1, 16, 16), np.uint8)
-    counts = amplitude.histogram(black)
-    assert np.isnan(amplitude.coefficient_of_variation(counts)).all()
-    assert np.isnan(amplitude.local_enl(black)).all()
 
 
 def test_zero_share_of_speckle_is_that_of_rayleigh() -> None:

@@ -26,9 +26,7 @@ def image_set(labels, images=None, seed: int = 0, name: str = "own") -> ImageSet
     """A set of these labels: noise images, or those given."""
     if images is None:
         images = np.random.default_rng(seed).integers(0, 256, (len(labels), 64, 64), dtype=np.uint8)
-    ids = tuple(f"{number}.png" for number in range(len(labels)))
-    rows = tuple({"file_name": one, "label": label} for one, label in zip(ids, labels))
-    return ImageSet(Path(name), ids, images, tuple(labels), tuple(labels), rows)
+    return ImageSet(Path(name), images, tuple({"file_name": f"{number}.png", "label": label} for number, label in enumerate(labels)))
 
 
 def field(rng, shape=(256, 256), looks: int = 1) -> np.ndarray:
@@ -153,7 +151,7 @@ def test_the_classifier_learns_and_every_way_of_running_it_gives_the_same():
     own = augmentation.mix(augmentation.few_shot(pool, classes, 6, 1), [], 0.0, classes)
     guess = augmentation.train_classifier(own, 1, 20, held.images, 2)
     assert augmentation.recalls(np.array([label == "forest" for label in held.labels]).astype(int), guess, 2).tolist() == alone[1].tolist()
-    wrong = replace(pool, labels=tuple(pool.labels[1:] + pool.labels[:1]))  # the two classes exchanged
+    wrong = replace(pool, rows=pool.rows[1:] + pool.rows[:1])  # the two classes exchanged
     assert augmentation.seed_recalls(pool, held, **settings, synthetic=[wrong], share=1.0).max() < 0.2
 
 

@@ -102,31 +102,17 @@ def test_kid_is_unbiased_for_one_law() -> None:
 def test_precision_and_recall_of_known_points() -> None:
     real = np.arange(10.0)[:, None]  # radius of the 3 nearest: 2 inside, 3 at the ends
     fake = np.array([[4.0], [4.2], [4.4], [4.6], [30.0], [31.0], [32.0], [33.0]])
-    precision, recall = distribution.precision_recall(real, fake)
-    assert precision == 0.5
+    assert distribution.manifold_hits(real, fake).tolist() == [True] * 4 + [False] * 4
     # generated radii: 0.6 and 0.4 around 4 to 4.6, 2 to 3 around 30: only real 4 and 5 are reached
-    assert recall == pytest.approx(0.2)
+    assert np.flatnonzero(distribution.manifold_hits(fake, real)).tolist() == [4, 5]
 
 
 def test_precision_and_recall_extremes() -> None:
     real = gaussian(30, 3)
-    assert distribution.precision_recall(real, real) == (1.0, 1.0)
-    assert distribution.precision_recall(real, real + 1000) == (0.0, 0.0)
+    assert distribution.manifold_hits(real, real).all()
+    assert not distribution.manifold_hits(real, real + 1000).any() and not distribution.manifold_hits(real + 1000, real).any()
     collapsed = np.repeat(real[:1], 30, axis=0)
-    precision, recall = distribution.precision_recall(real, collapsed)
-    assert precision == 1.0 and recall < 0.1
-
-
-def test_memorised_finds_the_copies() -> None:
-    rng = np.random.default_rng(0)
-    train, held_out = (rng.integers(0, 256, (12, 64, 64)).astype(np.uint8) for _ in range(2))
-    noisy = np.clip(train[:3] + rng.normal(0, 20, (3, 64, 64)), 0, 255).astype(np.uint8)
-    fresh = rng.integers(0, 256, (5, 64, 64)).astype(np.uint8)
-    views = [distribution.thumbnails(stack) for stack in (np.concatenate([noisy, fresh]), train, held_out)]
-    assert distribution.memorised(*views)[:3].all()
-    assert distribution.memorised(*views)[3:].mean() <= 0.4
-    similarity, index = distribution.nearest_neighbour(views[0], views[1])
-    assert index[:3].tolist() == [0, 1, 2] and similarity[:3].min() > 0.9
+    assert distribution.manifold_hits(real, collapsed).all() and distribution.manifold_hits(collapsed, real).mean() < 0.1
 
 
 def scenes(count: int, seed: int, size: int = 64) -> np.ndarray:
@@ -190,8 +176,10 @@ def test_repeated_real_images_do_not_hide_duplicates(pairs: int) -> None:
     real[10 : 10 + pairs] = otherwise(real[:pairs])
     layouts = scenes(10, 2)
     fake = np.concatenate([acquired(layouts, 3), acquired(layouts[:3], 4)])
-    found = distribution.duplicated(*(distribution.thumbnails(stack) for stack in (fake, real)), distribution.grain(real))
-    assert np.flatnonzero(found).tolist() == [0, 1, 2, 10, 11, 12]
+    views = [distribution.thumbnails(stack) for stack in (fake, real)]
+    assert np.flatnonzero(distribution.duplicated(*views, distribution.grain(real))).tolist() == [0, 1, 2, 10, 11, 12]
+    with pytest.raises(InputError, match="at least 2"):
+        distribution.duplicated(views[0][:1], views[1])
 
 
 def test_independent_tiles_are_no_duplicates_however_unlike_the_real_images_are() -> None:
@@ -225,25 +213,8 @@ def test_grain_knows_an_acquisition_in_any_storage_and_tells_two_of_one_scene_ap
     grid = 1 + 0.8 * np.cos(np.arange(128) * np.pi / 4)  # what a decoder draws every 8 px into all of its images
     drawn = [np.clip(stack * grid * grid[:, None], 0, 255).astype(np.uint8) for stack in (first, acquired(scenes(60, 3, 128), 4))]
     assert not distribution.overlapping(*map(distribution.grain, drawn)).any()
-    assert not distribution.grain(np.full((1, 40, 33), 9, np.uint8)).any()
-
-
-def test_duplicated_finds_every_copy_and_its_source_and_nothing_else() -> None:
-    rng = np.random.default_rng(4)
-    real, fake = (rng.integers(0, 256, (count, 64, 64)).astype(np.uint8) for count in (80, 20))
-    fake[10:13] = np.clip(fake[:3] + rng.normal(0, 20, (3, 64, 64)), 0, 255).astype(np.uint8)
-    views = [distribution.thumbnails(stack) for stack in (fake, real)]
-    found = distribution.duplicated(*views)
-    assert np.flatnonzero(found).tolist() == [0, 1, 2, 10, 11, 12]
-    assert not distribution.duplicated(views[1], views[1]).any(), "real images are no duplicates by their own measure"
-    with pytest.raises(InputError, match="at least 2"):
-        distribution.duplicated(views[0][:1], views[1])
-
-
-def test_thumbnails_are_unit_vectors_and_survive_black() -> None:
-    images = np.random.default_rng(1).integers(0, 256, (2, 40, 33)).astype(np.uint8)
-    np.testing.assert_allclose(np.linalg.norm(distribution.thumbnails(images), axis=1), 1)
-    assert not distribution.thumbnails(np.zeros((1, 32, 32), np.uint8)).any()
+    for constant in (distribution.grain, distribution.thumbnails):
+        assert not constant(np.full((1, 40, 33), 9, np.uint8)).any()
 
 
 def test_bad_input() -> None:
@@ -254,7 +225,7 @@ def test_bad_input() -> None:
     with pytest.raises(InputError, match="NaN"):
         distribution.frechet_distance(np.full((3, 3), np.nan), np.zeros((5, 3)))
     with pytest.raises(InputError, match="at least 4"):
-        distribution.precision_recall(np.zeros((3, 3)), np.zeros((9, 3)))
+        distribution.manifold_hits(np.zeros((3, 3)), np.zeros((9, 3)))
 
 
 def test_latents_that_all_move_by_one_deviation_have_the_frechet_distance_one() -> None:

@@ -70,8 +70,7 @@ def speckle_set(per_class: int = 6, seed: int = 0, looks: int = 1, classes: tupl
             images.append(np.clip(image, 0, 255).astype(np.uint8))
             text = f"a radar image of {label}, {index} things"
             rows.append({"file_name": f"{len(rows)}.png", "text": text, "label": label, "group": group, "look": side})
-    columns = [tuple(row[name] for row in rows) for name in ("file_name", "text", "label")]
-    return ImageSet(Path("set"), columns[0], np.stack(images), columns[1], columns[2], tuple(rows))
+    return ImageSet(Path("set"), np.stack(images), tuple(rows))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +132,7 @@ def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, si
     kernels = [(a @ b.T + 1) ** 3 for a, b in ((pair[0], pair[0]), (pair[1], pair[1]), (pair[0], pair[1]))]
     alone = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in kernels[:2]]
     expected["clip_kid"] = sum(alone) - 2 * kernels[2].mean()
-    expected["clip_precision"], expected["clip_recall"] = distribution.precision_recall(*pair)
+    expected["clip_precision"], expected["clip_recall"] = (distribution.manifold_hits(*two).mean() for two in (pair, pair[::-1]))
     names = sorted(CLASSES)
     prompts, truth = semantic.embed_texts(judge, [default_caption(name) for name in names]), [names.index(x) for x in fake.labels]
     scores = {
@@ -211,25 +210,6 @@ def test_optical_as_grey_is_the_mean_of_three(monkeypatch: pytest.MonkeyPatch) -
     assert (rows["n"] <= len(real) // 2).all()
 
 
-def test_black_pixels_are_counted_and_compared() -> None:
-    real, fake = speckle_set(8), speckle_set(8, seed=1)
-    black = fake.images.copy()
-    black[:, :4] = 0
-    table = evaluate("a", 0, real, replace(fake, images=black), resamples=50)
-    row = table[table["split"] == "pooled"].set_index("metric")
-    share, own = (black == 0).mean(), (real.images == 0).mean()
-    assert row.loc["zero_share", "value"] == pytest.approx(share)
-    assert row.loc["zero_share_distance", "value"] == pytest.approx(share - own)
-    assert row.loc["zero_share_distance", "lo"] > 0
-
-
-def test_each_class_counts_the_same() -> None:
-    real = speckle_set(4, classes=("city", "forest"))
-    many = real.subset([0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7])  # three times as many cities
-    table = evaluate("a", 0, real, many, resamples=0)
-    assert table[(table["metric"] == "amplitude_kl") & (table["split"] == "pooled")]["value"].item() == pytest.approx(0, abs=1e-12)
-
-
 def test_what_is_left_out_has_a_reason() -> None:
     real, fake = speckle_set(3), speckle_set(3, seed=1, classes=("city", "forest"))
     plain = replace(fake, rows=tuple({"label": row["label"]} for row in fake.rows))
@@ -242,14 +222,6 @@ def test_what_is_left_out_has_a_reason() -> None:
     assert "no look side" in reasons["all", "look_accuracy"].iloc[0]
     assert "16 of each needed" in reasons["all", "texture_frechet"].iloc[0]
     assert "clip_accuracy" not in set(table["metric"])
-
-
-def test_a_copied_training_set_is_noticed() -> None:
-    rng = np.random.default_rng(3)
-    pictures = [rng.integers(0, 256, (12, 32, 32)).astype(np.uint8) for _ in range(2)]
-    real, train = (replace(speckle_set(4), images=stack) for stack in pictures)
-    copied = evaluate("copy", 0, real, train, resamples=5, train=train)
-    assert (copied[copied["metric"] == "memorised_fraction"]["value"] == 1).all()
 
 
 def test_measured_parts_join_to_the_whole_and_subsets_are_those_of_the_images() -> None:
@@ -285,15 +257,6 @@ def test_the_floor_is_the_median_of_halvings_at_the_compared_number_in_the_unit_
         row = table.loc[("pooled", "all", metric)]
         assert row["value"] == pytest.approx(np.median(values)) and row["n"] == 9
         assert [row["lo"], row["hi"]] == pytest.approx(np.quantile(values, [0.025, 0.975]).tolist())
-
-
-def test_real_images_of_the_floors_number_lie_inside_its_spread() -> None:
-    every, held_out = measure(speckle_set(12)), measure(speckle_set(4, seed=5))
-    table = floor(every, drawn=held_out.labels, halvings=60).set_index(["split", "class", "metric"])
-    found = evaluate("same law", 0, every, held_out, resamples=0).set_index(["split", "class", "metric"])["value"]
-    for metric in ("amplitude_kl", "amplitude_js", "texture_distance"):
-        row = table.loc[("pooled", "all", metric)]
-        assert row["lo"] / 1.5 < found["pooled", "all", metric] < row["hi"] * 1.5, metric
 
 
 def test_a_class_named_as_the_rows_of_whole_splits_has_rows_of_its_own() -> None:
@@ -375,8 +338,7 @@ def test_a_uniform_texture_is_no_composition_and_one_part_is_not_both() -> None:
     labels, mixed = ["river", "road", "forest", "river+road", "forest+road"], {"river+road", "forest+road"}
     for images, name in ((flat, "forest"), (column, "river"), (both, "river+road")):
         rows = tuple({"label": "river+road", "group": "composition", "look": "left"} for _ in images)
-        part = ImageSet(Path("."), tuple(map(str, range(len(images)))), images, ("",) * len(images), ("river+road",) * len(images), rows)
-        assert set(class_readings(measure(part, Stripes()), Stripes(), labels, mixed)["called"]) == {name}
+        assert set(class_readings(measure(ImageSet(Path("."), images, rows), Stripes()), Stripes(), labels, mixed)["called"]) == {name}
 
 
 def test_the_reader_of_the_side_learns_from_decoded_images_too():

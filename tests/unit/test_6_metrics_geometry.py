@@ -120,11 +120,11 @@ def test_change_point_by_hand() -> None:
 @pytest.fixture
 def city(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     scenes = [make_scene(kind, seed) for seed in (3, 4) for kind in ("city", "crop fields")]
-    rows = tuple({"file_name": f"{k}.png", "look": ("left", "right")[k // 2], "incidence": 40.0} for k in range(4))
+    rows = tuple({"label": scene.kind, "look": ("left", "right")[k // 2], "incidence": 40.0} for k, scene in enumerate(scenes))
     images = np.stack([imaged(scene, replace(RADAR, look=row["look"], incidence_deg=40.0)) for scene, row in zip(scenes, rows)])
     monkeypatch.setattr(ImageSet, "heights", lambda self: np.stack([scene.height for scene in scenes]))
     monkeypatch.setattr(ImageSet, "masks", lambda self: np.stack([scene.cover for scene in scenes]))
-    return ImageSet(tmp_path, tuple(row["file_name"] for row in rows), images, ("",) * 4, ("city", "crop fields") * 2, rows)
+    return ImageSet(tmp_path, images, rows)
 
 
 def test_table_of_images_and_of_the_wrong_side(city: ImageSet) -> None:

@@ -53,8 +53,7 @@ def known_set(per_class: int = 4, mistakes: dict[int, int] | None = None) -> Ima
         text = f"{PROMPTS[kind]}, illuminated from the {side}"
         rows.append({"text": text, "label": NAMES[kind], "group": GROUPS[kind], "look": side})
         images.append(image)
-    ids, texts = tuple(map(str, range(len(rows)))), tuple(row["text"] for row in rows)
-    return ImageSet(Path("known"), ids, np.stack(images), texts, tuple(row["label"] for row in rows), tuple(rows))
+    return ImageSet(Path("known"), np.stack(images), tuple(rows))
 
 
 def accuracy(judged, resamples: int = 20):
@@ -71,7 +70,7 @@ def test_a_perfect_judge_calls_every_class_and_no_class_is_called_a_composition(
     table = accuracy(judged)
     assert set(table["value"]) == {1.0} and set(table["split"]) == {"pooled", "seen", "unseen", "composition"}
     with pytest.raises(InputError, match="without a class label"):
-        judge_images(Reader(), replace(known_set(), labels=("",) * 20))
+        judge_images(Reader(), replace(known_set(), rows=({},) * 20))
 
 
 def test_mistakes_are_counted_where_they_are_classes_weigh_the_same_and_a_guess_is_one_of_the_rivals():

@@ -203,13 +203,6 @@ def test_lattices_of_sets_of_different_size_are_those_of_equally_many_images():
     assert table.tolist() == pytest.approx([chance] * 3, rel=0.4)  # of 64 values each, within 9 %
 
 
-def test_sets_of_other_scenes_are_told_apart_from_smoothed_ones():
-    real, other = speckle(8), speckle(8, seed=1)
-    table = set_table(real, {"other": other, "smooth": smoothed(other, 1.0)}).set_index("variant")
-    for name in ("amplitude_kl", "kappa_distance", "glcm_distance", "spectrum_db"):
-        assert table.loc["other", name] < 0.2 * table.loc["smooth", name], name
-
-
 @pytest.mark.parametrize("window, lobe", [("rect", -13.26), ("taylor", -35.0)])
 def test_point_response_is_the_designed_one(window, lobe):
     images = point_images(32, 96, (2.6, 3.4), window, clutter_db=-60)

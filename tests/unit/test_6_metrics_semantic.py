@@ -33,11 +33,8 @@ def grey(values: list[float]) -> np.ndarray:
     return np.stack([np.full((8, 8), round(255 * value), np.uint8) for value in values])
 
 
-def test_embedding_in_batches_and_token_words() -> None:
-    judge = BrightnessJudge()
-    images = grey([0.0, 0.2, 1.0])
-    np.testing.assert_allclose(semantic.embed_images(judge, images, batch_size=2), semantic.embed_images(judge, images))
-    texts = semantic.embed_texts(judge, ["a <SAR> 0.5", "b 0", "a <SAR> 0.5"])
+def test_a_learned_word_is_read_as_a_word() -> None:
+    texts = semantic.embed_texts(BrightnessJudge(), ["a <SAR> 0.5", "b 0", "a <SAR> 0.5"])
     np.testing.assert_allclose(texts, [[0, 1], [1, 0], [0, 1]], atol=1e-6)
 
 

@@ -151,9 +151,7 @@ def test_images_of_one_prompt_are_exchanged_for_all_seeds_together():
 
 
 def part(seed, scale=60.0, count=16):
-    rng = np.random.default_rng(seed)
-    images = np.clip(rng.rayleigh(scale, (count, 32, 32)), 0, 255).astype(np.uint8)
-    return measure(replace(tiny_set(count), images=images))
+    return measure(side_set(seed, scale / 60, count))
 
 
 def test_ranks_by_hand():
@@ -226,8 +224,7 @@ def speckle(count: int, seed: int, contrast: float = 1.0) -> ImageSet:
     labels = tuple("city" if number % 2 else "harbour" for number in range(count))
     groups = ("unseen", "seen")
     rows = tuple({"label": label, "group": groups[n % 2], "look": "left", "seed": n} for n, label in enumerate(labels))
-    images = levels.clip(0, 255).astype(np.uint8)
-    return ImageSet(Path("."), tuple(map(str, range(count))), images, ("",) * count, labels, rows)
+    return ImageSet(Path("."), levels.clip(0, 255).astype(np.uint8), rows)
 
 
 def spread_of(images: ImageSet, label: str) -> float:

@@ -46,11 +46,6 @@ def test_sheet_wraps_labels_into_bands() -> None:
     np.testing.assert_array_equal(figure.axes[9].images[0].get_array(), grey(5, 1)[3])
 
 
-def test_sheet_of_one_modality() -> None:
-    figure = plots.modality_sheet(["a", "b"], {"radar": grey(2)})
-    assert [axis.get_title() for axis in figure.axes] == ["a", "b"]
-
-
 def test_paint_marks_exactly_the_masks() -> None:
     image, layover, shadow = np.full((4, 4), 100, np.uint8), np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     layover[0, 0], shadow[1, 1] = True, True

@@ -107,8 +107,3 @@ def test_a_broken_file_names_itself(tmp_path, text, words):
 
 def test_scientific_numbers_without_a_point_are_numbers():
     assert read_yaml("1e-4") == 1e-4 and read_yaml("[4, 16]") == [4, 16] and read_yaml("1.5e3") == 1500.0
-
-
-def test_replace_checks_again():
-    with pytest.raises(InputError, match="seed is -1"):
-        dataclasses.replace(load_profile("quick"), seed=-1)

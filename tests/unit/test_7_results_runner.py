@@ -333,16 +333,6 @@ def test_a_place_with_the_users_files_is_no_results_folder(folder):
     assert [path.name for path in (folder / "results/smoke").iterdir()] == ["index.md"]
 
 
-def test_a_changed_data_folder_reruns(folder):
-    data = folder / "data"
-    data.mkdir()
-    (data / "a.png").write_bytes(b"1")
-    _notebook(folder / "nb/00_a.ipynb", "DATA = ''  # data\n", "print(DATA)")
-    _finish(folder, _plan(folder, DATA=str(data)))
-    (data / "b.png").write_bytes(b"2")
-    assert _todo(_plan(folder, DATA=str(data)))["00_a"] == "the data folder changed"
-
-
 def test_independent_notebooks_share_the_cores(folder):
     assert independent(_plan(folder)) == {"01_b", "02_c"}
 

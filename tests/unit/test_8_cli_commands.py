@@ -66,11 +66,6 @@ def test_a_home_is_expanded_where_the_shell_did_not(words, tmp_path):
     assert done.returncode == 2 and done.stderr.startswith(f"sarnb: {tmp_path}/x: is a file")
 
 
-def test_verify_of_a_missing_folder(tmp_path):
-    done = _python("verify", str(tmp_path / "none"))
-    assert done.returncode == 2 and "no such folder" in done.stderr
-
-
 def test_all_commands_are_there():
     done = _python("--help")
     assert done.returncode == 0
@@ -131,7 +126,7 @@ def test_dataset_of_own_images(tmp_path):
     ("words", "message"),
     [
         (["moon"], "unknown source 'moon'; give the word twin, or a folder"),
-        (["twin", "--n", "-3"], "n is -3; give 21 or more"),
+        (["twin", "--n", "20"], "n is 20; give 21 or more"),
         (["twin", "--size", "48"], "image_size is 48, it must be a multiple of 32 px"),
         (["twin", "--size", "5000"], "image_size is 5000, it must be at most 4096"),
         (["twin", "--profile", "fast"], "unknown profile 'fast'"),
@@ -141,13 +136,6 @@ def test_a_bad_option_of_dataset_is_one_sentence_and_writes_nothing(words, messa
     with pytest.raises(InputError, match=message) as caught:
         _dataset(*words, "--out", str(tmp_path / "d"))
     assert "\n" not in str(caught.value) and not (tmp_path / "d").exists()
-
-
-def test_dataset_leaves_other_folders_alone(tmp_path):
-    (tmp_path / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="mine.txt, not written here"):
-        _dataset("twin", "--n", "51", "--out", str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.fixture(scope="module")
@@ -357,21 +345,7 @@ def test_a_comparison_keeps_no_figure_of_an_earlier_one_and_all_that_is_the_user
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_parent_alone_ends_the_workers_too(number, tmp_path):
-    words = [
-        sys.executable,
-        "-m",
-        "sarnb",
-        "dataset",
-        "twin",
-        "--n",
-        "2000",
-        "--size",
-        "256",
-        "--workers",
-        "2",
-        "--out",
-        str(tmp_path / "d"),
-    ]
+    words = [sys.executable, *"-m sarnb dataset twin --n 2000 --size 256 --workers 2 --out".split(), str(tmp_path / "d")]
     process = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(repository())}, start_new_session=True, stderr=subprocess.PIPE)
     while len(workers := psutil.Process(process.pid).children()) < 2:
         assert process.poll() is None
