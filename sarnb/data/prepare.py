@@ -458,7 +458,7 @@ def build_set(
         return card
     with saving(out):
         with working_in(out):
-            card = _begun(out)
+            card = read_json(out / CARD)
             if card.get("fingerprint") != key or card.get("complete"):
                 clear(claim(out, "data set", names=WRITTEN))
                 for name in SPLITS:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
+import platform
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -23,12 +25,12 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from sarnb.data.files import ordered_map, replace_folder
+from sarnb.data.files import ordered_map, replace_folder, saving, settle, write_text
 from sarnb.data.twin import scene_seed
 from sarnb.errors import InputError
-from sarnb.foundation.card import foundation_card
 from sarnb.foundation.linear_start import bypass_norms, fit_linear, start_linear
 from sarnb.foundation.vae import fold_latent_statistics, pretrain_vae
+from sarnb.model.export import model_card
 from sarnb.model.foundation import (
     FoundationConfig,
     assemble,
@@ -59,6 +61,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
 Captions = list[tuple[str, ...]]
 SHARD = "14MB"  # largest file of the weights: a repository takes such files without large file storage
+MEASURES = re.compile(r"(?<=^## Measures and limits\n).*?(?=\n\n## Licence$)", re.DOTALL | re.MULTILINE)
+MEASURED = "measures.csv"
+LIMITS = "Known limits: small objects and counts are unreliable, and so is everything outside the twin world."
 STAGES = ("linear", "vae", "text", "unet")  # their curves, in order
 CYCLES = (  # what has one value a cycle, the steps first
     ("vae_steps", "vae_rates", "vae_crops"),
@@ -451,3 +456,59 @@ def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) ->
     made = pretrain_foundation(recipe, styled_pictures(recipe, recipe.scenes, workers=workers), radar_captions(1_500, recipe.seed), out)
     export_foundation(*made, recipe, out, out / "pipeline")
     return out / "pipeline"
+
+
+# The model card in the hub's format, written from the recipe and the training curves.
+
+
+def foundation_card(recipe: dict, curves: Path) -> str:
+    """Text of the card; weights that were trained without a GPU are marked as interim.
+
+    Parameters
+    ----------
+    recipe : the recipe as a dictionary.
+    curves : folder of the stages' history tables.
+    """
+    gpu, rows = torch.cuda.is_available(), []
+    for path in sorted(curves.glob("*.csv")):
+        history = pd.read_csv(path)
+        minutes, rate = history["seconds"].sum() / 60, history["images_per_second"].median()
+        rows.append(f"| {path.stem} | {history['step'].max()} | {minutes:.0f} | {history['loss'].iloc[-1]:.4f} | {rate:.0f} |")
+    cpu = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} CPU threads"
+    hardware = torch.cuda.get_device_name() if gpu else cpu
+    tags = ["sdxl", "remote-sensing", "synthetic", "teaching"]
+    values = {"gpu": gpu, "hardware": hardware, "stages": "\n".join(rows), "limits": LIMITS}
+    return model_card("foundation", tags, "apache-2.0", **recipe, **values)
+
+
+def write_measures(folder: Path, targets: pd.DataFrame) -> None:
+    """Put what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures, and beside it.
+
+    The table itself becomes ``measures.csv``.
+
+    Parameters
+    ----------
+    targets : columns aim, set, asked, value, lo, hi, n, verdict.
+
+    Raises
+    ------
+    InputError
+        A folder without a card that has a section for the measures.
+    """
+    path = folder / "README.md"
+    card = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if not MEASURES.search(card):
+        raise InputError(f"{path}: is no model card of a foundation, it has no section 'Measures and limits'; export it again")
+    lines = [
+        "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several.",
+        "",
+        "| aim | set | value | verdict |",
+        "|---|---|---|---|",
+    ]
+    for row in targets.itertuples():
+        value = f"{row.value:.3g}" + ("" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}], n = {row.n}")
+        lines.append(f"| {row.aim} | {row.set} | {value} | {row.verdict} |")
+    with saving(path):
+        write_text(path, MEASURES.sub(lambda _: "\n".join([*lines, "", LIMITS]), card))
+        targets.to_csv(folder / MEASURED, index=False)
+        settle(folder, path.name)

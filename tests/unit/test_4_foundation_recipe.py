@@ -13,8 +13,15 @@ from safetensors import safe_open
 
 from sarnb import foundation_path
 from sarnb.errors import InputError
-from sarnb.foundation.card import foundation_card, write_measures
-from sarnb.foundation.recipe import FoundationRecipe, Pictures, export_foundation, pretrain_foundation, radar_captions
+from sarnb.foundation.recipe import (
+    FoundationRecipe,
+    Pictures,
+    export_foundation,
+    foundation_card,
+    pretrain_foundation,
+    radar_captions,
+    write_measures,
+)
 from sarnb.graph import foundation_digest
 from sarnb.model.foundation import FoundationConfig, fingerprint
 from sarnb.model.judge import DualEncoder
