@@ -27,6 +27,7 @@ from sarnb.train.loop import Watcher
 from sarnb.train.training import GRIDS, TOKEN_PATH
 
 SAMPLING = "sampling.json"
+EDITION = 2  # of drawing, raised where the same settings draw other images; since 2 the embedded foundation's sampler is DPM-Solver++
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def sample(
     untrained = None if model else load_foundation(foundation)
     wanted = {
         "sampling": asdict(sampling),
-        "rows": content_key(json.dumps([size, rows])),
+        "rows": content_key(json.dumps([size, rows, EDITION])),
         "model": content_key((model / RECORD).read_bytes()) if model else foundation_fingerprint(untrained),
     }
 

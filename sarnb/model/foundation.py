@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError, safe_open
@@ -356,11 +356,13 @@ def build_unet(config: FoundationConfig) -> UNet2DConditionModel:
     )
 
 
-def build_scheduler() -> EulerDiscreteScheduler:
-    """SDXL's schedule and sampler: scaled-linear β from 0.00085 to 0.012, noise prediction, Euler."""
-    return EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1
-    )
+def build_scheduler() -> DPMSolverMultistepScheduler:
+    """SDXL's schedule, scaled-linear β from 0.00085 to 0.012, and noise prediction; the sampler is DPM-Solver++ 2M (Lu et al. 2022).
+
+    It follows the equation that SDXL's Euler sampler follows, in steps of equal log(α/σ), of which it needs about half as many:
+    notebook 00 shows how far either is from the solution, notebook 05 what the measures say.
+    """
+    return DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", use_lu_lambdas=True)
 
 
 def first_tower(tower: CLIPTextModelWithProjection) -> CLIPTextModel:
