@@ -52,7 +52,7 @@ from sarnb.model.foundation import (
 from sarnb.model.judge import foundation_tokenizer
 from sarnb.model.strategy import STRATEGIES, find_strategy, prepare, trained_count
 from sarnb.results import write_atomically
-from sarnb.train.finetune import FinetuneConfig, finetune
+from sarnb.train.finetune import FinetuneConfig, PriorSet, finetune
 from sarnb.train.machine import resolve_precision
 from sarnb.train.vae import VaeConfig, finetune_vae
 
@@ -75,7 +75,7 @@ class Size:
         if self.side == 1024:
             return sdxl_pipeline(device)
         config = FoundationConfig(
-            image_size=self.side, vae_channels=(8, 8, 16, 16), unet_channels=(32, 32), head_width=16, text_width=32, text_layers=2
+            image_size=self.side, vae_channels=(8, 8, 16, 16), unet_channels=(64, 64), head_width=16, text_width=32, text_layers=2
         )
         tokenizer = foundation_tokenizer()
         first, second = build_text_tower(config, tokenizer), build_text_tower(config, tokenizer)
@@ -198,7 +198,9 @@ def train_row(size: Size, strategy: str, batch: int, checkpointing: bool, optimi
     """One training of the noise predictor, with its operations and its share of the card's peak."""
     config = FinetuneConfig(batch_size=batch, gradient_checkpointing=checkpointing, optimizer=optimizer, steps=STEPS, **MEASURED)
     pipe = copy.deepcopy(loaded(size))
-    train = functools.partial(finetune, pipe, find_strategy(strategy), random_set(4, size.side), config)
+    data = random_set(4, size.side)
+    prior = PriorSet(np.stack([data.images] * 3, axis=-1), data.captions)  # only what keeps the foundation's pictures looks at it
+    train = functools.partial(finetune, pipe, find_strategy(strategy), data, config, prior=prior)
     row = training_row(strategy, train, batch, checkpointing=checkpointing, optimizer=optimizer)
     step = count_step(size, strategy, checkpointing, optimizer)
     flops = batch * step.flops
