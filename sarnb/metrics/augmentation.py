@@ -6,7 +6,8 @@ The network is small on purpose: it has to be trained from nothing hundreds of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,14 +23,17 @@ from sarnb.data.dataset import ImageSet, some_per_label
 from sarnb.data.files import ordered_map
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
+from sarnb.metrics.conditioning import iou_table
 from sarnb.metrics.significance import ALPHA, UNDECIDED, holm
+from sarnb.world.backscatter import COVERS
 from sarnb.world.speckle import circular_gaussian, impulse_response
 
 CELLS = 32  # along each side of what the classifier sees
 FLOOR = 1e-3  # intensity added before the logarithm: a black cell is no outlier
 WIDTHS = (16, 32, 64)  # channels of the classifier's levels; this project's choice
 RATE, DECAY = 1e-2, 1e-2  # learning rate at the first step, and weight decay; this project's choice
-BATCH = 32  # images a step; this project's choice
+BATCH, COVER_BATCH = 32, 16  # images a step of the classifier and of the segmenter; this project's choice
+Reader = Callable[[np.ndarray], np.ndarray]  # uint8 images [N, H, W] -> what is read off them
 WINDOW = 7  # px a side of the mean that stands for the scene when the speckle is drawn again
 
 
@@ -172,31 +176,95 @@ def scene_net(classes: int, seed: int) -> SceneNet:
 
 
 def train_classifier(mixture: Mixture, seed: int, steps: int, held_out: np.ndarray, classes: int) -> np.ndarray:
-    """The class int [M] that a classifier calls each of the ``held_out`` images uint8 [M, H, W], trained on a mixture.
+    """The class int [M] that a classifier calls each of the ``held_out`` images uint8 [M, H, W], trained on a mixture; see ``_fit``."""
+    with _one_thread():
+        return _fit(scene_net(classes, seed), mixture.images, torch.from_numpy(mixture.truth), seed, steps, mixture.chance)(held_out)
 
-    Features are standardised by the mixture's mean and deviation; ``steps`` steps of AdamW on the mean cross-entropy of BATCH
-    images, at a rate that falls linearly to 0. On one thread, so that the outcome does not depend on the machine's others.
+
+class CoverNet(nn.Module):
+    """A small segmenter that sees what the classifier sees: [N, 2, CELLS, CELLS] -> logits [N, covers, CELLS, CELLS].
+
+    Its residual layers look ever further apart, up to 8 cells, for a cell of one look says little by itself.
     """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(2, width, 3, padding=1)
+        apart = (nn.Conv2d(width, width, 3, padding=cells, dilation=cells) for cells in (1, 2, 4, 8, 1))
+        self.body = nn.ModuleList(nn.Sequential(nn.GroupNorm(4, width), nn.SiLU(), layer) for layer in apart)
+        self.head = nn.Sequential(nn.GroupNorm(4, width), nn.SiLU(), nn.Conv2d(width, len(COVERS), 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        inside = self.first(features)
+        for layer in self.body:
+            inside = inside + layer(inside)
+        return self.head(inside)
+
+
+def train_covers(images: np.ndarray, maps: np.ndarray, seed: int, steps: int, chance: np.ndarray | None = None) -> Reader:
+    """A reader of land cover, images uint8 [N, H, W] -> codes uint8 [N, H, W], one a cell; trained on images and their maps.
+
+    A cell's truth is the cover that most of it has. A cover weighs by the root of its rarity, or rare ones would never be read.
+    """
+    side = np.array(maps.shape[1:]) // CELLS
+    shares = np.stack([maps.reshape(len(maps), CELLS, side[0], CELLS, side[1]) == code for code in range(len(COVERS))]).mean((3, 5))
+    truth = torch.from_numpy(shares.argmax(0))
+    often = torch.bincount(truth.ravel(), minlength=len(COVERS)) / truth.numel()
+    weight = torch.where(often > 0, often.clamp(min=1e-4).rsqrt(), 0)
+    with _one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        read = _fit(CoverNet(), images, truth, seed, steps, chance, COVER_BATCH, weight / (weight * often).sum())
+
+    def reader(asked: np.ndarray) -> np.ndarray:
+        parts = (read(asked[start : start + 64]) for start in range(0, len(asked), 64))
+        return np.kron(np.concatenate(list(parts)), np.ones((1, *side))).astype(np.uint8)
+
+    return reader
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On one thread inside the block, so that the outcome does not depend on the machine's others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        known, asked = cell_features(mixture.images), cell_features(held_out)
-        used = known[mixture.chance > 0]
-        mean, spread = used.mean((0, 2, 3), keepdim=True), used.std((0, 2, 3), keepdim=True) + 1e-6
-        known, asked, truth = (known - mean) / spread, (asked - mean) / spread, torch.from_numpy(mixture.truth)
-        batches = np.random.default_rng(seed).choice(len(known), (steps, BATCH), p=mixture.chance)
-        net = scene_net(classes, seed)
-        optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
-        for step, batch in enumerate(torch.from_numpy(batches)):
-            optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
-            loss = F.cross_entropy(net(known[batch]), truth[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            return net(asked).argmax(1).numpy()
+        yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _fit(
+    net: nn.Module,
+    images: np.ndarray,
+    truth: Tensor,
+    seed: int,
+    steps: int,
+    chance: np.ndarray | None = None,
+    count: int = BATCH,
+    weight: Tensor | None = None,
+) -> Reader:
+    """What ``net`` calls images, int [N, ...], after ``steps`` of AdamW on the mean cross-entropy of ``count`` images.
+
+    Features are standardised by mean and deviation of the images with a ``chance``; the rate falls linearly to 0.
+    """
+    known = cell_features(images)
+    used = known if chance is None else known[chance > 0]
+    mean, spread = used.mean((0, 2, 3), keepdim=True), used.std((0, 2, 3), keepdim=True) + 1e-6
+    known = (known - mean) / spread
+    batches = np.random.default_rng(seed).choice(len(known), (steps, count), p=chance)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
+    for step, batch in enumerate(torch.from_numpy(batches)):
+        optimizer.param_groups[0]["lr"] = RATE * (1 - step / steps)
+        loss = F.cross_entropy(net(known[batch]), truth[batch], weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def call(asked: np.ndarray) -> np.ndarray:
+        return net((cell_features(asked) - mean) / spread).argmax(1).numpy()
+
+    return call
 
 
 def seed_recalls(
@@ -210,6 +278,7 @@ def seed_recalls(
     share: float = 0.0,
     augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     workers: int = 1,
+    covers: bool = False,
 ) -> np.ndarray:
     """Recall of each class by a classifier a seed, [seeds, K]: few images drawn, augmented, mixed with synthetic ones, trained, tested.
 
@@ -223,13 +292,17 @@ def seed_recalls(
     held_out : the images it is tested on; those of other classes are not used.
     synthetic, share : see ``mix``.
     augment : images [N, H, W] -> a multiple of them [k N, H, W], the same classes in turn, as ``copies`` does it.
+    covers : a segmenter reads land cover instead, off all sets' maps, and what is returned is the IoU of each cover, [seeds, covers].
     """
     asked = held_out.where(label=tuple(classes))
     truth = np.array([list(classes).index(label) for label in asked.labels])
     jobs = [(few_shot(pool, classes, count, seed), seed) for seed in seeds]
     made = [part.where(label=tuple(classes)) for part in synthetic]
-    work = partial(_call, synthetic=made, share=share, augment=augment, classes=classes, steps=steps, held_out=asked.images)
+    work = partial(_call, synthetic=made, share=share, augment=augment, classes=classes, steps=steps, held_out=asked.images, covers=covers)
     guesses = ordered_map(work, jobs, 1 if torch.cuda.is_available() else workers)
+    if covers:
+        maps = asked.masks()
+        return np.stack([iou_table(maps, guess)["iou"] for guess in guesses])
     return np.stack([recalls(truth, guess, len(classes)) for guess in guesses])
 
 
@@ -241,13 +314,20 @@ def _call(
     classes: Sequence[str],
     steps: int,
     held_out: np.ndarray,
+    covers: bool,
 ) -> np.ndarray:
     """What one classifier calls the held-out images: the part of ``seed_recalls`` that a worker does."""
     own, seed = job
+    maps = [part.masks() for part in (own, *synthetic)] if covers else []
     if augment:
         images = augment(own.images, np.random.default_rng((seed, 1)))
+        if covers:  # ``copies`` flips every other copy
+            maps[0] = np.concatenate([copies(maps[0], np.random.default_rng())] * (len(images) // len(own) // 2))
         own = replace(own.subset(np.arange(len(images)) % len(own)), images=images)
-    return train_classifier(mix(own, synthetic, share, classes), seed, steps, held_out, len(classes))
+    mixture = mix(own, synthetic, share, classes)
+    if covers:
+        return train_covers(mixture.images, np.concatenate(maps), seed, steps, mixture.chance)(held_out)
+    return train_classifier(mixture, seed, steps, held_out, len(classes))
 
 
 def copies(

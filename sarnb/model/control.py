@@ -29,6 +29,9 @@ from sarnb.world.backscatter import COVERS
 KINDS = {"map": len(COVERS), "satellite": 3, "optical": 3}
 NETWORKS = {"controlnet": ControlNetModel, "adapter": T2IAdapter}  # also the names of their folders
 EMBEDDING = (16, 32, 96, 256)  # channels of ControlNet's own encoder of the picture, each but the first halves its sides; SDXL's
+_COLOURS = "0064c8 b4dc78 f0c83c b49678 f5e6aa 006400 505050 a0a0a0 fa0000 c85a28 8cb4dc 6e5a50 f0f0f0 281e6e e678a0 ffff00"
+#: Colour of each land cover in a map that is shown or given in colour, uint8 [covers, 3].
+PALETTE = np.frombuffer(bytes.fromhex(_COLOURS), np.uint8).reshape(len(COVERS), 3)
 CONTROL = 5  # stream of random starts, next to those of ``sarnb.model.strategy``
 
 
@@ -52,16 +55,31 @@ def conditions_of(data: ImageSet, kind: str) -> np.ndarray:
 
 
 def read_condition(kind: str, path: Path, size: tuple[int, int]) -> np.ndarray:
-    """One condition of a file [1, ...], checked. Raises ``InputError`` if it cannot be read or does not fit ``size`` (H, W)."""
+    """One condition of a file [1, ...], checked. A map holds codes, grey, or colours of ``PALETTE``.
+
+    Raises ``InputError`` if it cannot be read or does not fit ``size`` (H, W), and for a colour that is none of the palette.
+    """
     check_kind(kind)
     try:
         with Image.open(path) as image:
-            if kind == "map" and image.mode != "L":
-                raise InputError(f"{path}: a map is 8-bit grey, each level the code of a land cover, not of mode {image.mode}; write codes")
-            pixels = np.asarray(image.convert("RGB" if kind == "optical" else "L"))[None]
+            coloured = kind == "optical" or (kind == "map" and image.mode in ("RGB", "P"))
+            if kind == "map" and image.mode not in ("L", "RGB", "P"):
+                raise InputError(f"{path}: a map is 8-bit grey, of codes, or RGB, of the palette's colours, not of mode {image.mode}")
+            pixels = np.asarray(image.convert("RGB" if coloured else "L"))[None]
     except OSError as error:
         raise InputError(f"{path}: cannot be read as an image ({first_line(error)}); give a PNG") from error
-    return check_conditions(pixels, kind, size, str(path))
+    return check_conditions(_codes(pixels, path) if kind == "map" and coloured else pixels, kind, size, str(path))
+
+
+def _codes(colours: np.ndarray, path: Path) -> np.ndarray:
+    """Codes uint8 [N, H, W] of a map in the colours of ``PALETTE`` [N, H, W, 3]."""
+    same = (colours[..., None, :] == PALETTE).all(-1)
+    if not (known := same.any(-1)).all():
+        _, row, column = np.argwhere(~known)[0]
+        listed = ", ".join(f"{name} #{bytes(colour).hex()}" for name, colour in zip(COVERS, PALETTE))
+        strange = f"#{bytes(colours[0, row, column]).hex()} at row {row}, column {column}"
+        raise InputError(f"{path}: {strange} is the colour of no land cover; use {listed}, in a lossless file")
+    return same.argmax(-1).astype(np.uint8)
 
 
 def check_conditions(images: np.ndarray, kind: str, size: tuple[int, int], where: str) -> np.ndarray:
@@ -91,7 +109,7 @@ def control_network(pipe: StableDiffusionXLPipeline, kind: str, network: str = "
     """A fresh network for conditions of ``kind``, float32, all of it training; what is random in it depends on ``seed`` only.
 
     A ControlNet starts as a copy of the pipeline's own UNet's encoder and adds nothing at first. Both see the picture at image size,
-    and bring it to the latents' by the autoencoder's downsampling.
+    and bring it to the latents' by the autoencoder's downsampling. See ``_open_eyes`` for how ours starts.
     """
     check_kind(kind, network)
     factor, widths = pipe.vae_scale_factor, list(pipe.unet.config.block_out_channels)
@@ -99,10 +117,25 @@ def control_network(pipe: StableDiffusionXLPipeline, kind: str, network: str = "
         if network == "controlnet":
             levels = EMBEDDING[: factor.bit_length()]  # a factor of 8 is three halvings, by four levels
             net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=levels, conditioning_channels=KINDS[kind])
+            _open_eyes(net)
         else:  # its features join the UNet behind the first downsampling, where they are half as wide as the latents
             several = {"num_res_blocks": 1, "downscale_factor": 2 * factor, "adapter_type": "full_adapter_xl"}
             net = T2IAdapter(in_channels=KINDS[kind], channels=[*widths, widths[-1]][: 4 if len(widths) > 2 else 2], **several)
     return net.float().requires_grad_(True)
+
+
+def _open_eyes(net: ControlNetModel) -> None:
+    """Let the picture reach the copied encoder from the first step on.
+
+    By torch's own start each layer of the network that reads the picture hands on a third to a half of its contrast, all of them a
+    thousandth. And it ends in zeros, with the zero convolutions behind it: of a product of two zeros neither factor has a gradient.
+    So each layer starts with the deviation that keeps the contrast (2 as SiLU has the slope 1/2 at 0), the last one too. That a fresh
+    ControlNet adds nothing is up to the zero convolutions alone.
+    """
+    reads = net.controlnet_cond_embedding
+    for layer, gain in ((reads.conv_in, 2.0), *((block, 2.0) for block in reads.blocks), (reads.conv_out, 1.0)):
+        nn.init.normal_(layer.weight, std=gain / layer.weight[0].numel() ** 0.5)
+        nn.init.zeros_(layer.bias)
 
 
 def controlled(unet: nn.Module, net: nn.Module, condition: Tensor, scale: float = 1.0) -> Callable[..., Any]:

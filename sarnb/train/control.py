@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from diffusers import StableDiffusionXLPipeline
-from torch import nn
+from torch import Tensor, nn
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, content_key
@@ -43,16 +44,21 @@ from sarnb.train.training import keep_trained
 class ControlConfig(FinetuneConfig):
     """How to train a control network; ``learning_rate`` is its rate.
 
-    Half of the captions are dropped (Zhang et al. 2023), so that the network reads from the picture what the text leaves out.
+    Half of the captions are dropped (Zhang et al. 2023), so that the network reads from the picture what the text leaves out. And
+    most timesteps are early ones of a drawing, at which its layout is settled (Mou et al. 2023).
     """
 
     learning_rate: float = 1e-3
     caption_dropout: float = 0.5
+    timestep_power: float = 3.0  # p of the timesteps (1 - u^p) T, u even in [0, 1); 1: all alike
 
     @classmethod
     def of(cls, profile: Any, seed: int | None = None) -> ControlConfig:
         """What a profile says: its values named ``control_...`` first, then those of the same names."""
         return cls(steps=profile.control_steps, **cls.values(profile, seed, "control_"))
+
+    def draw_timesteps(self, horizon: int, generator: torch.Generator) -> Tensor:
+        return horizon - 1 - (horizon * torch.rand(self.batch_size, generator=generator) ** self.timestep_power).long()
 
 
 def control_record(

@@ -74,6 +74,10 @@ class FinetuneConfig(LoopConfig):
         """What a profile says of training: its values of the same names; ``seed``, or the first of its training seeds."""
         return cls(steps=profile.train_steps, **cls.values(profile, seed))
 
+    def draw_timesteps(self, horizon: int, generator: torch.Generator) -> Tensor:
+        """Timesteps [batch_size] of one step, out of ``horizon``."""
+        return torch.randint(0, horizon, (self.batch_size,), generator=generator)
+
 
 @dataclass(frozen=True)
 class FinetuneResult:
@@ -152,7 +156,7 @@ def step_draw(count: int, latent_shape: tuple[int, ...], timesteps: int, config:
         ids=batch_ids(count, size, seed, step),
         captions=torch.rand(size, generator=streams[CAPTIONS]),
         dropped=torch.rand(size, generator=streams[DROPOUT]) < config.caption_dropout,
-        timesteps=torch.randint(0, timesteps, (size,), generator=streams[TIMESTEPS]),
+        timesteps=config.draw_timesteps(timesteps, streams[TIMESTEPS]),
         noise=noise,
         latents=streams[LATENTS],
     )

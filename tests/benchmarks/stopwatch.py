@@ -19,23 +19,27 @@ def clocks() -> tuple[float, float]:
 
 
 def train(wish: dict) -> None:
-    """Fine-tune the embedded foundation as ``wish`` says: strategy, data, out, config."""
+    """Fine-tune the embedded foundation as ``wish`` says: strategy, or control for it, data, out, config."""
     from sarnb.data.dataset import load_set
     from sarnb.model.export import save_trained
     from sarnb.model.foundation import load_foundation
     from sarnb.model.strategy import find_strategy
+    from sarnb.train.control import ControlConfig, finetune_control
     from sarnb.train.finetune import FinetuneConfig, finetune
 
     pipe, strategy, out = load_foundation(), find_strategy(wish["strategy"]), Path(wish["out"])
-    config = FinetuneConfig(**wish["config"])
-    result = finetune(pipe, strategy, load_set(Path(wish["data"])), config, out / "training", cache=out / "cache")
-    save_trained(pipe, strategy, out, result.record)
+    more = load_set(Path(wish["data"])), (ControlConfig if wish["control"] else FinetuneConfig)(**wish["config"]), out / "training"
+    if wish["control"]:
+        result = finetune_control(pipe, strategy, wish["control"], *more, cache=out / "cache")
+    else:
+        result = finetune(pipe, strategy, *more, cache=out / "cache")
+    save_trained(pipe, strategy, out, result.record, network=result.network)
 
 
 def timed_parts(parts: dict[str, float]) -> None:
-    """Add up in ``parts`` the processor seconds of the UNet's forward, of backward, and of AdamW, from now on."""
+    """Add up in ``parts`` the processor seconds of the networks' forward, of backward, and of AdamW, from now on."""
     import torch
-    from diffusers import UNet2DConditionModel
+    from diffusers import ControlNetModel, UNet2DConditionModel
 
     def timed(owner, method: str, part: str):
         call = getattr(owner, method)
@@ -49,7 +53,8 @@ def timed_parts(parts: dict[str, float]) -> None:
 
         setattr(owner, method, around)
 
-    timed(UNet2DConditionModel, "forward", "forward")
+    for network in (UNet2DConditionModel, ControlNetModel):
+        timed(network, "forward", "forward")
     timed(torch.Tensor, "backward", "backward")
     timed(torch.optim.AdamW, "step", "optimiser")
 

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torchmetrics.functional.classification import multiclass_recall
+from torchmetrics.functional.classification import multiclass_jaccard_index, multiclass_recall
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.files import write_png
 from sarnb.data.sideview import block_scene
 from sarnb.errors import InputError
 from sarnb.metrics import augmentation
+from sarnb.metrics.conditioning import iou_table
 from sarnb.metrics.describe import RAYLEIGH_CV
 from sarnb.world import speckle
+from sarnb.world.backscatter import COVERS
 from sarnb.world.radar import PRESETS, amplitude, simulate
 
 RATIOS = (1.2, 1.2)
@@ -140,6 +143,42 @@ def two_classes(count: int, seed: int) -> ImageSet:
         if label == "city":
             image[24:40, 24:40] = 255
     return image_set(labels, images)
+
+
+def covered(count: int, seed: int, folder: Path) -> ImageSet:
+    """Squares of bright roofs on dark water in speckle, with their maps as files: easy to read."""
+    rng = np.random.default_rng(seed)
+    maps = np.full((count, 64, 64), COVERS.index("water"), np.uint8)
+    for code in maps:
+        top, left = 8 * rng.integers(1, 6, 2)
+        code[top : top + 16, left : left + 16] = COVERS.index("roof")
+    level = np.where(maps == COVERS.index("roof"), 120, 20)
+    images = np.rint(np.clip(level * np.sqrt(rng.exponential(size=maps.shape)), 0, 255)).astype(np.uint8)
+    own = image_set(["city"] * count, images)
+    for row, code in zip(own.rows, maps):
+        row["mask"] = f"mask-{row['file_name']}"
+        write_png(folder / row["mask"], code)
+    return replace(own, root=folder)
+
+
+def test_a_segmenter_reads_land_cover_and_gains_by_pairs(tmp_path):
+    for name in ("pool", "held"):
+        (tmp_path / name).mkdir()
+    pool, held = covered(12, 0, tmp_path / "pool"), covered(6, 1, tmp_path / "held")
+    read = augmentation.train_covers(pool.images, pool.masks(), 0, 40)(held.images)
+    assert read.shape == held.images.shape and read.dtype == np.uint8 and (read == held.masks()).mean() > 0.95
+    assert (read.reshape(6, 32, 2, 32, 2).max((2, 4)) == read.reshape(6, 32, 2, 32, 2).min((2, 4))).all()  # one code a cell
+    settings = {"classes": ["city"], "count": 8, "seeds": [0, 1], "steps": 25, "covers": True}
+    alone = augmentation.seed_recalls(pool, held, **settings)
+    truth, guess = (torch.from_numpy(codes.astype(int)) for codes in (held.masks(), read))
+    iou = multiclass_jaccard_index(guess, truth, len(COVERS), average="none")[[COVERS.index("water"), COVERS.index("roof")]]
+    assert iou_table(held.masks(), read)["iou"].to_numpy() == pytest.approx(iou.numpy(), rel=1e-6)
+    assert alone.shape == (2, 2) and alone.mean() > 0.8
+    assert np.array_equal(alone, augmentation.seed_recalls(pool, held, **settings, workers=2))
+    flipped = augmentation.seed_recalls(pool, held, **settings, augment=augmentation.copies)
+    assert flipped.mean() > 0.8  # the maps are flipped with their images
+    wrong = replace(pool, images=255 - pool.images)  # a simulator that has roofs dark and water bright
+    assert augmentation.seed_recalls(pool, held, **settings, synthetic=[wrong], share=1.0).mean() < 0.5
 
 
 def test_the_classifier_learns_and_every_way_of_running_it_gives_the_same():
