@@ -20,21 +20,35 @@ def iou_table(truth: np.ndarray, read: np.ndarray, least: float = 0.001) -> pd.D
     truth, read : codes of ``COVERS``, uint8 [N, H, W].
     least : covers with a smaller share of the truth are left out; their mean is the mean IoU.
     """
-    both = np.bincount(truth.ravel().astype(int) * len(COVERS) + read.ravel(), minlength=len(COVERS) ** 2).reshape(len(COVERS), -1)
+    both = _confusion(truth, read).sum(0)
     inside, wanted, found = both.diagonal(), both.sum(1), both.sum(0)
     table = pd.DataFrame({"cover": COVERS, "share": wanted / truth.size, "iou": inside / np.maximum(wanted + found - inside, 1)})
     return table[table["share"] >= least].reset_index(drop=True)
 
 
+def mean_ious(truth: np.ndarray, read: np.ndarray, draws: np.ndarray, least: float = 0.001) -> np.ndarray:
+    """The mean IoU of ``iou_table`` of each of ``draws`` int [R, n] of scenes, [R]; every image is counted once only."""
+    both = _confusion(truth, read)[draws].sum(1)
+    inside, wanted, found = both.diagonal(axis1=1, axis2=2), both.sum(2), both.sum(1)
+    known = wanted >= least * wanted.sum(1, keepdims=True)
+    return (inside / np.maximum(wanted + found - inside, 1)).mean(1, where=known)
+
+
+def _confusion(truth: np.ndarray, read: np.ndarray) -> np.ndarray:
+    """Pixels of each cover that are read as each cover, int [N, K, K]."""
+    pairs = (truth.astype(int) * len(COVERS) + read).reshape(len(truth), -1)
+    return np.stack([np.bincount(own, minlength=len(COVERS) ** 2) for own in pairs]).reshape(-1, len(COVERS), len(COVERS))
+
+
 @dataclass(frozen=True)
 class Consistency:
     """How a set agrees with its coarse views, over all their cells: Pearson's ``correlation`` of log amplitudes; ``bias`` and
-    ``spread``, mean and standard deviation of the log ratio [dB].
+    ``spread``, mean and standard deviation of the log ratio [dB]. Numbers, or one a draw of scenes.
     """
 
-    correlation: float
-    bias: float
-    spread: float
+    correlation: float | np.ndarray
+    bias: float | np.ndarray
+    spread: float | np.ndarray
 
 
 def coarse_amplitude(images: np.ndarray, scale: Normalisation, factor: int) -> np.ndarray:
@@ -44,16 +58,25 @@ def coarse_amplitude(images: np.ndarray, scale: Normalisation, factor: int) -> n
     return np.sqrt((cells**2).mean(axis=(2, 4)))
 
 
-def consistency(images: np.ndarray, views: np.ndarray, scale: Normalisation, view_scale: Normalisation) -> Consistency:
+def consistency(
+    images: np.ndarray, views: np.ndarray, scale: Normalisation, view_scale: Normalisation, draws: np.ndarray | None = None
+) -> Consistency:
     """Agreement of 8-bit images [N, H, W] with their coarse views [N, h, w], both brought to amplitudes by their scales.
 
-    Cells that are black or saturated in either are left out: their amplitude is not known.
+    Cells that are black or saturated in either are left out: their amplitude is not known. ``draws``: int [R, n] of scenes.
     """
     own, given = coarse_amplitude(images, scale, images.shape[1] // views.shape[1]), views / 255.0 * view_scale.scale
-    known = (own > 0) & (views > 0) & (views < 255)
-    ours, theirs = np.log(own[known]), np.log(given[known])
-    ratio = 20 / np.log(10) * (ours - theirs)
-    return Consistency(float(np.corrcoef(ours, theirs)[0, 1]), float(ratio.mean()), float(ratio.std()))
+    known = ((own > 0) & (views > 0) & (views < 255)).reshape(len(images), -1)
+    logs = (20 * np.log10(np.where(known, values.reshape(known.shape), 1)) for values in (own, given))
+    ours, theirs = (np.where(known, values, 0) for values in logs)
+    terms = (known, ours, theirs, ours**2, theirs**2, ours * theirs)
+    sums = np.stack([term.sum(1, dtype=float) for term in terms], axis=-1)  # of each scene, so that a draw of scenes adds them up
+    sums = sums.sum(0) if draws is None else sums[draws].sum(1)
+    count, ours, theirs, square, their_square, product = np.moveaxis(sums, -1, 0)
+    ours, theirs = ours / count, theirs / count
+    variance, their_variance, shared = square / count - ours**2, their_square / count - theirs**2, product / count - ours * theirs
+    correlation = shared / np.sqrt(variance * their_variance)
+    return Consistency(correlation, ours - theirs, np.sqrt(np.maximum(variance + their_variance - 2 * shared, 0)))
 
 
 def edge_agreement(images: np.ndarray, reference: np.ndarray, sigma: float = 2.0) -> np.ndarray:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sarnb.data.dataset import ImageSet
+from sarnb.data.files import METADATA
 from sarnb.data.twin import SATELLITE_FACTOR
 from sarnb.errors import InputError, first_line
 from sarnb.model.strategy import seeded
@@ -50,7 +51,8 @@ def conditions_of(data: ImageSet, kind: str) -> np.ndarray:
     check_kind(kind)
     found = {"map": data.masks, "satellite": data.satellite, "optical": data.optical}[kind]()
     if found is None:
-        raise InputError(f"{data.root}: has no {kind} of every image; conditions need the scene truth of a twin data set")
+        column = f"{'mask' if kind == 'map' else kind}_file_name"
+        raise InputError(f"{data.root}: has no {kind} of every image; name its file in the column {column} of {METADATA}")
     return check_conditions(found, kind, data.images.shape[1:], str(data.root))
 
 

@@ -225,7 +225,7 @@ def test_refusals(pipe, data, folder, tmp_path):
         conditions_of(data, "sketch")
     with pytest.raises(InputError, match="unknown network 'lora'"):
         control_network(pipe, "map", "lora")
-    with pytest.raises(InputError, match="has no map of every image"):
+    with pytest.raises(InputError, match="has no map of every image; name its file in the column mask_file_name of metadata.jsonl"):
         conditions_of(tiny_set(), "map")
     with pytest.raises(InputError, match="empty training set"):
         finetune_control(pipe, ZERO, "map", data.subset([]), CONFIG, tmp_path)

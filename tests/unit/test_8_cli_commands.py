@@ -275,6 +275,14 @@ def test_a_senseless_request_to_generate_is_one_sentence(words, message, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_line_without_a_prompt_is_refused_by_its_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("a city\n\na forest\n")
+    with pytest.raises(InputError, match="prompts.txt: line 2 holds no prompt"):
+        _generate("m", "o", "--prompts", "prompts.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
