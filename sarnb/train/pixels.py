@@ -18,7 +18,7 @@ from sarnb.train.machine import autocast
 from sarnb.train.state import LoopConfig
 
 CELL = 4  # px: the network works on cells of so many px a side, each px a channel of its own
-WIDTHS = (48, 96)
+WIDTHS = (32, 64)
 PIXELS = 12  # stream of random starts, next to those of ``sarnb.model.strategy``
 
 
