@@ -74,7 +74,8 @@ def draw(
     The latents are as the UNet sees them, float16 [N, C, h, w]: another decoder of the same latents can draw them anew
     (``redraw``). ``size`` is the side in px (the UNet's own if None). The same call with another
     ``batch_size`` gives the same images within a grey level in fp32. In bf16 only the UNet's arithmetic is coarser: latents
-    and decoder stay float32. Each of ``controls`` steers the drawing with ``scale`` times its weight of training.
+    and decoder stay float32. Each of ``controls`` steers the drawing with ``scale`` times its weight of training,
+    and guidance strengthens it as it does the text.
 
     Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, a size that the VAE cannot divide, and conditions
     that do not fit.
@@ -88,7 +89,7 @@ def draw(
     pipe.set_progress_bar_config(disable=True)
     pieces, finals = [], []
     bar = tqdm(total=len(prompts), desc=label, unit="image", disable=not sys.stderr.isatty())
-    with coarse_unet(pipe, precision), bar:
+    with coarse_unet(pipe, precision), _guided_by_pictures(pipe.unet, guidance_scale), bar:
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             seen = [to_condition(pictures[chosen], kind, (side, side)) for kind, (_, pictures) in controls.items()]
@@ -118,6 +119,30 @@ def initial_noise(pipe: StableDiffusionXLPipeline, seeds: Sequence[int], side: i
     edge = side // pipe.vae_scale_factor
     shape = (1, pipe.unet.config.in_channels, edge, edge)
     return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+
+@contextlib.contextmanager
+def _guided_by_pictures(unet: nn.Module, guidance_scale: float) -> Iterator[None]:
+    """What steers the UNet is left out of guidance's unconditional half, so that guidance strengthens pictures as it does words.
+
+    diffusers steers both halves; what they share is not guided, and a text at scale 3 then outweighs the picture.
+    """
+    forward = unet.forward
+
+    def conditional(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return torch.cat([torch.zeros_like(part[: len(part) // 2]), part[len(part) // 2 :]])
+        return part if part is None else [conditional(one) for one in part]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **{name: conditional(part) if "residual" in name else part for name, part in kwargs.items()})
+
+    if guidance_scale > 1:
+        unet.forward = call
+    try:
+        yield
+    finally:
+        unet.forward = forward
 
 
 @contextlib.contextmanager

@@ -8,14 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionXLAdapterPipeline, StableDiffusionXLControlNetPipeline, T2IAdapter
+from diffusers import (
+    ControlNetModel,
+    EulerDiscreteScheduler,
+    StableDiffusionXLAdapterPipeline,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLPipeline,
+    T2IAdapter,
+)
 from PIL import Image
 from scipy.stats import chisquare
 from tiny import tiny_pipeline, tiny_set, tiny_twin
 from torch import nn
 
 from sarnb.errors import InputError
-from sarnb.generate.sample import draw, generate
+from sarnb.generate.sample import draw, generate, initial_noise
 from sarnb.model.control import KINDS, NETWORKS, PALETTE, conditions_of, control_network, controlled, read_condition, to_condition
 from sarnb.model.export import load_control, load_trained, model_key
 from sarnb.model.foundation import encode_prompts, load_foundation, normalise_latents, time_ids
@@ -212,12 +219,36 @@ def test_what_is_saved_draws_the_same_in_plain_diffusers(network, folder, data, 
     theirs.set_progress_bar_config(disable=True)
     ours = tiny_pipeline()
     noise = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(3))
-    shared = {"num_inference_steps": 3, "guidance_scale": 3.0, "height": 16, "width": 16, "output_type": "latent"}
+    shared = {"num_inference_steps": 3, "guidance_scale": 1.0, "height": 16, "width": 16, "output_type": "latent"}
     expected = theirs(PROMPTS[:1], image=condition, latents=noise, **shared).images
     controls = {kind: (net, conditions_of(data, "map")[:1])}
-    found = draw(ours, PROMPTS[:1], SEEDS[:1], 3, 3.0, precision="fp32", controls=controls)[1]
+    found = draw(ours, PROMPTS[:1], SEEDS[:1], 3, 1.0, precision="fp32", controls=controls)[1]
     np.testing.assert_allclose(found, expected.to(torch.float16).numpy(), atol=2e-2)
     assert "a land-cover map" in (out / "README.md").read_text() and NETWORKS[network].__name__ in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_guidance_strengthens_the_picture_as_it_does_the_text(network, pipe, data):
+    """One step of Euler from noise: latents + (end - start) x [e(none) + 3 (e(text, picture) - e(none))], each e by hand."""
+    net = control_network(pipe, "map", network)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.01
+    pictures, scheduler = conditions_of(data, "map")[:2], EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    own = StableDiffusionXLPipeline(**{**pipe.components, "scheduler": scheduler}, add_watermarker=False)
+    found = draw(own, PROMPTS, SEEDS, 1, 3.0, precision="fp32", controls={"map": (net, pictures)})[1]
+    scheduler.set_timesteps(1)
+    hidden, pooled = encode_prompts(pipe, PROMPTS)
+    start = initial_noise(pipe, SEEDS, 16) * scheduler.init_noise_sigma
+    seen = scheduler.scale_model_input(start, scheduler.timesteps[0])
+    added = {"text_embeds": pooled, "time_ids": time_ids(pipe, 2)}
+    blank = added | {"text_embeds": torch.zeros_like(pooled)}
+    with torch.no_grad():
+        steered = controlled(pipe.unet, net, to_condition(pictures, "map", (16, 16)))
+        full = steered(seen, scheduler.timesteps[0], encoder_hidden_states=hidden, added_cond_kwargs=added).sample
+        none = pipe.unet(seen, scheduler.timesteps[0], torch.zeros_like(hidden), added_cond_kwargs=blank).sample
+        expected = scheduler.step(none + 3 * (full - none), scheduler.timesteps[0], start).prev_sample
+    np.testing.assert_allclose(found, expected.to(torch.float16).numpy(), atol=2e-2, rtol=1e-2)
 
 
 def test_refusals(pipe, data, folder, tmp_path):
