@@ -79,9 +79,9 @@ def test_the_sample_grid_puts_a_real_image_of_the_same_side_first():
     figure = sample_grid(real, {"hybrid": drawn_set, "empty": drawn_set.where(label="forest")}, ["city", "forest"])
     sheet = drawn(figure)[0].images[0].get_array()
     city_right = next(i for i, row in enumerate(real.rows) if row["label"] == "city" and row["look"] == "right")
-    assert (sheet[:16, :16] == real.images[city_right]).all()
-    assert (sheet[:16, 18:34] == drawn_set.images[drawn_set.labels.index("city")]).all()
-    assert (sheet[:16, 36:] == 255).all(), "a class that a set lacks stays empty"
+    assert (sheet[:128:8, :128:8] == real.images[city_right]).all(), "each pixel of 16 is there 8 times"
+    assert (sheet[:128:8, 132:260:8] == drawn_set.images[drawn_set.labels.index("city")]).all()
+    assert (sheet[:128, 264:] == 255).all(), "a class that a set lacks stays empty"
     sideless = replace(drawn_set, rows=tuple({**row, "look": None} for row in drawn_set.rows))
     assert drawn(sample_grid(real, {"own": sideless}, ["city"]))
 
