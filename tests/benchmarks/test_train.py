@@ -106,7 +106,7 @@ def theirs(kind: str, script: Path, data: Path, out: Path) -> dict:
     } | {
         "lora": {"rank": 4, "snr_gamma": 5},
         "full": {"snr_gamma": 5},
-        "control": {"image_column": "image", "conditioning_image_column": KIND, "mixed_precision": "no"},  # its UNet stops at bf16
+        "control": {"image_column": "image", "conditioning_image_column": KIND, "mixed_precision": "no"},  # bf16 stops it
     }[kind]
     return measured(out / "theirs.json", str(script), *(str(word) for name, value in options.items() for word in (f"--{name}", value)))
 
@@ -115,7 +115,8 @@ def ours(kind: str, data: Path, out: Path) -> dict:
     rate = "learning_rate" if kind == "control" else f"lr_unet_{kind}"
     config = {"steps": STEPS, "batch_size": BATCH, rate: RATES[kind], "caption_dropout": 0.0, "checkpoint_every": 10**6}
     wish = {"strategy": STRATEGIES[kind], "control": KIND * (kind == "control"), "data": str(data), "out": str(out / "ours")}
-    wish["config"] = config | ({"min_snr_gamma": 0.0, "precision": "fp32"} if kind == "control" else {})  # the script weights all noise alike
+    alike = {"min_snr_gamma": 0.0, "precision": "fp32"} if kind == "control" else {}  # its script weights all noise alike
+    wish["config"] = config | alike
     return measured(out / "ours.json", "sarnb", json.dumps(wish))
 
 
