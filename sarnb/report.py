@@ -63,7 +63,8 @@ SITE: dict[str, Any] = {  # Sphinx's configuration; see its documentation, and t
     "nb_merge_streams": True,
     "myst_enable_extensions": ["dollarmath", "colon_fence"],
     "myst_heading_anchors": 4,
-    "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type"],
+    # The last: a name that several classes have, as ``labels``, is no fault; a link without a target is another warning.
+    "suppress_warnings": ["myst.header", "mystnb.unknown_mime_type", "ref.python"],
     "autodoc_member_order": "bysource",
     "autodoc_preserve_defaults": True,
     "autodoc_default_options": {"members": True, "no-value": True},
