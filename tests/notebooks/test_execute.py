@@ -100,7 +100,7 @@ def test_a_second_run_gives_the_same_tables(root, tmp_path):
     assert {"data_card.csv", "unet_full_cost.csv", "unet_full_first_measures.csv"} <= again.keys()
     tables = root / "smoke/tables"
     assert [name for name in again if not name.endswith("_timing.csv") and (tables / name).read_bytes() != again[name]] == []
-    needed = ("00_foundation", "01_data", "03_clip", "04_vae", "05_unet_full")
+    needed = ("00_foundation", "01_data", "03_sar_clip", "04_vae", "05_unet_full")
     made = [entry["path"] for name in needed for entry in read_manifest(root / "smoke", name)["artefacts"]]
     assert {Path(path).name for path in made if path.endswith(".csv")} == again.keys()
 
