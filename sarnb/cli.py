@@ -394,11 +394,13 @@ def generate(
     n: int = typer.Option(1, help="images of each prompt"),
     size: str = typer.Option("", help="HxW in px, such as 512x2048, for scenes larger than the model's images; with prompts"),
     spacing: float = typer.Option(0.0, help="metres a pixel: each scene is written as GeoTIFF as well; with --size"),
-    control: list[str] = typer.Option([], help="KIND=FILE of a picture that steers the drawing: map, satellite or optical; repeatable"),
+    control: list[str] = typer.Option(
+        [], help="KIND=FILE of a picture, as large as --size, that steers: map, satellite or optical; repeatable"
+    ),
     control_model: list[Path] = typer.Option([], help="folder of a trained control; default: ../../controlnet-KIND/… of the model"),
     scale: float = typer.Option(1.0, help="weight of the conditions; 0 is none"),
     source: Path | None = typer.Option(None, "--from", help="image of the model's size that is drawn on, instead of noise alone"),
-    strength: float = typer.Option(0.5, help="with --from: share of the noise that is put on it, above 0 and up to 1"),
+    strength: float = typer.Option(0.5, help="with --from: share of the noise schedule at which the drawing starts, (0, 1]"),
 ) -> None:
     """Generate images: of your prompts ('--model DIR --prompt "…" --out DIR'), or a model's evaluation images ('DIR OUT --data …')."""
     model, out = _once(model, model_option, "model"), Path(_once(out, out_option, "out"))
@@ -410,8 +412,8 @@ def generate(
     sides = _sides(size)
     if data and (sides or n != 1):
         raise InputError("--size and --n belong to --prompt; evaluation images have the size and the number of the test set")
-    if (control or source) and (data or sides or (control and source)):
-        raise InputError("--control and --from belong to --prompt, without --size, and not to each other; leave one of them out")
+    if (control or source) and (data or (control and source)) or (source and sides):
+        raise InputError("--control and --from belong to --prompt, --from without --size, and not to each other; leave one of them out")
     if control_model and not control:
         raise InputError("--control-model is for --control KIND=FILE; give the picture, too")
     if source and not 0 < strength <= 1:
@@ -456,11 +458,11 @@ def generate(
         raise InputError(f"prompt {strange[0]!r} holds a word that {model} has not learned: {mend}")
     sampler = values.sampling_steps, values.guidance_scale, values.batch_size
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    controls = _controls(files, control_model, model, foundation, side, len(texts)) if files else {}
+    controls = _controls(files, control_model, model, foundation, sides or (side, side), 1 if sides else len(texts)) if files else {}
     given_image = None if source is None else _start_image(source, side)
     with working_in(out):
         if sides:
-            images = _scenes(pipe, texts, seeds, sides, sampler, out)
+            images = _scenes(pipe, texts, seeds, sides, sampler, out, controls, scale)
         elif given_image is not None:
             from sarnb.generate.edit import edit
 
@@ -499,7 +501,14 @@ def _sides(size: str) -> tuple[int, int] | None:
 
 
 def _scenes(
-    pipe: StableDiffusionXLPipeline, texts: list[str], seeds: list[int], sides: tuple[int, int], sampler: tuple[int, float, int], out: Path
+    pipe: StableDiffusionXLPipeline,
+    texts: list[str],
+    seeds: list[int],
+    sides: tuple[int, int],
+    sampler: tuple[int, float, int],
+    out: Path,
+    controls: dict[str, Any],
+    weight: float,
 ) -> Any:
     """Grey scenes uint8 [N, H, W]; what is done of one that was cut short lies next to ``out``, and is gone on with."""
     import numpy as np
@@ -509,7 +518,8 @@ def _scenes(
 
     steps, scale, batch = sampler
     state = out.absolute().with_name(f".{out.absolute().name}.scene")
-    drawn = [draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, state=state) for text, seed in zip(texts, seeds)]
+    more = {"state": state, "controls": controls, "scale": weight}
+    drawn = [draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, **more) for text, seed in zip(texts, seeds)]
     return to_grey(np.stack(drawn))
 
 
@@ -529,12 +539,14 @@ def _control_files(given: list[str]) -> dict[str, Path]:
     return files
 
 
-def _controls(files: dict[str, Path], folders: list[Path], model: str, foundation: str, side: int, count: int) -> dict[str, Any]:
-    """Kind -> network and a condition an image, of files and of trained controls."""
+def _controls(
+    files: dict[str, Path], folders: list[Path], model: str, foundation: str, size: tuple[int, int], count: int
+) -> dict[str, Any]:
+    """Kind -> network and a condition of ``size`` (H, W) an image, of files and of trained controls."""
     from sarnb.model.control import read_condition
     from sarnb.model.export import load_control, model_key
 
-    pictures = {kind: read_condition(kind, path, (side, side)).repeat(count, 0) for kind, path in files.items()}
+    pictures = {kind: read_condition(kind, path, size).repeat(count, 0) for kind, path in files.items()}
     steered = model_key(None if model == "zero-shot" else Path(model), foundation)
     loaded = dict(load_control(folder, steered) for folder in folders)
     if unused := [kind for kind in loaded if kind not in files]:

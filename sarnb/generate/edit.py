@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import SchedulerMixin, StableDiffusionXLPipeline
 from tqdm import tqdm
 
 from sarnb.errors import InputError
@@ -35,29 +35,31 @@ def edit(
     precision: str = "auto",
     label: str = "edited",
 ) -> np.ndarray:
-    """The images drawn on by the model, uint8 [N, H, W, 3]; of the sampler's ``steps`` the last ``strength`` is done.
+    """The images drawn on by the model, uint8 [N, H, W, 3], from the first of the sampler's timesteps that is not above ``strength`` T.
 
     Parameters
     ----------
     images : uint8 [N, H, W] or [N, H, W, 3], of a size that the model draws; the mean of the autoencoder's posterior is where it starts.
     prompts, seeds, steps, guidance_scale, batch_size, precision : as in ``sarnb.generate.sample.draw``; noise by ``seeds``.
-    strength : share of the sampler's steps, above 0; at 1 next to nothing of the image is left.
+    strength : where the drawing starts, as a share of the T timesteps of training, above 0; at 1 next to nothing of the image is left.
+        Of a sampler whose timesteps are even that is the share of its ``steps`` which is done, as diffusers counts. The embedded
+        foundation's go down evenly in log(signal / noise): half of its steps is not half of the noise.
 
     Raises
     ------
     InputError
-        A strength outside (0, 1] or too small for one step, another number of images than of prompts, and what ``draw`` refuses.
+        A strength outside (0, 1] or below the sampler's last timestep, another number of images than of prompts, and what ``draw``
+        refuses.
     """
     if not 0 < strength <= 1:
         raise InputError(f"strength is {strength}; give a number above 0 and up to 1")
-    if (done := int(steps * strength + 1e-9)) < 1:
-        raise InputError(f"strength {strength} of {steps} steps is less than one step; give {1 / steps:.3g} or more, or more steps")
     if len(images) != len(prompts) or images.shape[1] != images.shape[2]:
         given = f"{len(images)} images of {images.shape[2]} x {images.shape[1]} px"
         raise InputError(f"{given} for {len(prompts)} prompts; give a square one each")
     side = images.shape[1]
     check_drawing(pipe, prompts, seeds, steps, guidance_scale, batch_size, side)
     scheduler, device, pieces = copy.deepcopy(pipe.scheduler), pipe.unet.device, []
+    first = first_step(scheduler, steps, strength)
     bar = tqdm(total=len(prompts), desc=label, unit="image", disable=not sys.stderr.isatty())
     with torch.no_grad(), coarse_unet(pipe, precision), bar:
         empty = encode_prompts(pipe, [""])
@@ -65,7 +67,6 @@ def edit(
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             scheduler.set_timesteps(steps, device=device)
-            first = (steps - done) * scheduler.order  # samplers of second order list their timesteps twice
             timesteps = scheduler.timesteps[first:]
             scheduler.set_begin_index(first)
             texts = encode_prompts(pipe, list(prompts[chosen]))
@@ -80,3 +81,17 @@ def edit(
             pieces.append(decode_latents(pipe.vae, latents, batch_size))
             bar.update(len(latents))
     return np.concatenate(pieces)
+
+
+def first_step(scheduler: SchedulerMixin, steps: int, strength: float) -> int:
+    """Place among the sampler's timesteps of the first one that is not above ``strength`` times the training's number of them.
+
+    Sets the scheduler's timesteps. Raises ``InputError`` where all are above.
+    """
+    scheduler.set_timesteps(steps)
+    horizon, order = scheduler.config.num_train_timesteps, scheduler.order
+    timesteps = scheduler.timesteps[::order]  # samplers of second order list all but the first twice
+    if not (above := timesteps > strength * horizon).all():
+        return order * int(above.sum())
+    least = float(timesteps[-1]) / horizon
+    raise InputError(f"strength {strength} is below the last of {steps} timesteps, {least:.3g}; give that or more, or more steps")

@@ -2,7 +2,8 @@
 
 MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113): at each step every window is denoised on its own, and the predictions are
 averaged where windows overlap. Here the predicted noise is averaged, with weights that fall towards a window's border, and the grid
-of windows is shifted from step to step, so that no place of the scene is always a border.
+of windows is shifted from step to step, so that no place of the scene is always a border. A picture of the whole scene may steer it:
+each window is steered by its part.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from sarnb.data.files import content_key, saving
 from sarnb.errors import InputError
-from sarnb.generate.sample import SAMPLER, coarse_unet
+from sarnb.generate.sample import SAMPLER, Controls, check_controls, coarse_unet, padded
+from sarnb.model.control import check_sort, residuals, to_condition
 from sarnb.model.foundation import decode_latents, encode_prompts, fingerprint, on_card, settings_of, time_ids
 from sarnb.train.loop import step_generator
 
@@ -31,7 +34,6 @@ OVERLAP = 0.5  # share of a window's side that its neighbour covers, too
 TILE, RIM = 32, 4  # latent cells that the autoencoder decodes at once, and those around them that are decoded and dropped
 
 
-@on_card
 def draw_scene(
     pipe: StableDiffusionXLPipeline,
     prompts: Sequence[Sequence[str]],
@@ -43,8 +45,36 @@ def draw_scene(
     batch_size: int = 16,
     precision: str = "auto",
     state: Path | None = None,
+    controls: Controls | None = None,
+    scale: float = 1.0,
 ) -> np.ndarray:
-    """One scene of any size, uint8 [height, width, 3].
+    """One scene of any size, uint8 [height, width, 3]; ``scene_latents``, decoded by tiles, says the rest.
+
+    ``state`` is removed at the end.
+    """
+    latents = scene_latents(pipe, prompts, seed, height, width, steps, guidance_scale, batch_size, precision, state, controls, scale)
+    scene = decode_tiles(pipe.vae, latents)
+    if state:
+        state.unlink(missing_ok=True)
+    return scene
+
+
+@on_card
+def scene_latents(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[Sequence[str]],
+    seed: int,
+    height: int,
+    width: int,
+    steps: int = 25,
+    guidance_scale: float = 5.0,
+    batch_size: int = 16,
+    precision: str = "auto",
+    state: Path | None = None,
+    controls: Controls | None = None,
+    scale: float = 1.0,
+) -> Tensor:
+    """The latents of one scene of any size, normalised, [1, C, h, w].
 
     Parameters
     ----------
@@ -55,14 +85,19 @@ def draw_scene(
     steps, guidance_scale, precision : as in ``sarnb.generate.sample.draw``.
     batch_size : windows at once.
     state : file that keeps the latents after every step, and what the sampler remembers of earlier ones; a call that was cut short
-        goes on there, and it is removed at the end.
+        goes on there.
+    controls, scale : as in ``sarnb.generate.sample.draw``, of each kind one picture of the whole scene; a window is steered by its part.
 
     Raises
     ------
     InputError
-        Sizes or texts that cannot be drawn, or a sampler that remembers more than DPM-Solver's predictions.
+        Sizes, texts or pictures that cannot be drawn, or a sampler that remembers more than DPM-Solver's predictions.
     """
     _check(pipe, prompts, height, width, steps, guidance_scale, batch_size)
+    controls = controls or {}
+    check_controls(controls, 1, (height, width), scale)
+    nets = [net.to(pipe.unet.device) for net, _ in controls.values()]
+    check_sort(nets)
     window, factor = pipe.unet.config.sample_size, pipe.vae_scale_factor
     size, device = (height // factor, width // factor), pipe.unet.device
     scheduler = copy.deepcopy(pipe.scheduler)
@@ -75,11 +110,17 @@ def draw_scene(
     part_of = np.array([[texts.index(text) for text in row] for row in prompts])
     weight = window_weight(window).to(device)
     key = content_key(
-        np.array([seed, height, width, steps, guidance_scale]),
+        np.array([seed, height, width, steps, guidance_scale, scale]),
         *(text for row in prompts for text in (*row, "\n")),
         *(fingerprint(getattr(pipe, name)) for name in ("unet", "text_encoder", "text_encoder_2")),
         str(sorted(settings_of(pipe).items())),
+        *(part for kind, (net, picture) in controls.items() for part in (kind, fingerprint(net), picture)),
     )
+    # A coarse view is enlarged by repeating its cells, so that the crops of all pictures are made alike.
+    pictures = {
+        kind: np.kron(own, np.ones((1, fine, fine), np.uint8)) if (fine := height // own.shape[1]) > 1 else own
+        for kind, (_, own) in controls.items()
+    }
     noise = torch.randn((1, pipe.unet.config.in_channels, *size), generator=torch.Generator().manual_seed(int(seed)))
     latents, first = (noise * scheduler.init_noise_sigma).to(device), 0
     if state and (found := _kept_state(state, key)):
@@ -89,7 +130,7 @@ def draw_scene(
             scheduler.model_outputs = [None] * (scheduler.config.solver_order - len(past)) + past
             scheduler.lower_order_nums = len(past)
     bar = tqdm(total=steps, initial=first, desc=f"{height} x {width} px", unit="step", disable=not sys.stderr.isatty())
-    with torch.no_grad(), coarse_unet(pipe, precision), bar:
+    with torch.no_grad(), coarse_unet(pipe, precision, nets), bar:
         for number in range(first, steps):
             timestep = scheduler.timesteps[number]
             scaled = scheduler.scale_model_input(latents, timestep)
@@ -100,7 +141,8 @@ def draw_scene(
                 middles = (np.array(chosen) + window / 2) / size * part_of.shape
                 own = torch.from_numpy(part_of[tuple(middles.astype(int).T)]).to(device)
                 pieces = torch.cat([scaled[:, :, y : y + window, x : x + window] for y, x in chosen])
-                predicted = guided(pipe, pieces, timestep, (hidden[own], pooled[own]), blank, guidance_scale)
+                seen = [(net, _crops(pictures[kind], kind, chosen, window, factor).to(device)) for net, kind in zip(nets, controls)]
+                predicted = guided(pipe, pieces, timestep, (hidden[own], pooled[own]), blank, guidance_scale, seen, scale)
                 for (y, x), piece in zip(chosen, predicted):
                     total[0, :, y : y + window, x : x + window] += weight * piece
                     weights[0, :, y : y + window, x : x + window] += weight
@@ -110,10 +152,14 @@ def draw_scene(
                 past = [part for part in getattr(scheduler, "model_outputs", []) if part is not None]
                 _keep_state(state, [latents, *past], number + 1, key)
             bar.update()
-    scene = decode_tiles(pipe.vae, latents)
-    if state:
-        state.unlink(missing_ok=True)
-    return scene
+    return latents
+
+
+def _crops(picture: np.ndarray, kind: str, places: Sequence[tuple[int, int]], window: int, factor: int) -> Tensor:
+    """What a network sees of the windows at ``places`` (latent cells) of one picture uint8 [1, H, W, ...] of the whole scene."""
+    side = window * factor
+    parts = [picture[:, y * factor : y * factor + side, x * factor : x * factor + side] for y, x in places]
+    return to_condition(np.concatenate(parts), kind, (side, side))
 
 
 def window_places(size: tuple[int, int], window: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -152,18 +198,39 @@ def decode_tiles(vae: AutoencoderKL, latents: Tensor, tile: int = TILE, rim: int
     return scene
 
 
-def guided(pipe, pieces: Tensor, timestep: Tensor, texts: tuple[Tensor, Tensor], blank: list[Tensor], scale: float) -> Tensor:
-    """The prediction for windows [B, C, w, w] with their texts' embeddings, by classifier-free guidance."""
+def guided(
+    pipe: StableDiffusionXLPipeline,
+    pieces: Tensor,
+    timestep: Tensor,
+    texts: tuple[Tensor, Tensor],
+    blank: Sequence[Tensor],
+    scale: float,
+    seen: Sequence[tuple[nn.Module, Tensor]] = (),
+    weight: float = 1.0,
+) -> Tensor:
+    """The prediction for windows [B, C, w, w] with their texts' embeddings, by classifier-free guidance.
+
+    ``seen``: networks that steer it with ``weight``, each with its conditions [B, C', H, W]; guidance strengthens them as it does texts.
+    """
     (hidden, pooled), count = texts, len(pieces)
+    conditions = {"text_embeds": pooled, "time_ids": time_ids(pipe, count)}
+    each = [residuals(net, picture, weight, pieces, timestep, hidden, conditions) for net, picture in seen]
+    added = {name: _sum([own[name] for own in each]) for name in (each[0] if each else ())}
     if scale > 1:
         pieces = torch.cat([pieces, pieces])
         hidden, pooled = (torch.cat([none.expand(count, *part.shape[1:]), part]) for none, part in zip(blank, (hidden, pooled)))
-    conditions = {"text_embeds": pooled, "time_ids": time_ids(pipe, len(pieces))}
-    predicted = pipe.unet(pieces, timestep, encoder_hidden_states=hidden, added_cond_kwargs=conditions).sample
+        conditions = {"text_embeds": pooled, "time_ids": time_ids(pipe, len(pieces))}
+        added = {name: padded(part) for name, part in added.items()}
+    predicted = pipe.unet(pieces, timestep, encoder_hidden_states=hidden, added_cond_kwargs=conditions, **added).sample
     if scale > 1:
         without, predicted = predicted.chunk(2)
         predicted = without + scale * (predicted - without)
     return predicted
+
+
+def _sum(parts: Sequence[Any]) -> Any:
+    """Tensors, or lists of them place by place, added up."""
+    return sum(parts[1:], parts[0]) if isinstance(parts[0], Tensor) else [_sum(own) for own in zip(*parts)]
 
 
 def _keep_state(path: Path, parts: Sequence[Tensor], done: int, key: str) -> None:

@@ -83,17 +83,18 @@ def draw(
     check_drawing(pipe, prompts, seeds, steps, guidance_scale, batch_size, size)
     native = pipe.unet.config.sample_size * pipe.vae_scale_factor
     side, controls = size or native, controls or {}
-    _check_controls(controls, len(prompts), side, scale)
+    check_controls(controls, len(prompts), (side, side), scale)
     pipe = control_pipeline(pipe, [net.to(pipe.unet.device) for net, _ in controls.values()]) if controls else pipe
     strength = "adapter_conditioning_scale" if hasattr(pipe, "adapter") else "controlnet_conditioning_scale"
     pipe.set_progress_bar_config(disable=True)
     pieces, finals = [], []
     bar = tqdm(total=len(prompts), desc=label, unit="image", disable=not sys.stderr.isatty())
-    with coarse_unet(pipe, precision), _guided_by_pictures(pipe.unet, guidance_scale), bar:
+    with coarse_unet(pipe, precision), _guided_by_pictures(pipe, guidance_scale), bar:
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             seen = [to_condition(pictures[chosen], kind, (side, side)) for kind, (_, pictures) in controls.items()]
-            more = {"image": seen[0] if len(seen) == 1 else seen, strength: float(scale)} if seen else {}
+            more = {"image": seen, strength: [float(scale)] * len(seen)} if len(seen) > 1 else {}
+            more |= {"image": seen[0], strength: float(scale)} if len(seen) == 1 else {}
             latents = pipe(
                 prompt=list(prompts[chosen]),
                 latents=initial_noise(pipe, seeds[chosen], side).to(pipe.unet.device, pipe.unet.dtype),
@@ -122,37 +123,58 @@ def initial_noise(pipe: StableDiffusionXLPipeline, seeds: Sequence[int], side: i
 
 
 @contextlib.contextmanager
-def _guided_by_pictures(unet: nn.Module, guidance_scale: float) -> Iterator[None]:
+def _guided_by_pictures(pipe: StableDiffusionXLPipeline, guidance_scale: float) -> Iterator[None]:
     """What steers the UNet is left out of guidance's unconditional half, so that guidance strengthens pictures as it does words.
 
-    diffusers steers both halves; what they share is not guided, and a text at scale 3 then outweighs the picture.
+    diffusers steers both halves; what they share is not guided, and a text at scale 3 then outweighs the picture. A ControlNet is
+    not even asked about the unconditional half.
     """
-    forward = unet.forward
+    networks = steering_networks(pipe)
+    forwards = {network: network.forward for network in (pipe.unet, *networks)}
+
+    def later(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {name: later(one) for name, one in part.items()}
+        return part[len(part) // 2 :] if isinstance(part, Tensor) and part.ndim else part
 
     def conditional(part: Any) -> Any:
-        if isinstance(part, Tensor):
-            return torch.cat([torch.zeros_like(part[: len(part) // 2]), part[len(part) // 2 :]])
-        return part if part is None else [conditional(one) for one in part]
+        return part if part is None else padded(later(part)) if isinstance(part, Tensor) else [padded(later(one)) for one in part]
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return forward(*args, **{name: conditional(part) if "residual" in name else part for name, part in kwargs.items()})
+    def steered(*args: Any, **kwargs: Any) -> Any:
+        return forwards[pipe.unet](*args, **{name: conditional(part) if "residual" in name else part for name, part in kwargs.items()})
+
+    def halved(network: nn.Module) -> Callable[..., Any]:
+        return lambda *args, **kwargs: padded(forwards[network](*map(later, args), **later(kwargs)))
 
     if guidance_scale > 1:
-        unet.forward = call
+        pipe.unet.forward = steered
+        for network in networks:
+            network.forward = halved(network)
     try:
         yield
     finally:
-        unet.forward = forward
+        for network, forward in forwards.items():
+            network.forward = forward
+
+
+def padded(part: Any) -> Any:
+    """A tensor, or each of a list, behind as many zeros: what does not steer the unconditional half."""
+    return torch.cat([torch.zeros_like(part), part]) if isinstance(part, Tensor) else [padded(one) for one in part]
+
+
+def steering_networks(pipe: StableDiffusionXLPipeline) -> list[nn.Module]:
+    """The ControlNets of a pipeline, none for one that has no such thing."""
+    steering = getattr(pipe, "controlnet", None)
+    return [] if steering is None else list(getattr(steering, "nets", [steering]))
 
 
 @contextlib.contextmanager
-def coarse_unet(pipe: StableDiffusionXLPipeline, precision: str) -> Iterator[None]:
-    """The UNet, and what steers it at every step, under autocast, its output back in float32.
+def coarse_unet(pipe: StableDiffusionXLPipeline, precision: str, steering: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """The UNet, and what steers it at every step (the pipeline's own, or ``steering``), under autocast, its output back in float32.
 
     Autocast around the whole pipeline would leave the latents in bf16 between the steps, 8 bits for what becomes speckle.
     """
-    steering = getattr(pipe, "controlnet", None)
-    networks = [pipe.unet] + ([] if steering is None else list(getattr(steering, "nets", [steering])))
+    networks = [pipe.unet, *steering_networks(pipe), *steering]
 
     def coarse(forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -331,11 +353,12 @@ def check_drawing(
         raise InputError(f"size is {size} px; give a multiple of {pipe.vae_scale_factor * levels} for this model")
 
 
-def _check_controls(controls: Controls, count: int, side: int, scale: float) -> None:
+def check_controls(controls: Controls, count: int, size: tuple[int, int], scale: float) -> None:
+    """Raise ``InputError`` for conditions that do not fit ``count`` images of ``size`` (H, W) px, and for a negative scale."""
     if not scale >= 0:
         raise InputError(f"the conditioning scale is {scale}; give 0 (no effect) or more")
     for kind, (_, pictures) in controls.items():
         check_kind(kind)
         if len(pictures) != count:
             raise InputError(f"{len(pictures)} conditions of the kind {kind} for {count} images; give one an image")
-        check_conditions(pictures, kind, (side, side), "generate")
+        check_conditions(pictures, kind, size, "generate")

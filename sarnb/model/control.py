@@ -9,13 +9,13 @@ arXiv 2302.08453).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, StableDiffusionXLPipeline, T2IAdapter
+from diffusers import ControlNetModel, MultiAdapter, StableDiffusionXLPipeline, T2IAdapter
 from PIL import Image
 from torch import Tensor, nn
 
@@ -145,31 +145,45 @@ def controlled(unet: nn.Module, net: nn.Module, condition: Tensor, scale: float 
 
     def call(noisy: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: Mapping[str, Tensor]) -> Any:
         conditions = {"encoder_hidden_states": encoder_hidden_states, "added_cond_kwargs": dict(added_cond_kwargs)}
-        if isinstance(getattr(net, "module", net), ControlNetModel):  # several processes wrap it
-            down, middle = net(noisy, timestep, controlnet_cond=condition, conditioning_scale=scale, return_dict=False, **conditions)
-            added = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-        else:
-            added = {"down_intrablock_additional_residuals": [scale * feature for feature in net(condition)]}
-        return unet(noisy, timestep, **conditions, **added)
+        return unet(noisy, timestep, **conditions, **residuals(net, condition, scale, noisy, timestep, **conditions))
 
     return call
 
 
-def control_pipeline(pipe: StableDiffusionXLPipeline, nets: list[nn.Module]) -> StableDiffusionXLPipeline:
-    """diffusers' own pipeline of the same networks with one or more control networks of one sort.
+def residuals(
+    net: nn.Module,
+    condition: Tensor,
+    scale: float,
+    noisy: Tensor,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    added_cond_kwargs: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """What ``net`` adds to the UNet's features, by the names under which the UNet takes them."""
+    if isinstance(getattr(net, "module", net), ControlNetModel):  # several processes wrap it
+        conditions = {"encoder_hidden_states": encoder_hidden_states, "added_cond_kwargs": added_cond_kwargs}
+        down, middle = net(noisy, timestep, controlnet_cond=condition, conditioning_scale=scale, return_dict=False, **conditions)
+        return {"down_block_additional_residuals": list(down), "mid_block_additional_residual": middle}
+    return {"down_intrablock_additional_residuals": [scale * feature for feature in net(condition)]}
 
-    Raises ``InputError`` for two sorts at once, which no pipeline of diffusers takes.
-    """
+
+def check_sort(nets: Sequence[nn.Module]) -> None:
+    """Raise ``InputError`` for two sorts of networks at once, which no pipeline of diffusers takes."""
+    if len({type(net) for net in nets}) > 1:
+        raise InputError("a ControlNet and an adapter cannot steer one drawing; give networks of one sort")
+
+
+def control_pipeline(pipe: StableDiffusionXLPipeline, nets: list[nn.Module]) -> StableDiffusionXLPipeline:
+    """diffusers' own pipeline of the same networks with one or more control networks; ``InputError`` as of ``check_sort``."""
     logging.disable(logging.WARNING)  # loading them warns of packages that are not needed here
     from diffusers import StableDiffusionXLAdapterPipeline, StableDiffusionXLControlNetPipeline
 
     logging.disable(logging.NOTSET)
     logging.getLogger("diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl").setLevel(logging.ERROR)  # of several networks
-    if len({type(net) for net in nets}) > 1:
-        raise InputError("a ControlNet and an adapter cannot steer one drawing; give networks of one sort")
+    check_sort(nets)
     parts = {name: part for name, part in pipe.components.items() if name not in ("feature_extractor", "image_encoder")}
     own = nets[0] if len(nets) == 1 else nets
     more = {"force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt}
     if isinstance(nets[0], T2IAdapter):
-        return StableDiffusionXLAdapterPipeline(**parts, **more, adapter=own)
+        return StableDiffusionXLAdapterPipeline(**parts, **more, adapter=own if len(nets) == 1 else MultiAdapter(nets))
     return StableDiffusionXLControlNetPipeline(**parts, **more, controlnet=own, add_watermarker=False)

@@ -22,6 +22,8 @@ from tiny import tiny_pipeline, tiny_set, tiny_twin
 from torch import nn
 
 from sarnb.errors import InputError
+from sarnb.generate import large
+from sarnb.generate.large import draw_scene
 from sarnb.generate.sample import draw, generate, initial_noise
 from sarnb.model.control import KINDS, NETWORKS, PALETTE, conditions_of, control_network, controlled, read_condition, to_condition
 from sarnb.model.export import load_control, load_trained, model_key
@@ -251,6 +253,102 @@ def test_guidance_strengthens_the_picture_as_it_does_the_text(network, pipe, dat
     np.testing.assert_allclose(found, expected.to(torch.float16).numpy(), atol=2e-2, rtol=1e-2)
 
 
+def test_two_adapters_add_up(pipe, data):
+    nets = {kind: control_network(pipe, kind, "adapter") for kind in ("map", "satellite")}
+    with torch.no_grad():
+        for net in nets.values():
+            for parameter in net.parameters():
+                parameter += 0.01
+    both = drawn(pipe, data, nets)[1]
+    assert not np.array_equal(both, drawn(pipe, data, {"map": nets["map"]})[1])
+    with torch.no_grad():
+        for parameter in nets["satellite"].parameters():
+            parameter.zero_()  # one that adds nothing
+    assert np.array_equal(drawn(pipe, data, nets)[1], drawn(pipe, data, {"map": nets["map"]})[1])
+
+
+def opened(pipe, kind: str, network: str) -> nn.Module:
+    """A network whose answers are large enough to be seen."""
+    net = control_network(pipe, kind, network)
+    with torch.no_grad():
+        for number, parameter in enumerate(net.parameters()):
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    return net
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("kinds", [("map",), ("satellite",), ("map", "optical")])
+def test_a_steered_scene_of_one_window_is_what_the_pipeline_draws(kinds, network, pipe, data):
+    nets = {kind: opened(pipe, kind, network) for kind in kinds}
+    controls = {kind: (net, conditions_of(data, kind)[1:2]) for kind, net in nets.items()}
+    settings = {"steps": 3, "guidance_scale": 3.0, "precision": "fp32", "controls": controls, "scale": 0.7}
+    (image,) = generate(pipe, ["a city"], [7], **settings)
+    scene = draw_scene(pipe, [["a city"]], 7, 16, 16, **settings)
+    assert np.abs(scene.astype(int) - image).max() <= 1
+    plain = draw_scene(pipe, [["a city"]], 7, 16, 16, **settings | {"controls": None})
+    assert np.abs(plain.astype(int) - scene).max() > 5
+
+
+@pytest.mark.parametrize("kind", ["map", "satellite"])
+def test_each_window_of_a_scene_is_steered_by_its_part_of_the_picture(kind, pipe, data, monkeypatch):
+    """A network that answers with its own picture, a UNet that hands the answer on: the fused prediction is the picture itself."""
+    pictures = conditions_of(data, kind)[:6]
+    rows = [np.concatenate(list(pictures[start : start + 3]), axis=1) for start in (0, 3)]
+    whole = np.concatenate(rows)[None]  # 32 x 48 px, or a quarter of it along each side
+    seen = to_condition(whole, kind, (32, 48))[:, :1]
+
+    class Echo(nn.Module):
+        def forward(self, condition):
+            return [nn.functional.avg_pool2d(condition[:, :1], 4)]
+
+    def forward(self, z, t, down_intrablock_additional_residuals, **_):
+        return type("Drawn", (), {"sample": down_intrablock_additional_residuals[0].expand_as(z)})
+
+    fused, step = [], type(pipe.scheduler).step
+    monkeypatch.setattr(type(pipe.unet), "forward", forward)
+    monkeypatch.setattr(large, "fingerprint", lambda part: "")
+    monkeypatch.setattr(type(pipe.scheduler), "step", lambda self, x, *args, **kw: (fused.append(x), step(self, x, *args, **kw))[1])
+    large.scene_latents(pipe, [["a city"]], 0, 32, 48, 2, 1.0, controls={kind: (Echo(), whole)})
+    wanted = nn.functional.avg_pool2d(seen, 4)
+    assert wanted.std() > 0.01
+    for prediction in fused:
+        torch.testing.assert_close(prediction, wanted.expand_as(prediction), rtol=1e-5, atol=1e-6)
+
+
+def test_a_steered_scene_that_was_cut_short_goes_on_and_takes_no_other_picture_s_state(pipe, data, tmp_path, monkeypatch):
+    controls = {"map": (opened(pipe, "map", "controlnet"), np.concatenate([conditions_of(data, "map")[:2]], axis=1).reshape(1, 32, 16))}
+    call, state = {"steps": 3, "guidance_scale": 2.0, "precision": "fp32"}, tmp_path / "scene"
+    whole = draw_scene(pipe, [["a city"]], 1, 32, 16, **call, controls=controls)
+    kept = large._keep_state
+
+    def cut(path, latents, number, key):
+        kept(path, latents, number, key)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(large, "_keep_state", cut)
+    with pytest.raises(KeyboardInterrupt):
+        draw_scene(pipe, [["a city"]], 1, 32, 16, **call, controls=controls, state=state)
+    numbers = []
+    monkeypatch.setattr(large, "_keep_state", lambda path, latents, number, key: numbers.append(number))
+    turned = {kind: (net, picture[:, ::-1].copy()) for kind, (net, picture) in controls.items()}
+    large.scene_latents(pipe, [["a city"]], 1, 32, 16, **call, controls=turned, state=state)
+    large.scene_latents(pipe, [["a city"]], 1, 32, 16, **call, controls=controls, state=state, scale=0.5)
+    assert numbers == [1, 2, 3, 1, 2, 3]
+    again = draw_scene(pipe, [["a city"]], 1, 32, 16, **call, controls=controls, state=state)
+    assert numbers[6:] == [2, 3] and np.array_equal(again, whole)
+
+
+def test_pictures_that_do_not_fit_a_scene_are_refused(pipe, data):
+    net, maps = control_network(pipe, "map"), conditions_of(data, "map")
+    for pictures, message in (
+        (maps[:1], "the map has 16 x 16 px; give one of 48 x 32 px"),
+        (maps[:2], "2 conditions of the kind map for 1 images"),
+        (np.full((1, 32, 48), 99, np.uint8), "the map holds the code 99"),
+    ):
+        with pytest.raises(InputError, match=message):
+            draw_scene(pipe, [["a city"]], 0, 32, 48, 2, controls={"map": (net, pictures)})
+
+
 def test_refusals(pipe, data, folder, tmp_path):
     with pytest.raises(InputError, match="unknown condition 'sketch'; choose one of map, satellite, optical"):
         conditions_of(data, "sketch")
@@ -274,6 +372,8 @@ def test_refusals(pipe, data, folder, tmp_path):
     mixed = {"map": (net, maps[:2]), "optical": (control_network(pipe, "optical", "adapter"), conditions_of(data, "optical")[:2])}
     with pytest.raises(InputError, match="cannot steer one drawing"):
         generate(pipe, PROMPTS, SEEDS, 2, controls=mixed)
+    with pytest.raises(InputError, match="cannot steer one drawing"):
+        draw_scene(pipe, [["a city"]], 0, 16, 16, 2, controls={kind: (net, own[:1]) for kind, (net, own) in mixed.items()})
 
 
 def test_condition_files_are_read_and_refused_by_name(tmp_path):
@@ -323,7 +423,7 @@ def test_a_control_belongs_to_the_model_that_it_was_trained_with(folder, tmp_pat
 def test_a_regression_answers_with_the_median_of_what_a_condition_leaves_open(tmp_path):
     rng = np.random.default_rng(0)
     codes = np.kron(rng.integers(0, 3, (24, 2, 2)), np.ones((8, 8))).astype(np.uint8)
-    config = LoopConfig(steps=80, learning_rate=4e-3, precision="fp32")
+    config = LoopConfig(steps=80, learning_rate=4e-3, schedule="linear", precision="fp32")
     noisy = (codes * 100 + np.where(rng.random(codes.shape) < 0.25, 50, 10)).astype(np.uint8)  # a median of 10, a mean of 20
     blurred = apply_pixels(train_pixels(codes, "map", noisy, config, tmp_path / "image", 8), codes, "map", (16, 16))
     assert abs(float(np.median(blurred.astype(float) - codes * 100.0)) - 10) < 6

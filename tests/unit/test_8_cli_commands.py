@@ -215,9 +215,19 @@ def test_a_control_is_trained_for_a_model_and_steers_it_by_a_picture(tiny_model,
     assert np.array_equal(drawn.images, to_grey(edit(pipe, data.images[[2, 2]], [prompt] * 2, [5, 6], 0.75, *sampler)))
     assert drawn.rows[0]["synthetic"]["from"] == data.ids[2] and drawn.rows[0]["synthetic"]["strength"] == 0.75
     wide = tmp_path / "wide.png"
-    Image.fromarray(np.zeros((16, 24), np.uint8)).save(wide)
+    Image.fromarray(np.tile(np.arange(24, dtype=np.uint8) // 2, (16, 1))).save(wide)
+    _generate(*common, "--control", f"map={wide}", "--size", "16x24", "--out", str(tmp_path / "scene"))
+    drawn = load_set(tmp_path / "scene")
+    controls = {kind: (net, np.asarray(Image.open(wide))[None])}
+    sampler = values.sampling_steps, values.guidance_scale
+    scene = draw_scene(pipe, [[prompt]], 6, 16, 24, *sampler, controls=controls)
+    assert np.array_equal(drawn.images[1], to_grey(scene[None])[0])
+    assert not np.array_equal(scene, draw_scene(pipe, [[prompt]], 6, 16, 24, *sampler))
+    assert drawn.rows[1]["synthetic"]["control"] == {"map": "wide.png"}
     for words, message in (
         (("--control", f"map={wide}"), "the map has 24 x 16 px"),
+        (("--control", f"map={picture}", "--size", "16x24"), "the map has 16 x 16 px; give one of 24 x 16 px"),
+        (("--control", f"map={wide}", "--size", "16x25"), "the map has 24 x 16 px; give one of 25 x 16 px"),
         (("--control", f"optical={picture}"), "holds no finished model"),
         (("--control", f"satellite={picture}", "--control-model", str(out)), "that of the kind map has no picture"),
         (("--from", str(wide)), "wide.png: give an 8-bit grey image of 16 x 16 px"),
@@ -250,6 +260,7 @@ def test_a_control_that_cannot_be_trained_is_refused(words, message):
         (("m", "o", "--prompt", "a city", "--control", "map=a.png", "--control", "map=b.png"), "kind map was given already, a.png"),
         (("m", "o", "--prompt", "a city", "--control", "map=a.png", "--from", "b.png"), "not to each other"),
         (("m", "o", "--data", "d", "--from", "b.png"), "belong to --prompt"),
+        (("m", "o", "--prompt", "a city", "--from", "b.png", "--size", "32x32"), "--from without --size"),
         (("m", "o", "--prompt", "a city", "--from", "b.png", "--strength", "0"), "--strength 0: give a number above 0 and up to 1"),
         (("m", "o", "--prompt", "a city", "--from", "b.png", "--strength", "1.5"), "--strength 1.5"),
         (("m", "o", "--prompt", "a city", "--control-model", "c"), "--control-model is for --control"),
