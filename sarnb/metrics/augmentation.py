@@ -10,17 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sarnb.data.dataset import ImageSet, some_per_label
-from sarnb.data.files import ordered_map
+from sarnb.data.files import content_key, kept, ordered_map
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
 from sarnb.metrics.conditioning import iou_table
@@ -34,6 +37,7 @@ WIDTHS = (16, 32, 64)  # channels of the classifier's levels; this project's cho
 RATE, DECAY = 1e-2, 1e-2  # learning rate at the first step, and weight decay; this project's choice
 BATCH, COVER_BATCH = 32, 16  # images a step of the classifier and of the segmenter; this project's choice
 Reader = Callable[[np.ndarray], np.ndarray]  # uint8 images [N, H, W] -> what is read off them
+WEIGHTS = "covers.safetensors"  # of a reader of land cover that is kept
 WINDOW = 7  # px a side of the mean that stands for the scene when the speckle is drawn again
 
 
@@ -178,7 +182,7 @@ def scene_net(classes: int, seed: int) -> SceneNet:
 def train_classifier(mixture: Mixture, seed: int, steps: int, held_out: np.ndarray, classes: int) -> np.ndarray:
     """The class int [M] that a classifier calls each of the ``held_out`` images uint8 [M, H, W], trained on a mixture; see ``_fit``."""
     with _one_thread():
-        return _fit(scene_net(classes, seed), mixture.images, torch.from_numpy(mixture.truth), seed, steps, mixture.chance)(held_out)
+        return _fit(scene_net(classes, seed), mixture.images, torch.from_numpy(mixture.truth), seed, steps, mixture.chance).call(held_out)
 
 
 class CoverNet(nn.Module):
@@ -201,23 +205,48 @@ class CoverNet(nn.Module):
         return self.head(inside)
 
 
-def train_covers(images: np.ndarray, maps: np.ndarray, seed: int, steps: int, chance: np.ndarray | None = None) -> Reader:
+def train_covers(
+    images: np.ndarray, maps: np.ndarray, seed: int, steps: int, chance: np.ndarray | None = None, place: Path | None = None
+) -> Reader:
     """A reader of land cover, images uint8 [N, H, W] -> codes uint8 [N, H, W], one a cell; trained on images and their maps.
 
     A cell's truth is the cover that most of it has. A cover weighs by the root of its rarity, or rare ones would never be read.
+    In the folder ``place`` it is kept, and what is there already, of the same images and settings, is read back.
     """
     side = np.array(maps.shape[1:]) // CELLS
-    shares = np.stack([maps.reshape(len(maps), CELLS, side[0], CELLS, side[1]) == code for code in range(len(COVERS))]).mean((3, 5))
-    truth = torch.from_numpy(shares.argmax(0))
-    often = torch.bincount(truth.ravel(), minlength=len(COVERS)) / truth.numel()
-    weight = torch.where(often > 0, often.clamp(min=1e-4).rsqrt(), 0)
-    with _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        read = _fit(CoverNet(), images, truth, seed, steps, chance, COVER_BATCH, weight / (weight * often).sum())
+
+    def make() -> Fitted:
+        shares = np.stack([maps.reshape(len(maps), CELLS, side[0], CELLS, side[1]) == code for code in range(len(COVERS))]).mean((3, 5))
+        truth = torch.from_numpy(shares.argmax(0))
+        often = torch.bincount(truth.ravel(), minlength=len(COVERS)) / truth.numel()
+        weight = torch.where(often > 0, often.clamp(min=1e-4).rsqrt(), 0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _fit(CoverNet(), images, truth, seed, steps, chance, COVER_BATCH, weight / (weight * often).sum())
+
+    def save() -> dict[str, str]:
+        made = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"mean": made.mean, "spread": made.spread} | made.net.state_dict(), folder / WEIGHTS)
+        return {}
+
+    def load(_: dict[str, Any]) -> Fitted:
+        net, tensors = CoverNet(), load_file(folder / WEIGHTS)
+        mean, spread = tensors.pop("mean"), tensors.pop("spread")
+        net.load_state_dict(tensors)
+        return Fitted(net, mean, spread)
+
+    with _one_thread():
+        if place is None:
+            fitted = make()
+        else:
+            folder, given = Path(place), content_key(images, maps, np.array([] if chance is None else chance))
+            fitted = kept(folder, {"pairs": given, "seed": seed, "steps": steps}, save, load)
 
     def reader(asked: np.ndarray) -> np.ndarray:
-        parts = (read(asked[start : start + 64]) for start in range(0, len(asked), 64))
-        return np.kron(np.concatenate(list(parts)), np.ones((1, *side))).astype(np.uint8)
+        with _one_thread():
+            parts = [fitted.call(asked[start : start + 64]) for start in range(0, len(asked), 64)]
+        return np.kron(np.concatenate(parts), np.ones((1, *side))).astype(np.uint8)
 
     return reader
 
@@ -233,6 +262,20 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network, and the mean and spread by which its features are standardised, [1, 2, 1, 1] each."""
+
+    net: nn.Module
+    mean: Tensor
+    spread: Tensor
+
+    @torch.no_grad()
+    def call(self, images: np.ndarray) -> np.ndarray:
+        """What it calls images uint8 [N, H, W]: int [N, ...]."""
+        return self.net((cell_features(images) - self.mean) / self.spread).argmax(1).numpy()
+
+
 def _fit(
     net: nn.Module,
     images: np.ndarray,
@@ -242,8 +285,8 @@ def _fit(
     chance: np.ndarray | None = None,
     count: int = BATCH,
     weight: Tensor | None = None,
-) -> Reader:
-    """What ``net`` calls images, int [N, ...], after ``steps`` of AdamW on the mean cross-entropy of ``count`` images.
+) -> Fitted:
+    """``net`` after ``steps`` of AdamW on the mean cross-entropy of ``count`` images.
 
     Features are standardised by mean and deviation of the images with a ``chance``; the rate falls linearly to 0.
     """
@@ -260,11 +303,7 @@ def _fit(
         loss.backward()
         optimizer.step()
 
-    @torch.no_grad()
-    def call(asked: np.ndarray) -> np.ndarray:
-        return net((cell_features(asked) - mean) / spread).argmax(1).numpy()
-
-    return call
+    return Fitted(net, mean, spread)
 
 
 def seed_recalls(
@@ -326,7 +365,7 @@ def _call(
         own = replace(own.subset(np.arange(len(images)) % len(own)), images=images)
     mixture = mix(own, synthetic, share, classes)
     if covers:
-        return train_covers(mixture.images, np.concatenate(maps), seed, steps, mixture.chance)(held_out)
+        return train_covers(mixture.images, np.concatenate(maps), seed, steps, mixture.chance).call(held_out)
     return train_classifier(mixture, seed, steps, held_out, len(classes))
 
 

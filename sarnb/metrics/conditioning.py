@@ -1,8 +1,8 @@
-"""Whether a drawn image follows the picture that steered it: land cover, the coarse view, edges."""
+"""Whether a drawn image follows the picture that steered it: land cover, the coarse view, edges, shadows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,11 @@ from scipy.ndimage import gaussian_filter, sobel
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.world.backscatter import COVERS
+from sarnb.world.radar import Radar, simulate
+from sarnb.world.scene import Scene
+
+LEAST_CELLS = 50  # of shadow, and of lit ground, below which an image has no contrast between them; this project's choice
+OTHER = {"left": "right", "right": "left"}
 
 
 def iou_table(truth: np.ndarray, read: np.ndarray, least: float = 0.001) -> pd.DataFrame:
@@ -92,6 +97,31 @@ def edge_agreement(images: np.ndarray, reference: np.ndarray, sigma: float = 2.0
     first, second = (values - values.mean(1, keepdims=True) for values in strengths)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return np.divide((first * second).sum(1), norms, out=np.zeros(len(first)), where=norms > 0)
+
+
+def shadow_contrast(images: np.ndarray, shade: np.ndarray, lit: np.ndarray) -> np.ndarray:
+    """Lit cells over those in radar shadow, by the mean log amplitude [dB] of each image, [N]; NaN with fewer than ``LEAST_CELLS`` of either.
+
+    Parameters
+    ----------
+    images : uint8 [N, H, W]; a level of half a step stands for black.
+    shade, lit : bool [N, H, W], see ``shadow_masks``.
+    """
+    logs = 20 * np.log10(images.astype(float) + 0.5)
+    few = np.minimum(shade.sum((1, 2)), lit.sum((1, 2))) < LEAST_CELLS
+    means = [np.divide((logs * mask).sum((1, 2)), mask.sum((1, 2)), where=~few, out=np.full(len(images), np.nan)) for mask in (lit, shade)]
+    return means[0] - means[1]
+
+
+def shadow_masks(scene: Scene, radar: Radar) -> tuple[np.ndarray, np.ndarray]:
+    """Where the radar's shadow lies, and where it would lie if the radar looked from the other side but does not: bool [H, W] each.
+
+    Both lie next to the same things, so that they differ in the light and not in the land cover; what faces the radar is laid over
+    the second, which makes it brighter still. An image that does not know the side has a contrast of 0 between the two, one whose
+    shadows fall the wrong way a negative one. Shadow is where less than half of the surface is lit in the simulator.
+    """
+    own, other = (simulate(scene, replace(radar, look=look, looks=1), 0) for look in (radar.look, OTHER[radar.look]))
+    return own.shadow & ~other.shadow, other.shadow & ~own.shadow
 
 
 def nearest(conditions: np.ndarray, known: np.ndarray, codes: bool = False) -> np.ndarray:

@@ -120,6 +120,8 @@ def finetune_control(
         pipe.unet.train()  # diffusers checkpoints in training mode only; the UNet has no dropout
     for part in (pipe.unet, pipe.text_encoder, pipe.text_encoder_2, pipe.vae):
         part.requires_grad_(False).to(processes().device)
+    if processes().device.type == "cpu":  # a third of a step reads the picture, by convolutions of few channels: a sixth faster so
+        net.to(memory_format=torch.channels_last)
     latents, captions = cache_latents(pipe, data.images, cache, data.digest), captions_of(data, strategy.token)
     texts = cache_text(pipe, [caption for several in captions for caption in several], cache)
     loss = training_loss(pipe, latents, captions, texts, config, denoiser=denoiser_of(pipe, net, kind, data), partners=partners_of(data))
@@ -129,7 +131,7 @@ def finetune_control(
     history = compact_loop(pipe, modules, loss, config, out, latents, texts, **more)
     pipe.unet.eval()
     cost = training_cost(parameters, history, config, ["latents", "text"])
-    return FinetuneResult(history, cost, record, modules["control"].eval().requires_grad_(False))
+    return FinetuneResult(history, cost, record, modules["control"].eval().requires_grad_(False).to(memory_format=torch.contiguous_format))
 
 
 def train_control(

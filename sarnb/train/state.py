@@ -263,7 +263,10 @@ def load_checkpoint(state: TrainState) -> None:
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            moments.setdefault(int(index), {})[key] = shared_like(value, parameters[int(index)])
+            own = shared_like(value, parameter := parameters[int(index)])
+            if own.shape == parameter.shape and own.stride() != parameter.stride():  # fused AdamW goes through memory in its order
+                own = torch.empty_like(parameter).copy_(own)
+            moments.setdefault(int(index), {})[key] = own
     state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
     for index, value in enumerate(state.average or []):
         value.copy_(shared_like(tensors[f"average.{index}"], value))

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import jaccard
 from scipy.stats import pearsonr
 
 from sarnb.data.amplitude import Normalisation
-from sarnb.metrics.conditioning import coarse_amplitude, consistency, edge_agreement, iou_table, mean_ious, nearest
+from sarnb.data.sideview import block_scene
+from sarnb.metrics.conditioning import (
+    OTHER,
+    coarse_amplitude,
+    consistency,
+    edge_agreement,
+    iou_table,
+    mean_ious,
+    nearest,
+    shadow_contrast,
+    shadow_masks,
+)
 from sarnb.world.backscatter import COVERS
+from sarnb.world.radar import PRESETS, amplitude, simulate
 
 RNG = np.random.default_rng(0)
 
@@ -77,3 +91,36 @@ def test_the_nearest_is_that_of_all_distances():
     one = codes[2].copy()
     one[0, 0] = 9  # far in level, one cell in codes
     assert nearest(one[None], codes, codes=True)[0] == 2
+
+
+def test_the_contrast_of_shadows_is_that_of_mean_logs_and_nan_without_shadow():
+    shade, lit = np.zeros((3, 16, 16), bool), np.zeros((3, 16, 16), bool)
+    shade[:2, :, :4], lit[:, :, 8:12] = True, True
+    images = np.full((3, 16, 16), 30, np.uint8)
+    images[0][shade[0]], images[0][lit[0]] = 7, 70
+    images[1][shade[1]], images[1][lit[1]] = 70, 7
+    wanted = 20 * np.log10(70.5 / 7.5)
+    np.testing.assert_allclose(shadow_contrast(images, shade, lit), [wanted, -wanted, np.nan])
+
+
+def test_shadows_of_the_scene_are_seen_in_its_image_and_not_in_its_mirror_image_nor_in_texture():
+    """A block on flat ground: its shadow is as long as height times tan(incidence), and of noise the contrast is none."""
+    radar = replace(PRESETS["airborne-x"], looks=16)
+    for look in ("left", "right"):
+        own = replace(radar, look=look)
+        scene = block_scene(spacing=own.spacing_m[0])
+        shade, lit = shadow_masks(scene, own)
+        top = scene.height - scene.ground
+        rows = np.flatnonzero(top.max(1) > 0)
+        middle = rows[len(rows) // 2]
+        length = shade[middle].sum() * own.spacing_m[0]
+        assert length == pytest.approx(top.max() * np.tan(np.deg2rad(own.incidence_deg)), abs=2 * own.spacing_m[0])
+        near, far = np.flatnonzero(shade[middle]).mean(), np.flatnonzero(top[middle]).mean()
+        assert (near > far) == (look == "left"), "the shadow falls away from the radar"
+        level = amplitude(simulate(scene, own, 1))
+        image = np.clip(level / level.mean() * 60, 0, 255).astype(np.uint8)[None]
+        mirrored = np.clip(amplitude(simulate(scene, replace(own, look=OTHER[look]), 1)) / level.mean() * 60, 0, 255).astype(np.uint8)[None]
+        noise = np.clip(RNG.rayleigh(50, image.shape), 0, 255).astype(np.uint8)
+        masks = shade[None], lit[None]
+        assert shadow_contrast(image, *masks)[0] > 6 and shadow_contrast(mirrored, *masks)[0] < -6
+        assert abs(shadow_contrast(noise, *masks)[0]) < 2
