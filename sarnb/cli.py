@@ -435,22 +435,22 @@ def generate(
     check_out(out, sample.DRAWN, [model, data or "", *foundation_folders(foundation)])
     test = load_set(data / "test") if data else None
     pipe, token = _drawing_model(model, foundation)
-    rows: list[dict[str, Any]]
+    mark: dict[str, Any] = {"model": Path(model).name, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
     if test is None:
         start, size_of_test, classes = seed or 0, None, ""
         common: dict[str, Any] = {"label": "", "group": "seen"}
         wanted = [text for text in prompt for _ in range(n)]
-        common["synthetic"] = {"model": Path(model).name, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
         if files:
-            common["synthetic"] |= {"control": {kind: path.name for kind, path in files.items()}, "scale": scale}
+            mark |= {"control": {kind: path.name for kind, path in files.items()}, "scale": scale}
         if source:
-            common["synthetic"] |= {"from": source.name, "strength": strength}
+            mark |= {"from": source.name, "strength": strength}
         rows = [{"text": text, **common, "seed": start + i, "look": None} for i, text in enumerate(wanted)]
     else:
         groups = {row["label"]: row.get("group", "seen") for row in test.rows if row.get("label")}
         looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
         rows = sample.evaluation_prompts(list(groups), values.generate_per_class, token, looks, groups, values.sensor)
         size_of_test, classes = test.images.shape[1], f" of {len(groups)} classes"
+    rows = [row | {"synthetic": mark} for row in rows]
     texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
     word = TOKEN if TOKEN in pipe.tokenizer.get_vocab() else None  # a foundation may have learned it too
     if strange := [text for text in texts if TOKEN.lower() in text.replace(word or "", "").lower()]:

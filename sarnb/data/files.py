@@ -20,6 +20,7 @@ from typing import Any, TextIO, TypeVar
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from sarnb.errors import InputError
@@ -32,12 +33,16 @@ WRITTEN = (README, CARD, ".work/*", ".*.partial-*", *(f"{name}/*" for name in SP
 HEIGHT_ZERO_M, HEIGHT_STEP_M = -1000.0, 0.1  # height of the value 0, and metres a level: 16 bits reach from -1000 to 5553.5 m
 
 
-def write_png(path: Path, image: np.ndarray, fast: bool = False) -> None:
-    """uint8 [H, W] (grey) or [H, W, 3], or uint16 [H, W], as PNG; the bytes depend on the pixels only.
+def write_png(path: Path, image: np.ndarray, fast: bool = False, synthetic: str = "") -> None:
+    """uint8 [H, W] (grey) or [H, W, 3], or uint16 [H, W], as PNG; the bytes depend on the pixels, and on ``synthetic``, only.
 
-    ``fast`` leaves out the search for repeated pixels, which speckle has none of: half the time for the same size.
+    ``fast`` leaves out the search for repeated pixels, which speckle has none of: half the time for the same size. ``synthetic``
+    says in the file itself, under that keyword, that and how it was drawn.
     """
-    coding = {"compress_type": 2} if fast else {}  # Huffman alone
+    coding: dict[str, Any] = {"compress_type": 2} if fast else {}  # Huffman alone
+    if synthetic:
+        coding["pnginfo"] = PngInfo()
+        coding["pnginfo"].add_itxt("synthetic", synthetic)
     Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False, **coding)
 
 
@@ -104,14 +109,16 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def write_set(folder: Path, images: np.ndarray, rows: Sequence[dict[str, Any]]) -> None:
     """Write images uint8 [N, H, W] as an imagefolder: 000000.png … and metadata.jsonl, last.
 
-    Every row gets ``file_name``; ``text`` and ``label`` are for the caller to give.
+    Every row gets ``file_name``; ``text`` and ``label`` are for the caller to give. Where a row has ``synthetic``, how the image was
+    drawn, the file says it, too.
     """
     if len(images) != len(rows):
         raise InputError(f"{folder}: {len(images)} images but {len(rows)} metadata rows; give one row an image")
     folder.mkdir(parents=True, exist_ok=True)
     named = [{"file_name": f"{index:06d}.png", **row} for index, row in enumerate(rows)]
     for image, row in zip(images, named, strict=True):
-        write_png(folder / row["file_name"], image)
+        mark = row.get("synthetic")
+        write_png(folder / row["file_name"], image, synthetic=json.dumps(mark, ensure_ascii=False) if mark else "")
     write_rows(folder / METADATA, named)
 
 

@@ -100,7 +100,7 @@ def edge_agreement(images: np.ndarray, reference: np.ndarray, sigma: float = 2.0
 
 
 def shadow_contrast(images: np.ndarray, shade: np.ndarray, lit: np.ndarray) -> np.ndarray:
-    """Lit cells over those in radar shadow, by the mean log amplitude [dB] of each image, [N]; NaN with fewer than ``LEAST_CELLS`` of either.
+    """Lit cells over those in radar shadow, by the mean log amplitude [dB] of each image, [N]; NaN with fewer than ``LEAST_CELLS``.
 
     Parameters
     ----------

@@ -161,11 +161,19 @@ def covered(count: int, seed: int, folder: Path) -> ImageSet:
     return replace(own, root=folder)
 
 
-def test_a_segmenter_reads_land_cover_and_gains_by_pairs(tmp_path):
+def test_a_segmenter_reads_land_cover_and_gains_by_pairs(tmp_path, monkeypatch):
     for name in ("pool", "held"):
         (tmp_path / name).mkdir()
     pool, held = covered(12, 0, tmp_path / "pool"), covered(6, 1, tmp_path / "held")
-    read = augmentation.train_covers(pool.images, pool.masks(), 0, 40)(held.images)
+    pairs = pool.images, pool.masks()
+    read = augmentation.train_covers(*pairs, 0, 40)(held.images)
+    place, fit = tmp_path / "covers", augmentation._fit
+    assert np.array_equal(augmentation.train_covers(*pairs, 0, 40, place=place)(held.images), read)
+    monkeypatch.setattr(augmentation, "_fit", None)  # what is kept is read back
+    assert np.array_equal(augmentation.train_covers(*pairs, 0, 40, place=place)(held.images), read)
+    monkeypatch.setattr(augmentation, "_fit", fit)
+    shorter = augmentation.train_covers(*pairs, 0, 2, place=place)(held.images)
+    assert not np.array_equal(shorter, read), "of other settings it is trained again"
     assert read.shape == held.images.shape and read.dtype == np.uint8 and (read == held.masks()).mean() > 0.95
     assert (read.reshape(6, 32, 2, 32, 2).max((2, 4)) == read.reshape(6, 32, 2, 32, 2).min((2, 4))).all()  # one code a cell
     settings = {"classes": ["city"], "count": 8, "seeds": [0, 1], "steps": 25, "covers": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -188,9 +189,14 @@ def test_large_scenes_are_drawn_as_the_package_draws_them_and_say_that_they_are_
     scene = draw_scene(pipe, [["a <SAR> image of a forest"]], 5, 32, 48, values.sampling_steps, values.guidance_scale)
     assert np.array_equal(drawn.images[2], to_grey(scene[None])[0])
     assert {row["synthetic"]["model"] for row in drawn.rows} == {model.name}
+    with Image.open(out / "000002.png") as image:
+        assert json.loads(image.text["synthetic"]) == drawn.rows[2]["synthetic"], "a file that is copied elsewhere says so, too"
     with rasterio.open(out / "000002.tif") as tiff:
         assert np.array_equal(tiff.read(1), drawn.images[2]) and tiff.res == (0.5, 0.5) and tiff.tags()["synthetic"] == "yes"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".out")) == []
+    assert "train 2" in _dataset(str(out), "--out", str(tmp_path / "data"), "--size", "32")
+    texts = {text for split in ("train", "val", "test") for text in load_set(tmp_path / "data" / split).captions}
+    assert texts == {"a <SAR> image of a city", "a <SAR> image of a forest"}, "drawn images and their captions can be trained on"
 
 
 def test_a_control_is_trained_for_a_model_and_steers_it_by_a_picture(tiny_model, tmp_path, monkeypatch):
