@@ -222,7 +222,7 @@ def dataset(
         print(f"licence: {card['licence']}, which what you make of it carries on")
     elif source == "import":
         from sarnb.data.files import check_apart
-        from sarnb.data.products import import_products
+        from sarnb.data.patches import import_products
 
         check_apart(out, files or (), "data set")
         with working_in(out):

@@ -9,9 +9,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import struct
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -35,10 +37,30 @@ HEIGHT_ZERO_M, HEIGHT_STEP_M = -1000.0, 0.1  # height of the value 0, and metres
 def write_png(path: Path, image: np.ndarray, fast: bool = False) -> None:
     """uint8 [H, W] (grey) or [H, W, 3], or uint16 [H, W], as PNG; the bytes depend on the pixels only.
 
-    ``fast`` leaves out the search for repeated pixels, which speckle has none of: half the time for the same size.
+    ``fast``, of uint8 [H, W]: speckle neither repeats nor is foretold by its neighbours, so its levels are coded as they are,
+    without the search for repetitions and filters, in a third of the time and fewer bytes. Smooth images are written as others.
     """
-    coding = {"compress_type": 2} if fast else {}  # Huffman alone
-    Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False, **coding)
+    if not fast or _bits(image[::8, 1:] - image[::8, :-1]) <= _bits(image[::8]):
+        Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False)
+        return
+    lines = np.zeros((image.shape[0], image.shape[1] + 1), np.uint8)  # in front of each row the number of its filter, 0 for none
+    lines[:, 1:] = image
+    coder = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY)
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, data in ((b"IHDR", header), (b"IDAT", coder.compress(lines) + coder.flush()), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+
+
+def _bits(levels: np.ndarray) -> float:
+    """Entropy of uint8 levels in bits: what a code of single levels costs at least.
+
+    >>> _bits(np.array([0, 0, 7, 7], np.uint8)), _bits(np.arange(256, dtype=np.uint8))
+    (1.0, 8.0)
+    """
+    share = np.bincount(levels.ravel(), minlength=256) / max(1, levels.size)
+    return float(-(share * np.log2(share, where=share > 0, out=np.zeros(256))).sum())
 
 
 def height_levels(height: np.ndarray) -> np.ndarray:

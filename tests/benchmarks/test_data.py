@@ -17,7 +17,7 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from sarnb.data.products import import_products
+from sarnb.data.patches import import_products
 from sarnb.data.sarlo80 import build_sarlo80
 
 SIDE, CORES = 20_000, 2

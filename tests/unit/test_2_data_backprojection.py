@@ -11,7 +11,8 @@ from scipy.io import savemat
 
 from sarnb.data.backprojection import GRID, form_window, read_aperture
 from sarnb.data.dataset import load_set
-from sarnb.data.products import describe, import_products
+from sarnb.data.patches import import_products
+from sarnb.data.products import describe
 from sarnb.errors import InputError
 
 HEIGHT, RADIUS, DEGREES = 7000.0, 7000.0, 1.0

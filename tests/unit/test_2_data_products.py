@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from sarnb.cli import app
 from sarnb.data.dataset import load_set, read_metadata
-from sarnb.data.products import describe, import_products, resample
+from sarnb.data.patches import import_products, resample
+from sarnb.data.products import describe
 from sarnb.errors import InputError
 
 TARGET = np.array([6378137.0, 0.0, 0.0])  # on the equator: up is x, east is y, north is z
@@ -511,9 +512,9 @@ def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes
     rows = read_metadata(tmp_path / "d").query("split != 'judge'")
     assert rows.groupby("place")["split"].nunique().max() == 1 and set(rows["split"]) == {"train", "val", "test"}
     import_products(files, tmp_path / "e", 32, workers=2)
-    from sarnb.data import products
+    from sarnb.data import patches
 
-    write, calls = products._write, []
+    write, calls = patches._write, []
 
     def stop(item, patch):
         calls.append(item[2])
@@ -521,7 +522,7 @@ def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes
             raise SystemExit(143)
         return write(item, patch)
 
-    monkeypatch.setattr(products, "_write", stop)
+    monkeypatch.setattr(patches, "_write", stop)
     with pytest.raises(SystemExit):
         import_products(files, tmp_path / "f", 32)
     import_products(files, tmp_path / "f", 32)
