@@ -9,9 +9,10 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sarnb.data.prepare import UNCLEAR, Found, build_set
 from sarnb.data.products import Product, describe, window_reader
 from sarnb.errors import InputError, first_line
 
-FORMAT = 1  # raised when the written files change their meaning
+FORMAT = 2  # raised when the written files change their meaning
 COARSEST = 2.0  # a product whose spacing is over so many times the grid keeps its own: interpolation adds no detail
 MARGIN = 32  # px of the grid around a patch, which the edges of the transformed block spoil
 READ_BYTES = 2**27  # of pixels as stored, read at a time
@@ -52,7 +53,7 @@ def import_products(
     patch : side of a patch in px.
     grid : metres a pixel; 0 keeps the spacing of each product, and a product coarser than twice the grid keeps its own too.
     spacing : metres a pixel of files that do not say it.
-    seed : draws the splits. Places are products; of fewer than three, bands of their rows of patches.
+    seed : draws the splits. Places are scenes, see ``same_scenes``; of fewer than three, bands of their rows of patches.
     workers : processes. The files are the same for any number.
     quantity : what real numbers are, instead of what tags and statistics say.
 
@@ -288,17 +289,19 @@ def _import_all(
     """Read all products into ``work``: the patches with their rows, and the facts of the card."""
     work.mkdir(exist_ok=True)
     refused: dict[str, str] = {}
-    jobs: list[tuple[Product, Plan, int, Path]] = []
-    products: list[Product] = []
+    found: list[tuple[Product, Plan]] = []
     for path in files:
         try:
-            found = [(product, plan_patches(product, patch, grid)) for product in describe(path, spacing, quantity)]
+            found += [(product, plan_patches(product, patch, grid)) for product in describe(path, spacing, quantity)]
         except InputError as error:
             refused[str(path)] = str(error)
-            continue
-        for product, plan in found:
-            jobs += [(product, plan, row, work / f"{key}-{len(products):04d}-{row:04d}.json") for row in range(plan.counts[0])]
-            products.append(product)
+    shown = same_scenes([product for product, _ in found])
+    products = [replace(product, place=shown[product.place]) for product, _ in found]
+    jobs = [
+        (product, plan, row, work / f"{key}-{number:04d}-{row:04d}.json")
+        for number, (product, (_, plan)) in enumerate(zip(products, found))
+        for row in range(plan.counts[0])
+    ]
     with rasterio.Env(GDAL_CACHEMAX=64):  # MB; by default a twentieth of the machine's memory, in each process
         for _ in ordered_map(partial(_measure, patch=patch), jobs, workers, "measuring"):
             pass
@@ -327,6 +330,8 @@ def _import_all(
     read = [f"refused: {reason}" for reason in refused.values()]
     read += [f"{count} patches are dropped: each {reason}" for reason, count in sorted(dropped.items())]
     read += [note for product in used for note in product.notes]
+    if repeated := [place for place, first in shown.items() if place != first]:
+        read.append(f"{len(repeated)} products show ground that one before them shows, and are of its place: {some(repeated)}")
     if banded and images:
         read.append("there are fewer than three scenes, so bands of their rows of patches are the places; neighbouring bands touch")
     facts = {
@@ -360,6 +365,20 @@ def _import_all(
         "read": read,
     }  # fmt: skip
     return images, facts
+
+
+def same_scenes(products: Sequence[Product]) -> dict[str, str]:
+    """Place of each product -> the first place that shows the same ground, so that no ground is in two splits.
+
+    Two show the same where their middles are nearer than the mean of their sides, and what one of them shares with a third counts too.
+    """
+    scenes = {product.place: product.scene for product in products}
+    shown = {place: place for place in scenes}
+    for (one, here), (other, there) in combinations(((place, scene) for place, scene in scenes.items() if scene), 2):
+        if shown[one] != shown[other] and math.dist(here[:3], there[:3]) < (here[3] + there[3]) / 2:
+            gone = shown[other]
+            shown = {place: shown[one] if first == gone else first for place, first in shown.items()}
+    return shown
 
 
 def _scale_of(product: Product) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import rasterio
 import sarkit.sicd
 import sarkit.wgs84
 from defusedxml.ElementTree import fromstring
+from rasterio.warp import transform as transform_points
 
 from sarnb.data import backprojection
 from sarnb.data.amplitude import decide_quantity, flat_statistics, stated_quantity
@@ -52,7 +53,8 @@ class Table:
 class Product:
     """One image of a product. Rows and columns are those of the file.
 
-    ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``shape``;
+    ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``scene``: x, y, z
+    of its middle, earth-centred, and the mean of its sides, all in metres, () if not known; ``shape``;
     ``spacing`` of rows and of columns in metres; ``quantity`` of QUANTITIES; ``calibration``: "sigma0" and the like, ""
     if there is none; ``gain``: power by pixel value squared; ``noise``: what is taken off the squared values before;
     ``incidence`` in degrees; ``side`` to which the radar looks from its track, ``turn``: whether columns are flipped, and
@@ -80,6 +82,7 @@ class Product:
     first: int = 0
     valid: np.ndarray | None = None
     exponent: float = 1.0
+    scene: tuple[float, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -166,7 +169,7 @@ def _sicd(path: Path) -> Product:
         path, str(path), path.name, path.name, shape, steps, "complex", root.findtext("{*}CollectionInfo/{*}CollectorName") or UNSTATED,
         "ground range" if root.findtext("{*}Grid/{*}ImagePlane") == "GROUND" else "slant range",
         root.findtext("{*}ImageFormation/{*}TxRcvPolarizationProc") or "", calibration, gain, (), _constant(number("SCPCOA/IncidenceAng")),
-        side, turn, notes=tuple(notes),
+        side, turn, scene=_scene(target, shape, steps), notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -178,7 +181,7 @@ def _phase_history(path: Path) -> Product:
     incidence = _constant(90 - math.degrees(aperture.elevation))
     note = f"{path.name}: an image of the plane through the scene's centre was formed of {len(aperture.positions)} pulses, without window"
     return Product(
-        path, str(path), path.name, path.name, aperture.shape, steps, "complex", "Gotcha", "ground", polarisation,
+        path, str(path), path.name, "the GOTCHA scene", aperture.shape, steps, "complex", "Gotcha", "ground", polarisation,
         incidence=incidence, side=aperture.side, notes=(note,),
     )  # fmt: skip
 
@@ -193,9 +196,9 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
     meta = meta if isinstance(meta, dict) else {}
     capella = meta.get("collect") if isinstance(meta.get("collect"), dict) else None
     iceye = next((part for part in (meta.get("properties"), meta) if isinstance(part, dict) and "iceye:orientation" in part), None)
-    axes, geometry = None, "unstated"
+    axes, middle, geometry = None, None, "unstated"
     if path.suffix.lower() != ".npy":
-        axes = _map_axes(path)
+        axes, middle = _map_axes(path)
     steps = (spacing, spacing) if spacing else (0.0, 0.0)
     if axes is not None:
         steps, geometry = (float(np.hypot(*axes[0])), float(np.hypot(*axes[1]))), "map"
@@ -206,6 +209,7 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
     given: dict[str, Any] = {}
     if capella:
         given, steps, geometry = _capella(path, capella, axes, steps, geometry)
+        middle = np.array(capella["image"]["center_pixel"]["target_position"])
     elif iceye:
         given, steps, geometry = _iceye(path, iceye)
     if not min(steps) > 0:
@@ -214,29 +218,40 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
         notes.append(f"{path.name}: its rows do not run east; patches keep the directions of the file, turned by quarters at most")
     return Product(
         path, str(path), path.name, path.name, stored.shape, steps, decided, geometry=geometry, itemsize=stored.dtype.itemsize,
-        notes=tuple(notes), **given,
+        scene=_scene(middle, stored.shape, steps), notes=tuple(notes), **given,
     )  # fmt: skip
 
 
-def _map_axes(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Steps (east, north) in metres of a row and of a column of a georeferenced TIFF; None without reference."""
+def _map_axes(path: Path) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndarray | None]:
+    """Steps (east, north) in metres of a row and of a column of a georeferenced TIFF, and its middle; None without reference."""
     with rasterio.open(path, driver="GTiff") as source:
         transform, crs = source.transform, source.crs
         if crs is None or transform.is_identity:
-            return None
-        scale = np.ones(2)
+            return None, None
+        scale, (east, north) = np.ones(2), source.xy(source.height // 2, source.width // 2)
         if crs.is_geographic:
-            latitude = math.radians(source.xy(source.height // 2, source.width // 2)[1])
+            latitude = math.radians(north)
             scale = np.array([111412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude), 111132.92 - 559.82 * math.cos(2 * latitude)])
         else:
             scale *= crs.linear_units_factor[1]
+        try:
+            (longitude,), (north,) = transform_points(crs, "EPSG:4326", [east], [north])
+            middle = sarkit.wgs84.geodetic_to_cartesian([north, longitude, 0.0])
+        except rasterio.errors.RasterioError:  # a grid of its own, which nothing ties to the earth
+            middle = None
     column, row = np.array([transform.a, transform.d]) * scale, np.array([transform.b, transform.e]) * scale
     area = column[0] * row[1] - column[1] * row[0]
     if area > 0:
         raise InputError(f"{path}: is mirrored (south is up); save it with north up, as 'gdalwarp' does")
     if abs(column @ row) > 0.01 * np.hypot(*column) * np.hypot(*row):
         raise InputError(f"{path}: its rows and columns are not at right angles; save it with north up, as 'gdalwarp' does")
-    return row, column
+    return (row, column), middle
+
+
+def _scene(middle: np.ndarray | None, shape: tuple[int, ...], steps: tuple[float, float]) -> tuple[float, ...]:
+    """See ``Product``; () without a middle."""
+    known = middle is not None and bool(np.isfinite(middle).all())
+    return (*map(float, middle), math.sqrt(math.prod(shape[:2]) * math.prod(steps))) if known and middle is not None else ()
 
 
 def _capella(
@@ -325,7 +340,8 @@ def _safe(folder: Path) -> list[Product]:
         whole = Product(
             path, str(folder), f"{folder.name}/{head['polarisation']}", folder.name, stored.shape[:2], steps,
             "complex" if stored.dtype.kind == "c" else "amplitude", f"Sentinel-1 ({head['missionId']})", kind, head["polarisation"],
-            "sigma0" if gain else "", gain, noise, incidence, side, turn, stored.dtype.itemsize, notes=lacking,
+            "sigma0" if gain else "", gain, noise, incidence, side, turn, stored.dtype.itemsize,
+            scene=_scene(target, stored.shape, steps), notes=lacking,
         )  # fmt: skip
         lines, bursts = int(root.findtext(".//linesPerBurst") or 0), root.findall(".//burst")
         for number, burst in enumerate(bursts):

@@ -93,6 +93,9 @@ def test_phase_history_becomes_patches(tmp_path):
     path = write_history(tmp_path / "data_3dsar_pass1_az001_VV.mat", points)
     (product,) = describe(path)
     assert (product.polarisation, product.sensor, product.look) == ("VV", "Gotcha", "right")
+    assert (
+        product.place == describe(write_history(tmp_path / "data_3dsar_pass1_az002_HH.mat", points))[0].place
+    )  # all circle about one scene
     assert product.incidence.values.item() == pytest.approx(90 - np.degrees(np.arctan2(HEIGHT, RADIUS)), abs=0.01)
     card = import_products([path], tmp_path / "set", patch=32, grid=0.8, workers=1)
     rows = load_set(tmp_path / "set" / "train").rows

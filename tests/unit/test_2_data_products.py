@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from sarnb.cli import app
 from sarnb.data.dataset import load_set, read_metadata
-from sarnb.data.patches import import_products, resample
+from sarnb.data.patches import import_products, resample, same_scenes
 from sarnb.data.products import describe
 from sarnb.errors import InputError
 
@@ -36,9 +36,10 @@ def _xyz(vector: np.ndarray) -> str:
 
 
 def _sicd(
-    path: Path, image: np.ndarray, side: str = "right", spacing=(0.8, 0.8), polynomial=None, mirrored=False, kind="RE32F_IM32F"
+    path: Path, image: np.ndarray, side: str = "right", spacing=(0.8, 0.8), polynomial=None, mirrored=False, kind="RE32F_IM32F", east=0.0
 ) -> Path:
-    """A SICD of these pixels: range down the rows, seen from above unless ``mirrored``; sigma0's polynomial in metres [r, c]."""
+    """A SICD of these pixels: range down the rows, seen from above unless ``mirrored``; sigma0's polynomial in metres [r, c].
+    The scene's middle lies so many metres ``east``."""
     position, velocity = _track(side)
     row = (TARGET - position) / np.linalg.norm(TARGET - position)
     column = NORTH * (1 if side == "right" else -1) * (-1 if mirrored else 1)
@@ -62,7 +63,8 @@ def _sicd(
       <ImageData><PixelType>{kind}</PixelType><NumRows>{rows}</NumRows><NumCols>{columns}</NumCols><FirstRow>0</FirstRow>
       <FirstCol>0</FirstCol><FullImage><NumRows>{rows}</NumRows><NumCols>{columns}</NumCols></FullImage>
       <SCPPixel><Row>{rows // 2}</Row><Col>{columns // 2}</Col></SCPPixel></ImageData>
-      <GeoData><EarthModel>WGS_84</EarthModel><SCP><ECF>{_xyz(TARGET)}</ECF><LLH><Lat>0</Lat><Lon>0</Lon><HAE>0</HAE></LLH></SCP>
+      <GeoData><EarthModel>WGS_84</EarthModel><SCP><ECF>{_xyz(TARGET + east * EAST)}</ECF>
+      <LLH><Lat>0</Lat><Lon>0</Lon><HAE>0</HAE></LLH></SCP>
       <ImageCorners>{corners}</ImageCorners></GeoData><Grid><ImagePlane>SLANT</ImagePlane>{axes}</Grid>
       <Timeline><CollectStart>2024-01-01T00:00:00Z</CollectStart></Timeline>
       <SCPCOA><ARPPos>{_xyz(position)}</ARPPos><ARPVel>{_xyz(velocity)}</ARPVel><SideOfTrack>{side[0].upper()}</SideOfTrack>
@@ -507,7 +509,7 @@ def test_the_command_ends_with_1_where_a_file_was_refused(tmp_path):
 
 
 def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes_or_stops(tmp_path, monkeypatch):
-    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((64, 128), seed=i)) for i in range(4)]
+    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((64, 128), seed=i), east=1000.0 * i) for i in range(4)]
     import_products(files, tmp_path / "d", 32)
     rows = read_metadata(tmp_path / "d").query("split != 'judge'")
     assert rows.groupby("place")["split"].nunique().max() == 1 and set(rows["split"]) == {"train", "val", "test"}
@@ -532,10 +534,24 @@ def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes
     assert contents[0] == contents[1] == contents[2]
 
 
+def test_what_shows_the_same_ground_is_one_place(tmp_path):
+    # sides of 51.2 m: 0 and 1 overlap, 2 overlaps 1 alone, 3 touches 2, and a map of another sensor lies about 3
+    places = [0.0, 30.0, 60.0, 111.3]
+    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((64, 64), seed=i), east=east) for i, east in enumerate(places)]
+    degrees = 180 / np.pi / 6378137 * np.array([places[3], 0.8])  # on the equator
+    map_of_it = rasterio.Affine(degrees[1], 0, degrees[0] - 16 * degrees[1], 0, -degrees[1], 16 * degrees[1])
+    files.append(_tiff(tmp_path / "map.tif", np.abs(100 * _speckle((32, 32))).astype(np.float32) + 1, map_of_it, "EPSG:4326"))
+    shown = same_scenes([product for path in files for product in describe(path)])
+    assert shown == {"0.nitf": "0.nitf", "1.nitf": "0.nitf", "2.nitf": "0.nitf", "3.nitf": "3.nitf", "map.tif": "3.nitf"}
+    card = import_products(files, tmp_path / "d", 32, grid=0)
+    assert {row["place"].split(",")[0] for row, _ in _rows(tmp_path / "d")} == {"0.nitf", "3.nitf"}
+    assert any("3 products show ground that one before them shows" in line for line in card["read"])
+
+
 @pytest.mark.skipif("SARNB_PRODUCTS" not in os.environ, reason="SARNB_PRODUCTS names no folder of product samples")
 def test_real_samples_are_imported_or_refused_for_a_reason(tmp_path):
     folder = Path(os.environ["SARNB_PRODUCTS"])
-    parts = ("sicd_sidd_nitf", "umbra", "capella_json", "gotcha_phase_history")
+    parts = ("sicd_sidd_nitf", "sicd_cphd_sidd_xml", "umbra", "capella_json", "gotcha_phase_history")
     files = sorted(path for part in parts for path in (folder / part).iterdir())
     card = import_products(files, tmp_path / "d", 256)
     assert {row["product"] for row, _ in _rows(tmp_path / "d")} == {"umbra_mount_yasur.tiff"}
