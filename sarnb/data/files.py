@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -253,7 +253,8 @@ def settle(out: Path, *more: str) -> None:
         own = [name for name in _names(out) if not name.endswith("/")]
         new = {name for name in own if _fits(name, (*written, *more))}
         kept_ones = {name for name in own if name not in new and _is_ours(out, name, listed)}
-        files = {name: _noted(out / name) if name in new else listed[name] for name in own if name in new | kept_ones}
+        noted = _noted(out, sorted(new)) | {name: listed[name] for name in kept_ones}
+        files = {name: noted[name] for name in own if name in noted}
         write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
 
 
@@ -295,9 +296,10 @@ def _names(out: Path) -> list[str]:
     return sorted(found)
 
 
-def _noted(path: Path) -> str:
-    """Size and digest of a file, for the marker: the same for the same files, so that equal sets have equal markers."""
-    return f"{path.lstat().st_size} {_digest(path)}"
+def _noted(out: Path, names: Sequence[str]) -> dict[str, str]:
+    """Size and digest of files, for the marker: the same for the same files, so that equal sets have equal markers."""
+    with ThreadPoolExecutor() as pool:  # digests are made outside of Python's lock
+        return dict(zip(names, pool.map(lambda name: f"{(out / name).lstat().st_size} {_digest(out / name)}", names), strict=True))
 
 
 def _is_ours(out: Path, name: str, listed: Mapping[str, str]) -> bool:
@@ -325,7 +327,7 @@ def replace_folder(new: Path, target: Path, kind: str) -> None:
     Raises InputError where ``target`` is not ours; see ``check_out``.
     """
     target = check_out(target, kind).resolve()  # a link stays and leads to the new folder
-    write_json(new / MARKER, {"kind": kind, "files": {name: _noted(new / name) for name in _names(new)}, "writing": []})
+    write_json(new / MARKER, {"kind": kind, "files": _noted(new, _names(new)), "writing": []})
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         target.replace(old)
