@@ -162,7 +162,7 @@ def report(
 READS = {  # the options that each source of a data set reads
     "twin": ("--n", "--sensor", "--size", "--workers"),
     "sarlo80": ("--shards", "--revision", "--unseen", "--part", "--size", "--workers", "--quantity"),
-    "import": ("FILE", "--patch", "--grid", "--spacing", "--workers", "--quantity"),
+    "import": ("FILE", "--patch", "--grid", "--spacing", "--workers", "--quantity", "--unseen"),
     "": ("--unseen", "--size", "--quantity", "--captions"),
 }
 WORLDS = {"twin": "the twin world", "": "your own images"}
@@ -171,7 +171,9 @@ WORLDS = {"twin": "the twin world", "": "your own images"}
 @app.command()
 def dataset(
     source: str = typer.Argument(help="'twin' for the twin world, 'sarlo80', 'import' of products, or a folder of your radar images"),
-    files: list[Path] | None = typer.Argument(None, help="of import: SICD, GeoTIFF, NPY, a GOTCHA .mat, or the folder of a SAFE"),
+    files: list[Path] | None = typer.Argument(
+        None, help="of import: SICD, GeoTIFF, NPY, a GOTCHA .mat, or the folder of a SAFE; their folders' names are the classes"
+    ),
     out: Path = typer.Option(..., help="folder to make"),
     n: int | None = typer.Option(
         None,
@@ -226,7 +228,9 @@ def dataset(
 
         check_apart(out, files or (), "data set")
         with working_in(out):
-            card = import_products(files or (), out, patch or 1024, 0.8 if grid is None else grid, spacing, seed, values.workers, quantity)
+            card = import_products(
+                files or (), out, patch or 1024, 0.8 if grid is None else grid, spacing, seed, values.workers, quantity, hidden
+            )
     elif source == "twin":
         if n is None:
             counts = (values.train_images, values.val_images, values.test_per_class, values.judge_images)

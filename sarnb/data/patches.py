@@ -22,7 +22,7 @@ from scipy.fft import fft, ifft, next_fast_len
 
 from sarnb.data.amplitude import Normalisation, moments
 from sarnb.data.files import content_key, ordered_map, write_json, write_png
-from sarnb.data.imagefolder import ZERO_SHARE, physics, some
+from sarnb.data.imagefolder import ZERO_SHARE, default_caption, physics, some
 from sarnb.data.prepare import UNCLEAR, Found, build_set
 from sarnb.data.products import Product, describe, window_reader
 from sarnb.errors import InputError, first_line
@@ -43,6 +43,7 @@ def import_products(
     seed: int = 0,
     workers: int = 1,
     quantity: str = "",
+    unseen: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the patches of all files that can be read, and return the card; its ``refused`` says which could not, and why.
 
@@ -56,21 +57,41 @@ def import_products(
     seed : draws the splits. Places are scenes, see ``same_scenes``; of fewer than three, bands of their rows of patches.
     workers : processes. The files are the same for any number.
     quantity : what real numbers are, instead of what tags and statistics say.
+    unseen : classes that neither train nor val shows; see ``folder_classes``.
 
     Raises
     ------
     InputError
-        Impossible sizes, or no file gives a patch.
+        Impossible sizes, an unknown class to hold out, or no file gives a patch.
     """
     if not files:
         raise InputError("import was given no FILE; name SICD, GeoTIFF or NPY files, or the folder of a SAFE")
     if patch < 8 or not 0 <= grid < math.inf or not 0 <= spacing < math.inf:
         raise InputError(f"--patch {patch} --grid {grid:g} --spacing {spacing:g}: give a patch of 8 px or more, and metres of 0 or more")
+    classes = folder_classes(files)
+    if strange := sorted({*unseen} - {*classes}):
+        raise InputError(
+            f"--unseen {strange[0]}: no class of these products; they are {', '.join(sorted({*classes})) or 'of no known class'}"
+        )
     stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else str(path) for path in files]
     settings = {"format": FORMAT, "files": stamps, "patch": patch, "grid": grid, "spacing": spacing, "quantity": quantity}
     key = content_key(json.dumps(settings))
     read = partial(_import_all, files=files, patch=patch, grid=grid, spacing=spacing, workers=workers, quantity=quantity, key=key)
-    return build_set(out, {**settings, "seed": seed}, read, seed)
+    return build_set(out, {**settings, "seed": seed, "held": list(unseen)}, read, seed, unseen)
+
+
+def folder_classes(files: Sequence[Path]) -> list[str]:
+    """The class of each product: the name of the folder in which it lies, where there are two such names or more, each of two products
+    or more; else "", for archives have folders by date and the like.
+
+    >>> folder_classes([Path("a/city/1.tif"), Path("a/city/2.tif"), Path("b/port/3.SAFE"), Path("b/port/4.SAFE/manifest.safe")])
+    ['city', 'city', 'port', 'port']
+    >>> folder_classes([Path("city/1.tif"), Path("city/2.tif"), Path("port/3.tif")])
+    ['', '', '']
+    """
+    own = [(path.parent if path.name == "manifest.safe" else path).absolute().parent.name for path in files]
+    counts = Counter(own)
+    return own if len(counts) > 1 and min(counts.values()) > 1 else [""] * len(own)
 
 
 # Pixels: a window calibrated, on the grid.
@@ -253,6 +274,7 @@ def _write(item: tuple[Product, Plan, int, Path, Normalisation], patch: int) -> 
         if isinstance(image, str):
             continue
         flip, quarters = product.turn
+        lead = default_caption(product.label) if product.label else "a radar image"
         name = f"{note.stem}-{column:04d}.png"
         write_png(note.with_name(name), np.rot90(scale.apply(image)[:, :: -1 if flip else 1], quarters), fast=True)
         middle = np.array([product.first + window[0] + window[2] / 2]), np.array([window[1] + window[3] / 2])
@@ -261,8 +283,8 @@ def _write(item: tuple[Product, Plan, int, Path, Normalisation], patch: int) -> 
             (
                 name,
                 {
-                    "text": ", ".join(["a radar image", *physics(product.look, incidence)]),
-                    "label": UNCLEAR,
+                    "text": ", ".join([lead, *physics(product.look, incidence)]),
+                    "label": product.label or UNCLEAR,
                     "place": product.place,
                     "product": product.name,
                     **dict(zip(("row", "column", "rows", "columns"), window)),
@@ -290,9 +312,10 @@ def _import_all(
     work.mkdir(exist_ok=True)
     refused: dict[str, str] = {}
     found: list[tuple[Product, Plan]] = []
-    for path in files:
+    for path, label in zip(files, folder_classes(files)):
         try:
-            found += [(product, plan_patches(product, patch, grid)) for product in describe(path, spacing, quantity)]
+            described = [replace(product, label=label) for product in describe(path, spacing, quantity)]
+            found += [(product, plan_patches(product, patch, grid)) for product in described]
         except InputError as error:
             refused[str(path)] = str(error)
     shown = same_scenes([product for product, _ in found])
@@ -359,6 +382,7 @@ def _import_all(
         },
         "notes": [
             "Patches are turned so that the track points up, and never mirrored; geocoded ones by the nearest quarter turn.",
+            "A class is the name of the folder of a product, where several folders hold two products or more each; else none is known.",
             "Resampling cuts the spectrum at the grid's band: of complex samples directly, else of the power.",
             *read,
         ],

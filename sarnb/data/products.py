@@ -54,7 +54,7 @@ class Product:
     """One image of a product. Rows and columns are those of the file.
 
     ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``scene``: x, y, z
-    of its middle, earth-centred, and the mean of its sides, all in metres, () if not known; ``shape``;
+    of its middle, earth-centred, and the mean of its sides, all in metres, () if not known; ``label``: the class, "" for none; ``shape``;
     ``spacing`` of rows and of columns in metres; ``quantity`` of QUANTITIES; ``calibration``: "sigma0" and the like, ""
     if there is none; ``gain``: power by pixel value squared; ``noise``: what is taken off the squared values before;
     ``incidence`` in degrees; ``side`` to which the radar looks from its track, ``turn``: whether columns are flipped, and
@@ -83,6 +83,7 @@ class Product:
     valid: np.ndarray | None = None
     exponent: float = 1.0
     scene: tuple[float, ...] = ()
+    label: str = ""
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -1,4 +1,4 @@
-"""Speed and memory of the readers of products and shards; alone on a machine: ``pytest -s --benchmark-only tests/benchmarks/test_data.py``."""
+"""Speed and memory of the readers of products and shards, alone on a machine: ``pytest -s --benchmark-only`` with this file."""
 
 from __future__ import annotations
 

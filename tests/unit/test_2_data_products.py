@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from sarnb.cli import app
 from sarnb.data.dataset import load_set, read_metadata
 from sarnb.data.patches import import_products, resample, same_scenes
+from sarnb.data.prepare import prepare_user_data
 from sarnb.data.products import describe
 from sarnb.errors import InputError
 
@@ -546,6 +547,30 @@ def test_what_shows_the_same_ground_is_one_place(tmp_path):
     card = import_products(files, tmp_path / "d", 32, grid=0)
     assert {row["place"].split(",")[0] for row, _ in _rows(tmp_path / "d")} == {"0.nitf", "3.nitf"}
     assert any("3 products show ground that one before them shows" in line for line in card["read"])
+
+
+def test_folders_of_products_are_classes_which_can_be_held_out(tmp_path):
+    files = []
+    for number, kind in enumerate(["city", "sea_ice", "harbour"] * 6):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        files.append(_sicd(tmp_path / kind / f"{number}.nitf", _speckle((32, 32), seed=number), east=1000.0 * number))
+    card = import_products(files, tmp_path / "d", 32, grid=0, unseen=["harbour"])
+    rows = read_metadata(tmp_path / "d")
+    assert rows["label"].tolist() == [files[int(name.split(".")[0])].parent.name for name in rows["product"]]
+    shown = rows[rows["split"].isin(["train", "val"])]
+    assert set(shown["label"]) == {"city", "sea_ice"} and "harbour" in set(rows[rows["split"] == "judge"]["label"])
+    assert set(rows[rows["label"] == "sea_ice"]["text"]) == {"a radar image of sea ice, illuminated from the left, incidence 38 degrees"}
+    assert card["groups"]["unseen"] == ["harbour"]
+    with pytest.raises(InputError, match="--unseen port: no class of these products; they are city, harbour, sea_ice"):
+        import_products(files, tmp_path / "e", 32, unseen=["port"])
+    assert prepare_user_data(tmp_path / "d", tmp_path / "study", 32)["labels"] == ["city", "harbour", "sea_ice"]
+
+
+def test_a_set_of_one_class_is_no_study(tmp_path):
+    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((32, 32), seed=i), east=1000.0 * i) for i in range(4)]
+    assert set(import_products(files, tmp_path / "d", 32, grid=0)["labels"]) == {"unclear"}
+    with pytest.raises(InputError, match="d: its images to train with are all of the class 'unclear', and the study compares classes"):
+        prepare_user_data(tmp_path / "d", tmp_path / "study", 32)
 
 
 @pytest.mark.skipif("SARNB_PRODUCTS" not in os.environ, reason="SARNB_PRODUCTS names no folder of product samples")
