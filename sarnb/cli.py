@@ -162,7 +162,7 @@ def report(
 READS = {  # the options that each source of a data set reads
     "twin": ("--n", "--sensor", "--size", "--workers"),
     "sarlo80": ("--shards", "--revision", "--unseen", "--part", "--size", "--workers", "--quantity"),
-    "import": ("FILE", "--patch", "--grid", "--spacing", "--workers", "--quantity"),
+    "import": ("FILE", "--patch", "--grid", "--spacing", "--workers", "--quantity", "--unseen"),
     "": ("--unseen", "--size", "--quantity", "--captions"),
 }
 WORLDS = {"twin": "the twin world", "": "your own images"}
@@ -171,7 +171,9 @@ WORLDS = {"twin": "the twin world", "": "your own images"}
 @app.command()
 def dataset(
     source: str = typer.Argument(help="'twin' for the twin world, 'sarlo80', 'import' of products, or a folder of your radar images"),
-    files: list[Path] | None = typer.Argument(None, help="of import: SICD, GeoTIFF, NPY, a GOTCHA .mat, or the folder of a SAFE"),
+    files: list[Path] | None = typer.Argument(
+        None, help="of import: SICD, GeoTIFF, NPY, a GOTCHA .mat, or the folder of a SAFE; their folders' names are the classes"
+    ),
     out: Path = typer.Option(..., help="folder to make"),
     n: int | None = typer.Option(
         None,
@@ -222,11 +224,13 @@ def dataset(
         print(f"licence: {card['licence']}, which what you make of it carries on")
     elif source == "import":
         from sarnb.data.files import check_apart
-        from sarnb.data.products import import_products
+        from sarnb.data.patches import import_products
 
         check_apart(out, files or (), "data set")
         with working_in(out):
-            card = import_products(files or (), out, patch or 1024, 0.8 if grid is None else grid, spacing, seed, values.workers, quantity)
+            card = import_products(
+                files or (), out, patch or 1024, 0.8 if grid is None else grid, spacing, seed, values.workers, quantity, hidden
+            )
     elif source == "twin":
         if n is None:
             counts = (values.train_images, values.val_images, values.test_per_class, values.judge_images)
@@ -438,13 +442,13 @@ def generate(
     mark: dict[str, Any] = {"model": Path(model).name, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
     if test is None:
         start, size_of_test, classes = seed or 0, None, ""
-        common: dict[str, Any] = {"label": "", "group": "seen"}
+        common: dict[str, Any] = {"group": "seen"}
         wanted = [text for text in prompt for _ in range(n)]
         if files:
             mark |= {"control": {kind: path.name for kind, path in files.items()}, "scale": scale}
         if source:
             mark |= {"from": source.name, "strength": strength}
-        rows = [{"text": text, **common, "seed": start + i, "look": None} for i, text in enumerate(wanted)]
+        rows = [{"text": text, "label": _subject(text), **common, "seed": start + i, "look": None} for i, text in enumerate(wanted)]
     else:
         groups = {row["label"]: row.get("group", "seen") for row in test.rows if row.get("label")}
         looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
@@ -477,6 +481,16 @@ def generate(
         print(cut)
     if prompt and token and not any(token in text for text in prompt):
         print(f'{model} has learned the word {token}, which no prompt holds; it draws radar best for "a {token} image of …"')
+
+
+def _subject(prompt: str) -> str:
+    """What a prompt asks for, as the class name of its images.
+
+    >>> _subject("a <SAR> image of a city, illuminated from the left"), _subject("crop fields / snow")
+    ('city', 'crop fields   snow')
+    """
+    words = re.sub(r"^(an? )?(<SAR>|SAR|radar|synthetic aperture radar) (image|view) of ", "", prompt.strip(), flags=re.IGNORECASE)
+    return re.sub(r"[/\\\x00-\x1f]", " ", re.sub(r"^(an?|the) ", "", words.split(",")[0])).strip() or "scene"
 
 
 def _lines(path: Path | None) -> list[str]:

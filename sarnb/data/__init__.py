@@ -8,6 +8,6 @@ All roads end in the same layout, which ``datasets.load_dataset("imagefolder", d
     out/<split>/{optical,mask,satellite,height}/    the twin pictures of the same scenes, where truth exists
 
 ``twin`` draws it, ``prepare`` makes it of the user's images (found by ``imagefolder``, opened by ``images``, scaled by
-``amplitude``), ``sarlo80`` streams shards into it, ``products`` cuts what sensors deliver, ``card`` describes it, ``dataset``
+``amplitude``), ``sarlo80`` streams shards into it, ``products`` reads what sensors deliver and ``patches`` cuts it, ``dataset``
 reads it back. ``measured`` reads real images to compare with.
 """

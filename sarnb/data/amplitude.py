@@ -63,8 +63,9 @@ class Normalisation:
 
     def apply(self, amplitude: np.ndarray) -> np.ndarray:
         """Amplitude [...] to uint8 [...], rounded to the nearest of 256 levels; level / 255 * scale leads back."""
-        unit = np.clip(np.asarray(amplitude, np.float32) / np.float32(self.scale), 0.0, 1.0)
-        return np.rint(unit * 255.0).astype(np.uint8)
+        levels = np.asarray(np.asarray(amplitude, np.float32) / np.float32(self.scale))  # an array of its own, worked on in place
+        np.clip(levels, 0.0, 1.0, out=levels)
+        return np.rint(np.multiply(levels, np.float32(255.0), out=levels), out=levels).astype(np.uint8)
 
 
 def moments(amplitude: np.ndarray, valid: np.ndarray | None = None) -> tuple[int, float, float]:
@@ -73,10 +74,11 @@ def moments(amplitude: np.ndarray, valid: np.ndarray | None = None) -> tuple[int
     step = max(1, BLOCK // max(1, amplitude[:1].size))
     for start in range(0, len(amplitude), step):  # a scene of 10,000 x 10,000 px need not stand in memory in float64
         part = amplitude[start : start + step]
-        values = np.asarray(part if valid is None else part[valid[start : start + step]], np.float64)
+        values = np.array(part if valid is None else part[valid[start : start + step]], np.float64)  # a copy, worked on in place
         own = float(values.mean()) if values.size else mean
         total, shift = count + values.size, own - mean
-        squares += float(np.square(values - own).sum())
+        values -= own
+        squares += float(np.square(values, out=values).sum())
         if count and values.size:
             squares += shift * shift * count * values.size / total
             mean += shift * values.size / total

@@ -11,6 +11,8 @@ pulse at the middle frequency is taken off, so that the image's spectrum lies ab
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,7 @@ from sarnb.errors import InputError
 
 GRID = 0.2  # m, finer than the resolution of the set: 0.34 m in ground range
 FINER = 8  # samples of a range profile for each of its resolution cells: between them it is interpolated linearly
+LARGEST_BYTES = 2**30  # of a file unpacked; one of the set has a megabyte
 FIELDS = {"fp": "samples", "freq": "frequencies", "x": "positions", "y": "positions", "z": "positions", "r0": "ranges to the centre"}
 
 
@@ -65,6 +68,7 @@ class Aperture:
 @lru_cache(maxsize=2)
 def read_aperture(path: Path) -> Aperture:
     """The phase history in a .mat file of the GOTCHA layout. Raises InputError where a part of it is missing or does not fit."""
+    _check_unpacked(path)
     data = loadmat(path, squeeze_me=True, struct_as_record=False).get("data")
     missing = [f"{name} ({what})" for name, what in FIELDS.items() if not hasattr(data, name)]
     if missing:
@@ -84,6 +88,23 @@ def read_aperture(path: Path) -> Aperture:
     ranges = (np.arange(count) - count // 2) * c / (2 * count * step)
     middle = frequencies[0] + step * (len(frequencies) // 2)
     return Aperture(profiles.T.astype(np.complex64), ranges, positions, np.asarray(data.r0, float), float(middle))
+
+
+def _check_unpacked(path: Path) -> None:
+    """Raise InputError where the compressed variables of a .mat file grow beyond all measure, before they are in memory."""
+    unpacked = 0
+    with path.open("rb") as file:
+        order = ">" if file.read(128)[126:] == b"MI" else "<"
+        while len(head := file.read(8)) == 8:
+            kind, left = struct.unpack(f"{order}II", head)
+            coder = zlib.decompressobj() if kind == 15 else None  # 15: compressed
+            while left and (part := file.read(min(left, 2**16))):
+                left -= len(part)
+                while coder and part:
+                    unpacked += len(coder.decompress(part, 2**20))
+                    part = coder.unconsumed_tail
+                    if unpacked > LARGEST_BYTES:
+                        raise InputError(f"{path}: unpacks to more than {LARGEST_BYTES >> 20} MB, which no file of the GOTCHA set does")
 
 
 def _padded(samples: np.ndarray, count: int) -> np.ndarray:

@@ -9,11 +9,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import struct
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -36,14 +38,34 @@ HEIGHT_ZERO_M, HEIGHT_STEP_M = -1000.0, 0.1  # height of the value 0, and metres
 def write_png(path: Path, image: np.ndarray, fast: bool = False, synthetic: str = "") -> None:
     """uint8 [H, W] (grey) or [H, W, 3], or uint16 [H, W], as PNG; the bytes depend on the pixels, and on ``synthetic``, only.
 
-    ``fast`` leaves out the search for repeated pixels, which speckle has none of: half the time for the same size. ``synthetic``
-    says in the file itself, under that keyword, that and how it was drawn.
+    ``fast``, of uint8 [H, W]: speckle neither repeats nor is foretold by its neighbours, so its levels are coded as they are,
+    without the search for repetitions and filters, in a third of the time and fewer bytes. Smooth images are written as others.
+    ``synthetic`` says in the file itself, under that keyword, that and how it was drawn.
     """
-    coding: dict[str, Any] = {"compress_type": 2} if fast else {}  # Huffman alone
-    if synthetic:
-        coding["pnginfo"] = PngInfo()
-        coding["pnginfo"].add_itxt("synthetic", synthetic)
-    Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False, **coding)
+    if synthetic or not fast or _bits(image[::8, 1:] - image[::8, :-1]) <= _bits(image[::8]):
+        notes = PngInfo()
+        if synthetic:
+            notes.add_itxt("synthetic", synthetic)
+        Image.fromarray(np.ascontiguousarray(image)).save(path, format="PNG", optimize=False, pnginfo=notes)
+        return
+    lines = np.zeros((image.shape[0], image.shape[1] + 1), np.uint8)  # in front of each row the number of its filter, 0 for none
+    lines[:, 1:] = image
+    coder = zlib.compressobj(1, strategy=zlib.Z_HUFFMAN_ONLY)
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for kind, data in ((b"IHDR", header), (b"IDAT", coder.compress(lines) + coder.flush()), (b"IEND", b"")):
+            file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
+
+
+def _bits(levels: np.ndarray) -> float:
+    """Entropy of uint8 levels in bits: what a code of single levels costs at least.
+
+    >>> _bits(np.array([0, 0, 7, 7], np.uint8)), _bits(np.arange(256, dtype=np.uint8))
+    (1.0, 8.0)
+    """
+    share = np.bincount(levels.ravel(), minlength=256) / max(1, levels.size)
+    return float(-(share * np.log2(share, where=share > 0, out=np.zeros(256))).sum())
 
 
 def height_levels(height: np.ndarray) -> np.ndarray:
@@ -238,7 +260,8 @@ def settle(out: Path, *more: str) -> None:
         own = [name for name in _names(out) if not name.endswith("/")]
         new = {name for name in own if _fits(name, (*written, *more))}
         kept_ones = {name for name in own if name not in new and _is_ours(out, name, listed)}
-        files = {name: _noted(out / name) if name in new else listed[name] for name in own if name in new | kept_ones}
+        noted = _noted(out, sorted(new)) | {name: listed[name] for name in kept_ones}
+        files = {name: noted[name] for name in own if name in noted}
         write_json(out / MARKER, {"kind": holds, "files": files, "writing": []})
 
 
@@ -280,9 +303,10 @@ def _names(out: Path) -> list[str]:
     return sorted(found)
 
 
-def _noted(path: Path) -> str:
-    """Size and digest of a file, for the marker: the same for the same files, so that equal sets have equal markers."""
-    return f"{path.lstat().st_size} {_digest(path)}"
+def _noted(out: Path, names: Sequence[str]) -> dict[str, str]:
+    """Size and digest of files, for the marker: the same for the same files, so that equal sets have equal markers."""
+    with ThreadPoolExecutor() as pool:  # digests are made outside of Python's lock
+        return dict(zip(names, pool.map(lambda name: f"{(out / name).lstat().st_size} {_digest(out / name)}", names), strict=True))
 
 
 def _is_ours(out: Path, name: str, listed: Mapping[str, str]) -> bool:
@@ -310,7 +334,7 @@ def replace_folder(new: Path, target: Path, kind: str) -> None:
     Raises InputError where ``target`` is not ours; see ``check_out``.
     """
     target = check_out(target, kind).resolve()  # a link stays and leads to the new folder
-    write_json(new / MARKER, {"kind": kind, "files": {name: _noted(new / name) for name in _names(new)}, "writing": []})
+    write_json(new / MARKER, {"kind": kind, "files": _noted(new, _names(new)), "writing": []})
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     if target.exists():
         target.replace(old)

@@ -532,10 +532,18 @@ def _link(path: Path, target: Path) -> None:
 
 
 def ready_set(source: Path, size: int) -> dict[str, Any]:
-    """The card of a finished data set of ``size`` px that ``build_set`` made, none of its splits empty; {} for any other folder."""
+    """The card of a finished data set of ``size`` px that ``build_set`` made, none of its splits empty; {} for any other folder.
+
+    Raises InputError where it shows fewer than two classes: the study compares them.
+    """
     card = read_json(Path(source) / CARD)
     finished = card.get("kind") in ("sarlo80", "products") and card.get("complete") and card.get("size") == size
     whole = finished and all(card["totals"].get(split) for split in SPLITS) and not lost_files(Path(source))
+    if whole and len(card["counts"]["train"]) < 2:
+        raise InputError(
+            f"{source}: its images to train with are all of the class {next(iter(card['counts']['train']))!r}, and the study compares "
+            "classes; make it anew of captions that name several, or of products in folders, one a class"
+        )
     return card if whole else {}
 
 

@@ -1,8 +1,7 @@
-"""Products of radar sensors as a data set of patches: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, ICEYE, complex NPY, GOTCHA phase history.
+"""What a product of a radar sensor says of itself: SICD, GeoTIFF, Sentinel-1 SAFE, Capella, ICEYE, complex NPY, GOTCHA phase history.
 
-A file becomes one or more ``Product`` values: where its pixels are, their spacing, calibration and geometry. Each row of
-patches of a product is then read by windows, calibrated, put on the grid, turned so that the track points up, and written.
-Slant range stays slant range, and nothing is mirrored.
+A file becomes one or more ``Product`` values: where its pixels are, their spacing, calibration and geometry. ``window_reader``
+reads the pixels as stored; ``sarnb.data.patches`` calibrates them, puts them on a grid and writes the set.
 """
 
 from __future__ import annotations
@@ -10,11 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +20,15 @@ import rasterio
 import sarkit.sicd
 import sarkit.wgs84
 from defusedxml.ElementTree import fromstring
-from scipy.fft import fft, ifft, next_fast_len
+from rasterio.warp import transform as transform_points
 
 from sarnb.data import backprojection
-from sarnb.data.amplitude import Normalisation, decide_quantity, flat_statistics, moments, stated_quantity
-from sarnb.data.files import content_key, ordered_map, write_json, write_png
-from sarnb.data.imagefolder import UNSTATED, ZERO_SHARE, physics, some
+from sarnb.data.amplitude import decide_quantity, flat_statistics, stated_quantity
+from sarnb.data.imagefolder import UNSTATED
 from sarnb.data.images import FILLS, open_stored
-from sarnb.data.prepare import UNCLEAR, Found, build_set
 from sarnb.errors import InputError, first_line
 
 logging.getLogger("jbpy").setLevel(logging.CRITICAL)  # header fields that it complains of are filled with blanks by many writers
-FORMAT = 1  # raised when the written files change their meaning
-COARSEST = 2.0  # a product whose spacing is over so many times the grid keeps its own: interpolation adds no detail
-MARGIN = 32  # px of the grid around a patch, which the edges of the transformed block spoil
-READ_BYTES = 2**27  # of pixels as stored, read at a time
-EXACT = 0.01  # of the spacing: a product as near to the grid is not resampled
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,8 @@ class Table:
 class Product:
     """One image of a product. Rows and columns are those of the file.
 
-    ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``shape``;
+    ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``scene``: x, y, z
+    of its middle, earth-centred, and the mean of its sides, all in metres, () if not known; ``label``: the class, "" for none; ``shape``;
     ``spacing`` of rows and of columns in metres; ``quantity`` of QUANTITIES; ``calibration``: "sigma0" and the like, ""
     if there is none; ``gain``: power by pixel value squared; ``noise``: what is taken off the squared values before;
     ``incidence`` in degrees; ``side`` to which the radar looks from its track, ``turn``: whether columns are flipped, and
@@ -92,54 +82,14 @@ class Product:
     first: int = 0
     valid: np.ndarray | None = None
     exponent: float = 1.0
+    scene: tuple[float, ...] = ()
+    label: str = ""
     notes: tuple[str, ...] = field(default=())
 
     @property
     def look(self) -> str | None:
         """Side of the turned patches on which the radar is: the track points up, so it is opposite to the side it looks to."""
         return {"left": "right", "right": "left"}.get(self.side)
-
-
-def import_products(
-    files: Sequence[Path],
-    out: Path,
-    patch: int = 1024,
-    grid: float = 0.8,
-    spacing: float = 0.0,
-    seed: int = 0,
-    workers: int = 1,
-    quantity: str = "",
-) -> dict[str, Any]:
-    """Write the patches of all files that can be read, and return the card; its ``refused`` says which could not, and why.
-
-    Parameters
-    ----------
-    files : products; see ``describe``.
-    out : the folder; a killed call is continued by the next one, finished rows of patches are not read again.
-    patch : side of a patch in px.
-    grid : metres a pixel; 0 keeps the spacing of each product, and a product coarser than twice the grid keeps its own too.
-    spacing : metres a pixel of files that do not say it.
-    seed : draws the splits. Places are products; of fewer than three, bands of their rows of patches.
-    workers : processes. The files are the same for any number.
-    quantity : what real numbers are, instead of what tags and statistics say.
-
-    Raises
-    ------
-    InputError
-        Impossible sizes, or no file gives a patch.
-    """
-    if not files:
-        raise InputError("import was given no FILE; name SICD, GeoTIFF or NPY files, or the folder of a SAFE")
-    if patch < 8 or not 0 <= grid < math.inf or not 0 <= spacing < math.inf:
-        raise InputError(f"--patch {patch} --grid {grid:g} --spacing {spacing:g}: give a patch of 8 px or more, and metres of 0 or more")
-    stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else str(path) for path in files]
-    settings = {"format": FORMAT, "files": stamps, "patch": patch, "grid": grid, "spacing": spacing, "quantity": quantity}
-    key = content_key(json.dumps(settings))
-    read = partial(_import_all, files=files, patch=patch, grid=grid, spacing=spacing, workers=workers, quantity=quantity, key=key)
-    return build_set(out, {**settings, "seed": seed}, read, seed)
-
-
-# What a file says of itself.
 
 
 def describe(path: Path, spacing: float = 0.0, quantity: str = "") -> list[Product]:
@@ -220,7 +170,7 @@ def _sicd(path: Path) -> Product:
         path, str(path), path.name, path.name, shape, steps, "complex", root.findtext("{*}CollectionInfo/{*}CollectorName") or UNSTATED,
         "ground range" if root.findtext("{*}Grid/{*}ImagePlane") == "GROUND" else "slant range",
         root.findtext("{*}ImageFormation/{*}TxRcvPolarizationProc") or "", calibration, gain, (), _constant(number("SCPCOA/IncidenceAng")),
-        side, turn, notes=tuple(notes),
+        side, turn, scene=_scene(target, shape, steps), notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -232,7 +182,7 @@ def _phase_history(path: Path) -> Product:
     incidence = _constant(90 - math.degrees(aperture.elevation))
     note = f"{path.name}: an image of the plane through the scene's centre was formed of {len(aperture.positions)} pulses, without window"
     return Product(
-        path, str(path), path.name, path.name, aperture.shape, steps, "complex", "Gotcha", "ground", polarisation,
+        path, str(path), path.name, "the GOTCHA scene", aperture.shape, steps, "complex", "Gotcha", "ground", polarisation,
         incidence=incidence, side=aperture.side, notes=(note,),
     )  # fmt: skip
 
@@ -247,9 +197,9 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
     meta = meta if isinstance(meta, dict) else {}
     capella = meta.get("collect") if isinstance(meta.get("collect"), dict) else None
     iceye = next((part for part in (meta.get("properties"), meta) if isinstance(part, dict) and "iceye:orientation" in part), None)
-    axes, geometry = None, "unstated"
+    axes, middle, geometry = None, None, "unstated"
     if path.suffix.lower() != ".npy":
-        axes = _map_axes(path)
+        axes, middle = _map_axes(path)
     steps = (spacing, spacing) if spacing else (0.0, 0.0)
     if axes is not None:
         steps, geometry = (float(np.hypot(*axes[0])), float(np.hypot(*axes[1]))), "map"
@@ -260,6 +210,7 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
     given: dict[str, Any] = {}
     if capella:
         given, steps, geometry = _capella(path, capella, axes, steps, geometry)
+        middle = np.array(capella["image"]["center_pixel"]["target_position"])
     elif iceye:
         given, steps, geometry = _iceye(path, iceye)
     if not min(steps) > 0:
@@ -268,29 +219,40 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
         notes.append(f"{path.name}: its rows do not run east; patches keep the directions of the file, turned by quarters at most")
     return Product(
         path, str(path), path.name, path.name, stored.shape, steps, decided, geometry=geometry, itemsize=stored.dtype.itemsize,
-        notes=tuple(notes), **given,
+        scene=_scene(middle, stored.shape, steps), notes=tuple(notes), **given,
     )  # fmt: skip
 
 
-def _map_axes(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-    """Steps (east, north) in metres of a row and of a column of a georeferenced TIFF; None without reference."""
+def _map_axes(path: Path) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndarray | None]:
+    """Steps (east, north) in metres of a row and of a column of a georeferenced TIFF, and its middle; None without reference."""
     with rasterio.open(path, driver="GTiff") as source:
         transform, crs = source.transform, source.crs
         if crs is None or transform.is_identity:
-            return None
-        scale = np.ones(2)
+            return None, None
+        scale, (east, north) = np.ones(2), source.xy(source.height // 2, source.width // 2)
         if crs.is_geographic:
-            latitude = math.radians(source.xy(source.height // 2, source.width // 2)[1])
+            latitude = math.radians(north)
             scale = np.array([111412.84 * math.cos(latitude) - 93.5 * math.cos(3 * latitude), 111132.92 - 559.82 * math.cos(2 * latitude)])
         else:
             scale *= crs.linear_units_factor[1]
+        try:
+            (longitude,), (north,) = transform_points(crs, "EPSG:4326", [east], [north])
+            middle = sarkit.wgs84.geodetic_to_cartesian([north, longitude, 0.0])
+        except rasterio.errors.RasterioError:  # a grid of its own, which nothing ties to the earth
+            middle = None
     column, row = np.array([transform.a, transform.d]) * scale, np.array([transform.b, transform.e]) * scale
     area = column[0] * row[1] - column[1] * row[0]
     if area > 0:
         raise InputError(f"{path}: is mirrored (south is up); save it with north up, as 'gdalwarp' does")
     if abs(column @ row) > 0.01 * np.hypot(*column) * np.hypot(*row):
         raise InputError(f"{path}: its rows and columns are not at right angles; save it with north up, as 'gdalwarp' does")
-    return row, column
+    return (row, column), middle
+
+
+def _scene(middle: np.ndarray | None, shape: tuple[int, ...], steps: tuple[float, float]) -> tuple[float, ...]:
+    """See ``Product``; () without a middle."""
+    known = middle is not None and bool(np.isfinite(middle).all())
+    return (*map(float, middle), math.sqrt(math.prod(shape[:2]) * math.prod(steps))) if known and middle is not None else ()
 
 
 def _capella(
@@ -379,7 +341,8 @@ def _safe(folder: Path) -> list[Product]:
         whole = Product(
             path, str(folder), f"{folder.name}/{head['polarisation']}", folder.name, stored.shape[:2], steps,
             "complex" if stored.dtype.kind == "c" else "amplitude", f"Sentinel-1 ({head['missionId']})", kind, head["polarisation"],
-            "sigma0" if gain else "", gain, noise, incidence, side, turn, stored.dtype.itemsize, notes=lacking,
+            "sigma0" if gain else "", gain, noise, incidence, side, turn, stored.dtype.itemsize,
+            scene=_scene(target, stored.shape, steps), notes=lacking,
         )  # fmt: skip
         lines, bursts = int(root.findtext(".//linesPerBurst") or 0), root.findall(".//burst")
         for number, burst in enumerate(bursts):
@@ -462,10 +425,10 @@ def _orientation(
     return side, (flip, 0)
 
 
-# Pixels: a window as stored, calibrated, on the grid.
+# Pixels as stored, a window at a time.
 
 
-def _reader(path: Path, first: int = 0, columns: np.ndarray | None = None) -> Callable[..., tuple[np.ndarray, np.ndarray | None]]:
+def window_reader(path: Path, first: int = 0, columns: np.ndarray | None = None) -> Callable[..., tuple[np.ndarray, np.ndarray | None]]:
     """(first row, row behind, first column, column behind) -> values as numbers, and where they are data; see ``Product``."""
     if path.suffix.lower() == ".mat":
         aperture = backprojection.read_aperture(path)
@@ -508,297 +471,5 @@ def _middle(path: Path) -> tuple[float, float]:
     """Statistics of flat areas about the middle, by which amplitude, intensity and decibels are told apart."""
     stored = open_stored(path)
     (top, bottom), (left, right) = ((max(0, count // 2 - 512), min(count, count // 2 + 512)) for count in stored.shape)
-    values, valid = _reader(path)(top, bottom, left, right)
+    values, valid = window_reader(path)(top, bottom, left, right)
     return (math.nan, math.nan) if values.dtype.kind == "c" else flat_statistics(values, valid)
-
-
-def _amplitude(product: Product, values: np.ndarray, top: int, left: int) -> np.ndarray:
-    """Complex values, or power, of a window whose upper left pixel is given; calibrated where the product says how."""
-    if product.quantity != "complex":
-        values = np.abs(values) if values.dtype.kind == "c" else values.astype(np.float32)
-        if product.quantity == "db":
-            values = np.power(np.float32(10), values / np.float32(10))
-        elif product.quantity == "intensity":
-            values = np.maximum(values, 0)
-        elif values.min(initial=0) < 0:
-            raise InputError(
-                f"{product.source}: has negative values ({values.min():g}), so it is no amplitude; say by --quantity what it is"
-            )
-        else:
-            values = np.power(values, np.float32(2 / product.exponent)) if product.exponent != 1 else np.square(values)
-    if not product.noise and (product.gain is None or product.gain.values.size == 1):
-        gain = 1.0 if product.gain is None else float(product.gain.values[0, 0])
-        return values * np.float32(math.sqrt(gain) if product.quantity == "complex" else gain) if gain != 1 else values
-    rows, columns = product.first + top + np.arange(values.shape[0]), left + np.arange(values.shape[1])
-    if product.noise and product.quantity != "complex":
-        values = np.maximum(values - math.prod(table.at(rows, columns) for table in product.noise), 0)
-    gain = product.gain.at(rows, columns) if product.gain else np.ones(1)
-    return values * (np.sqrt(gain) if product.quantity == "complex" else gain).astype(np.float32)
-
-
-def resample(values: np.ndarray, ratios: Sequence[Fraction]) -> np.ndarray:
-    """Band-limited resampling of a block: of both axes' spectra, the part that the new grid carries is kept, the rest cut.
-
-    Parameters
-    ----------
-    values : [N, M], complex samples or power; N and M multiples of the ratios' numerators. It is taken as periodic.
-    ratios : old samples a new sample, of rows and of columns.
-
-    Returns
-    -------
-    array [N / ratio, M / ratio], complex or real as ``values``, of the same mean power: what a narrower band takes from speckle
-    is given back, so that sigma0 stays. Complex samples are shifted in frequency, so that the centre of their spectrum is at 0
-    (the mean phase step from pixel to pixel says where it is): their modulus alone has a meaning.
-    """
-    complex_ = np.iscomplexobj(values)
-    power = np.vdot(values, values).real / values.size
-    for axis, ratio in enumerate(ratios):
-        count = values.shape[axis]
-        new = int(count / ratio)
-        if complex_:
-            ahead, behind = (np.take(values, np.arange(count - 1) + step, axis) for step in (1, 0))
-            centre = np.angle(np.vdot(behind, ahead)) / (2 * np.pi)
-            shift = np.exp(-2j * np.pi * centre * np.arange(count)).astype(np.complex64)
-            values = values * (shift[:, None] if axis == 0 else shift)
-        if new == count:
-            continue
-        spectrum = np.moveaxis(fft(values, axis=axis), axis, 0)
-        kept = np.zeros((new, *spectrum.shape[1:]), spectrum.dtype)
-        half = (min(new, count) + 1) // 2  # frequencies 0 … half - 1 and their negatives; a Nyquist frequency is cut
-        kept[:half] = spectrum[:half]
-        if half > 1:
-            kept[1 - half :] = spectrum[1 - half :]
-        values = ifft(np.moveaxis(kept, 0, axis), axis=axis) * np.float32(new / count)
-    if not complex_:
-        return values.real
-    left = np.vdot(values, values).real / values.size
-    return values * np.float32(math.sqrt(power / left)) if left > 0 else values
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a product is cut: ``ratios`` of rows and columns, ``first`` patch's upper left corner on the grid and ``counts`` of patches."""
-
-    ratios: tuple[Fraction, Fraction]
-    first: tuple[int, int]
-    counts: tuple[int, int]
-    spacing: tuple[float, float]
-
-
-def plan_patches(product: Product, patch: int, grid: float) -> Plan:
-    """The patches of a product, on a grid centred in it. Raises InputError where it is smaller than a patch."""
-    wanted = product.spacing
-    if grid:
-        coarsest = max(product.spacing)
-        wanted = (coarsest,) * 2 if coarsest > COARSEST * grid else (grid, grid)
-    ratios = tuple(
-        Fraction(1) if abs(new / old - 1) < EXACT else Fraction(new / old).limit_denominator(128)
-        for new, old in zip(wanted, product.spacing)
-    )
-    sizes = [int(count / ratio) for count, ratio in zip(product.shape, ratios)]
-    counts = tuple(size // patch for size in sizes)
-    if min(counts) < 1:
-        raise InputError(
-            f"{product.source}: is {sizes[0]} x {sizes[1]} px on its grid of {wanted[0]:g} m, smaller than a patch of {patch} px; "
-            "give a smaller --patch or --grid"
-        )
-    first = tuple((size - count * patch) // 2 for size, count in zip(sizes, counts))
-    return Plan(ratios, first, counts, tuple(float(old * ratio) for old, ratio in zip(product.spacing, ratios)))
-
-
-def _span(start: int, length: int, ratio: Fraction) -> tuple[int, int, int]:
-    """Of new samples start … start + length: first old sample and number of a block with margins; where the new ones lie in it."""
-    if ratio == 1:
-        return start, length, 0
-    begin = (start - MARGIN) // ratio.denominator
-    periods = next_fast_len(math.ceil((start + length + MARGIN - begin * ratio.denominator) / ratio.denominator))
-    return begin * ratio.numerator, periods * ratio.numerator, start - begin * ratio.denominator
-
-
-def _patches(product: Product, plan: Plan, row: int, patch: int) -> Any:
-    """Yield (column, window as first row, first column, rows, columns in the file; amplitude [patch, patch] or why it is dropped)."""
-    read = _reader(product.path, product.first, product.valid)
-    top, height, down = _span(plan.first[0] + row * patch, patch, plan.ratios[0])
-    spans = [_span(plan.first[1] + column * patch, patch, plan.ratios[1]) for column in range(plan.counts[1])]
-    together = max(1, READ_BYTES // (product.itemsize * height * max(spans[0][1], 1)))
-    for start in range(0, len(spans), together):
-        group = spans[start : start + together]
-        left, right = max(0, group[0][0]), min(product.shape[1], group[-1][0] + group[-1][1])
-        stored, valid = read(max(0, top), min(product.shape[0], top + height), left, right)
-        for column, (begin, width, aside) in enumerate(group, start):
-            inside = slice(max(0, begin) - left, min(product.shape[1], begin + width) - left)
-            beyond = [(max(0, -top), max(0, top + height - product.shape[0])), (max(0, -begin), max(0, begin + width - product.shape[1]))]
-            window = [
-                math.floor(place * ratio)
-                for place, ratio in zip((plan.first[0] + row * patch, plan.first[1] + column * patch), plan.ratios)
-            ] + [math.ceil(patch * ratio) for ratio in plan.ratios]
-            own = slice(window[0] - max(0, top), window[0] - max(0, top) + window[2])
-            cut = own, slice(window[1] - left, window[1] - left + window[3])
-            if valid is not None and not valid[cut].all():
-                yield column, window, "holds pixels that are no data"
-            elif _blank(stored[cut]) > ZERO_SHARE:
-                yield column, window, "holds a border or other zeros"
-            else:
-                values = _amplitude(product, stored[:, inside], max(0, top), max(0, begin))
-                if any(map(any, beyond)):
-                    values = np.pad(values, beyond, mode="reflect" if min(values.shape) > MARGIN else "edge")
-                if plan.ratios != (1, 1):
-                    values = resample(values, plan.ratios)[down : down + patch, aside : aside + patch]
-                image = np.abs(values) if product.quantity == "complex" else np.sqrt(np.maximum(values, 0), dtype=np.float32)
-                yield column, window, image if image.min() < image.max() else "is constant"
-
-
-def _blank(values: np.ndarray, side: int = 8) -> float:
-    """Share of the pixels in blocks of 8 x 8 px that are 0 throughout: a border is, dark speckle of few levels is not."""
-    empty = values == 0
-    if empty.mean() <= ZERO_SHARE:  # the blocks' share is no larger
-        return 0.0
-    rows, columns = (count // side for count in values.shape)
-    blocks = empty[: rows * side, : columns * side].reshape(rows, side, columns, side)
-    return float(blocks.all(axis=(1, 3)).mean())
-
-
-# The set: first the scale of each kind, then the files, a row of patches at a time.
-
-
-def _measure(item: tuple[Product, Plan, int, Path], patch: int) -> None:
-    """Note the moments of a row's patches, and why others are dropped; or what the file's fault is."""
-    product, plan, row, note = item
-    if note.is_file():
-        return
-    kept, dropped, fault = [], Counter(), ""
-    try:
-        for column, _, image in _patches(product, plan, row, patch):
-            if isinstance(image, str):
-                dropped[image] += 1
-            else:
-                kept.append((column, moments(image)))
-    except Exception as error:  # readers raise anything on damaged bytes; the other files go on
-        fault = first_line(error) if isinstance(error, InputError) else f"{product.source}: cannot be read ({first_line(error)})"
-    write_json(note, {"kept": kept, "dropped": dropped, "fault": fault})
-
-
-def _write(item: tuple[Product, Plan, int, Path, Normalisation], patch: int) -> list[tuple[str, dict[str, Any]]]:
-    """Write a row's patches next to its note, and return their names and rows."""
-    product, plan, row, note, scale = item
-    written = note.with_suffix(".rows")
-    if written.is_file():
-        return json.loads(written.read_text(encoding="utf-8"))
-    rows = []
-    for column, window, image in _patches(product, plan, row, patch):
-        if isinstance(image, str):
-            continue
-        flip, quarters = product.turn
-        name = f"{note.stem}-{column:04d}.png"
-        write_png(note.with_name(name), np.rot90(scale.apply(image)[:, :: -1 if flip else 1], quarters), fast=True)
-        middle = np.array([product.first + window[0] + window[2] / 2]), np.array([window[1] + window[3] / 2])
-        incidence = float(product.incidence.at(*middle)[0, 0]) if product.incidence else None
-        rows.append(
-            (
-                name,
-                {
-                    "text": ", ".join(["a radar image", *physics(product.look, incidence)]),
-                    "label": UNCLEAR,
-                    "place": product.place,
-                    "product": product.name,
-                    **dict(zip(("row", "column", "rows", "columns"), window)),
-                    "incidence": incidence,
-                    "look": product.look,
-                    "side_of_track": product.side or None,
-                    "sensor": product.sensor,
-                    "polarisation": product.polarisation or None,
-                    "geometry": product.geometry,
-                    "spacing_m": [plan.spacing[1], plan.spacing[0]] if quarters % 2 else list(plan.spacing),
-                    "calibration": product.calibration or None,
-                    "mu": scale.mu,
-                    "sigma": scale.sigma,
-                },
-            )
-        )
-    write_json(written, rows)
-    return rows
-
-
-def _import_all(
-    work: Path, files: Sequence[Path], patch: int, grid: float, spacing: float, workers: int, quantity: str, key: str
-) -> tuple[list[Found], dict[str, Any]]:
-    """Read all products into ``work``: the patches with their rows, and the facts of the card."""
-    work.mkdir(exist_ok=True)
-    refused: dict[str, str] = {}
-    jobs: list[tuple[Product, Plan, int, Path]] = []
-    products: list[Product] = []
-    for path in files:
-        try:
-            found = [(product, plan_patches(product, patch, grid)) for product in describe(path, spacing, quantity)]
-        except InputError as error:
-            refused[str(path)] = str(error)
-            continue
-        for product, plan in found:
-            jobs += [(product, plan, row, work / f"{key}-{len(products):04d}-{row:04d}.json") for row in range(plan.counts[0])]
-            products.append(product)
-    with rasterio.Env(GDAL_CACHEMAX=64):  # MB; by default a twentieth of the machine's memory, in each process
-        for _ in ordered_map(partial(_measure, patch=patch), jobs, workers, "measuring"):
-            pass
-        notes = {job[3]: json.loads(job[3].read_text(encoding="utf-8")) for job in jobs}
-        of: dict[str, list[dict[str, Any]]] = {}
-        for job in jobs:
-            of.setdefault(job[0].source, []).append(notes[job[3]])
-        for source, own in of.items():
-            faults = [note["fault"] for note in own if note["fault"]]
-            why = " or ".join(sorted({reason for note in own for reason in note["dropped"]}))
-            if faults or not any(note["kept"] for note in own):
-                refused[source] = faults[0] if faults else f"{source}: no patch of {patch} px is left, each {why}; it gives nothing"
-        kept = [job for job in jobs if job[0].source not in refused and notes[job[3]]["kept"]]
-        dropped = sum((Counter(note["dropped"]) for source in of.keys() - refused.keys() for note in of[source]), Counter())
-        parts: dict[tuple[str, ...], list[tuple[int, float, float]]] = {}
-        for job in kept:
-            parts.setdefault(_scale_of(job[0]), []).extend(tuple(moment) for _, moment in notes[job[3]]["kept"])
-        scales = {kind: Normalisation.from_moments(own) for kind, own in parts.items()}
-        left = [(*job, scales[_scale_of(job[0])]) for job in kept]
-        used = [product for product in products if product.source not in refused]
-        banded = len({product.place for product in used}) < 3
-        images: list[Found] = []
-        for item, rows in zip(left, ordered_map(partial(_write, patch=patch), left, workers, "writing")):
-            band = f", rows of patches {item[2] * 10 // item[1].counts[0] + 1}/10" if banded else ""
-            images += [(work / name, {**row, "place": row["place"] + band}) for name, row in rows]
-    read = [f"refused: {reason}" for reason in refused.values()]
-    read += [f"{count} patches are dropped: each {reason}" for reason, count in sorted(dropped.items())]
-    read += [note for product in used for note in product.notes]
-    if banded and images:
-        read.append("there are fewer than three scenes, so bands of their rows of patches are the places; neighbouring bands touch")
-    facts = {
-        "kind": "products",
-        "source": some([product.name for product in used]),
-        "licence": "that of the products; not known here",
-        "sensor": None,
-        "spacing_m": grid or None,
-        "size": patch,
-        "mu": None,
-        "sigma": None,
-        "products": len(used),
-        "refused": refused,
-        "normalisation": {" ".join(kind): {"mu": scale.mu, "sigma": scale.sigma} for kind, scale in scales.items()},
-        "columns": {
-            "place": "scene, or band of one; splits are by place",
-            "product": "the image that the patch is cut from",
-            "row, column, rows, columns": "window of the patch in the product's pixels",
-            "incidence": "incidence angle at the middle of the patch or of the scene, degrees",
-            "look": "side of the image the radar is on",
-            "side_of_track": "side of its track to which the radar looks, from the geometry",
-            "spacing_m": "of rows and of columns, metres",
-            "calibration": "what the squared amplitude is: sigma0, beta0, gamma0, or nothing",
-            "mu, sigma": "mu + 3 sigma became 255; one scale a sensor and calibration, else one a product",
-        },
-        "notes": [
-            "Patches are turned so that the track points up, and never mirrored; geocoded ones by the nearest quarter turn.",
-            "Resampling cuts the spectrum at the grid's band: of complex samples directly, else of the power.",
-            *read,
-        ],
-        "read": read,
-    }  # fmt: skip
-    return images, facts
-
-
-def _scale_of(product: Product) -> tuple[str, ...]:
-    """Products that share it share one amplitude scale: calibrated ones of a sensor; others have no common unit."""
-    return (product.sensor, product.calibration, product.polarisation) if product.calibration else (product.name,)

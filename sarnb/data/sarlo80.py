@@ -323,7 +323,10 @@ def _read_shard(item: tuple[int, Shard], work: Path, size: int, complex_only: bo
 
 
 def _members(stream: Any, shard: Shard, digest: Any, size: int, complex_only: bool, skip: Any) -> Iterator[dict[str, Any]]:
-    """The wanted files of a tar stream, for ``group_by_keys``; all bytes go into ``digest``. Others are skipped by name."""
+    """The wanted files of a tar stream, for ``group_by_keys``; all bytes go into ``digest``. Others are skipped by name.
+
+    A compressed tar is read as damaged: what its headers claim may unpack to any size.
+    """
     limit, tail = 2**20 + 16 * size * size, b""
 
     def noted(count: int) -> bytes:
@@ -334,7 +337,7 @@ def _members(stream: Any, shard: Shard, digest: Any, size: int, complex_only: bo
         return data
 
     try:
-        with tarfile.open(fileobj=_Reader(noted), mode="r|*", bufsize=2**18) as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_Reader(noted), mode="r|", bufsize=2**18) as archive:  # type: ignore[call-overload]
             for member in archive:
                 archive.members = []  # a shard may hold millions
                 kind = _key(member.name)[1]

@@ -9,16 +9,20 @@ import pytest
 from scipy.constants import c
 from scipy.io import savemat
 
+from sarnb.data import backprojection
 from sarnb.data.backprojection import GRID, form_window, read_aperture
 from sarnb.data.dataset import load_set
-from sarnb.data.products import describe, import_products
+from sarnb.data.patches import import_products
+from sarnb.data.products import describe
 from sarnb.errors import InputError
 
 HEIGHT, RADIUS, DEGREES = 7000.0, 7000.0, 1.0
 FREQUENCIES = np.linspace(9.3e9, 9.9e9, 300)
 
 
-def write_history(path: Path, points: list[tuple[float, float, float]], clockwise: bool = False, start: float = 30.0, **changes) -> Path:
+def write_history(
+    path: Path, points: list[tuple[float, float, float]], clockwise: bool = False, start: float = 30.0, packed: bool = False, **changes
+) -> Path:
     """Phase history of points (x, y, amplitude) on the ground, seen from a circle: what an ideal radar would record."""
     angles = np.radians(start + np.linspace(0, DEGREES, 101) * (-1 if clockwise else 1))
     x, y, z = RADIUS * np.cos(angles), RADIUS * np.sin(angles), np.full(len(angles), HEIGHT)
@@ -28,7 +32,7 @@ def write_history(path: Path, points: list[tuple[float, float, float]], clockwis
         excess = np.sqrt((x - px) ** 2 + (y - py) ** 2 + z**2) - r0
         fp += strength * np.exp(-4j * np.pi / c * FREQUENCIES[:, None] * excess)
     data = {"fp": fp.astype(np.complex64), "freq": FREQUENCIES, "x": x, "y": y, "z": z, "r0": r0, "th": np.degrees(angles), "phi": 0 * x}
-    savemat(path, {"data": {name: value for name, value in (data | changes).items() if value is not None}})
+    savemat(path, {"data": {name: value for name, value in (data | changes).items() if value is not None}}, do_compression=packed)
     return path
 
 
@@ -89,6 +93,9 @@ def test_phase_history_becomes_patches(tmp_path):
     path = write_history(tmp_path / "data_3dsar_pass1_az001_VV.mat", points)
     (product,) = describe(path)
     assert (product.polarisation, product.sensor, product.look) == ("VV", "Gotcha", "right")
+    assert (
+        product.place == describe(write_history(tmp_path / "data_3dsar_pass1_az002_HH.mat", points))[0].place
+    )  # all circle about one scene
     assert product.incidence.values.item() == pytest.approx(90 - np.degrees(np.arctan2(HEIGHT, RADIUS)), abs=0.01)
     card = import_products([path], tmp_path / "set", patch=32, grid=0.8, workers=1)
     rows = load_set(tmp_path / "set" / "train").rows
@@ -111,4 +118,14 @@ def test_damaged_phase_history_is_refused(tmp_path, changes, said):
     assert said in str(refusal.value)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="bad.mat"):
+        describe(path)
+
+
+def test_phase_history_that_unpacks_beyond_measure_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = write_history(tmp_path / "bomb.mat", [(0, 0, 1)], fp=np.zeros((300, 101), np.complex64), packed=True)
+    unpacked = 300 * 101 * 8
+    monkeypatch.setattr(backprojection, "LARGEST_BYTES", unpacked - 1)
+    monkeypatch.setattr(backprojection, "loadmat", lambda *_, **__: pytest.fail("was read"))
+    assert path.stat().st_size < unpacked / 20
+    with pytest.raises(InputError, match="bomb.mat: unpacks to more than"):
         describe(path)

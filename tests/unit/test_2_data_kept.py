@@ -10,9 +10,12 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.stats import entropy
 
-from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, replace_folder, settle, working_in
+from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, replace_folder, settle, working_in, write_png
 from sarnb.errors import InputError
 
 
@@ -252,3 +255,30 @@ def test_a_process_that_was_killed_holds_no_folder(_, tmp_path):
     killed.join(30)
     enter(tmp_path / "out", log, 0)
     assert len(log.read_text().splitlines()) == 3 and [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def _band(share: float) -> np.ndarray:
+    """Speckle [256, 256] in 8 bits of which this share of the band is filled."""
+    rng, kept = np.random.default_rng(0), np.abs(np.fft.fftfreq(256)) < share / 2
+    noise = np.fft.fft2(rng.normal(size=(256, 256)) + 1j * rng.normal(size=(256, 256)))
+    amplitude = np.abs(np.fft.ifft2(noise * np.outer(kept, kept)))
+    return np.clip(255 * amplitude / (amplitude.mean() + 3 * amplitude.std()), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("image", [_band(1.0), _band(0.7), _band(0.1), _band(1.0)[:37, :53]])
+def test_a_fast_png_has_the_same_pixels_in_no_more_bytes(tmp_path, image):
+    for name, fast in (("fast.png", True), ("usual.png", False)):
+        write_png(tmp_path / name, image, fast)
+    with Image.open(tmp_path / "fast.png") as opened:
+        opened.verify()  # checksums
+    with Image.open(tmp_path / "fast.png") as opened, Image.open(tmp_path / "usual.png") as usual:
+        assert (opened.mode, opened.size) == (usual.mode, usual.size)
+        np.testing.assert_array_equal(np.asarray(opened), image)
+    assert (tmp_path / "fast.png").stat().st_size <= (tmp_path / "usual.png").stat().st_size
+
+
+def test_a_fast_png_of_speckle_takes_the_bytes_that_its_entropy_demands(tmp_path):
+    levels = _band(1.0)
+    write_png(tmp_path / "a.png", levels, True)
+    share = np.unique(levels, return_counts=True)[1] / levels.size
+    assert (tmp_path / "a.png").stat().st_size == pytest.approx(entropy(share, base=2) / 8 * levels.size, rel=0.02)

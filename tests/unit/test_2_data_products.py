@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 
 from sarnb.cli import app
 from sarnb.data.dataset import load_set, read_metadata
-from sarnb.data.products import describe, import_products, resample
+from sarnb.data.patches import import_products, resample, same_scenes
+from sarnb.data.prepare import prepare_user_data
+from sarnb.data.products import describe
 from sarnb.errors import InputError
 
 TARGET = np.array([6378137.0, 0.0, 0.0])  # on the equator: up is x, east is y, north is z
@@ -35,9 +37,10 @@ def _xyz(vector: np.ndarray) -> str:
 
 
 def _sicd(
-    path: Path, image: np.ndarray, side: str = "right", spacing=(0.8, 0.8), polynomial=None, mirrored=False, kind="RE32F_IM32F"
+    path: Path, image: np.ndarray, side: str = "right", spacing=(0.8, 0.8), polynomial=None, mirrored=False, kind="RE32F_IM32F", east=0.0
 ) -> Path:
-    """A SICD of these pixels: range down the rows, seen from above unless ``mirrored``; sigma0's polynomial in metres [r, c]."""
+    """A SICD of these pixels: range down the rows, seen from above unless ``mirrored``; sigma0's polynomial in metres [r, c].
+    The scene's middle lies so many metres ``east``."""
     position, velocity = _track(side)
     row = (TARGET - position) / np.linalg.norm(TARGET - position)
     column = NORTH * (1 if side == "right" else -1) * (-1 if mirrored else 1)
@@ -61,7 +64,8 @@ def _sicd(
       <ImageData><PixelType>{kind}</PixelType><NumRows>{rows}</NumRows><NumCols>{columns}</NumCols><FirstRow>0</FirstRow>
       <FirstCol>0</FirstCol><FullImage><NumRows>{rows}</NumRows><NumCols>{columns}</NumCols></FullImage>
       <SCPPixel><Row>{rows // 2}</Row><Col>{columns // 2}</Col></SCPPixel></ImageData>
-      <GeoData><EarthModel>WGS_84</EarthModel><SCP><ECF>{_xyz(TARGET)}</ECF><LLH><Lat>0</Lat><Lon>0</Lon><HAE>0</HAE></LLH></SCP>
+      <GeoData><EarthModel>WGS_84</EarthModel><SCP><ECF>{_xyz(TARGET + east * EAST)}</ECF>
+      <LLH><Lat>0</Lat><Lon>0</Lon><HAE>0</HAE></LLH></SCP>
       <ImageCorners>{corners}</ImageCorners></GeoData><Grid><ImagePlane>SLANT</ImagePlane>{axes}</Grid>
       <Timeline><CollectStart>2024-01-01T00:00:00Z</CollectStart></Timeline>
       <SCPCOA><ARPPos>{_xyz(position)}</ARPPos><ARPVel>{_xyz(velocity)}</ARPVel><SideOfTrack>{side[0].upper()}</SideOfTrack>
@@ -506,14 +510,14 @@ def test_the_command_ends_with_1_where_a_file_was_refused(tmp_path):
 
 
 def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes_or_stops(tmp_path, monkeypatch):
-    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((64, 128), seed=i)) for i in range(4)]
+    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((64, 128), seed=i), east=1000.0 * i) for i in range(4)]
     import_products(files, tmp_path / "d", 32)
     rows = read_metadata(tmp_path / "d").query("split != 'judge'")
     assert rows.groupby("place")["split"].nunique().max() == 1 and set(rows["split"]) == {"train", "val", "test"}
     import_products(files, tmp_path / "e", 32, workers=2)
-    from sarnb.data import products
+    from sarnb.data import patches
 
-    write, calls = products._write, []
+    write, calls = patches._write, []
 
     def stop(item, patch):
         calls.append(item[2])
@@ -521,7 +525,7 @@ def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes
             raise SystemExit(143)
         return write(item, patch)
 
-    monkeypatch.setattr(products, "_write", stop)
+    monkeypatch.setattr(patches, "_write", stop)
     with pytest.raises(SystemExit):
         import_products(files, tmp_path / "f", 32)
     import_products(files, tmp_path / "f", 32)
@@ -531,10 +535,48 @@ def test_scenes_are_never_in_two_splits_and_the_files_do_not_depend_on_processes
     assert contents[0] == contents[1] == contents[2]
 
 
+def test_what_shows_the_same_ground_is_one_place(tmp_path):
+    # sides of 51.2 m: 0 and 1 overlap, 2 overlaps 1 alone, 3 touches 2, and a map of another sensor lies about 3
+    places = [0.0, 30.0, 60.0, 111.3]
+    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((64, 64), seed=i), east=east) for i, east in enumerate(places)]
+    degrees = 180 / np.pi / 6378137 * np.array([places[3], 0.8])  # on the equator
+    map_of_it = rasterio.Affine(degrees[1], 0, degrees[0] - 16 * degrees[1], 0, -degrees[1], 16 * degrees[1])
+    files.append(_tiff(tmp_path / "map.tif", np.abs(100 * _speckle((32, 32))).astype(np.float32) + 1, map_of_it, "EPSG:4326"))
+    shown = same_scenes([product for path in files for product in describe(path)])
+    assert shown == {"0.nitf": "0.nitf", "1.nitf": "0.nitf", "2.nitf": "0.nitf", "3.nitf": "3.nitf", "map.tif": "3.nitf"}
+    card = import_products(files, tmp_path / "d", 32, grid=0)
+    assert {row["place"].split(",")[0] for row, _ in _rows(tmp_path / "d")} == {"0.nitf", "3.nitf"}
+    assert any("3 products show ground that one before them shows" in line for line in card["read"])
+
+
+def test_folders_of_products_are_classes_which_can_be_held_out(tmp_path):
+    files = []
+    for number, kind in enumerate(["city", "sea_ice", "harbour"] * 6):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        files.append(_sicd(tmp_path / kind / f"{number}.nitf", _speckle((32, 32), seed=number), east=1000.0 * number))
+    card = import_products(files, tmp_path / "d", 32, grid=0, unseen=["harbour"])
+    rows = read_metadata(tmp_path / "d")
+    assert rows["label"].tolist() == [files[int(name.split(".")[0])].parent.name for name in rows["product"]]
+    shown = rows[rows["split"].isin(["train", "val"])]
+    assert set(shown["label"]) == {"city", "sea_ice"} and "harbour" in set(rows[rows["split"] == "judge"]["label"])
+    assert set(rows[rows["label"] == "sea_ice"]["text"]) == {"a radar image of sea ice, illuminated from the left, incidence 38 degrees"}
+    assert card["groups"]["unseen"] == ["harbour"]
+    with pytest.raises(InputError, match="--unseen port: no class of these products; they are city, harbour, sea_ice"):
+        import_products(files, tmp_path / "e", 32, unseen=["port"])
+    assert prepare_user_data(tmp_path / "d", tmp_path / "study", 32)["labels"] == ["city", "harbour", "sea_ice"]
+
+
+def test_a_set_of_one_class_is_no_study(tmp_path):
+    files = [_sicd(tmp_path / f"{i}.nitf", _speckle((32, 32), seed=i), east=1000.0 * i) for i in range(4)]
+    assert set(import_products(files, tmp_path / "d", 32, grid=0)["labels"]) == {"unclear"}
+    with pytest.raises(InputError, match="d: its images to train with are all of the class 'unclear', and the study compares classes"):
+        prepare_user_data(tmp_path / "d", tmp_path / "study", 32)
+
+
 @pytest.mark.skipif("SARNB_PRODUCTS" not in os.environ, reason="SARNB_PRODUCTS names no folder of product samples")
 def test_real_samples_are_imported_or_refused_for_a_reason(tmp_path):
     folder = Path(os.environ["SARNB_PRODUCTS"])
-    parts = ("sicd_sidd_nitf", "umbra", "capella_json", "gotcha_phase_history")
+    parts = ("sicd_sidd_nitf", "sicd_cphd_sidd_xml", "umbra", "capella_json", "gotcha_phase_history")
     files = sorted(path for part in parts for path in (folder / part).iterdir())
     card = import_products(files, tmp_path / "d", 256)
     assert {row["product"] for row, _ in _rows(tmp_path / "d")} == {"umbra_mount_yasur.tiff"}
