@@ -176,16 +176,15 @@ def test_tiles_of_the_foundation_s_decoder_leave_no_seam_and_without_a_rim_they_
     level = amplitude(simulate(scene, PRESETS["airborne-x"], 1))
     image = np.clip(level / level.mean() * 50, 0, 255).astype(np.uint8)[None]
     latents, tile, found = normalise_latents(vae, encode_posterior(vae, image)[0]), 12, {}
-    for rim in (0, large.RIM):
+    for rim, grids in ((0, [0]), (large.RIM, range(0, tile, 2))):
         on, off = [], []
-        for moved in (0, 3, 6, 9):
+        for moved in grids:
             drawn = to_grey(large.decode_tiles(vae, latents[:, :, moved:, moved:], tile, rim)[None])[0].astype(float)
             for matrix in (drawn, drawn.T):
                 gaps, borders = np.abs(np.diff(matrix, axis=0)), np.arange(tile, len(drawn) // 8, tile)
                 on.append(gaps[8 * borders - 1].ravel())
                 off += [gaps[8 * places[places < len(drawn) // 8] - 1].ravel() for places in (borders + k for k in (-3, -2, -1, 1, 2, 3))]
-        on, off = np.concatenate(on), np.concatenate(off)
-        assert min(len(on), len(off)) > 10_000
-        found[rim] = ks_2samp(on, off)
-    assert found[0].pvalue < 1e-6 and found[0].statistic > 0.05, found
-    assert found[large.RIM].pvalue > 0.01 and found[large.RIM].statistic < 0.02, found
+        found[rim] = ks_2samp(np.concatenate(on), np.concatenate(off))
+    assert min(sum(map(len, on)), sum(map(len, off))) > 10_000
+    assert found[0].pvalue < 1e-6 and found[0].statistic > 0.2, found
+    assert found[large.RIM].pvalue > 0.05 and found[large.RIM].statistic < 0.02, found

@@ -182,17 +182,18 @@ def test_large_scenes_are_drawn_as_the_package_draws_them_and_say_that_they_are_
     foundation, model = tiny_model
     out, values, file = tmp_path / "out", load_profile("smoke"), tmp_path / "prompts.txt"
     file.write_text("a <SAR> image of a city\na <SAR> image of a forest\n")
-    common = ("--model", str(model), "--foundation", foundation, "--prompts", str(file), "--n", "2", "--size", "32x48", "--spacing", "0.5")
-    assert _generate(*common, "--seed", "3", "--out", str(out)) == f"{out}: 4 images\n"
+    common = ("--model", str(model), "--foundation", foundation, "--prompts", str(file), "--n", "3", "--size", "32x48", "--spacing", "0.5")
+    assert _generate(*common, "--seed", "3", "--out", str(out)) == f"{out}: 6 images\n"
     drawn, pipe = load_set(out), load_trained(foundation, model, fuse=True)
-    assert drawn.images.shape == (4, 32, 48) and [row["seed"] for row in drawn.rows] == [3, 4, 5, 6]
-    scene = draw_scene(pipe, [["a <SAR> image of a forest"]], 5, 32, 48, values.sampling_steps, values.guidance_scale)
-    assert np.array_equal(drawn.images[2], to_grey(scene[None])[0])
+    assert drawn.images.shape == (6, 32, 48) and [row["seed"] for row in drawn.rows] == [3, 4, 5, 6, 7, 8]
+    scene = draw_scene(pipe, [["a <SAR> image of a forest"]], 6, 32, 48, values.sampling_steps, values.guidance_scale)
+    assert np.array_equal(drawn.images[3], to_grey(scene[None])[0])
+    assert list(drawn.labels) == ["city"] * 3 + ["forest"] * 3
     assert {row["synthetic"]["model"] for row in drawn.rows} == {model.name}
-    with Image.open(out / "000002.png") as image:
-        assert json.loads(image.text["synthetic"]) == drawn.rows[2]["synthetic"], "a file that is copied elsewhere says so, too"
-    with rasterio.open(out / "000002.tif") as tiff:
-        assert np.array_equal(tiff.read(1), drawn.images[2]) and tiff.res == (0.5, 0.5) and tiff.tags()["synthetic"] == "yes"
+    with Image.open(out / "000003.png") as image:
+        assert json.loads(image.text["synthetic"]) == drawn.rows[3]["synthetic"], "a file that is copied elsewhere says so, too"
+    with rasterio.open(out / "000003.tif") as tiff:
+        assert np.array_equal(tiff.read(1), drawn.images[3]) and tiff.res == (0.5, 0.5) and tiff.tags()["synthetic"] == "yes"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".out")) == []
     assert "train 2" in _dataset(str(out), "--out", str(tmp_path / "data"), "--size", "32")
     texts = {text for split in ("train", "val", "test") for text in load_set(tmp_path / "data" / split).captions}
