@@ -35,7 +35,7 @@ from sarnb import OTHER_VAE, split_foundation
 from sarnb.data.files import check_apart
 from sarnb.errors import InputError, first_line
 from sarnb.notebook import child_environment, declared_parameters, injected_parameters, stamp_text
-from sarnb.profile import Profile, load_profile, profile_names, read_yaml
+from sarnb.profile import Profile, load_profile, profile_names, read_yaml, read_yaml_file
 from sarnb.results import (
     VERDICT,
     claim_folder,
@@ -208,10 +208,7 @@ def read_graph(notebooks: Path) -> Graph:
     path = notebooks / "graph.yaml"
     if not path.is_file():
         raise InputError(f"{path}: not found; it names the notebooks and what each needs")
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+    raw = read_yaml_file(path)
     if not isinstance(raw, dict) or not all(isinstance(name, str) and isinstance(needs, list) for name, needs in raw.items()):
         raise InputError(f"{path}: must hold lines 'notebook: [notebooks it needs]'")
     graph: Graph = {}

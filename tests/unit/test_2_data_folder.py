@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sarnb.data import prepare
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.imagefolder import list_images
 from sarnb.data.prepare import check_user_folder, patch_origins, prepare_user_data
@@ -299,11 +300,12 @@ def test_patches_are_cuts_of_the_image_without_overlap() -> None:
     assert len(patch_origins(image, SIZE, 4, np.random.default_rng(0))) == 4
 
 
-def test_8_bit_pixels_arrive_unchanged_and_huge_images_do_not_dominate(tmp_path: Path) -> None:
+def test_8_bit_pixels_arrive_unchanged_and_huge_images_do_not_dominate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = class_folders(tmp_path / "in", ("city",), each=6)
     for index in range(6):
         put(source / "big" / f"{index}.png", picture(300 + index, 8 * SIZE, 8 * SIZE))
-    card = prepare_user_data(source, tmp_path / "out", SIZE, tiles_per_image=5, tiles_per_class=16)
+    monkeypatch.setattr(prepare, "TILES_PER_CLASS", 16)
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
     counts = {label: sum(card["counts"][split][label] for split in ("train", "val", "test")) for label in ("big", "city")}
     assert counts == {"big": 16, "city": 6} and card["mu"] is None and card["storages"] == {"8-bit": 12}
     train = load_set(tmp_path / "out/train")

@@ -265,7 +265,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sarnb.results.os.replace", full)
+    monkeypatch.setattr("sarnb.data.files.Path.replace", full)
     with pytest.raises(InputError, match="x.txt: cannot be saved .No space left on device."):
         write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.glob(".x*")) == []
