@@ -30,10 +30,7 @@ def test_columns_follow_the_groups_and_hold_one_image_of_each_set():
     assert pick(REAL, columns) == [1, 4, 0] and pick(FAKE, columns) == [0, 2, 1]
     assert [column.label for column in columns_of(REAL, FAKE, most=2)] == ["city", "forest"]
     assert [column.label for column in columns_of(REAL, groups=("composition",))] == ["river+forest"]
-
-
-def test_a_class_that_one_set_lacks_has_no_column():
-    assert columns_of(REAL, FAKE, groups=("composition",)) == ()
+    assert columns_of(REAL, FAKE, groups=("composition",)) == ()  # a class that one set lacks
 
 
 def test_the_sentence_on_missing_groups():
@@ -49,12 +46,9 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return folder, build_twin(folder, splits, size=64, workers=1)
 
 
-def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_splits_and_a_split_given_for_the_whole_set_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no split"):
         read_metadata(tmp_path)
-
-
-def test_a_split_given_for_the_whole_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "set/train").mkdir(parents=True)
     (tmp_path / "set/train/metadata.jsonl").write_text("{}")
     with pytest.raises(InputError, match=r"set/train: is one split of a data set; give the folder of all, .*/set$"):
@@ -75,9 +69,6 @@ def test_scene_drawn_again_equals_the_stored_image(twin: tuple[Path, dict]) -> N
     scale = Normalisation(card["mu"], card["sigma"])
     for image, row in zip(stored.images, stored.rows):
         np.testing.assert_array_equal(scale.apply(amplitude(simulate(*redraw_scene(row, 64)))), image)
-
-
-def test_user_images_cannot_be_drawn_again() -> None:
     with pytest.raises(InputError, match="only twin images"):
         redraw_scene({"file_name": "a.png", "label": "city", "look": None}, 64)
 

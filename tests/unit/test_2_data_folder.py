@@ -94,7 +94,8 @@ def test_class_folders_give_labels_and_captions_and_pass_over_the_rest(tmp_path:
     assert listing.ignored == {".csv": 1, ".md": 1, ".txt": 1}
 
 
-def test_links_to_class_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+def test_links_to_class_folders_are_followed_loops_end_and_a_folder_named_train_next_to_classes_is_a_class(tmp_path: Path) -> None:
+    assert {image.label for image in list_images(class_folders(tmp_path / "a", ("train", "station"))).images} == {"train", "station"}
     source = class_folders(tmp_path / "all", ("city", "field", "water"))
     subset = tmp_path / "subset"
     subset.mkdir()
@@ -224,10 +225,6 @@ def test_a_held_out_class_is_shown_by_test_and_judge_alone(tmp_path: Path) -> No
         with pytest.raises(InputError, match=said):
             prepare_user_data(source, tmp_path / "none", SIZE, unseen=wrong)
     assert not (tmp_path / "none").exists()
-
-
-def test_a_folder_named_train_next_to_classes_is_a_class(tmp_path: Path) -> None:
-    assert {image.label for image in list_images(class_folders(tmp_path, ("train", "station"))).images} == {"train", "station"}
 
 
 def test_what_was_given_and_is_not_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

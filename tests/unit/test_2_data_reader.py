@@ -298,6 +298,20 @@ FORMS: dict[str, tuple[Made, str, np.ndarray]] = {
 }
 
 
+TEXT = PngImagePlugin.PngInfo()  # which only looks like a quantity
+TEXT.add_text("XML:com.adobe.xmp", "<?xpacket?> power, sigma0, xmp.iid:9-db-4")
+TEXT.add_text("Software", "Powered by 3db8-0db1")
+FORMS["PNG with words"] = (lambda p: png(p / "a.png", U8, pnginfo=TEXT), "8-bit", U8)
+for word in ("VV at 35 deg", "VV_35deg", "radar", "demo", "cohort_3"):  # which only look like another layer
+    FORMS[f"TIFF, band named {word}"] = (lambda p, word=word: tiff(p / "a.tif", FLOAT, tags={"descriptions": (word,)}), "float", FLOAT)
+for word in ("NRCS_VV", "s0_vv", "VH g0"):  # short names of the cross-section
+    FORMS[f"TIFF, band named {word}"] = (
+        lambda p, word=word: tiff(p / "a.tif", FLOAT**2, tags={"descriptions": (word,)}),
+        "float intensity",
+        FLOAT,
+    )
+
+
 def palette(path: Path) -> Path:
     inverted = Image.fromarray(255 - U8).convert("P")
     inverted.putpalette(TURNED_PALETTE)
@@ -539,16 +553,21 @@ def test_no_data_is_in_no_scale_and_no_patch_and_is_counted(tmp_path: Path) -> N
     assert load(folder.images[0], None, (20, 20)).max() < 4001
 
 
-def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
+def two_sensors(folder: Path, factor: float = 1.0) -> Path:
+    """Rayleigh amplitudes of two classes, of a weak and of a strong sensor that index.csv names."""
     lines = []
-    for label in ("a", "b"):
-        for number in range(8):
-            sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
-            npy_path = tmp_path / "in" / label / f"{number}.npy"
-            npy_path.parent.mkdir(parents=True, exist_ok=True)
-            npy(npy_path, np.random.default_rng([number, ord(label)]).rayleigh(level, (64, 64)).astype(np.float32))
-            lines.append(f"{label}/{number}.npy,{sensor}")
-    (tmp_path / "in/index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    for label, number in ((label, number) for label in "ab" for number in range(8)):
+        sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        values = factor * np.random.default_rng([number, ord(label)]).rayleigh(level, (64, 64))
+        npy(folder / label / f"{number}.npy", values.astype(np.float32))
+        lines.append(f"{label}/{number}.npy,{sensor}")
+    (folder / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    return folder
+
+
+def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
+    two_sensors(tmp_path / "in")
     card = prepare_user_data(tmp_path / "in", tmp_path / "out", 64)
     mean, spread = np.sqrt(np.pi / 2), np.sqrt(2 - np.pi / 2)  # of Rayleigh amplitude of parameter 1
     for name, level in (("weak, float", 1.0), ("strong, float", 5000.0)):
@@ -561,42 +580,12 @@ def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_comparison_scales_each_sensor_by_its_own_real_images(tmp_path: Path) -> None:
-    for side, factor in (("real", 1.0), ("fake", 2.0)):
-        lines = []
-        for number in range(8):
-            sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
-            (tmp_path / side).mkdir(exist_ok=True)
-            values = factor * np.random.default_rng(number).rayleigh(level, (64, 64))
-            npy(tmp_path / side / f"{number}.npy", values.astype(np.float32))
-            lines.append(f"{number}.npy,{sensor}")
-        (tmp_path / side / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
-    scales = fit_scales({"real": read_folder(tmp_path / "real"), "generated": read_folder(tmp_path / "fake")}, "real")
+    sides = {side: read_folder(two_sensors(tmp_path / side, factor)) for side, factor in (("real", 1.0), ("generated", 2.0))}
+    scales = fit_scales(sides, "real")
     unit = np.sqrt(np.pi / 2) + 3 * np.sqrt(2 - np.pi / 2)  # mu + 3 sigma of Rayleigh amplitude
     for side in ("real", "generated"):  # a generated set that is twice as bright stays so
         assert scales[side, "weak", "float"].scale == pytest.approx(unit, rel=0.03)
         assert scales[side, "strong", "float"].scale == pytest.approx(5000 * unit, rel=0.03)
-
-
-def test_a_text_that_only_looks_like_a_quantity_changes_nothing(tmp_path: Path) -> None:
-    text = PngImagePlugin.PngInfo()
-    text.add_text("XML:com.adobe.xmp", "<?xpacket?> power, sigma0, xmp.iid:9-db-4")
-    text.add_text("Software", "Powered by 3db8-0db1")
-    Image.fromarray(U8).save(tmp_path / "a.png", pnginfo=text)
-    read = read_image(tmp_path / "a.png")
-    assert (read.stated, read.quantity) == ("", "amplitude")
-    np.testing.assert_array_equal(read.amplitude, U8)
-
-
-@pytest.mark.parametrize("name", ["VV at 35 deg", "VV_35deg", "radar", "demo", "cohort_3"])
-def test_a_band_name_that_only_looks_like_another_layer_is_no_fault(name: str, tmp_path: Path) -> None:
-    assert np.array_equal(read_image(tiff(tmp_path / "a.tif", FLOAT, tags={"descriptions": (name,)})).amplitude, FLOAT)
-
-
-@pytest.mark.parametrize("name", ["NRCS_VV", "s0_vv", "VH g0"])
-def test_a_short_name_of_the_cross_section_is_read_by_its_root(name: str, tmp_path: Path) -> None:
-    image = read_image(tiff(tmp_path / "a.tif", FLOAT**2, tags={"descriptions": (name,)}))
-    assert image.quantity == "intensity"
-    np.testing.assert_allclose(image.amplitude, FLOAT, rtol=1e-6)
 
 
 def test_the_comment_of_a_jpeg_names_the_quantity(tmp_path: Path) -> None:

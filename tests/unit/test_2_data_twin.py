@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -157,31 +158,26 @@ def test_same_bytes_for_two_workers_and_after_a_kill(built: Path, tmp_path: Path
     assert contents(tmp_path / "killed") == contents(built)
 
 
-def test_a_finished_set_is_reused_and_another_one_replaced(tmp_path: Path) -> None:
+def test_a_finished_set_is_reused_a_lost_image_drawn_again_and_another_set_replaced(tmp_path: Path) -> None:
     splits = {"train": SplitSpec(("city",), 2)}
     card = build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
     marked = tmp_path / "d/train/000000.png"
     before = marked.stat().st_mtime_ns
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=1) == card and marked.stat().st_mtime_ns == before
+    whole = contents(tmp_path / "d")
+    (tmp_path / "d/train/000001.png").unlink()
+    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
+    assert contents(tmp_path / "d") == whole
     other = build_twin(tmp_path / "d", splits, size=SIZE, seed=2)
     assert other["fingerprint"] != card["fingerprint"] and marked.stat().st_mtime_ns != before
     shutil.rmtree(tmp_path / "d/train")
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=2)["complete"] and marked.is_file()
 
 
-def test_a_lost_image_is_drawn_again(tmp_path: Path) -> None:
-    splits = {"train": SplitSpec(("city",), 2)}
-    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
-    before = contents(tmp_path / "d")
-    (tmp_path / "d/train/000001.png").unlink()
-    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
-    assert contents(tmp_path / "d") == before
-
-
 def test_notes_put_into_what_a_killed_call_left_stay_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits = {"train": SplitSpec(("city",), 2)}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(twin, "_draw_chunk", _interrupted)
+        patch.setattr(twin, "_draw_chunk", Mock(side_effect=KeyboardInterrupt))
         build_twin(tmp_path / "d", splits, size=SIZE, seed=1, workers=1)
     (tmp_path / "d/notes.txt").write_text("mine")
     for seed in (1, 2):
@@ -189,10 +185,6 @@ def test_notes_put_into_what_a_killed_call_left_stay_the_users(tmp_path: Path, m
             build_twin(tmp_path / "d", splits, size=SIZE, seed=seed, workers=1)
     (tmp_path / "d/notes.txt").rename(tmp_path / "notes.txt")
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=1, workers=1)["complete"]
-
-
-def _interrupted(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_the_scales_are_those_of_the_training_amplitudes(built: Path) -> None:
@@ -268,23 +260,10 @@ def test_the_satellite_view_shows_the_same_scene_from_the_same_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "message"),
-    [
-        ({"val": SplitSpec(SEEN, 8)}, "give train"),
-        ({"train": SplitSpec(SEEN, 8), "extra": SplitSpec(SEEN, 8)}, "splits are"),
-    ],
-)
-def test_impossible_splits_are_refused(splits: dict[str, SplitSpec], message: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=message):
-        build_twin(tmp_path / "out", splits)
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="cannot show 8 kinds"):
-        SplitSpec(SEEN, 7)
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"splits": {"val": SplitSpec(SEEN, 8)}}, "give train"),
+        ({"splits": {"train": SplitSpec(SEEN, 8), "extra": SplitSpec(SEEN, 8)}}, "splits are"),
         ({"size": 24}, "size is 24 px; give 32 or more"),
         ({"size": 60}, "size is 60 px; give 32 or more, and a multiple of 8"),
         ({"seed": -1}, "seed is -1"),
@@ -294,8 +273,10 @@ def test_impossible_splits_are_refused(splits: dict[str, SplitSpec], message: st
 )
 def test_impossible_requests_write_nothing(options: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        build_twin(tmp_path / "out", SMALL, **options)
+        build_twin(tmp_path / "out", **{"splits": SMALL, **options})
     assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="cannot show 8 kinds"):
+        SplitSpec(SEEN, 7)
 
 
 def test_a_general_set_counts_every_shown_kind_as_seen_and_has_each_scene_once(tmp_path: Path) -> None:
@@ -364,10 +345,12 @@ def test_image_sets_select_and_refuse(built: Path, tmp_path: Path) -> None:
         write_set(tmp_path / "t", train.images[:2], [{}])
 
 
-def test_hugging_face_datasets_reads_it(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_card", [False, True])
+def test_hugging_face_datasets_reads_it(by_card: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(built), cache_dir=str(tmp_path))
+    named = {"path": str(built)} if by_card else {"path": "imagefolder", "data_dir": str(built)}
+    loaded = datasets.load_dataset(**named, cache_dir=str(tmp_path))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 36, "validation": 2, "test": 3}
     first, own = loaded["test"][0], load_set(built / "test")
     assert np.array_equal(np.asarray(first["image"]), own.images[0]) and first["text"] == own.captions[0]
@@ -376,13 +359,6 @@ def test_hugging_face_datasets_reads_it(built: Path, tmp_path: Path, monkeypatch
     assert json.loads(first["counts"]) == own.rows[0]["counts"]
     assert np.array_equal(np.asarray(first["satellite"]), own.satellite()[0])
     np.testing.assert_allclose(height_metres(np.asarray(first["height"])), own.heights()[0])
-
-
-def test_the_data_card_tells_datasets_where_the_splits_are(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    loaded = datasets.load_dataset(str(built), cache_dir=str(tmp_path))
-    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 36, "validation": 2, "test": 3}
     assert np.array_equal(np.asarray(loaded["train"][7]["image"]), load_set(built / "train").images[7])
     assert (built / README).stat().st_size > 1000 and json.loads((built / CARD).read_text())["complete"]
 
@@ -442,15 +418,12 @@ def test_sentinel_1_is_as_coarse_in_the_image_as_its_resolution_says() -> None:
     assert widths["sentinel-1"] / widths["airborne-x"] == pytest.approx(ratio, rel=0.2)
 
 
-def test_the_satellite_view_averages_four_looks() -> None:
+def test_the_satellite_view_is_coarse_averages_four_looks_and_depends_on_the_side_only() -> None:
     """Coefficient of variation of the intensity is 1 / sqrt(looks): measured on level grass, with its own texture added."""
     cells = simulate(flat_field(512), satellite_radar("left"), 2).intensity[::2, ::2]
     one = simulate(flat_field(512), ground_radar("airborne-x"), 2).intensity[::3, ::3]
     assert cells.std() / cells.mean() == pytest.approx(0.5, abs=0.06)
     assert one.std() / one.mean() > 0.95
-
-
-def test_the_satellite_view_is_coarse_and_depends_on_the_side_only() -> None:
     radar = satellite_radar("right")
     assert radar.look == "right" and radar.spacing_m == (8.0, 8.0) and min(radar.resolution_m) > 8.0
     assert radar.nesz_db == PRESETS["terrasar-x"].nesz_db
