@@ -148,7 +148,7 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str | Path, /, **overrides: Any) -> Profile:
-    """Read a shipped profile by name, or a YAML file by path, with some values overridden.
+    """Read a shipped profile by name, or a YAML file by path, with some values overridden, those that are None apart.
 
     What a file does not say is as in the profile ``quick``.
 
@@ -166,6 +166,7 @@ def load_profile(name: str | Path, /, **overrides: Any) -> Profile:
     if "name" not in values:
         raise InputError(f"{path}: key 'name' is missing; it names the folder of the profile's results")
     base = read_yaml_file(FOLDER / f"{BASE}.yaml")
+    overrides = {key: value for key, value in overrides.items() if value is not None}
     values = {**base, **values, **overrides}
     known = [item.name for item in dataclasses.fields(Profile)]
     if unknown := [str(key) for key in values if key not in known]:

@@ -16,30 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from sarnb.data import files
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import data_card
-from sarnb.data.files import (
-    CARD,
-    METADATA,
-    README,
-    SPLITS,
-    WRITTEN,
-    check_out,
-    claim,
-    clear,
-    content_key,
-    lost_files,
-    read_json,
-    read_numbered,
-    replace_folder,
-    saving,
-    settle,
-    working_in,
-    write_json,
-    write_png,
-    write_rows,
-    write_text,
-)
+from sarnb.data.files import CARD, METADATA, README, SPLITS, WRITTEN
 from sarnb.data.imagefolder import (
     EXTRA_COLUMNS,
     ImageFolder,
@@ -163,7 +143,7 @@ def prepare_user_data(
     InputError
         See ``check_user_folder``; before anything is written.
     """
-    out = check_out(out, "data set", [source])
+    out = files.check_out(out, "data set", [source])
     if ready := ready_set(source, size):
         if {*unseen} - {*ready["groups"]["unseen"]}:
             raise InputError(f"--unseen {','.join(unseen)}: {source} is a finished set with splits of its own; hold out when it is made")
@@ -190,18 +170,18 @@ def prepare_user_data(
 def _remade(out: Path) -> Iterator[Path]:
     """A folder next to ``out`` that takes its place at the end, or is removed where something fails."""
     temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
-    with saving(out):
+    with files.saving(out):
         try:
             yield temporary
-            replace_folder(temporary, out, "data set")
+            files.replace_folder(temporary, out, "data set")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _carded(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write the card into a folder, for programs and for readers; returns it."""
-    write_text(folder / README, data_card(card))
-    write_json(folder / CARD, card)
+    files.write_text(folder / README, data_card(card))
+    files.write_json(folder / CARD, card)
     return card
 
 
@@ -315,7 +295,7 @@ def _write_split(
         for row, column in image.origins:
             patch = amplitude[row : row + size, column : column + size]
             name = f"{len(rows):06d}.png"
-            write_png(folder / name, scale.apply(patch) if scale else patch)
+            files.write_png(folder / name, scale.apply(patch) if scale else patch)
             rows.append(
                 {
                     "file_name": name,
@@ -330,7 +310,7 @@ def _write_split(
                     "storage": image.facts.storage,
                 }
             )
-    write_rows(folder / METADATA, rows)
+    files.write_rows(folder / METADATA, rows)
     return rows
 
 
@@ -446,18 +426,18 @@ def build_set(
     InputError
         A folder that holds something else, a full disk, or no image; and what ``read`` raises.
     """
-    out, key = check_out(out, "data set"), content_key(json.dumps(settings, sort_keys=True))
-    card = read_json(out / CARD)
-    if card.get("fingerprint") == key and card.get("complete") and not lost_files(out):
+    out, key = files.check_out(out, "data set"), files.content_key(json.dumps(settings, sort_keys=True))
+    card = files.read_json(out / CARD)
+    if card.get("fingerprint") == key and card.get("complete") and not files.lost_files(out):
         return card
-    with saving(out):
-        with working_in(out):
-            card = read_json(out / CARD)
+    with files.saving(out):
+        with files.working_in(out):
+            card = files.read_json(out / CARD)
             if card.get("fingerprint") != key or card.get("complete"):
-                clear(claim(out, "data set", names=WRITTEN))
+                files.clear(files.claim(out, "data set", names=WRITTEN))
                 for name in SPLITS:
                     shutil.rmtree(out / name, ignore_errors=True)
-                write_json(out / CARD, {"fingerprint": key, "complete": False})
+                files.write_json(out / CARD, {"fingerprint": key, "complete": False})
         found, facts = read(out / ".work")
         if part:
             return {**facts, "totals": {"part": len(found)}}
@@ -502,7 +482,7 @@ def build_set(
         }
         shutil.rmtree(out / ".work", ignore_errors=True)
         _carded(out, card)
-        settle(out)
+        files.settle(out)
     return card
 
 
@@ -515,7 +495,7 @@ def _lay_out(folder: Path, part: Sequence[Found], unseen: Sequence[str]) -> None
         _link(path, folder / name)
         group = "unseen" if row["label"] in unseen else "seen"
         rows.append({"file_name": name, **row} | {"file_name": name, "group": group})
-    write_rows(folder / METADATA, rows)
+    files.write_rows(folder / METADATA, rows)
 
 
 def _link(path: Path, target: Path) -> None:
@@ -530,9 +510,9 @@ def ready_set(source: Path, size: int) -> dict[str, Any]:
 
     Raises InputError where it shows fewer than two classes: the study compares them.
     """
-    card = read_json(Path(source) / CARD)
+    card = files.read_json(Path(source) / CARD)
     finished = card.get("kind") in ("sarlo80", "products") and card.get("complete") and card.get("size") == size
-    whole = finished and all(card["totals"].get(split) for split in SPLITS) and not lost_files(Path(source))
+    whole = finished and all(card["totals"].get(split) for split in SPLITS) and not files.lost_files(Path(source))
     if whole and len(card["counts"]["train"]) < 2:
         raise InputError(
             f"{source}: its images to train with are all of the class {next(iter(card['counts']['train']))!r}, and the study compares "
@@ -546,6 +526,6 @@ def _take_over(source: Path, out: Path, card: dict[str, Any]) -> dict[str, Any]:
     card = {"spacing_m": None, **card}
     with _remade(out) as temporary:
         for split in SPLITS:
-            rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in read_numbered(source / split / METADATA)]
+            rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in files.read_numbered(source / split / METADATA)]
             _lay_out(temporary / split, [(source / split / row["file_name"], row) for row in rows], card["groups"]["unseen"])
         return _carded(temporary, card)

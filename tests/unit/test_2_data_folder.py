@@ -422,7 +422,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_rest(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     source = class_folders(tmp_path / "in")
-    monkeypatch.setattr("sarnb.data.prepare.write_png", full)
+    monkeypatch.setattr("sarnb.data.files.write_png", full)
     with pytest.raises(InputError, match="No space left on device"):
         prepare_user_data(source, tmp_path / "out", SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
