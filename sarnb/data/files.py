@@ -278,6 +278,12 @@ def lost_files(out: Path) -> list[str]:
     return [name for name in _read_marker(out)[1] if not (out / name).is_file()]
 
 
+def begun(out: Path, fingerprint: str) -> dict[str, Any]:
+    """The card of a data set of this fingerprint that was begun or finished here; empty for another, or where a finished one lost files."""
+    card = read_json(out / CARD)
+    return card if card.get("fingerprint") == fingerprint and not (card.get("complete") and lost_files(out)) else {}
+
+
 def clear(out: Path) -> None:
     """Remove the files that the marker lists, and the folders that are empty then."""
     for name in _read_marker(out)[1]:

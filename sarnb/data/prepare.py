@@ -18,8 +18,8 @@ import numpy as np
 
 from sarnb.data import files
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.dataset import data_card
-from sarnb.data.files import CARD, METADATA, README, SPLITS, WRITTEN
+from sarnb.data.dataset import write_card
+from sarnb.data.files import CARD, METADATA, SPLITS, WRITTEN
 from sarnb.data.imagefolder import (
     EXTRA_COLUMNS,
     ImageFolder,
@@ -163,7 +163,7 @@ def prepare_user_data(
         for split in SPLITS:
             rows = _write_split(temporary / split, splits[split], scales, size, shared, shown)
             counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
-        return _carded(temporary, _card(folder, splits, counts, scales, size, seed))
+        return write_card(temporary, _card(folder, splits, counts, scales, size, seed))
 
 
 @contextmanager
@@ -176,13 +176,6 @@ def _remade(out: Path) -> Iterator[Path]:
             files.replace_folder(temporary, out, "data set")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _carded(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write the card into a folder, for programs and for readers; returns it."""
-    files.write_text(folder / README, data_card(card))
-    files.write_json(folder / CARD, card)
-    return card
 
 
 def split_images(images: Sequence[UserImage], seed: int) -> dict[str, list[UserImage]]:
@@ -427,13 +420,11 @@ def build_set(
         A folder that holds something else, a full disk, or no image; and what ``read`` raises.
     """
     out, key = files.check_out(out, "data set"), files.content_key(json.dumps(settings, sort_keys=True))
-    card = files.read_json(out / CARD)
-    if card.get("fingerprint") == key and card.get("complete") and not files.lost_files(out):
+    if (card := files.begun(out, key)).get("complete"):
         return card
     with files.saving(out):
         with files.working_in(out):
-            card = files.read_json(out / CARD)
-            if card.get("fingerprint") != key or card.get("complete"):
+            if not files.begun(out, key):
                 files.clear(files.claim(out, "data set", names=WRITTEN))
                 for name in SPLITS:
                     shutil.rmtree(out / name, ignore_errors=True)
@@ -481,7 +472,7 @@ def build_set(
             "fingerprint": key,
         }
         shutil.rmtree(out / ".work", ignore_errors=True)
-        _carded(out, card)
+        write_card(out, card)
         files.settle(out)
     return card
 
@@ -528,4 +519,4 @@ def _take_over(source: Path, out: Path, card: dict[str, Any]) -> dict[str, Any]:
         for split in SPLITS:
             rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in files.read_numbered(source / split / METADATA)]
             _lay_out(temporary / split, [(source / split / row["file_name"], row) for row in rows], card["groups"]["unseen"])
-        return _carded(temporary, card)
+        return write_card(temporary, card)

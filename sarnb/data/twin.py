@@ -19,8 +19,8 @@ import numpy as np
 import sarnb.world
 from sarnb.data import files
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.dataset import GROUPS, TRUTH, data_card, load_card
-from sarnb.data.files import CARD, METADATA, README, SPLITS, WRITTEN
+from sarnb.data.dataset import GROUPS, TRUTH, load_card, write_card
+from sarnb.data.files import CARD, METADATA, SPLITS, WRITTEN
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.optical import default_sun, render_optical
@@ -349,19 +349,17 @@ def build_twin(
     radar = ground_radar(sensor)
     out = files.check_out(out, "data set")
     fingerprint = _fingerprint(splits, radar, size, seed)
-    card = _load_own_card(out, fingerprint)
-    if card is not None and card["complete"]:
+    card = files.begun(out, fingerprint)
+    if card.get("complete"):
         return card
     with files.saving(out):
-        if card is None:
+        if not card:
             card = _start(out, splits, radar, size, seed, fingerprint)
         for split in (name for name in SPLITS if name in splits):
             if not (out / split).is_dir():
                 _build_split(out, split, splits[split], radar, size, seed, workers, card)
         shutil.rmtree(out / ".work", ignore_errors=True)
-        files.write_text(out / README, data_card(card))
-        card["complete"] = True
-        files.write_json(out / CARD, card)
+        write_card(out, {**card, "complete": True})
         files.settle(out)
     return load_card(out)
 
@@ -381,15 +379,6 @@ def _fingerprint(splits: dict[str, SplitSpec], radar: Radar, size: int, seed: in
         "world": code,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-
-
-def _load_own_card(out: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The card of a finished or begun set with this fingerprint; None where there is none."""
-    card = files.read_json(out / CARD)
-    whole = card.get("fingerprint") == fingerprint
-    if whole and card.get("complete"):
-        whole = all((out / split / METADATA).is_file() for split in card["totals"]) and not files.lost_files(out)
-    return card if whole else None
 
 
 def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, seed: int, fingerprint: str) -> dict[str, Any]:
