@@ -27,7 +27,7 @@ from sarnb.generate.sample import evaluation_text, generate, keep_decoded, redra
 from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
 from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
-from sarnb.metrics.geometry import LookReader, side_features
+from sarnb.metrics.geometry import side_features
 from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
@@ -245,7 +245,7 @@ class Study:
                 found[name] = keep_decoded(test, latents, decoder, place / name.split()[1], key)
         return found
 
-    def look_reader(self) -> LookReader | None:
+    def look_reader(self) -> np.ndarray | None:
         """A reader of the side of illumination for what is drawn; None where the images do not tell their sides.
 
         It is calibrated on images of the split "judge", which only the judge has learned from, as they are and through the headline's
