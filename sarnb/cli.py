@@ -200,8 +200,7 @@ def dataset(
     from sarnb.data.files import working_in
     from sarnb.data.twin import build_twin, general_splits, study_splits
 
-    changes = {"image_size": size, "seed": seed, "workers": workers}
-    values = load_profile(profile, **{name: value for name, value in changes.items() if value is not None})
+    values = load_profile(profile, image_size=size, seed=seed, workers=workers)
     kind = source if source in READS else ""
     if not kind and not Path(source).exists():
         raise InputError(f"unknown source '{source}'; give the word twin, or a folder of your own radar images; or sarlo80, or import")
@@ -311,10 +310,9 @@ def finetune(
         if name not in known:
             names = ", ".join(known).upper()
             raise InputError(f"--param {name.upper()}: no value of a profile that training {title} reads; known are {names}")
-    same = {"--steps": f"{what}_steps", "--seed": "train_seeds", "--foundation": "foundation"}
-    for (option, name), value in zip(same.items(), (steps, seed, foundation or None)):
-        if name in changes and value is not None:
-            raise InputError(f"{option} and --param {name.upper()} say the same; leave one of them out")
+    for option, name, value in (("steps", f"{what}_steps", steps), ("seed", "train_seeds", seed), ("foundation", "foundation", foundation)):
+        if name in changes and value not in (None, ""):
+            raise InputError(f"--{option} and --param {name.upper()} say the same; leave one of them out")
     if steps is not None:  # a warm-up that was given stays, that of the profile is cut to a quarter of the steps
         warmup = min(load_profile(profile).warmup_steps, steps // 4)
         changes = {"train_steps": steps, "vae_steps": steps, "control_steps": steps, "warmup_steps": warmup} | changes
@@ -427,8 +425,7 @@ def generate(
         raise InputError(f"--n {n} --spacing {spacing:g}: give at least one image, and a spacing above 0 together with --size")
     if data and seed is not None:
         raise InputError("--seed belongs to --prompt; the noise of evaluation images follows from their class and number")
-    given = {"generate_per_class": per_class or None, "seed": seed}
-    values = load_profile(profile, **{name: value for name, value in given.items() if value is not None})
+    values = load_profile(profile, generate_per_class=per_class or None, seed=seed)
     from sarnb.data.dataset import load_set
     from sarnb.data.files import check_out, working_in
     from sarnb.generate import sample
@@ -508,10 +505,10 @@ def _lines(path: Path | None) -> list[str]:
 
 def _sides(size: str) -> tuple[int, int] | None:
     """Height and width of "HxW"; None where nothing is given."""
-    if size and not re.fullmatch(r"[1-9]\d{0,5}[xX×][1-9]\d{0,5}", size):
+    found = re.fullmatch(r"([1-9]\d{0,5})[xX×]([1-9]\d{0,5})", size)
+    if size and not found:
         raise InputError(f"--size {size!r}: give height and width in px, such as 512x2048")
-    height, width = map(int, re.split("[xX×]", size)) if size else (0, 0)
-    return (height, width) if size else None
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _scenes(

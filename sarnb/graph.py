@@ -31,29 +31,12 @@ from typing import Any
 
 import yaml
 
+import sarnb.results as records
 from sarnb import OTHER_VAE, split_foundation
 from sarnb.data.files import check_apart
 from sarnb.errors import InputError, first_line
 from sarnb.notebook import child_environment, declared_parameters, injected_parameters, stamp_text
-from sarnb.profile import Profile, load_profile, profile_names, read_yaml
-from sarnb.results import (
-    VERDICT,
-    claim_folder,
-    content_digest,
-    device,
-    digest,
-    file_names,
-    file_problems,
-    folder_problems,
-    index,
-    notebook_digest,
-    read_cells,
-    read_claim,
-    read_manifest,
-    read_manifests,
-    record_digest,
-    write_atomically,
-)
+from sarnb.profile import Profile, load_profile, profile_names, read_yaml, read_yaml_file
 from sarnb.settings import cores, default_jobs, duration, notebooks_folder, repository, results_root
 
 PACKAGE = Path(__file__).parent
@@ -93,8 +76,8 @@ Graph = dict[str, tuple[str, ...]]
 
 def listing_digest(folder: Path) -> str:
     """SHA-256 (hex) over names, sizes and times below a folder: quick, for a user's large data folder."""
-    stats = [(name, (folder / name).stat()) for name in file_names(folder)]
-    return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    stats = [(name, (folder / name).stat()) for name in records.file_names(folder)]
+    return records.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
 @functools.cache
@@ -105,13 +88,13 @@ def foundation_digest(foundation: str) -> str:
     """
     parts = [part for part in split_foundation(foundation) if part]
     folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in parts]
-    return OTHER_VAE.join(content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else str(path) for path in folders)
+    return OTHER_VAE.join(records.content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else str(path) for path in folders)
 
 
 def _judge_digest(judge: str) -> str:
     """Identity of the package's judge, for the notebook that may load it; empty elsewhere."""
     folder = PACKAGE / "model" / "sar_clip"
-    return content_digest(folder, but=(CARD,)) if judge == "shipped" and folder.is_dir() else ""
+    return records.content_digest(folder, but=(CARD,)) if judge == "shipped" and folder.is_dir() else ""
 
 
 def code_digest(notebook: Path) -> str:
@@ -119,7 +102,7 @@ def code_digest(notebook: Path) -> str:
 
     Comments, docstrings and layout do not count: the syntax trees are compared.
     """
-    code = "\n".join(_python_only(cell["source"]) for cell in read_cells(notebook) if cell["cell_type"] == "code")
+    code = "\n".join(_python_only(cell["source"]) for cell in records.read_cells(notebook) if cell["cell_type"] == "code")
     try:
         wanted = _imports(ast.parse(code), "")
     except SyntaxError as error:
@@ -133,7 +116,7 @@ def code_digest(notebook: Path) -> str:
             continue
         found[name], imported = _module(path, name)
         wanted |= imported - found.keys()
-    return digest(found)
+    return records.digest(found)
 
 
 def _python_only(source: str) -> str:
@@ -208,10 +191,7 @@ def read_graph(notebooks: Path) -> Graph:
     path = notebooks / "graph.yaml"
     if not path.is_file():
         raise InputError(f"{path}: not found; it names the notebooks and what each needs")
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+    raw = read_yaml_file(path)
     if not isinstance(raw, dict) or not all(isinstance(name, str) and isinstance(needs, list) for name, needs in raw.items()):
         raise InputError(f"{path}: must hold lines 'notebook: [notebooks it needs]'")
     graph: Graph = {}
@@ -299,7 +279,7 @@ def plan(notebooks: Path, results: Path, values: dict[str, Any], extra: dict[str
 
 def _lost(results: Path, name: str) -> list[str]:
     """Recorded files that are not there, those of a clone's absent local folders among them."""
-    entries = read_manifest(results, name).get("artefacts", [])
+    entries = records.read_manifest(results, name).get("artefacts", [])
     return [entry["path"] for entry in entries if not (results / entry["path"]).exists()]
 
 
@@ -319,10 +299,10 @@ def verify(results: Path) -> list[str]:
     """
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; give a results folder such as results/quick")
-    manifests, notebooks = read_manifests(results), notebooks_folder()
+    manifests, notebooks = records.read_manifests(results), notebooks_folder()
     if not manifests:
         raise InputError(f"{results}: holds no manifest; run ./run_all.sh first")
-    graph, claim = read_graph(notebooks), read_claim(results)
+    graph, claim = read_graph(notebooks), records.read_claim(results)
     data, shipped = claim.get("data", ""), _shipped(claim.get("profile", ""))
     stamped = {path.name.rsplit(".", 2)[0] for path in (results / ".state").glob("*.done")}
     problems = [f"{name}: {notebooks}/graph.yaml names no such notebook" for name in sorted({*manifests, *stamped} - graph.keys())]
@@ -333,27 +313,27 @@ def verify(results: Path) -> list[str]:
         parameters = {key: values[key] for key in declared_parameters(notebooks / f"{name}.ipynb") if key in values}
         nodes[name] = _node(notebooks, results, name, graph[name], parameters, nodes)
         problems += [f"{name}: {text}; run it again" for text in (*nodes[name].problems, *nodes[name].gone)]
-    return problems + folder_problems(results)
+    return problems + records.folder_problems(results)
 
 
 def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], parameters: dict[str, Any], nodes: dict[str, Node]) -> Node:
     """One notebook with what it depends on now, compared with what its last run left; ``nodes``: those before it."""
     notebook, data, foundation = notebooks / f"{name}.ipynb", parameters.get("DATA"), parameters.get("FOUNDATION")
     parts: dict[str, Any] = {
-        "notebook": notebook_digest(notebook),
+        "notebook": records.notebook_digest(notebook),
         "code": code_digest(notebook),
         "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
         "data": listing_digest(Path(data)) if data else "",
         "foundation": (foundation_digest(foundation) if foundation else "") + _judge_digest(parameters.get("JUDGE", "")),
-        "upstream": {need: digest(nodes[need].parts)[:16] for need in needs},
+        "upstream": {need: records.digest(nodes[need].parts)[:16] for need in needs},
     }
-    stamp = results / ".state" / f"{name}.{digest(parts)[:16]}.done"
+    stamp = results / ".state" / f"{name}.{records.digest(parts)[:16]}.done"
     recorded = _stamp(results, name)
-    problems, gone = file_problems(results, name)
+    problems, gone = records.file_problems(results, name)
     changes = [text for key, text in CHANGES.items() if recorded.get(key) != parts[key]]
     old, new = recorded.get("parameters", {}), parts["parameters"]
     changes += [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    if recorded.get("record", "") != record_digest(results, name):
+    if recorded.get("record", "") != records.record_digest(results, name):
         changes.append(f"its record manifest/{name}.json is missing, damaged or edited")
     if not (results / "notebooks" / f"{name}.ipynb").is_file():
         changes.append(f"notebooks/{name}.ipynb is missing")
@@ -372,7 +352,7 @@ def _stamp(results: Path, name: str) -> dict[str, Any]:
             text = path.read_text(encoding="utf-8")
             found = json.loads(text)
             parts = {key: found[key] for key in (*CHANGES, "parameters")}
-            whole = path.name == f"{name}.{digest(parts)[:16]}.done" and text == stamp_text(found)
+            whole = path.name == f"{name}.{records.digest(parts)[:16]}.done" and text == stamp_text(found)
             if whole and isinstance(parts["parameters"], dict):
                 return found
     return {}
@@ -498,7 +478,7 @@ def run(
     if executor != "local" and importlib.util.find_spec(plugin.replace("-", "_")) is None:
         raise InputError(f"--executor {executor}: Snakemake knows it through the package {plugin}, which is not installed; pip install it")
     values, extra, results = resolve(profile, data, seed, params)
-    claim_folder(results, values.name, values.stamp, values.data, write=False)
+    records.claim_folder(results, values.name, values.stamp, values.data, write=False)
     planned = functools.partial(plan, notebooks_folder(), results, values.parameters(_shown(results)), extra, only)
     nodes = planned()
     todo = [name for name, node in nodes.items() if node.problems]
@@ -512,15 +492,15 @@ def run(
     if dry:
         for name, node in nodes.items():
             print(f"{name}: {'would run, ' + node.problems[0] if node.problems else ', but '.join(['up to date', *node.gone[:1]])}")
-        for problem in folder_problems(results):
+        for problem in records.folder_problems(results):
             print(problem)
         return 0
     if not todo:
-        write_atomically(results / "index.md", index(results))
+        records.write_atomically(results / "index.md", records.index(results))
         print(f"everything is up to date ({len(nodes)} notebooks); look first at {_shown(results)}/index.md")
         return 0
     with _locked(results) as lock:
-        claim_folder(results, values.name, values.stamp, values.data)
+        records.claim_folder(results, values.name, values.stamp, values.data)
         nodes, state, start = planned(), results / ".state", time.monotonic()  # planned anew: it may have waited for a run
         for old in state.glob("*.error"):
             old.unlink()
@@ -531,10 +511,10 @@ def run(
                 took = f", about {minutes(work['seconds'][name])}" if name in work.get("seconds", {}) else ""
                 print(f"{name}: to run{took}, {node.problems[0]}", flush=True)
                 node.stamp.unlink(missing_ok=True)
-        write_atomically(state / "plan.json", json.dumps(work, indent=1))
+        records.write_atomically(state / "plan.json", json.dumps(work, indent=1))
         code = _snakemake(state, jobs, executor, snakemake, lock)
-        if read_manifests(results):
-            write_atomically(results / "index.md", index(results))
+        if records.read_manifests(results):
+            records.write_atomically(results / "index.md", records.index(results))
     took = duration(time.monotonic() - start)
     idle = [name for name, node in nodes.items() if not node.stamp.is_file()] if code == 0 else []
     if idle:  # such as by --dry-run behind --, or by a profile of Snakemake's
@@ -611,18 +591,18 @@ def write_costs(results: Path) -> Path:
     InputError
         The folder is of another machine, or holds no record of such seconds.
     """
-    manifests, path = read_manifests(results), notebooks_folder() / COSTS
+    manifests, path = records.read_manifests(results), notebooks_folder() / COSTS
     busy = {name: manifest["cpu_seconds"] for name, manifest in manifests.items() if "cpu_seconds" in manifest}
-    if not busy or not all(device().items() <= manifests[name]["device"].items() for name in busy):
+    if not busy or not all(records.device().items() <= manifests[name]["device"].items() for name in busy):
         raise InputError(f"{results}: holds no run of this machine; run its notebooks here with ./run_all.sh")
-    profile, speed = read_claim(results)["profile"], measure_speed(default_jobs())[1]
+    profile, speed = records.read_claim(results)["profile"], measure_speed(default_jobs())[1]
     sizes = {name: sum(_size(results / entry["path"]) for entry in manifests[name]["artefacts"]) for name in busy}
     more = 1e-6 * _size(results) / sum(sizes.values())
     rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:] if path.is_file() else []
     rows = [row for row in rows if row[0] != profile or row[1] not in busy]
     rows += [[profile, name, f"{busy[name] * speed:.0f}", f"{sizes[name] * more:.1f}"] for name in busy]
     lines = [["profile", "notebook", "rounds", "megabytes"], *sorted(rows)]
-    write_atomically(path, "".join(",".join(line) + "\n" for line in lines))
+    records.write_atomically(path, "".join(",".join(line) + "\n" for line in lines))
     return path
 
 
@@ -668,8 +648,8 @@ def minutes(seconds: float) -> str:
 
 def first_files(results: Path) -> list[str]:
     """What to open first: the list of all results, the verdict's first figure and the notebook it stands in (without it the last one's)."""
-    manifests = read_manifests(results)
-    name = VERDICT if VERDICT in manifests else max(manifests, default="")
+    manifests = records.read_manifests(results)
+    name = records.VERDICT if records.VERDICT in manifests else max(manifests, default="")
     paths = [entry["path"] for entry in manifests.get(name, {}).get("artefacts", [])]
     return ["index.md", *[path for path in paths if path.startswith("figures/")][:1], f"notebooks/{name}.ipynb"]
 

@@ -263,7 +263,6 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
     node = nbformat.read(source, as_version=4)
@@ -271,27 +270,16 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
     numbers = {cell.get("id"): number for number, cell in enumerate(node.cells, start=1)}  # papermill's own cell has none
     start, at, said = time.monotonic(), 0, time.monotonic()
 
-    class Engine(NBClientEngine):
-        """papermill's engine, which also notes which cell it is at, and says so from time to time."""
+    def note(cell: Any, cell_index: int) -> None:
+        """Which cell it is at, said from time to time."""
+        nonlocal at, said
+        at = numbers.get(cell.get("id"), at)
+        if time.monotonic() - said >= PROGRESS_SECONDS:
+            said = time.monotonic()
+            say(f"{name}  cell {at} of {len(numbers)}  {said - start:.0f} s")
 
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
-            of_papermill = nb_man.cell_start
-
-            def cell_start(cell: Any, *args: Any, **kwargs: Any) -> None:
-                nonlocal at, said
-                at = numbers.get(cell.get("id"), at)
-                if time.monotonic() - said >= PROGRESS_SECONDS:
-                    said = time.monotonic()
-                    say(f"{name}  cell {at} of {len(numbers)}  {said - start:.0f} s")
-                of_papermill(cell, *args, **kwargs)
-
-            nb_man.cell_start = cell_start
-            return super().execute_managed_notebook(nb_man, kernel_name, **options)
-
-    papermill_engines.register("sarnb", Engine)
     escaped = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
-    options = {"engine_name": "sarnb", "kernel_name": "python3", "progress_bar": False, "start_timeout": 120}
+    options = {"kernel_name": "python3", "progress_bar": False, "start_timeout": 120, "on_cell_start": note}
     try:
         papermill.execute_notebook(node, escaped, parameters, cwd=str(repository()), **options)
     except PapermillExecutionError as error:

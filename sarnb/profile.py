@@ -148,7 +148,7 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str | Path, /, **overrides: Any) -> Profile:
-    """Read a shipped profile by name, or a YAML file by path, with some values overridden.
+    """Read a shipped profile by name, or a YAML file by path, with some values overridden, those that are None apart.
 
     What a file does not say is as in the profile ``quick``.
 
@@ -160,15 +160,13 @@ def load_profile(name: str | Path, /, **overrides: Any) -> Profile:
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"unknown profile {str(name)!r}: choose one of {', '.join(profile_names())}, or give a .yaml file")
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+    values = read_yaml_file(path)
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold 'key: value' lines, found {type(values).__name__}")
     if "name" not in values:
         raise InputError(f"{path}: key 'name' is missing; it names the folder of the profile's results")
-    base = read_yaml((FOLDER / f"{BASE}.yaml").read_text(encoding="utf-8"))
+    base = read_yaml_file(FOLDER / f"{BASE}.yaml")
+    overrides = {key: value for key, value in overrides.items() if value is not None}
     values = {**base, **values, **overrides}
     known = [item.name for item in dataclasses.fields(Profile)]
     if unknown := [str(key) for key in values if key not in known]:
@@ -226,3 +224,11 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+
 def read_yaml(text: str) -> Any:
     """Parses YAML text safely."""
     return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def read_yaml_file(path: Path) -> Any:
+    """What a YAML file holds. Raises InputError where it is none."""
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None

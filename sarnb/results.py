@@ -17,15 +17,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sarnb.data.files import files_below, replacing
 from sarnb.errors import InputError
-from sarnb.profile import load_profile, profile_names, read_yaml
+from sarnb.profile import load_profile, profile_names, read_yaml_file
 from sarnb.settings import cores, notebooks_folder, process_peak_mb, repository
 
 if TYPE_CHECKING:
@@ -65,16 +65,7 @@ def content_digest(path: Path, but: Collection[str] = ()) -> str:
 
 def file_names(folder: Path) -> list[str]:
     """Relative paths of all files below a folder, links followed, sorted, without those that are hidden or in a hidden folder."""
-    found, seen = [], set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link that leads back
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        paths = (Path(place) / name for name in names if not name.startswith("."))
-        found += [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
-    return sorted(found)
+    return sorted(path.relative_to(folder).as_posix() for path in files_below(folder) if path.is_file())
 
 
 def read_cells(notebook: Path) -> list[dict[str, Any]]:
@@ -100,26 +91,18 @@ def notebook_digest(notebook: Path) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: into a temporary file next to it, then renamed.
+    """Writes a file whole or not at all: next to it, then renamed.
 
     Raises
     ------
     InputError
         The folder cannot be written to, or the disk is full.
     """
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as stream:
+        with replacing(path) as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:  # a signal's among them: nothing half-written stays
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         raise InputError(
             f"{path}: cannot be saved ({error.strerror}); free some space or choose a folder you may write to with SARNB_RESULTS"
         ) from None
@@ -275,7 +258,7 @@ class Record:
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self._staging, ignore_errors=True)
         notebook, graph = notebooks_folder() / f"{self.producer}.ipynb", notebooks_folder() / "graph.yaml"
-        needs = (read_yaml(graph.read_text(encoding="utf-8")) or {}).get(self.producer, []) if graph.is_file() else []
+        needs = (read_yaml_file(graph) or {}).get(self.producer, []) if graph.is_file() else []
         _write_manifest(
             self.folder,
             {

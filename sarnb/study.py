@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,14 +21,13 @@ from matplotlib.figure import Figure
 
 import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick, some_per_label
-from sarnb.data.files import kept
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
-from sarnb.generate.sample import STAMP, evaluation_text, generate, redraw, to_grey, write_samples
+from sarnb.generate.sample import evaluation_text, generate, keep_decoded, redraw, to_grey
 from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
 from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
-from sarnb.metrics.geometry import LookReader, side_features
+from sarnb.metrics.geometry import side_features
 from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
@@ -239,27 +238,14 @@ class Study:
         The latents are the means of the foundation's encoder. Kept below ``samples/decoded-reference``.
         """
         vae, place, found = foundation_vae(self.values.foundation), self.samples / "decoded-reference", {}
-        latents: list[torch.Tensor] = []
+        latents = cache(lambda: normalise_latents(vae, encode_posterior(vae, test.images)[0]))
         for name, decoder in ((FROZEN_DECODER, vae), (TUNED_DECODER, self.tuned_decoder)):
-            if decoder is None:
-                continue
-            folder = place / name.split()[1]
-            key = {"images": test.digest, "encoder": fingerprint(vae), "decoder": fingerprint(decoder)}
-
-            def make(folder: Path = folder, decoder: AutoencoderKL = decoder) -> dict[str, str]:
-                if not latents:
-                    latents.append(normalise_latents(vae, encode_posterior(vae, test.images)[0]))
-                rows = [{key: value for key, value in row.items() if key != "file_name"} for row in test.rows]
-                write_samples(folder, to_grey(decode_latents(decoder, latents[0])), rows)
-                return {}
-
-            def load(_: dict[str, Any], folder: Path = folder) -> ImageSet:
-                return load_set(folder)
-
-            found[name] = kept(folder, key, make, load, STAMP)
+            if decoder is not None:
+                key = {"images": test.digest, "encoder": fingerprint(vae), "decoder": fingerprint(decoder)}
+                found[name] = keep_decoded(test, latents, decoder, place / name.split()[1], key)
         return found
 
-    def look_reader(self) -> LookReader | None:
+    def look_reader(self) -> np.ndarray | None:
         """A reader of the side of illumination for what is drawn; None where the images do not tell their sides.
 
         It is calibrated on images of the split "judge", which only the judge has learned from, as they are and through the headline's

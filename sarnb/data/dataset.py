@@ -15,7 +15,7 @@ import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData
 from PIL import Image
 
-from sarnb.data.files import CARD, METADATA, SPLITS, content_key, height_metres, read_numbered
+from sarnb.data.files import CARD, METADATA, README, SPLITS, content_key, height_metres, read_numbered, write_json, write_text
 from sarnb.errors import InputError
 
 CARDS = Path(__file__).parent.parent / "cards"  # templates of cards in the hub's format
@@ -176,6 +176,13 @@ def data_card(card: Mapping[str, Any]) -> str:
     hidden = sorted({kind for part in counts.values() for kind in part} - set(counts["train"]))
     values = {"card": card, "title": title, "total": total, "hidden": hidden}
     return DatasetCard.from_template(data, template_path=str(CARDS / "dataset.md"), **values).content + "\n"
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write the card into a folder, for readers and, last, for programs; returns it."""
+    write_text(folder / README, data_card(card))
+    write_json(folder / CARD, card)
+    return card
 
 
 def card_table(card: Mapping[str, Any]) -> pd.DataFrame:

@@ -13,12 +13,13 @@ import struct
 import sys
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -84,11 +85,11 @@ def height_metres(levels: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A text file to write under a temporary name, renamed at the end: readers see all of it or none."""
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under a name of its own, also among processes of other machines, and renamed at the end: all of it or none."""
+    temporary = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("wb") as file:
             yield file
         temporary.replace(path)
     finally:
@@ -97,8 +98,8 @@ def _replacing(path: Path) -> Iterator[TextIO]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with _replacing(path) as file:
-        file.write(text)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -121,11 +122,11 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     ``counts`` (a dict whose keys differ from row to row) goes in as a JSON string: Arrow, which ``datasets`` reads the
     file with, wants one type a column.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for row in rows:
             if isinstance(row.get("counts"), dict):
                 row = {**row, "counts": json.dumps(row["counts"], sort_keys=True)}
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 def write_set(folder: Path, images: np.ndarray, rows: Sequence[dict[str, Any]]) -> None:
@@ -170,6 +171,20 @@ def read_numbered(path: Path) -> list[tuple[int, dict[str, Any]]]:
             raise InputError(f"{path} line {number}: has half of a surrogate pair, which is no text; write the character itself") from error
         rows.append((number, row))
     return rows
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below, links followed (a subset is often made of links), hidden ones left out, sorted."""
+    found, entered = [], set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:  # a link back to a folder above would never end
+            subfolders.clear()
+            continue
+        entered.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
+        found += [Path(place) / name for name in sorted(names) if not name.startswith(".")]
+    return found
 
 
 @contextmanager
@@ -268,6 +283,12 @@ def settle(out: Path, *more: str) -> None:
 def lost_files(out: Path) -> list[str]:
     """Names of files that the marker lists and that are not there."""
     return [name for name in _read_marker(out)[1] if not (out / name).is_file()]
+
+
+def begun(out: Path, fingerprint: str) -> dict[str, Any]:
+    """The card of a data set of this fingerprint that was begun or finished here; empty for another, or where a finished one lost files."""
+    card = read_json(out / CARD)
+    return card if card.get("fingerprint") == fingerprint and not (card.get("complete") and lost_files(out)) else {}
 
 
 def clear(out: Path) -> None:

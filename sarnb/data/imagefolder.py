@@ -8,7 +8,6 @@ of two folders (``sarnb.metrics.folders``) and the reader of measured images (``
 from __future__ import annotations
 
 import csv
-import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ import pandas as pd
 
 from sarnb.data.amplitude import QUANTITIES, Normalisation, decide_quantity
 from sarnb.data.dataset import ImageSet
-from sarnb.data.files import MARKER, METADATA, ordered_map, read_numbered
+from sarnb.data.files import MARKER, METADATA, files_below, ordered_map, read_numbered
 from sarnb.data.images import SUFFIXES, UNREAD, ImageFacts, read_image
 from sarnb.errors import InputError, first_line
 from sarnb.world.captions import prompt
@@ -171,20 +170,6 @@ def list_images(source: Path, labelled: bool = True, captions: Rows | None = Non
 def some(names: Sequence[str]) -> str:
     """The first names, for a message."""
     return ", ".join(ascii(name) if not name.isprintable() else name for name in names[:3]) + (" …" if names[3:] else "")
-
-
-def files_below(source: Path) -> list[Path]:
-    """All files below, links followed (a subset is often made of links), hidden ones left out, sorted."""
-    found, entered = [], set()
-    for folder, subfolders, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in entered:  # a link back to a folder above would never end
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
-        found += [Path(folder) / name for name in sorted(names) if not name.startswith(".")]
-    return found
 
 
 def _rows_by_split(source: Path, files: list[Path], labelled: bool) -> tuple[dict[str, tuple[dict[str, Any], str, str]], str]:

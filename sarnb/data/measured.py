@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy._core.multiarray import _reconstruct
 
-from sarnb.data.amplitude import Normalisation, moments
+from sarnb.data.amplitude import Normalisation
 from sarnb.data.imagefolder import UserImage, list_images, survey, survey_quantity, with_facts
 from sarnb.data.images import RadarImage, read_image
-from sarnb.data.prepare import patch_origins
+from sarnb.data.prepare import fit_scales, patch_origins
 from sarnb.errors import InputError
 
 VARIABLE = "SARNB_REAL_DATA"
@@ -160,11 +160,7 @@ def read_real_folder(folder: Path, size: int = 128, files: int = 6, tiles: int =
         chosen += [images[index] for index in order[:files]]
     chosen, said = survey_quantity(chosen, with_facts)
     read = [(image, pixels) for image, pixels in zip(chosen, survey(chosen, _open)) if min(pixels.amplitude.shape) >= size]
-    amplitudes = defaultdict(list)
-    for image, pixels in read:
-        if pixels.storage != "8-bit":
-            amplitudes[image.sensor, pixels.storage].append(moments(pixels.amplitude, pixels.valid))
-    scales = {key: Normalisation.from_moments(parts) for key, parts in amplitudes.items()}
+    scales = fit_scales([image for image, _ in read])
     cut: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for image, pixels in read:
         scale = scales.get((image.sensor, pixels.storage))

@@ -16,30 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from sarnb.data import files
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.dataset import data_card
-from sarnb.data.files import (
-    CARD,
-    METADATA,
-    README,
-    SPLITS,
-    WRITTEN,
-    check_out,
-    claim,
-    clear,
-    content_key,
-    lost_files,
-    read_json,
-    read_numbered,
-    replace_folder,
-    saving,
-    settle,
-    working_in,
-    write_json,
-    write_png,
-    write_rows,
-    write_text,
-)
+from sarnb.data.dataset import write_card
+from sarnb.data.files import CARD, METADATA, SPLITS, WRITTEN
 from sarnb.data.imagefolder import (
     EXTRA_COLUMNS,
     ImageFolder,
@@ -55,6 +35,7 @@ from sarnb.data.images import read_image
 from sarnb.errors import InputError
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of a class's images, at least one each
+TILES_PER_IMAGE, TILES_PER_CLASS = 4, 256  # the most patches of an image, and of a class with more patches than images
 Scales = dict[tuple[str, str], Normalisation]  # (sensor, storage) -> scale
 
 
@@ -62,7 +43,6 @@ def check_user_folder(
     source: Path,
     size: int = 128,
     seed: int = 0,
-    tiles_per_image: int = 4,
     quantity: str = "",
     unseen: Sequence[str] = (),
     captions: Path | None = None,
@@ -74,7 +54,6 @@ def check_user_folder(
     source : the folder, see ``list_images``.
     size : side of a patch in px.
     seed : draws which patches of an image are taken.
-    tiles_per_image : the most patches of one image.
     quantity : what the numbers are, see ``survey_quantity``.
     unseen : classes that are to be held out.
     captions : rows in place of the folder's own, see ``read_captions``.
@@ -84,15 +63,15 @@ def check_user_folder(
     InputError
         If several images are faulty, the first is explained and the others are named.
     """
-    if size < 8 or tiles_per_image < 1:
-        raise InputError(f"size {size} and tiles_per_image {tiles_per_image} make no patch; use at least 8 px and 1 patch")
+    if size < 8:
+        raise InputError(f"size {size} makes no patch; use at least 8 px")
     folder = list_images(source, captions=read_captions(captions, [source]) if captions else None, index=True)
     labels = {image.label for image in folder.images}
     if strange := [label for label in unseen if label not in labels]:
         raise InputError(f"--unseen {','.join(unseen)}: {source} has no class {strange[0]!r}; it has {', '.join(sorted(labels))}")
     if len(labels - {*unseen}) < 2:
         raise InputError(f"--unseen {','.join(unseen)}: leaves fewer than two classes of {source} to train with; name fewer")
-    check = partial(_check_image, size=size, seed=seed, tiles_per_image=tiles_per_image)
+    check = partial(_check_image, size=size, seed=seed)
     checked, notes = survey_quantity(folder.images, check, quantity)
     empty = [image.name for image in checked if not image.origins]
     if empty:
@@ -129,8 +108,6 @@ def prepare_user_data(
     out: Path,
     size: int = 128,
     seed: int = 0,
-    tiles_per_image: int = 4,
-    tiles_per_class: int = 256,
     quantity: str = "",
     unseen: Sequence[str] = (),
     captions: Path | None = None,
@@ -138,7 +115,7 @@ def prepare_user_data(
     """Make ``out/{train,val,test,judge}`` and ``out/card.json`` of the user's images; a set made here earlier is replaced.
 
     Patches are cut from a centred grid, never resized. Every image gives one; further ones are taken in turn until the
-    class has ``tiles_per_class``, so that a few huge images do not dominate. All patches of an image are in one split.
+    class has ``TILES_PER_CLASS``, so that a few huge images do not dominate. All patches of an image are in one split.
     8-bit images keep their values (their scaling is unknown); others become A / (mu + 3 sigma), fitted over the training
     images of the same sensor and storage. Pixels that are no data count in no scale and stand in no patch. ``judge``
     repeats ``train``: there are no other labelled images to train the judge on. Of held-out classes, which neither train nor
@@ -152,7 +129,6 @@ def prepare_user_data(
     source, out : the folder of the images, and that of the data set.
     size : side of a patch in px.
     seed : draws the splits and the patches.
-    tiles_per_image, tiles_per_class : the most patches of an image, and of a class with more patches than images.
     quantity : what the numbers are: amplitude, intensity, db or complex; "" has it decided by tags and statistics.
     unseen : classes that are held out. A set that is taken over has its own.
     captions : rows in place of the folder's own, see ``read_captions``.
@@ -167,18 +143,18 @@ def prepare_user_data(
     InputError
         See ``check_user_folder``; before anything is written.
     """
-    out = check_out(out, "data set", [source])
+    out = files.check_out(out, "data set", [source])
     if ready := ready_set(source, size):
         if {*unseen} - {*ready["groups"]["unseen"]}:
             raise InputError(f"--unseen {','.join(unseen)}: {source} is a finished set with splits of its own; hold out when it is made")
         return _take_over(Path(source), out, ready)
-    folder = check_user_folder(source, size, seed, tiles_per_image, quantity, unseen, captions)
-    images = _choose_patches(folder.images, tiles_per_class)
+    folder = check_user_folder(source, size, seed, quantity, unseen, captions)
+    images = _choose_patches(folder.images)
     splits = split_images(images, seed)
     splits["judge"] = splits["train"]
     for split in ("train", "val"):
         splits[split] = [image for image in splits[split] if image.label not in unseen]
-    scales = _fit_scales(images, splits["train"])
+    scales = fit_scales(images, splits["train"])
     # a column known for some images only would differ in type between splits
     shared = [name for name in EXTRA_COLUMNS if all(name in image.extra for image in images)]
     shown = {image.label for image in splits["train"]}
@@ -187,26 +163,19 @@ def prepare_user_data(
         for split in SPLITS:
             rows = _write_split(temporary / split, splits[split], scales, size, shared, shown)
             counts[split] = dict(sorted(Counter(row["label"] for row in rows).items()))
-        return _carded(temporary, _card(folder, splits, counts, scales, size, seed, tiles_per_image, tiles_per_class))
+        return write_card(temporary, _card(folder, splits, counts, scales, size, seed))
 
 
 @contextmanager
 def _remade(out: Path) -> Iterator[Path]:
     """A folder next to ``out`` that takes its place at the end, or is removed where something fails."""
     temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
-    with saving(out):
+    with files.saving(out):
         try:
             yield temporary
-            replace_folder(temporary, out, "data set")
+            files.replace_folder(temporary, out, "data set")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _carded(folder: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write the card into a folder, for programs and for readers; returns it."""
-    write_text(folder / README, data_card(card))
-    write_json(folder / CARD, card)
-    return card
 
 
 def split_images(images: Sequence[UserImage], seed: int) -> dict[str, list[UserImage]]:
@@ -253,7 +222,7 @@ def patch_origins(
     return tuple(origins)
 
 
-def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int, quantity: str) -> UserImage:
+def _check_image(image: UserImage, size: int, seed: int, quantity: str) -> UserImage:
     read = read_image(image.path, quantity=quantity)
     height, width = read.amplitude.shape
     if min(height, width) < size:
@@ -261,7 +230,7 @@ def _check_image(image: UserImage, size: int, seed: int, tiles_per_image: int, q
             f"{image.path}: is {height} x {width} px, smaller than the {size} px patch; remove it or choose a smaller image_size"
         )
     rng = np.random.default_rng([seed, zlib.crc32(image.name.encode())])
-    origins = patch_origins(read.amplitude, size, tiles_per_image, rng, read.valid, read.gaps)
+    origins = patch_origins(read.amplitude, size, TILES_PER_IMAGE, rng, read.valid, read.gaps)
     if not origins and read.valid is None:
         raise InputError(f"{image.path}: is constant in every {size} px patch of its grid; crop it to what is imaged or remove it")
     return replace(image, facts=read.facts(), origins=origins)
@@ -283,7 +252,7 @@ def _drop_duplicates(images: Sequence[UserImage]) -> tuple[tuple[UserImage, ...]
     return tuple(first.values()), tuple(duplicates)
 
 
-def _fit_scales(images: Sequence[UserImage], train: Sequence[UserImage]) -> Scales:
+def fit_scales(images: Sequence[UserImage], train: Sequence[UserImage] = ()) -> Scales:
     """One amplitude scale a sensor and storage other than 8 bits, over the training images (over all, where train has none)."""
     scales = {}
     for kind in sorted({_kind(image) for image in images if image.facts.storage != "8-bit"}):
@@ -297,12 +266,12 @@ def _kind(image: UserImage) -> tuple[str, str]:
     return image.sensor, image.facts.storage
 
 
-def _choose_patches(images: Sequence[UserImage], tiles_per_class: int) -> list[UserImage]:
+def _choose_patches(images: Sequence[UserImage]) -> list[UserImage]:
     """The images with the first patch of each, then second ones, third ones … while the class has room."""
     taken, counts = Counter(image.label for image in images), Counter(image.name for image in images)
     for rank in range(1, max(len(image.origins) for image in images)):
         for image in images:
-            if rank < len(image.origins) and taken[image.label] < tiles_per_class:
+            if rank < len(image.origins) and taken[image.label] < TILES_PER_CLASS:
                 counts[image.name] += 1
                 taken[image.label] += 1
     return [replace(image, origins=tuple(sorted(image.origins[: counts[image.name]]))) for image in images]
@@ -319,7 +288,7 @@ def _write_split(
         for row, column in image.origins:
             patch = amplitude[row : row + size, column : column + size]
             name = f"{len(rows):06d}.png"
-            write_png(folder / name, scale.apply(patch) if scale else patch)
+            files.write_png(folder / name, scale.apply(patch) if scale else patch)
             rows.append(
                 {
                     "file_name": name,
@@ -334,7 +303,7 @@ def _write_split(
                     "storage": image.facts.storage,
                 }
             )
-    write_rows(folder / METADATA, rows)
+    files.write_rows(folder / METADATA, rows)
     return rows
 
 
@@ -345,15 +314,13 @@ def _card(
     scales: Scales,
     size: int,
     seed: int,
-    tiles_per_image: int,
-    tiles_per_class: int,
 ) -> dict[str, Any]:
     storages = Counter(image.facts.storage for image in folder.images)
     only = next(iter(scales.values())) if len(scales) == 1 and len(storages) == 1 else None
     labels = {label for part in counts.values() for label in part}
     notes = [
-        f"Patches of {size} x {size} px from a centred grid, never resized: at most {tiles_per_image} an image, "
-        f"further than the first while the class has fewer than {tiles_per_class}.",
+        f"Patches of {size} x {size} px from a centred grid, never resized: at most {TILES_PER_IMAGE} an image, "
+        f"further than the first while the class has fewer than {TILES_PER_CLASS}.",
         "All patches of an image are in one split; images of one scene cannot be recognised and may be in several.",
         "judge repeats train, and shows the held-out classes too.",
     ]
@@ -452,18 +419,16 @@ def build_set(
     InputError
         A folder that holds something else, a full disk, or no image; and what ``read`` raises.
     """
-    out, key = check_out(out, "data set"), content_key(json.dumps(settings, sort_keys=True))
-    card = read_json(out / CARD)
-    if card.get("fingerprint") == key and card.get("complete") and not lost_files(out):
+    out, key = files.check_out(out, "data set"), files.content_key(json.dumps(settings, sort_keys=True))
+    if (card := files.begun(out, key)).get("complete"):
         return card
-    with saving(out):
-        with working_in(out):
-            card = read_json(out / CARD)
-            if card.get("fingerprint") != key or card.get("complete"):
-                clear(claim(out, "data set", names=WRITTEN))
+    with files.saving(out):
+        with files.working_in(out):
+            if not files.begun(out, key):
+                files.clear(files.claim(out, "data set", names=WRITTEN))
                 for name in SPLITS:
                     shutil.rmtree(out / name, ignore_errors=True)
-                write_json(out / CARD, {"fingerprint": key, "complete": False})
+                files.write_json(out / CARD, {"fingerprint": key, "complete": False})
         found, facts = read(out / ".work")
         if part:
             return {**facts, "totals": {"part": len(found)}}
@@ -483,7 +448,10 @@ def build_set(
             notes.append(f"There are {len(sizes)} places; a split by place needs three, so all images are in train.")
         counts = {}
         for split, own in parts.items():
-            _lay_out(out, split, own, unseen)
+            shutil.rmtree(out / split, ignore_errors=True)
+            shutil.rmtree(made := out / ".work" / split, ignore_errors=True)
+            _lay_out(made, own, unseen)
+            made.replace(out / split)
             counts[split] = dict(sorted(Counter(row["label"] for _, row in own).items()))
         labels = sorted({row["label"] for own in parts.values() for _, row in own})
         card = {
@@ -504,24 +472,21 @@ def build_set(
             "fingerprint": key,
         }
         shutil.rmtree(out / ".work", ignore_errors=True)
-        _carded(out, card)
-        settle(out)
+        write_card(out, card)
+        files.settle(out)
     return card
 
 
-def _lay_out(out: Path, split: str, part: Sequence[Found], unseen: Sequence[str]) -> None:
-    """Make the folder of a split: all of it under another name first, then one rename."""
-    made = out / ".work" / split
-    shutil.rmtree(made, ignore_errors=True)
-    shutil.rmtree(out / split, ignore_errors=True)
-    made.mkdir(parents=True)
+def _lay_out(folder: Path, part: Sequence[Found], unseen: Sequence[str]) -> None:
+    """Make the folder of a split: its images, and their rows last."""
+    folder.mkdir(parents=True)
     rows = []
     for index, (path, row) in enumerate(part):
         name = f"{index:06d}.png"
-        _link(path, made / name)
-        rows.append({"file_name": name, **row, "group": "unseen" if row["label"] in unseen else "seen"})
-    write_rows(made / METADATA, rows)
-    made.replace(out / split)
+        _link(path, folder / name)
+        group = "unseen" if row["label"] in unseen else "seen"
+        rows.append({"file_name": name, **row} | {"file_name": name, "group": group})
+    files.write_rows(folder / METADATA, rows)
 
 
 def _link(path: Path, target: Path) -> None:
@@ -536,9 +501,9 @@ def ready_set(source: Path, size: int) -> dict[str, Any]:
 
     Raises InputError where it shows fewer than two classes: the study compares them.
     """
-    card = read_json(Path(source) / CARD)
+    card = files.read_json(Path(source) / CARD)
     finished = card.get("kind") in ("sarlo80", "products") and card.get("complete") and card.get("size") == size
-    whole = finished and all(card["totals"].get(split) for split in SPLITS) and not lost_files(Path(source))
+    whole = finished and all(card["totals"].get(split) for split in SPLITS) and not files.lost_files(Path(source))
     if whole and len(card["counts"]["train"]) < 2:
         raise InputError(
             f"{source}: its images to train with are all of the class {next(iter(card['counts']['train']))!r}, and the study compares "
@@ -552,9 +517,6 @@ def _take_over(source: Path, out: Path, card: dict[str, Any]) -> dict[str, Any]:
     card = {"spacing_m": None, **card}
     with _remade(out) as temporary:
         for split in SPLITS:
-            (temporary / split).mkdir(parents=True)
-            rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in read_numbered(source / split / METADATA)]
-            for row in rows:
-                _link(source / split / row["file_name"], temporary / split / row["file_name"])
-            write_rows(temporary / split / METADATA, rows)
-        return _carded(temporary, card)
+            rows = [{**dict.fromkeys(EXTRA_COLUMNS), **row} for _, row in files.read_numbered(source / split / METADATA)]
+            _lay_out(temporary / split, [(source / split / row["file_name"], row) for row in rows], card["groups"]["unseen"])
+        return write_card(temporary, card)

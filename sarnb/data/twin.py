@@ -17,28 +17,10 @@ from typing import Any
 import numpy as np
 
 import sarnb.world
+from sarnb.data import files
 from sarnb.data.amplitude import Normalisation, moments
-from sarnb.data.dataset import GROUPS, TRUTH, data_card, load_card
-from sarnb.data.files import (
-    CARD,
-    METADATA,
-    README,
-    SPLITS,
-    WRITTEN,
-    check_out,
-    claim,
-    clear,
-    height_levels,
-    lost_files,
-    ordered_map,
-    read_json,
-    saving,
-    settle,
-    write_json,
-    write_png,
-    write_rows,
-    write_text,
-)
+from sarnb.data.dataset import GROUPS, TRUTH, load_card, write_card
+from sarnb.data.files import CARD, METADATA, SPLITS, WRITTEN
 from sarnb.errors import InputError
 from sarnb.world.captions import LENGTHS, caption
 from sarnb.world.optical import default_sun, render_optical
@@ -277,7 +259,7 @@ def twin_optical(
     captions: list[tuple[str, ...]] = []
     items = [(labels[index], scene_seed(seed, "optical", index)) for index in range(count)]
     draw = partial(_optical_scene, size=size, spacing=spacing)
-    for image, texts in ordered_map(draw, items, workers, "optical scenes", CHUNK):
+    for image, texts in files.ordered_map(draw, items, workers, "optical scenes", CHUNK):
         images[len(captions)] = image
         captions.append(texts)
     return images, captions, labels
@@ -365,22 +347,20 @@ def build_twin(
         raise InputError(f"splits are {', '.join(splits)}; give train, and of the others only {', '.join(SPLITS[1:])}")
     check_request(size, seed, workers)
     radar = ground_radar(sensor)
-    out = check_out(out, "data set")
+    out = files.check_out(out, "data set")
     fingerprint = _fingerprint(splits, radar, size, seed)
-    card = _load_own_card(out, fingerprint)
-    if card is not None and card["complete"]:
+    card = files.begun(out, fingerprint)
+    if card.get("complete"):
         return card
-    with saving(out):
-        if card is None:
+    with files.saving(out):
+        if not card:
             card = _start(out, splits, radar, size, seed, fingerprint)
         for split in (name for name in SPLITS if name in splits):
             if not (out / split).is_dir():
                 _build_split(out, split, splits[split], radar, size, seed, workers, card)
         shutil.rmtree(out / ".work", ignore_errors=True)
-        write_text(out / README, data_card(card))
-        card["complete"] = True
-        write_json(out / CARD, card)
-        settle(out)
+        write_card(out, {**card, "complete": True})
+        files.settle(out)
     return load_card(out)
 
 
@@ -401,18 +381,9 @@ def _fingerprint(splits: dict[str, SplitSpec], radar: Radar, size: int, seed: in
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _load_own_card(out: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The card of a finished or begun set with this fingerprint; None where there is none."""
-    card = read_json(out / CARD)
-    whole = card.get("fingerprint") == fingerprint
-    if whole and card.get("complete"):
-        whole = all((out / split / METADATA).is_file() for split in card["totals"]) and not lost_files(out)
-    return card if whole else None
-
-
 def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, seed: int, fingerprint: str) -> dict[str, Any]:
     """Clear what another call left and write the card of a begun set."""
-    clear(claim(out, "data set", names=WRITTEN))
+    files.clear(files.claim(out, "data set", names=WRITTEN))
     for name in (*SPLITS, ".work"):  # of a call that was cut short
         shutil.rmtree(out / name, ignore_errors=True)
     counts = {name: dict(sorted(Counter(spec.scene(index)[0] for index in range(spec.count)).items())) for name, spec in splits.items()}
@@ -451,7 +422,7 @@ def _start(out: Path, splits: dict[str, SplitSpec], radar: Radar, size: int, see
         "notes": notes,
         "fingerprint": fingerprint,
     }
-    write_json(out / CARD, card)
+    files.write_json(out / CARD, card)
     return card
 
 
@@ -466,7 +437,8 @@ def _build_split(out: Path, split: str, spec: SplitSpec, radar: Radar, size: int
     pieces = chunks(spec.count)
     shown = tuple(card["groups"]["seen"])
     draw = partial(_draw_chunk, work=work, split=split, spec=spec, radar=radar, size=size, seed=seed, shown=shown)
-    for _ in ordered_map(draw, [piece for piece in pieces if not _chunk_file(work, piece, "json").is_file()], workers, f"{split}: scenes"):
+    left = [piece for piece in pieces if not _chunk_file(work, piece, "json").is_file()]
+    for _ in files.ordered_map(draw, left, workers, f"{split}: scenes"):
         pass
     fitted = {"sar": card, "satellite": card["satellite"]}  # where the card has the scale of each view
     if split == "train":
@@ -475,11 +447,11 @@ def _build_split(out: Path, split: str, spec: SplitSpec, radar: Radar, size: int
             scale = Normalisation.from_moments(parts)
             place.update(mu=scale.mu, sigma=scale.sigma)
     scales = {view: Normalisation(place["mu"], place["sigma"]) for view, place in fitted.items()}
-    sums = ordered_map(partial(_scale_chunk, work=work, scales=scales), pieces, workers, f"{split}: files")
+    sums = files.ordered_map(partial(_scale_chunk, work=work, scales=scales), pieces, workers, f"{split}: files")
     count, *totals = (sum(values) for values in zip(*sums))  # in the order of the chunks
     card["statistics"][split] = dict(zip(("mean", "cv", "clipped"), (total / count for total in totals)))
-    write_json(out / CARD, card)
-    write_rows(work / METADATA, (row for record in _records(work, pieces) for row in record["rows"]))
+    files.write_json(out / CARD, card)
+    files.write_rows(work / METADATA, (row for record in _records(work, pieces) for row in record["rows"]))
     shutil.rmtree(work / "chunks")
     work.replace(out / split)
 
@@ -503,25 +475,25 @@ def _draw_chunk(piece: range, work: Path, split: str, spec: SplitSpec, radar: Ra
         own_seed = scene_seed(seed, split, index // 2 if spec.both_sides else index)
         (kind, turn), name = spec.scene(index), f"{index:06d}.png"
         sample = twin_sample(kind, own_seed, sample_radar(radar, own_seed, turn), size, second=spec.both_sides and turn == 1)
-        write_png(work / "optical" / name, sample.optical)
-        write_png(work / "mask" / name, sample.mask)
-        write_png(work / "height" / name, height_levels(sample.height))
+        files.write_png(work / "optical" / name, sample.optical)
+        files.write_png(work / "mask" / name, sample.mask)
+        files.write_png(work / "height" / name, files.height_levels(sample.height))
         amplitudes["sar"].append(sample.sar)
         amplitudes["satellite"].append(sample.satellite)
-        files = {f"{truth}_file_name": f"{truth}/{name}" for truth in TRUTH}
-        rows.append({"file_name": name, **sample.row, "group": scene_group(kind, shown), **files})
+        truths = {f"{truth}_file_name": f"{truth}/{name}" for truth in TRUTH}
+        rows.append({"file_name": name, **sample.row, "group": scene_group(kind, shown), **truths})
     for view, images in amplitudes.items():
         np.save(_chunk_file(work, piece, f"{view}.npy"), np.stack(images))
     parts = {view: [moments(image) for image in images] for view, images in amplitudes.items()}
-    write_json(_chunk_file(work, piece, "json"), {"rows": rows, "moments": parts})
+    files.write_json(_chunk_file(work, piece, "json"), {"rows": rows, "moments": parts})
 
 
 def _scale_chunk(piece: range, work: Path, scales: dict[str, Normalisation]) -> tuple[int, float, float, float]:
     """Write the 8-bit images of a chunk. Returns (images, sums over them of mean, coefficient of variation, share at 255)."""
     images = {view: scales[view].apply(np.load(_chunk_file(work, piece, f"{view}.npy"))) for view in VIEWS}
     for index, image, coarse in zip(piece, images["sar"], images["satellite"], strict=True):
-        write_png(work / f"{index:06d}.png", image)
-        write_png(work / "satellite" / f"{index:06d}.png", coarse)
+        files.write_png(work / f"{index:06d}.png", image)
+        files.write_png(work / "satellite" / f"{index:06d}.png", coarse)
     unit = images["sar"] / 255.0
     means, spreads = unit.mean(axis=(1, 2)), unit.std(axis=(1, 2))
     variation = np.divide(spreads, means, out=np.zeros_like(means), where=means > 0)

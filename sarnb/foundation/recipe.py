@@ -28,8 +28,7 @@ from transformers import CLIPTokenizer
 from sarnb.data.files import ordered_map, replace_folder, saving, settle, write_text
 from sarnb.data.twin import scene_seed
 from sarnb.errors import InputError
-from sarnb.foundation.linear_start import bypass_norms, fit_linear, start_linear
-from sarnb.foundation.vae import fold_latent_statistics, pretrain_vae
+from sarnb.foundation.vae import bypass_norms, fit_linear, fold_latent_statistics, pretrain_vae, start_linear
 from sarnb.model.export import model_card
 from sarnb.model.foundation import (
     FoundationConfig,

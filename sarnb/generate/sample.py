@@ -303,7 +303,7 @@ def read_latents(folder: Path) -> np.ndarray:
         raise InputError(f"{path}: no final latents can be read ({type(error).__name__}); draw the samples again") from error
 
 
-def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path, batch_size: int = 16) -> ImageSet:
+def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path) -> ImageSet:
     """Samples with the images that another decoder makes of their final latents, written into the folder ``out``.
 
     What is there already, of the same latents and weights, is read back. Raises ``InputError`` where the latents are
@@ -318,9 +318,16 @@ def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path, batch_size: int = 1
             "of the same foundation"
         )
     key = {"latents": content_key(latents), "decoder": fingerprint(vae)}
+    return keep_decoded(samples, lambda: torch.from_numpy(latents.astype(np.float32)), vae, out, key, batch_size=16)
+
+
+def keep_decoded(
+    samples: ImageSet, latents: Callable[[], torch.Tensor], vae: AutoencoderKL, out: Path, key: Mapping[str, Any], batch_size: int = 32
+) -> ImageSet:
+    """The rows of ``samples`` with what a decoder makes of ``latents``, in the folder ``out``; of the same key they are read back."""
 
     def make() -> dict:
-        images = to_grey(decode_latents(vae, torch.from_numpy(latents.astype(np.float32)), batch_size))
+        images = to_grey(decode_latents(vae, latents(), batch_size))
         write_samples(out, images, [{name: value for name, value in row.items() if name != "file_name"} for row in samples.rows])
         return {}
 

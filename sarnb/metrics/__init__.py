@@ -97,6 +97,7 @@ HEADLINE = ("amplitude_kl", "amplitude_cv", "texture_distance")
 """What the notebook of each strategy shows first: amplitude law, contrast of speckle, texture. None of them needs a judge."""
 
 
+COMPOSITION = "composition"  # the split of images that join two seen classes
 WHOLE, UNLABELLED = "all", "unlabelled"  # what the column "class" of tables says of whole splits, and of images without a label
 
 

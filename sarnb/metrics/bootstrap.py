@@ -15,6 +15,9 @@ from scipy import stats
 
 from sarnb.errors import InputError
 
+LEVEL = 0.95
+TAIL = (1.0 - LEVEL) / 2.0
+
 
 def stratified_weights(strata: Sequence[str], resamples: int, seed: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Weights of the images as given, and of bootstrap resamples, with every stratum counting the same.
@@ -55,33 +58,32 @@ def stratified_weights(strata: Sequence[str], resamples: int, seed: int | Sequen
     return base, resampled
 
 
-def percentile_interval(samples: np.ndarray, value: float, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval (lo, hi) of bootstrap ``samples`` [B] of a mean, widened where needed to contain ``value``.
+def percentile_interval(samples: np.ndarray, value: float) -> tuple[float, float]:
+    """95 % percentile interval (lo, hi) of bootstrap ``samples`` [B] of a mean, widened where needed to contain ``value``.
 
     Without finite samples the interval is (nan, nan). A distance needs ``distance_interval``.
     """
     finite = samples[np.isfinite(samples)]
     if finite.size == 0:
         return float("nan"), float("nan")
-    tail = (1.0 - level) / 2.0
-    lo, hi = np.quantile(finite, [tail, 1.0 - tail])
+    lo, hi = np.quantile(finite, [TAIL, 1.0 - TAIL])
     return float(min(lo, value)), float(max(hi, value))
 
 
-def share_interval(samples: np.ndarray, value: float, images: float, level: float = 0.95) -> tuple[float, float]:
-    """Interval (lo, hi) of a share of images: percentiles, and Wilson's where it is 0 or 1, as all resamples then say the same.
+def share_interval(samples: np.ndarray, value: float, images: float) -> tuple[float, float]:
+    """95 % interval (lo, hi) of a share of images: percentiles, and Wilson's where it is 0 or 1, as all resamples then say the same.
 
     Of n images of which none has it, [0, z^2 / (n + z^2)]. Wilson, J. Am. Stat. Assoc. 22 (1927) 209.
 
     Parameters
     ----------
-    samples, value, level : as for ``percentile_interval``; without samples the interval is (nan, nan).
+    samples, value : as for ``percentile_interval``; without samples the interval is (nan, nan).
     images : number of images, by ``effective_number`` where they have weights.
     """
-    lo, hi = percentile_interval(samples, value, level)
+    lo, hi = percentile_interval(samples, value)
     if np.isnan(lo) or 1e-9 < value < 1.0 - 1e-9:
         return lo, hi
-    square = float(stats.norm.ppf((1.0 + level) / 2.0)) ** 2
+    square = float(stats.norm.ppf((1.0 + LEVEL) / 2.0)) ** 2
     reach = square / (images + square)
     return (min(0.0, value), reach) if value < 0.5 else (1.0 - reach, max(1.0, value))  # sums of weights are rounded
 
@@ -96,8 +98,8 @@ def effective_number(values: np.ndarray, weights: np.ndarray) -> float:
     return float(known.sum() ** 2 / np.maximum((known**2).sum(), 1e-300))
 
 
-def distance_interval(samples: np.ndarray, value: float, level: float = 0.95, least: float = 0.0) -> tuple[float, float]:
-    """Interval (lo, hi) of the distance of two laws, of which ``value`` is that of two samples and ``samples`` [B] resamples'.
+def distance_interval(samples: np.ndarray, value: float, least: float = 0.0) -> tuple[float, float]:
+    """95 % interval (lo, hi) of the distance of two laws, of which ``value`` is that of two samples and ``samples`` [B] resamples'.
 
     Chance adds some b to the distance of samples, and once more to that of resamples of them, so that percentiles lie 2 b too
     high and may miss both the laws' distance and the value itself. With b = mean(samples) - value, the interval holds the basic
@@ -112,13 +114,13 @@ def distance_interval(samples: np.ndarray, value: float, level: float = 0.95, le
     finite = samples[np.isfinite(samples)]
     if finite.size == 0:
         return float("nan"), float("nan")
-    tail, bias = (1.0 - level) / 2.0, float(finite.mean()) - value
-    low, high, highest = np.quantile(finite, [tail, 1.0 - tail, 1.0 - tail / 4.0])
+    bias = float(finite.mean()) - value
+    low, high, highest = np.quantile(finite, [TAIL, 1.0 - TAIL, 1.0 - TAIL / 4.0])
     lo, hi = min(2.0 * value - highest, low - 2.0 * bias, value), max(2.0 * value - low, high - bias, value)
     return float(max(lo, min(least, value))), float(hi)
 
 
-def over_trainings(images: np.ndarray, deviation: np.ndarray, k: int | np.ndarray, level: float = 0.95) -> np.ndarray:
+def over_trainings(images: np.ndarray, deviation: np.ndarray, k: int | np.ndarray, level: float = LEVEL) -> np.ndarray:
     """Half of the interval of a strategy's value, the mean of ``k`` trainings: sqrt(h^2 + (t s)^2 / k).
 
     Model: value of a training = strategy + training + images. All trainings draw the same prompts from the same noise and meet the
@@ -136,17 +138,14 @@ def over_trainings(images: np.ndarray, deviation: np.ndarray, k: int | np.ndarra
     return np.sqrt(np.square(images) + np.square(quantile * np.where(known, deviation, 0.0)) / k)
 
 
-def interval(
-    statistic: Callable[..., float], arrays: Sequence[np.ndarray], resamples: int, seed: int, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Value and percentile interval of a mean or another unbiased statistic, by really resampling rows.
+def interval(statistic: Callable[..., float], arrays: Sequence[np.ndarray], resamples: int, seed: int) -> tuple[float, float, float]:
+    """Value and 95 % percentile interval of a mean or another unbiased statistic, by really resampling rows.
 
     Parameters
     ----------
     statistic : function of the arrays that returns one number.
     arrays : arrays whose first axis is images; each is resampled independently of the others.
     resamples, seed : number of resamples; the same seed gives the same interval.
-    level : coverage.
 
     Returns
     -------
@@ -163,7 +162,7 @@ def interval(
     samples = np.empty(resamples)
     for index in range(resamples):
         samples[index] = statistic(*(array[rng.integers(0, len(array), max(1, len(array) - 1))] for array in arrays))
-    return value, *percentile_interval(samples, value, level)
+    return value, *percentile_interval(samples, value)
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -175,3 +174,15 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     mass = weights @ known.astype(np.float64)
     total = weights @ np.where(known, values, 0.0)
     return np.divide(total, mass, out=np.full_like(total, np.nan, dtype=np.float64), where=mass > 0)
+
+
+def score_interval(scores: np.ndarray, strata: Sequence[str], resamples: int, seed: int) -> tuple[float, float, float]:
+    """Mean of one score an image [N], NaN left out, with every stratum counting the same, and its 95 % interval over images.
+
+    Of scores that are all 0 or 1 it is the interval of a share. Returns (value, lo, hi); NaN where no image has a score.
+    """
+    base, resampled = stratified_weights(strata, resamples, seed)
+    value, samples = float(weighted_mean(scores, base)), weighted_mean(scores, resampled)
+    if np.isin(scores[np.isfinite(scores)], (0.0, 1.0)).all():
+        return value, *share_interval(samples, value, effective_number(scores, base))
+    return value, *percentile_interval(samples, value)

@@ -23,7 +23,8 @@ from sarnb.world.backscatter import COVERS
 
 RAYLEIGH_CV = float(np.sqrt(4.0 / np.pi - 1.0))
 """Coefficient of variation of single-look amplitude over a flat scene, 0.5227."""
-WINDOW = 8  # px
+WINDOW = 8  # px, in four quarters
+FAR = 4  # px between the pixels of a GLCM that sensors are compared by
 
 
 def image_statistics(images: np.ndarray) -> pd.DataFrame:
@@ -56,14 +57,13 @@ def law_table(samples: Mapping[str, np.ndarray], families: Sequence[str]) -> pd.
     return pd.concat([part.sort_values("ks", kind="stable") for _, part in table.groupby("sample", sort=False)], ignore_index=True)
 
 
-def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW, least: int = 10) -> pd.DataFrame:
+def cover_statistics(images: np.ndarray, masks: np.ndarray, least: int = 10) -> pd.DataFrame:
     """Speckle inside windows that lie in one land cover: one row a cover with ``least`` windows or more.
 
     Parameters
     ----------
     images : uint8 [N, H, W].
     masks : land-cover codes uint8 [N, H, W].
-    window : side in px.
     least : windows of a cover below which it has no row.
 
     Returns
@@ -71,7 +71,7 @@ def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW
     columns cover, windows, level (median of the window means, 0 to 255), cv and enl (medians over windows); as for
     ``local_enl``, windows darker than 4 levels or with more than 5 % saturated pixels are left out.
     """
-    values, codes = _one_cover_windows(images, masks, window)
+    values, codes = _one_cover_windows(images, masks)
     rows = []
     for code in np.unique(codes):
         own = values[codes == code]
@@ -85,51 +85,49 @@ def cover_statistics(images: np.ndarray, masks: np.ndarray, window: int = WINDOW
     return table.sort_values("windows", ascending=False, ignore_index=True)
 
 
-def flat_sample(images: np.ndarray, masks: np.ndarray, cover: str, window: int = WINDOW, tolerance: float = 0.1) -> np.ndarray:
+def flat_sample(images: np.ndarray, masks: np.ndarray, cover: str) -> np.ndarray:
     """Histogram int64 [256] of an area as flat as a set offers: windows of one cover with nearly one mean.
 
-    Of the windows that lie in ``cover``, those whose mean is within ``tolerance`` of the median of all. Raises
+    Of the windows that lie in ``cover``, those whose mean is within a tenth of the median of all. Raises
     InputError if there is none.
     """
     if cover not in COVERS:
         raise InputError(f"flat sample: unknown cover {cover!r}; use one of {', '.join(COVERS)}.")
-    values, codes = _one_cover_windows(images, masks, window)
+    values, codes = _one_cover_windows(images, masks)
     own = values[codes == COVERS.index(cover)]
     if not len(own):
-        raise InputError(f"flat sample: no {window} px window lies in {cover} alone; choose another cover.")
+        raise InputError(f"flat sample: no {WINDOW} px window lies in {cover} alone; choose another cover.")
     means = own.mean(1)
     middle = np.sort(means)[len(means) // 2]  # a window's own mean, so that at least this one is taken
-    chosen = own[np.abs(means / middle - 1.0) <= tolerance]
+    chosen = own[np.abs(means / middle - 1.0) <= 0.1]
     return np.bincount(chosen.astype(np.int64).ravel(), minlength=LEVELS)
 
 
-def _one_cover_windows(images: np.ndarray, masks: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels float64 [n, window²] and cover codes [n] of the windows that show one cover and are neither dark nor clipped."""
+def _one_cover_windows(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels float64 [n, WINDOW²] and cover codes [n] of the windows that show one cover and are neither dark nor clipped."""
     stack, covers = image_stack(images), image_stack(masks, "masks")
     if stack.shape != covers.shape:
         raise InputError(f"masks are {covers.shape} and images {stack.shape}; give one mask an image, of its size.")
-    values, codes = windows(stack, window).astype(np.float64), windows(covers, window)
+    values, codes = windows(stack, WINDOW).astype(np.float64), windows(covers, WINDOW)
     keep = (codes.min(1) == codes.max(1)) & usable(values)
     return values[keep], codes[keep, 0]
 
 
-def flat_enl(images: np.ndarray, window: int = WINDOW, share: float = 0.25) -> np.ndarray:
+def flat_enl(images: np.ndarray) -> np.ndarray:
     """Equivalent number of looks in the flattest windows: uint8 [N, H, W] -> [N], the median over them.
 
-    Flattest is where the mean intensities of the window's four quarters differ least; the ``share`` of the windows with the
+    Flattest is where the mean intensities of the window's four quarters differ least; the quarter of the windows with the
     smallest relative difference is taken, one at least. The choice sees the quarters and not the pixels, yet it selects
     a little: 12 % too many looks for uncorrelated single-look speckle, 7 % for four looks; correlated pixels add to it.
     Windows darker than 4 levels or with more than 5 % saturated pixels are left out; NaN when none is left. Raises
-    InputError for an odd window or one larger than the images.
+    InputError for images smaller than a window.
     """
-    if window % 2:
-        raise InputError(f"flat enl: the window has {window} px; give an even number, it is cut into quarters.")
     enl = np.full(len(images), np.nan)
-    for index, (intensity, variance) in enumerate(varied_windows(images, window)):
+    for index, (intensity, variance) in enumerate(varied_windows(images, WINDOW)):
         if not len(intensity):
             continue
-        quarters = intensity.reshape(-1, 2, window // 2, 2, window // 2).mean((2, 4)).reshape(-1, 4)
-        flattest = np.argsort(quarters.std(1) / quarters.mean(1), kind="stable")[: max(1, int(share * len(quarters)))]
+        quarters = intensity.reshape(-1, 2, WINDOW // 2, 2, WINDOW // 2).mean((2, 4)).reshape(-1, 4)
+        flattest = np.argsort(quarters.std(1) / quarters.mean(1), kind="stable")[: max(1, len(quarters) // 4)]
         enl[index] = np.median(intensity[flattest].mean(1) ** 2 / variance[flattest])
     return enl
 
@@ -149,17 +147,17 @@ def lag_one_correlation(images: np.ndarray) -> np.ndarray:
     return np.reshape(found, (-1, 2))
 
 
-def image_measures(images: np.ndarray, distance: int = 4) -> pd.DataFrame:
+def image_measures(images: np.ndarray) -> pd.DataFrame:
     """One row an image: what can be compared between sensors, uint8 [N, H, W].
 
     Columns: cv, flat_enl (of the flattest windows, another number than the ``enl`` of all windows), kappa2, kappa3, "lag 1 range",
-    "lag 1 azimuth", then the GLCM properties "<property> <direction>" at ``distance`` px, then the shares ``zero`` and ``saturated``.
+    "lag 1 azimuth", then the GLCM properties "<property> <direction>" at ``FAR`` px, then the shares ``zero`` and ``saturated``.
     """
     stack = image_stack(images)
     counts = histogram(stack)
     share = counts / counts.sum(1, keepdims=True)
     cumulants, neighbours = log_cumulants(counts), lag_one_correlation(stack)
-    textures = np.array([properties(cooccurrence(image, (distance,))).ravel() for image in stack])
+    textures = np.array([properties(cooccurrence(image, (FAR,))).ravel() for image in stack])
     names = [f"{name} {way}" for way in DIRECTIONS for name in PROPERTIES]
     return pd.DataFrame(
         {

@@ -22,7 +22,7 @@ from scipy.ndimage import uniform_filter
 from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
-from sarnb.metrics import METRICS, WHOLE, amplitude, class_name, distribution, geometry, semantic, texture
+from sarnb.metrics import COMPOSITION, METRICS, WHOLE, amplitude, class_name, distribution, geometry, semantic, texture
 from sarnb.metrics.bootstrap import (
     distance_interval,
     effective_number,
@@ -31,7 +31,7 @@ from sarnb.metrics.bootstrap import (
     stratified_weights,
     weighted_mean,
 )
-from sarnb.metrics.image_statistics import COMPOSITION, ImageStatistics, Prints, measure, prints
+from sarnb.metrics.image_statistics import ImageStatistics, Prints, measure, prints
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
 SPLITS = ("pooled", "seen", "unseen", COMPOSITION)
@@ -408,8 +408,8 @@ def uniform_textures(size: tuple[int, int], each: int = 8, seed: int = 0) -> np.
     return np.rint(np.concatenate(found).clip(0, 255)).astype(np.uint8)
 
 
-def look_reader(real: ImageStatistics) -> geometry.LookReader:
-    """A reader of the side, calibrated on real images, and on what a decoder makes of them where ``decoded_side`` is there.
+def look_reader(real: ImageStatistics) -> np.ndarray:
+    """Weights of ``side_features`` [108] that read the side: learned from real images, and from their ``decoded_side`` where it is there.
 
     A decoder smooths the edges of shadows: read by what undamaged images show, even a perfect latent would often seem to have no side.
     Raises InputError as ``geometry.fit_look_reader``.
@@ -427,4 +427,4 @@ def _look_scores(real: ImageStatistics, fake: ImageStatistics) -> np.ndarray | s
         reader = look_reader(real)
     except InputError as error:
         return str(error)
-    return geometry.look_correct(reader.scores(fake.side_features), fake.looks)
+    return geometry.look_correct(fake.side_features @ reader, fake.looks)

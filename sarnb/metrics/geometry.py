@@ -10,7 +10,7 @@ Every feature changes sign when the image is mirrored, so neither side can be pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from sarnb.data.sideview import RAISED, known_scene, shadow_marks, wall_marks
 from sarnb.data.twin import GROUND_SPACING_M, ground_radar
 from sarnb.errors import InputError
 from sarnb.metrics import image_stack
-from sarnb.metrics.bootstrap import effective_number, percentile_interval, share_interval, stratified_weights, weighted_mean
+from sarnb.metrics.bootstrap import score_interval
 from sarnb.world.backscatter import CODE
 from sarnb.world.radar import Radar
 from sarnb.world.scene import Scene
@@ -69,25 +69,18 @@ def _asymmetries(image: np.ndarray) -> np.ndarray:
     return np.concatenate(features).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class LookReader:
-    """Linear reader of the look side: weights [108] for ``side_features``; score above 0 = left."""
-
-    weights: np.ndarray
-
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """Evidence [N] from features [N, 108]; about +1 for a clear left, -1 for a clear right."""
-        return features @ self.weights
-
-
-def fit_look_reader(features: np.ndarray, looks: Sequence[str | None], ridge: float = RIDGE) -> LookReader:
-    """Calibrate a reader on real images of known side, by ridge regression on +1 (left) and -1 (right).
+def fit_look_reader(features: np.ndarray, looks: Sequence[str | None], ridge: float = RIDGE) -> np.ndarray:
+    """Calibrate a linear reader on real images of known side, by ridge regression on +1 (left) and -1 (right).
 
     Parameters
     ----------
     features : ``side_features`` of real images [N, 108].
     looks : their sides; None where unknown.
     ridge : penalty, for features scaled to unit mean square.
+
+    Returns
+    -------
+    weights [108]: ``features @ weights`` is the evidence, about +1 for a clear left, -1 for a clear right.
 
     Raises
     ------
@@ -102,17 +95,17 @@ def fit_look_reader(features: np.ndarray, looks: Sequence[str | None], ridge: fl
     scale = np.sqrt((chosen**2).mean(0)) + 1e-6
     scaled = chosen / scale
     normal = scaled.T @ scaled + ridge * np.eye(scaled.shape[1])
-    return LookReader(np.linalg.solve(normal, scaled.T @ sides[known]) / scale)
+    return np.linalg.solve(normal, scaled.T @ sides[known]) / scale
 
 
-def look_side(images: np.ndarray, reader: LookReader | None = None) -> np.ndarray:
+def look_side(images: np.ndarray, reader: np.ndarray | None = None) -> np.ndarray:
     """Evidence for the illumination side: uint8 [N, H, W] -> float [N]; above 0 left, below 0 right.
 
     Without a calibrated reader it is the plain rule "a bright object, then its dark shadow within 8 pixels", which suits
     separate raised objects (city, industry, harbour) and fails on closed canopy.
     """
     features = side_features(images)
-    return features[:, _STRONG].mean(1) if reader is None else reader.scores(features)
+    return features[:, _STRONG].mean(1) if reader is None else features @ reader
 
 
 def look_correct(scores: np.ndarray, looks: Sequence[str | None]) -> np.ndarray:
@@ -206,14 +199,13 @@ def change_point(profile: np.ndarray) -> float:
     return float(places[gain.argmax()] - count / 2) if np.isfinite(gain).any() else float("nan")
 
 
-def truth_scores(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_M) -> pd.DataFrame:
+def truth_scores(images: ImageSet, sensor: str) -> pd.DataFrame:
     """One row an image: class, walls and shadows (range lines used), and the scores; NaN where the scene does not give any.
 
     Parameters
     ----------
     images : images with scene truth (heights and masks), whose rows have ``look`` and ``incidence`` (degrees).
     sensor : the radar preset of the data set.
-    spacing : metres a pixel.
 
     Raises
     ------
@@ -229,12 +221,12 @@ def truth_scores(images: ImageSet, sensor: str, spacing: float = GROUND_SPACING_
     for image, height, cover, row, label in zip(images.images, heights, covers, images.rows, images.labels):
         if row.get("look") not in ("left", "right") or not row.get("incidence"):
             raise InputError(f"{images.root}: {row.get('file_name')} has no look or incidence; make the data set again")
-        scene = known_scene(height, cover, spacing)
+        scene = known_scene(height, cover, GROUND_SPACING_M)
         radar = replace(ground_radar(sensor), look=row["look"], incidence_deg=float(row["incidence"]))
         evidence = layover_evidence(image, scene, radar)
         profile, lines = shadow_profile(image, scene, radar)
         known = lines >= LEAST_MARKS and np.isfinite(profile).all()
-        offset = change_point(profile) * spacing if known else np.nan
+        offset = change_point(profile) * GROUND_SPACING_M if known else np.nan
         dark, lit = (profile[:REACH].mean(), profile[REACH:].mean()) if known else (np.nan, np.nan)
         contrast = 10.0 * np.log10(max(lit, 1e-9) / max(dark, 1e-9)) if known else np.nan
         rows.append((label, lines, np.nan if np.isnan(evidence) else float(evidence > 0), contrast, offset, abs(offset)))
@@ -246,13 +238,9 @@ def truth_table(scores: pd.DataFrame, resamples: int = 200, seed: int = 0) -> pd
 
     Returns columns measure, value, lo, hi, n (images with a value), meaning; a measure that no image has is left out.
     """
-    base, resampled = stratified_weights(list(scores["class"]), resamples, seed)
     rows = []
     for name, meaning in MEASURES.items():
         values = scores[name].to_numpy(float)
-        value = float(weighted_mean(values, base))
-        if np.isfinite(value):
-            samples, share = weighted_mean(values, resampled), np.isin(values[np.isfinite(values)], (0.0, 1.0)).all()
-            ends = share_interval(samples, value, effective_number(values, base)) if share else percentile_interval(samples, value)
-            rows.append((name, value, *ends, int(np.isfinite(values).sum()), meaning))
+        if known := int(np.isfinite(values).sum()):
+            rows.append((name, *score_interval(values, list(scores["class"]), resamples, seed), known, meaning))
     return pd.DataFrame(rows, columns=["measure", "value", "lo", "hi", "n", "meaning"])

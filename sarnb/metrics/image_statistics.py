@@ -17,7 +17,6 @@ from sarnb.metrics.geometry import side_features
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.metrics.texture import glcm_descriptors
 
-COMPOSITION = "composition"
 LEAST_SIZE = 32  # px a side
 
 

@@ -305,14 +305,14 @@ def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, decode
     return table.sort_values("pixels", ascending=False, ignore_index=True)
 
 
-def homogeneous_enl(images: np.ndarray, masks: np.ndarray | None, window: int = 8) -> float:
+def homogeneous_enl(images: np.ndarray, masks: np.ndarray | None) -> float:
     """Equivalent number of looks where the scene is flat: in windows that lie in one land cover, or in all where no masks are.
 
     The medians of the covers, weighted by their windows; without masks the median over windows, then over images.
     """
     if masks is None:
-        return float(np.nanmedian(local_enl(images, window)))
-    table = cover_statistics(images, masks, window, least=1)
+        return float(np.nanmedian(local_enl(images)))
+    table = cover_statistics(images, masks, least=1)
     return float(np.average(table["enl"], weights=table["windows"])) if len(table) else float("nan")
 
 

@@ -6,7 +6,6 @@ is checked for being whole, for the libraries start missing weights at random, w
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import hashlib
@@ -15,7 +14,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ def check_settings(pipe: StableDiffusionXLPipeline, where: str) -> None:
 
     Followed are the prediction type, the noise schedule (betas, zero terminal SNR, number of timesteps), everything that the
     scheduler's own class reads when it draws, the autoencoder's ``scaling_factor``, ``latents_mean``, ``latents_std`` and
-    ``force_upcast``, and the pipeline's ``force_zeros_for_empty_prompt``.
+    ``force_upcast`` (it always works in float32), and the pipeline's ``force_zeros_for_empty_prompt``.
     """
     scheduler, vae, unet = pipe.scheduler.config, pipe.vae.config, pipe.unet.config
     name, read = type(pipe.scheduler).__name__, inspect.signature(type(pipe.scheduler).__init__).parameters
@@ -203,8 +202,8 @@ def settings_of(pipe: StableDiffusionXLPipeline) -> dict[str, Any]:
     return {name: value for name, value in sorted(own.items()) if value != known[name]}
 
 
-def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: bool = False) -> AutoencoderKL:
-    """The autoencoder of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
+def read_autoencoder(source: str, pipeline: bool = False) -> AutoencoderKL:
+    """The autoencoder, in float32, of a hub id, a single .safetensors file, or a folder (of it, or of a pipeline or model with ``vae/``).
 
     A single file holds weights only, of the autoencoder alone or of all networks. Its configuration is that of the folder ``x/``
     of ``x.safetensors``, else SDXL's: left to itself, diffusers takes a lone autoencoder for that of Stable Diffusion 1.5, whose
@@ -225,9 +224,9 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
             folder = path.with_suffix("")
             own = (folder / "vae" / "config.json").is_file() or (folder / "config.json").is_file()
             inside = {"subfolder": "vae"} if (folder / "vae" / "config.json").is_file() or not own else {}
-            return AutoencoderKL.from_single_file(path, config=str(folder) if own else SDXL, **inside).to(dtype)
+            return AutoencoderKL.from_single_file(path, config=str(folder) if own else SDXL, **inside).float()
         below = {"subfolder": "vae"} if pipeline or (path / "vae").is_dir() else {}
-        return AutoencoderKL.from_pretrained(source, torch_dtype=dtype, **below)
+        return AutoencoderKL.from_pretrained(source, torch_dtype=torch.float32, **below)
     except (OSError, KeyError, SafetensorError, SingleFileComponentError, ValueError, RuntimeError) as error:
         hint = ""
         if path.suffix in SINGLE:
@@ -236,22 +235,6 @@ def read_autoencoder(source: str, dtype: torch.dtype = torch.float32, pipeline: 
             f"autoencoder {source!r}: cannot be loaded ({first_line(error)}); give a diffusers folder, a single .safetensors file{hint} or "
             "a hub id that can be reached"
         ) from error
-
-
-@contextlib.contextmanager
-def upcast(vae: AutoencoderKL) -> Iterator[None]:
-    """Inside the block an fp16 autoencoder whose configuration says ``force_upcast`` works in float32, as in diffusers.
-
-    SDXL's own has activations beyond 65504, the largest number of fp16, and would give NaN; fp16-fix says no such thing.
-    """
-    if not (vae.dtype == torch.float16 and vae.config.force_upcast):
-        yield
-        return
-    nn.Module.to(vae, torch.float32)  # diffusers' own method warns at every call
-    try:
-        yield
-    finally:
-        nn.Module.to(vae, torch.float16)
 
 
 def on_card(function: Callable) -> Callable:
@@ -457,8 +440,8 @@ def sdxl_pipeline(device: str = "meta") -> StableDiffusionXLPipeline:
     return assemble(tokenizer=tokenizer, **sdxl_components(device))
 
 
-def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) -> StableDiffusionXLPipeline:
-    """Load ``"embedded"``, a local diffusers folder, a single-file checkpoint, or a hub id.
+def load_foundation(spec: str = "embedded") -> StableDiffusionXLPipeline:
+    """Load ``"embedded"``, a local diffusers folder, a single-file checkpoint, or a hub id, in float32.
 
     ``"FOUNDATION+vae=VAE"`` takes another autoencoder than the foundation's own, see ``read_autoencoder``; its
     normalisation of latents comes with it. A single file holds weights only: the configurations and tokenizers are those of
@@ -476,13 +459,13 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
     if not sys.stderr.isatty():  # their bars would fill a log with thousands of lines
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
-    other = {"vae": read_autoencoder(vae, dtype)} if vae else {}
+    other = {"vae": read_autoencoder(vae)} if vae else {}
     try:
         if single:
-            pipe = _load_single_file(path, dtype, other)
+            pipe = _load_single_file(path, other)
         else:
             source = str(path) if path.exists() else base
-            pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=dtype, add_watermarker=False, **other)
+            pipe = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float32, add_watermarker=False, **other)
     except (OSError, SafetensorError, ValueError, RuntimeError, TypeError, KeyError) as error:
         hint = ""
         if single:
@@ -511,12 +494,12 @@ def load_foundation(spec: str = "embedded", dtype: torch.dtype = torch.float32) 
     return freeze(pipe)
 
 
-def _load_single_file(path: Path, dtype: torch.dtype, other: dict[str, nn.Module]) -> StableDiffusionXLPipeline:
+def _load_single_file(path: Path, other: dict[str, nn.Module]) -> StableDiffusionXLPipeline:
     """A checkpoint of one file, as other tools write SDXL. Raises ``ValueError`` where weights are missing."""
     folder = path.with_suffix("")
     config = {"config": str(folder)} if (folder / "model_index.json").is_file() else {}
     try:
-        pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=dtype, add_watermarker=False, **config, **other)
+        pipe = StableDiffusionXLPipeline.from_single_file(path, dtype=torch.float32, add_watermarker=False, **config, **other)
     except (KeyError, SingleFileComponentError) as error:
         raise ValueError(f"weights are missing: {error}") from error
     # diffusers leaves the text encoders' missing weights on the meta device and says nothing.
@@ -640,12 +623,11 @@ def encode_posterior(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 3
         raise InputError(f"images of {images.shape[2]} x {images.shape[1]} px: the VAE needs multiples of {factor}; crop or pad them")
     means, stds = [], []
     batch_size = max(1, min(batch_size, LARGEST_BATCH // (images.shape[1] * images.shape[2])))
-    with upcast(vae):
-        for start in range(0, len(images), batch_size):
-            pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
-            posterior = vae.encode(pixels).latent_dist
-            means.append(posterior.mean.float().cpu())
-            stds.append(posterior.std.float().cpu())
+    for start in range(0, len(images), batch_size):
+        pixels = to_pixels(images[start : start + batch_size]).to(vae.device, vae.dtype)
+        posterior = vae.encode(pixels).latent_dist
+        means.append(posterior.mean.float().cpu())
+        stds.append(posterior.std.float().cpu())
     return torch.cat(means), torch.cat(stds)
 
 
@@ -655,9 +637,8 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, batch_size: int = 32) ->
     """Normalised latents [N, C, h, w] → uint8 images [N, H, W, 3]."""
     cell = 4 ** (len(vae.config.block_out_channels) - 1)  # pixels
     batch_size = max(1, min(batch_size, LARGEST_BATCH // (cell * latents.shape[2] * latents.shape[3])))
-    with upcast(vae):
-        raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in latents.split(batch_size))
-        return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])
+    raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in latents.split(batch_size))
+    return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -34,7 +34,7 @@ def nearest_words(table: Tensor, tokenizer: CLIPTokenizer, row: Tensor, count: i
 
 
 def token_neighbours(
-    start: StableDiffusionXLPipeline, trained: StableDiffusionXLPipeline, count: int = 8, token: str = TOKEN
+    start: StableDiffusionXLPipeline, trained: StableDiffusionXLPipeline, count: int = 8
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Neighbours of the learned word before and after training, and how far it went, in both encoders.
 
@@ -51,8 +51,8 @@ def token_neighbours(
     near, travel = [], []
     for tokenizer_name, name in ENCODERS:
         tokenizer = getattr(start, tokenizer_name)
-        before = token_row(getattr(start, name), tokenizer, token).float()
-        after = token_row(getattr(trained, name), getattr(trained, tokenizer_name), token).float()
+        before = token_row(getattr(start, name), tokenizer).float()
+        after = token_row(getattr(trained, name), getattr(trained, tokenizer_name)).float()
         table = embedding_table(getattr(start, name)).float()
         known = table[list(word_entries(tokenizer, len(table)).values())]
         for when, row in (("start", before), ("learned", after)):
@@ -102,7 +102,7 @@ def path_table(pipe: StableDiffusionXLPipeline, files: Mapping[int, Path]) -> pd
 # Which weights a training changed, to the bit.
 
 
-def weight_difference(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline, token: str = TOKEN) -> pd.DataFrame:
+def weight_difference(before: StableDiffusionXLPipeline, after: StableDiffusionXLPipeline) -> pd.DataFrame:
     """A row a network: tensors, changed tensors, rows of its embedding table (0 where it has none), changed rows.
 
     An embedding table counts by its rows, any other tensor as a whole; "changed" means another bit.
@@ -119,7 +119,7 @@ def weight_difference(before: StableDiffusionXLPipeline, after: StableDiffusionX
     """
     rows = []
     for name in components(before):
-        old, new = _weights(before, name, token), _weights(after, name, token)
+        old, new = _weights(before, name), _weights(after, name)
         if old.keys() != new.keys():
             raise InputError(f"weight difference: {name} has other tensors after the training than before; compare strategies without LoRA")
         table = old.pop("embedding table", torch.zeros(0, 1))
@@ -129,7 +129,7 @@ def weight_difference(before: StableDiffusionXLPipeline, after: StableDiffusionX
     return pd.DataFrame(rows, columns=["network", "tensors", "changed tensors", "embedding rows", "changed rows"])
 
 
-def _weights(pipe: StableDiffusionXLPipeline, name: str, token: str) -> dict[str, Tensor]:
+def _weights(pipe: StableDiffusionXLPipeline, name: str) -> dict[str, Tensor]:
     """Every tensor of a network by its name without adapters; its "embedding table" with the trained row in its place."""
     network = getattr(pipe, name)
     weights = {
@@ -139,6 +139,6 @@ def _weights(pipe: StableDiffusionXLPipeline, name: str, token: str) -> dict[str
     }
     for tokenizer in (getattr(pipe, words) for words, encoder in ENCODERS if encoder == name):
         table = embedding_table(network).cpu().clone()
-        table[tokenizer.convert_tokens_to_ids(token)] = token_row(network, tokenizer, token)[0].to(table)
+        table[tokenizer.convert_tokens_to_ids(TOKEN)] = token_row(network, tokenizer)[0].to(table)
         weights["embedding table"] = table
     return weights

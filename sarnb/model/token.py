@@ -45,38 +45,38 @@ def with_token(caption: str, token: str = TOKEN) -> str:
     return replaced if count else f"{token} image, {caption}"
 
 
-def add_token(pipe: StableDiffusionXLPipeline, init: str = "image", token: str = TOKEN) -> None:
-    """Add ``token`` to both tokenizers and encoders; its row starts as that of ``init`` (the mean over its pieces).
+def add_token(pipe: StableDiffusionXLPipeline, init: str = "image") -> None:
+    """Add ``TOKEN`` to both tokenizers and encoders; its row starts as that of ``init`` (the mean over its pieces).
 
     All other rows keep their bits. Raises ``InputError`` if the token is there already or ``init`` is empty.
     """
     if not init.strip():
-        raise InputError(f"init word of {token} is {init!r}; give a word, for example image")
+        raise InputError(f"init word of {TOKEN} is {init!r}; give a word, for example image")
     rows = {}
     for key, (tokenizer_name, encoder_name) in ROW_KEYS.items():
         pieces = getattr(pipe, tokenizer_name)(init, add_special_tokens=False).input_ids
         rows[key] = getattr(pipe, encoder_name).get_input_embeddings().weight[pieces].mean(dim=0, keepdim=True)
-    _install(pipe, rows, token)
+    _install(pipe, rows, TOKEN)
 
 
-def train_token(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> None:
+def train_token(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> None:
     """Let the token's row train, and nothing else of the embedding table (PEFT trainable tokens).
 
     Masking the gradient of the table would not do: weight decay would still move every row.
     For an encoder with LoRA give ``trainable_token_indices`` in its ``LoraConfig`` instead.
     """
-    ids = [tokenizer.convert_tokens_to_ids(token)]
+    ids = [tokenizer.convert_tokens_to_ids(TOKEN)]
     encoder.add_adapter(TrainableTokensConfig(token_indices=ids, target_modules=["token_embedding"]))
 
 
-def token_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> Tensor:
+def token_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> Tensor:
     """The token's embedding [1, D] as it is now, trained or not, detached."""
     layer = encoder.get_input_embeddings()
     layer = getattr(layer, "token_adapter", layer)
     if isinstance(layer, TrainableTokensLayer):
         row = layer.trainable_tokens_delta["default"].detach()
         return row.full_tensor() if isinstance(row, DTensor) else row.clone()
-    return layer.weight[[tokenizer.convert_tokens_to_ids(token)]].detach().clone()
+    return layer.weight[[tokenizer.convert_tokens_to_ids(TOKEN)]].detach().clone()
 
 
 def embedding_table(encoder: CLIPTextModel | CLIPTextModelWithProjection) -> Tensor:
@@ -101,7 +101,7 @@ def word_entries(tokenizer: CLIPTokenizer, rows: int) -> dict[str, int]:
     }
 
 
-def longest_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, token: str = TOKEN) -> float:
+def longest_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer: CLIPTokenizer) -> float:
     """How long the token's row may become: as long as the longest word of the vocabulary, or as it is now, whichever is more.
 
     An encoder's first layer norm sees hardly more than the direction of a long row, so the gradient stands at right angles to
@@ -109,21 +109,19 @@ def longest_row(encoder: CLIPTextModel | CLIPTextModelWithProjection, tokenizer:
     the encoder's own layers add next to nothing to it: the word no longer reads its neighbours, nor they it.
     """
     table = embedding_table(encoder).float()
-    words, start = list(word_entries(tokenizer, len(table)).values()), float(token_row(encoder, tokenizer, token).norm())
+    words, start = list(word_entries(tokenizer, len(table)).values()), float(token_row(encoder, tokenizer).norm())
     return max(start, float(table[words].norm(dim=1).max())) if words else start
 
 
-def save_token(pipe: StableDiffusionXLPipeline, path: Path, token: str = TOKEN, writes: bool = True) -> Path:
+def save_token(pipe: StableDiffusionXLPipeline, path: Path, writes: bool = True) -> Path:
     """Write both rows in SDXL's textual-inversion layout: safetensors with ``clip_l`` and ``clip_g``, each [1, D].
 
     Where weights are shared out among processes, all of them call it and the one that ``writes`` writes.
     """
-    rows = {
-        key: token_row(getattr(pipe, encoder), getattr(pipe, tokenizer), token).float().cpu().contiguous()
-        for key, (tokenizer, encoder) in ROW_KEYS.items()
-    }
+    parts = {key: (getattr(pipe, encoder), getattr(pipe, tokenizer)) for key, (tokenizer, encoder) in ROW_KEYS.items()}
+    rows = {key: token_row(*part).float().cpu().contiguous() for key, part in parts.items()}
     if writes:
-        save_file(rows, path, metadata={"format": "pt", "token": token})
+        save_file(rows, path, metadata={"format": "pt", "token": TOKEN})
     return path
 
 

@@ -29,7 +29,6 @@ from sarnb.train.training import keep_trained
 from sarnb.train.vae_losses import (
     NETWORKS,
     PERIODOGRAM_SIDE,
-    LossRecipe,
     PatchDiscriminator,
     adaptive_weight,
     hinge_discriminator_loss,
@@ -67,7 +66,9 @@ class VaeConfig(LoopConfig):
         super().__post_init__()
         if not 0 <= self.point_share <= 1:
             raise InputError(f"point_share is {self.point_share}; give a share from 0 to 1")
-        parse_recipe(self.losses, self.adversarial_start)
+        if not 0 <= self.adversarial_start < 1:
+            raise InputError(f"adversarial_start is {self.adversarial_start}; give a share from 0 up to, not including, 1")
+        parse_recipe(self.losses)
 
     @classmethod
     def of(cls, profile: Any, seed: int | None = None) -> VaeConfig:
@@ -130,10 +131,10 @@ def finetune_vae(
     """
     if strategy.vae == "frozen":
         raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
-    recipe = parse_recipe(config.losses, config.adversarial_start)
+    recipe = parse_recipe(config.losses)
     val = None if val is None else val[: config.held_out_images]
     check_images(pipe.vae, images, config.crop, recipe, val)
-    features = {name: NETWORKS[name]().to(processes().device) for name in NETWORKS if name in recipe.weights}
+    features = {name: NETWORKS[name]().to(processes().device) for name in NETWORKS if name in recipe}
     record = _record(pipe, strategy, images, config)
     reset_peak_memory()
     trained = prepare(pipe, strategy, config.seed)["vae"]
@@ -142,7 +143,7 @@ def finetune_vae(
         pipe.vae.enable_gradient_checkpointing()
     rate = config.lr_vae_lora if strategy.vae.startswith("lora") else config.lr_vae_full
     modules, groups = {"vae": RoundTrip(pipe.vae)}, [{"params": trained, "lr": rate}]
-    if recipe.adversarial:
+    if "adversarial" in recipe:
         with seeded(config.seed, DISCRIMINATOR):
             modules["discriminator"] = PatchDiscriminator()
         groups.append({"params": list(modules["discriminator"].parameters()), "lr": config.lr_discriminator})
@@ -169,7 +170,7 @@ def finetune_vae(
 def training_loss(
     raw: Mapping[str, nn.Module],
     images: np.ndarray,
-    recipe: LossRecipe,
+    recipe: Mapping[str, float],
     features: Mapping[str, nn.Module],
     config: VaeConfig,
     strategy: Strategy,
@@ -192,13 +193,13 @@ def training_loss(
         pixels = to_pixels(crops).to(vae.device)
         noise = micro.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
         decoded, mean, log_variance, inputs = modules["vae"](pixels, noise)
-        parts = reconstruction_terms(recipe.weights, pixels, decoded, features)
-        total = sum(recipe.weights[name] * value for name, value in parts.items())
-        if "kl" in recipe.weights:
+        parts = reconstruction_terms(recipe, pixels, decoded, features)
+        total = sum(recipe[name] * value for name, value in parts.items())
+        if "kl" in recipe:
             parts["kl"] = kl_to_unit_normal(mean.float(), log_variance.float())
-        parts["loss"] = total + recipe.weights.get("kl", 0.0) * parts.get("kl", 0.0)
-        if recipe.adversarial:
-            joined = step >= recipe.adversarial_start * config.steps
+        parts["loss"] = total + recipe.get("kl", 0.0) * parts.get("kl", 0.0)
+        if "adversarial" in recipe:
+            joined = step >= config.adversarial_start * config.steps
             scores = modules["discriminator"](torch.cat([pixels, decoded.detach().to(pixels)])).float().chunk(2)
             parts |= {"discriminator": hinge_discriminator_loss(*scores), "adaptive": total.new_zeros(())}
             parts["loss"] = parts["loss"] + parts["discriminator"]
@@ -207,7 +208,7 @@ def training_loss(
                 generator = -functional_call(raw["discriminator"], frozen, (decoded,)).float().mean()
                 norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
                 parts["adaptive"] = adaptive_weight(*norms)
-                parts["loss"] = parts["loss"] + recipe.adversarial * parts["adaptive"] * generator
+                parts["loss"] = parts["loss"] + recipe["adversarial"] * parts["adaptive"] * generator
                 below = below + 1 if float(parts["discriminator"].detach()) < config.collapse_level else 0
                 if below >= config.collapse_patience:
                     raise DivergedError(
@@ -267,11 +268,11 @@ def _record(pipe: StableDiffusionXLPipeline, strategy: Strategy, images: np.ndar
         "vae": fingerprint(pipe.vae),
         "data": content_key(images),
         "config": asdict(config),
-        "terms": dict(parse_recipe(config.losses).weights),
+        "terms": parse_recipe(config.losses),
     }
 
 
-def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: LossRecipe, val: np.ndarray | None = None) -> None:
+def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: Mapping[str, float], val: np.ndarray | None = None) -> None:
     """Refuse what cannot be trained on: images [N, H, W], crops of ``crop`` px, whole validation images ``val`` [N, H, W].
 
     Raises
@@ -293,15 +294,15 @@ def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: Loss
         about = f"autoencoder training: {name} of {sides[1]} x {sides[0]} px"
         if sides[0] % factor or sides[1] % factor:
             raise InputError(f"{about}; cut both sides to multiples of {factor} px")
-        if "spectrum" in recipe.weights and sides[0] != sides[1]:
+        if "spectrum" in recipe and sides[0] != sides[1]:
             raise InputError(f"{about}: the loss term spectrum compares square pictures; cut them square or leave the term out")
-        if "periodogram" in recipe.weights and min(sides) < PERIODOGRAM_SIDE:
+        if "periodogram" in recipe and min(sides) < PERIODOGRAM_SIDE:
             raise InputError(f"{about}: the loss term periodogram needs sides of {PERIODOGRAM_SIDE} px or more; leave it out here")
 
 
 @torch.no_grad()
 def held_out_reconstruction(
-    vae: AutoencoderKL, images: np.ndarray, recipe: LossRecipe, features: Mapping[str, nn.Module], config: VaeConfig
+    vae: AutoencoderKL, images: np.ndarray, recipe: Mapping[str, float], features: Mapping[str, nn.Module], config: VaeConfig
 ) -> float:
     """The recipe's terms that compare pictures, on whole images uint8 [N, H, W] and posterior means; mean over images.
 
@@ -314,8 +315,8 @@ def held_out_reconstruction(
         pixels = to_pixels(images[start : start + batch]).to(vae.device)
         with autocast(config.precision):
             decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample
-            parts = reconstruction_terms(recipe.weights, pixels, decoded, features)
-        total += len(pixels) * float(sum(recipe.weights[name] * value for name, value in parts.items()))
+            parts = reconstruction_terms(recipe, pixels, decoded, features)
+        total += len(pixels) * float(sum(recipe[name] * value for name, value in parts.items()))
     return total / len(images)
 
 

@@ -6,7 +6,6 @@ Pictures are [N, 3, H, W] in [-1, 1], which is linear in amplitude: -1 is amplit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -40,21 +39,8 @@ PERIODOGRAM_SIDE = 16  # px, of the windows of the spectra in two dimensions
 LARGEST_RATIO = 1e4  # at which the adaptive weight is clamped, as in VQGAN
 
 
-@dataclass(frozen=True)
-class LossRecipe:
-    """Terms with their weights; ``adversarial_start`` is the share of the run after which the decoder hears of the discriminator."""
-
-    weights: Mapping[str, float]
-    adversarial_start: float = 0.2
-
-    @property
-    def adversarial(self) -> float:
-        """Weight of the discriminator's term; 0 where there is none."""
-        return self.weights.get("adversarial", 0.0)
-
-
-def parse_recipe(text: str, adversarial_start: float = 0.2) -> LossRecipe:
-    """A recipe from the names of its terms, joined by "+", each with its weight of ``TERM_WEIGHTS``: "l1+spectrum+kl".
+def parse_recipe(text: str) -> dict[str, float]:
+    """Terms with their weights of ``TERM_WEIGHTS``, from their names joined by "+": "l1+spectrum+kl".
 
     Raises ``InputError`` for an unknown or repeated name, and a recipe without a term that compares pictures.
     """
@@ -64,9 +50,7 @@ def parse_recipe(text: str, adversarial_start: float = 0.2) -> LossRecipe:
         raise InputError(f"loss {text!r}: use each of {', '.join(TERM_WEIGHTS)} at most once, joined by '+'")
     if not set(names) - {"adversarial", "grey", "kl"}:
         raise InputError(f"loss {text!r}: compares no picture with its original; add l1, l2 or another such term")
-    if not 0 <= adversarial_start < 1:
-        raise InputError(f"adversarial_start is {adversarial_start}; give a share from 0 up to, not including, 1")
-    return LossRecipe({name: TERM_WEIGHTS[name] for name in names}, adversarial_start)
+    return {name: TERM_WEIGHTS[name] for name in names}
 
 
 def kl_to_unit_normal(mean: Tensor, log_variance: Tensor) -> Tensor:

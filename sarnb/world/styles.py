@@ -231,6 +231,7 @@ STYLES: dict[str, Style] = {
 }
 """The styles by name; the photograph comes first."""
 _LIGHTS = ("lit from the {side}", "with light from the {side}", "illuminated from the {side}")
+PHOTOGRAPHS, LIT = 0.25, 2.0  # see ``draw_styles``
 
 
 def check_styles(names: Sequence[str]) -> None:
@@ -309,19 +310,17 @@ def wrong_style(text: str, names: Sequence[str], seed: int = 0) -> str:
     return leads[rng.integers(len(leads))] + text.removeprefix(own[1])
 
 
-def draw_styles(
-    count: int, seed: int, names: Sequence[str] = tuple(STYLES), photographs: float = 0.25, lit: float = 2.0
-) -> list[tuple[str, str]]:
+def draw_styles(count: int, seed: int, names: Sequence[str] = tuple(STYLES)) -> list[tuple[str, str]]:
     """(style, side of light) of ``count`` pictures, independent of what they show.
 
-    A share ``photographs`` of them are photographs; of the rest a lit style takes ``lit`` times the share of another.
+    A share ``PHOTOGRAPHS`` of them are photographs; of the rest a lit style takes ``LIT`` times the share of another.
     Picture i depends on (seed, i) only. Raises as ``check_styles``.
     """
     check_styles(names)
     others = [name for name in names if name != "photograph"]
     names_rng, sides_rng = (np.random.default_rng((seed, 7005, stream)) for stream in (0, 1))
-    weights = np.array([lit if STYLES[name].lit else 1.0 for name in others])
-    bounds = photographs + (1 - photographs) * np.cumsum(weights) / weights.sum() if others else np.ones(0)
-    chosen = np.searchsorted(np.concatenate([[photographs if others else 1.0], bounds[:-1]]), names_rng.random(count), side="right")
+    weights = np.array([LIT if STYLES[name].lit else 1.0 for name in others])
+    bounds = PHOTOGRAPHS + (1 - PHOTOGRAPHS) * np.cumsum(weights) / weights.sum() if others else np.ones(0)
+    chosen = np.searchsorted(np.concatenate([[PHOTOGRAPHS if others else 1.0], bounds[:-1]]), names_rng.random(count), side="right")
     ordered = ["photograph", *others]
     return [(ordered[place], SIDES[side]) for place, side in zip(chosen, (sides_rng.random(count) < 0.5).astype(int), strict=True)]

@@ -1,4 +1,4 @@
-"""Sets of images: columns of a comparison, some images of each label, metadata, and twin scenes drawn again."""
+"""Sets of images: columns of a comparison, some images of each label, metadata, twin scenes drawn again, and the data card."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
+from sarnb.data import dataset
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.dataset import ImageSet, card_table, columns_of, load_set, missing_groups, pick, read_metadata, some_per_label
+from sarnb.data.dataset import ImageSet, card_table, columns_of, data_card, load_card, load_set, pick
+from sarnb.data.files import README, read_numbered
+from sarnb.data.prepare import prepare_user_data
 from sarnb.data.twin import SplitSpec, build_twin, redraw_scene
 from sarnb.errors import InputError
 from sarnb.world.radar import amplitude, simulate
@@ -30,64 +35,131 @@ def test_columns_follow_the_groups_and_hold_one_image_of_each_set():
     assert pick(REAL, columns) == [1, 4, 0] and pick(FAKE, columns) == [0, 2, 1]
     assert [column.label for column in columns_of(REAL, FAKE, most=2)] == ["city", "forest"]
     assert [column.label for column in columns_of(REAL, groups=("composition",))] == ["river+forest"]
-
-
-def test_a_class_that_one_set_lacks_has_no_column():
-    assert columns_of(REAL, FAKE, groups=("composition",)) == ()
+    assert columns_of(REAL, FAKE, groups=("composition",)) == ()  # a class that one set lacks
 
 
 def test_the_sentence_on_missing_groups():
-    assert missing_groups(REAL) == ""
-    only_seen = make_set(["city"], [None])
-    assert missing_groups(only_seen) == ("These data have no unseen classes and no compositions, so nothing is shown or measured for them.")
+    assert dataset.missing_groups(REAL) == ""
+    said = "These data have no unseen classes and no compositions, so nothing is shown or measured for them."
+    assert dataset.missing_groups(make_set(["city"], [None])) == said
 
 
-@pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    folder = tmp_path_factory.mktemp("twin") / "data"
-    splits = {"train": SplitSpec(("city", "river"), 4), "test": SplitSpec(("city", "stadium", "river+forest"), 3)}
-    return folder, build_twin(folder, splits, size=64, workers=1)
-
-
-def test_a_folder_without_splits_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_splits_and_a_split_given_for_the_whole_set_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no split"):
-        read_metadata(tmp_path)
-
-
-def test_a_split_given_for_the_whole_set_is_named(tmp_path: Path) -> None:
+        dataset.read_metadata(tmp_path)
     (tmp_path / "set/train").mkdir(parents=True)
     (tmp_path / "set/train/metadata.jsonl").write_text("{}")
     with pytest.raises(InputError, match=r"set/train: is one split of a data set; give the folder of all, .*/set$"):
         load_set(tmp_path / "set/train/test")
 
 
-def test_card_table_is_flat_text(twin: tuple[Path, dict]) -> None:
-    facts = card_table(twin[1]).set_index("fact")["value"]
+def test_card_table_is_flat_text(folder: Path) -> None:
+    facts = card_table(load_card(folder)).set_index("fact")["value"]
     assert facts["has truth"] == "yes"
-    assert facts["totals: train"] == "4"
+    assert facts["totals: train"] == "5"
     assert "fingerprint" not in facts
     assert facts.map(lambda value: isinstance(value, str)).all()
 
 
-def test_scene_drawn_again_equals_the_stored_image(twin: tuple[Path, dict]) -> None:
-    folder, card = twin
-    stored = load_set(folder / "test")
+def test_scene_drawn_again_equals_the_stored_image(folder: Path) -> None:
+    stored, card = load_set(folder / "test"), load_card(folder)
     scale = Normalisation(card["mu"], card["sigma"])
     for image, row in zip(stored.images, stored.rows):
-        np.testing.assert_array_equal(scale.apply(amplitude(simulate(*redraw_scene(row, 64)))), image)
-
-
-def test_user_images_cannot_be_drawn_again() -> None:
+        np.testing.assert_array_equal(scale.apply(amplitude(simulate(*redraw_scene(row, 32)))), image)
     with pytest.raises(InputError, match="only twin images"):
         redraw_scene({"file_name": "a.png", "label": "city", "look": None}, 64)
 
 
 def test_some_per_label_bounds_and_keeps_order() -> None:
     images = make_set("a" * 9 + "b" * 2, "x" * 11)
-    some = some_per_label(images, 3, seed=1)
+    some = dataset.some_per_label(images, 3, seed=1)
     assert some.labels == ("a",) * 3 + ("b",) * 2
     assert list(map(int, some.ids)) == sorted(map(int, some.ids))
-    assert some_per_label(images, 3, seed=1).ids == some.ids
-    assert len({some_per_label(images, 3, seed).ids for seed in range(8)}) > 1
+    assert dataset.some_per_label(images, 3, seed=1).ids == some.ids
+    assert len({dataset.some_per_label(images, 3, seed).ids for seed in range(8)}) > 1
     with pytest.raises(InputError, match="at least 1"):
-        some_per_label(images, 0)
+        dataset.some_per_label(images, 0)
+
+
+# The data card: front matter that the hub reads, and numbers that are those of card.json.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("card") / "data"
+    build_twin(out, {"train": SplitSpec(("city", "river"), 5), "test": SplitSpec(("city", "stadium"), 2)}, "umbra", 32, 1, 1)
+    return out
+
+
+def front_matter(text: str) -> dict:
+    empty, head, _ = text.split("---\n", 2)
+    assert empty == ""
+    return yaml.safe_load(head)
+
+
+def table_rows(text: str, heading: str) -> list[list[str]]:
+    """Cells of the table below a heading, without its head."""
+    lines = text.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
+
+
+def test_front_matter_is_what_the_hub_reads_and_the_card_a_pure_function(folder: Path) -> None:
+    assert data_card(load_card(folder)) == (folder / README).read_text()
+    head = front_matter((folder / README).read_text())
+    assert head["license"] == "apache-2.0" and "text-to-image" in head["task_categories"]
+    assert head["size_categories"] == ["n<1K"]
+    files = {item["split"]: item["path"] for item in head["configs"][0]["data_files"]}
+    assert files == {"train": "train/**", "test": "test/**"}
+
+
+@pytest.mark.parametrize(("images", "name"), [(0, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (5_000_000, "1M<n<10M")])
+def test_size_categories(folder: Path, images: int, name: str) -> None:
+    assert front_matter(data_card({**load_card(folder), "totals": {"train": images}}))["size_categories"] == [name]
+
+
+def test_counts_are_those_of_the_images(folder: Path) -> None:
+    text = (folder / README).read_text()
+    labels = {split: load_set(folder / split).labels for split in ("train", "test")}
+    rows = {row[0]: row[1:] for row in table_rows(text, "Splits")}
+    assert rows.pop("total") == ["", "5", "2"]
+    assert rows == {
+        kind: [group, str(labels["train"].count(kind)), str(labels["test"].count(kind))]
+        for kind, group in (("city", "seen"), ("river", "seen"), ("stadium", "unseen"))
+    }
+    assert "Train does not show: stadium." in text
+
+
+def test_the_sensor_and_the_scale_are_told(folder: Path) -> None:
+    text, card = (folder / README).read_text(), load_card(folder)
+    assert "umbra: X band (9.6 GHz), VV, looks: 1" in text and "incidence 35, 45, 55 degrees" in text
+    assert f"mu = {card['mu']:.6g} and sigma = {card['sigma']:.6g}" in text
+    (train, _) = table_rows(text, "Statistics")
+    images = load_set(folder / "train").images / 255
+    assert float(train[1]) == pytest.approx(images.mean(), abs=1e-4)
+
+
+def test_every_column_is_explained(folder: Path, user_folder: Path) -> None:
+    for root in (folder, user_folder):
+        _, row = read_numbered(root / "train/metadata.jsonl")[0]
+        told = [cells[0] for cells in table_rows((root / README).read_text(), "Columns")]
+        assert sorted(told) == sorted(name for name, value in row.items() if value is not None)
+
+
+@pytest.fixture(scope="module")
+def user_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("user")
+    rng = np.random.default_rng(0)
+    for label in ("ships", "land"):
+        (root / "in" / label).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(rng.integers(0, 255, (32, 32), np.uint8)).save(root / "in" / label / f"{number}.png")
+    prepare_user_data(root / "in", root / "out", 32)
+    return root / "out"
+
+
+def test_the_users_own_images_get_a_card_without_invented_facts(user_folder: Path) -> None:
+    text = (user_folder / README).read_text()
+    head = front_matter(text)
+    assert head["license"] == "unknown" and "synthetic" not in head["tags"]
+    assert {row[0]: row[2:] for row in table_rows(text, "Splits")}["ships"] == ["2", "1", "1", "2"]
+    assert "share no amplitude scale" in text and "## Radar" not in text

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sarnb.data import prepare
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.imagefolder import list_images
 from sarnb.data.prepare import check_user_folder, patch_origins, prepare_user_data
@@ -93,7 +94,8 @@ def test_class_folders_give_labels_and_captions_and_pass_over_the_rest(tmp_path:
     assert listing.ignored == {".csv": 1, ".md": 1, ".txt": 1}
 
 
-def test_links_to_class_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+def test_links_to_class_folders_are_followed_loops_end_and_a_folder_named_train_next_to_classes_is_a_class(tmp_path: Path) -> None:
+    assert {image.label for image in list_images(class_folders(tmp_path / "a", ("train", "station"))).images} == {"train", "station"}
     source = class_folders(tmp_path / "all", ("city", "field", "water"))
     subset = tmp_path / "subset"
     subset.mkdir()
@@ -225,10 +227,6 @@ def test_a_held_out_class_is_shown_by_test_and_judge_alone(tmp_path: Path) -> No
     assert not (tmp_path / "none").exists()
 
 
-def test_a_folder_named_train_next_to_classes_is_a_class(tmp_path: Path) -> None:
-    assert {image.label for image in list_images(class_folders(tmp_path, ("train", "station"))).images} == {"train", "station"}
-
-
 def test_what_was_given_and_is_not_used_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = class_folders(tmp_path / "in")
     put(source / "loose.png", picture(70))
@@ -299,11 +297,12 @@ def test_patches_are_cuts_of_the_image_without_overlap() -> None:
     assert len(patch_origins(image, SIZE, 4, np.random.default_rng(0))) == 4
 
 
-def test_8_bit_pixels_arrive_unchanged_and_huge_images_do_not_dominate(tmp_path: Path) -> None:
+def test_8_bit_pixels_arrive_unchanged_and_huge_images_do_not_dominate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = class_folders(tmp_path / "in", ("city",), each=6)
     for index in range(6):
         put(source / "big" / f"{index}.png", picture(300 + index, 8 * SIZE, 8 * SIZE))
-    card = prepare_user_data(source, tmp_path / "out", SIZE, tiles_per_image=5, tiles_per_class=16)
+    monkeypatch.setattr(prepare, "TILES_PER_CLASS", 16)
+    card = prepare_user_data(source, tmp_path / "out", SIZE)
     counts = {label: sum(card["counts"][split][label] for split in ("train", "val", "test")) for label in ("big", "city")}
     assert counts == {"big": 16, "city": 6} and card["mu"] is None and card["storages"] == {"8-bit": 12}
     train = load_set(tmp_path / "out/train")
@@ -423,7 +422,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_rest(tmp_path: Path, monkeypa
         raise OSError(28, "No space left on device")
 
     source = class_folders(tmp_path / "in")
-    monkeypatch.setattr("sarnb.data.prepare.write_png", full)
+    monkeypatch.setattr("sarnb.data.files.write_png", full)
     with pytest.raises(InputError, match="No space left on device"):
         prepare_user_data(source, tmp_path / "out", SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

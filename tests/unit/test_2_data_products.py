@@ -488,19 +488,7 @@ def test_bad_files_are_refused_by_name_and_the_others_go_on(tmp_path):
 def test_the_command_ends_with_1_where_a_file_was_refused(tmp_path):
     np.save(tmp_path / "a.npy", _speckle((64, 64)))
     (tmp_path / "b.txt").write_text("no product")
-    words = [
-        "dataset",
-        "import",
-        "--out",
-        str(tmp_path / "d"),
-        "--patch",
-        "32",
-        "--spacing",
-        "0.8",
-        "--workers",
-        "1",
-        str(tmp_path / "a.npy"),
-    ]
+    words = [*"dataset import --patch 32 --spacing 0.8 --workers 1 --out".split(), str(tmp_path / "d"), str(tmp_path / "a.npy")]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0 and "train 4, val 0, test 0, judge 4 images" in done.stdout
     done = CliRunner().invoke(app, [*words, str(tmp_path / "b.txt")], catch_exceptions=False)

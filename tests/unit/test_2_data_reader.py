@@ -100,94 +100,84 @@ def tag(code: int, value: int) -> dict:
     return {"extratags": [(code, "H", 1, value, True)]}
 
 
+def made(write: Callable[..., Path], name: str, *content: object, **options: object) -> Made:
+    """What writes such a file into a folder."""
+    return lambda folder: write(folder / name, *content, **options)
+
+
+Made = Callable[[Path], Path]
 POLARISATIONS = RNG.rayleigh(1.0, (3, SIDE, SIDE))
 POLARISATIONS[0, 5, 5] = 500.0  # one saturated point must not make the channels look alike
 COMPLEX = (RNG.normal(size=(SIDE, SIDE)) + 1j * RNG.normal(size=(SIDE, SIDE))).astype(np.complex64)
 SMALL = U8[::4, ::4]
 BLOCKS = np.repeat(np.repeat(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8), 8, 0), 8, 1)  # JPEG keeps blocks of one value
-Made = Callable[[Path], Path]
 
 # (what the file is, what happens to it, as in README.md) -> how it is made, the amplitude, and where it is data
 APPLIED: dict[tuple[str, str], tuple[Made, np.ndarray, np.ndarray | None]] = {
-    ("TIFF, no-data value 65535", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(U16, 65535), nodata=65535), U16, ~HOLE),
-    ("TIFF, no-data value 0", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(U16, 0), nodata=0), U16, ~HOLE),
-    ("TIFF, no-data value -9999", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -9999), nodata=-9999), FLOAT, ~HOLE),
-    ("TIFF, no-data value NaN", "excluded"): (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.nan), nodata=np.nan), FLOAT, ~HOLE),
+    ("TIFF, no-data value 65535", "excluded"): (made(tiff, "a.tif", with_hole(U16, 65535), nodata=65535), U16, ~HOLE),
+    ("TIFF, no-data value 0", "excluded"): (made(tiff, "a.tif", with_hole(U16, 0), nodata=0), U16, ~HOLE),
+    ("TIFF, no-data value -9999", "excluded"): (made(tiff, "a.tif", with_hole(FLOAT, -9999), nodata=-9999), FLOAT, ~HOLE),
+    ("TIFF, no-data value NaN", "excluded"): (made(tiff, "a.tif", with_hole(FLOAT, np.nan), nodata=np.nan), FLOAT, ~HOLE),
     ("TIFF, complex, no-data value 0", "excluded"): (
-        lambda p: tiff(p / "a.tif", with_hole(COMPLEX + 1j * (COMPLEX.real == 0), 0), nodata=0),
+        made(tiff, "a.tif", with_hole(COMPLEX + 1j * (COMPLEX.real == 0), 0), nodata=0),
         np.abs(COMPLEX),
         ~HOLE,
     ),
-    ("TIFF, validity mask", "excluded"): (lambda p: tiff(p / "a.tif", U16, mask=OPAQUE), U16, ~HOLE),
+    ("TIFF, validity mask", "excluded"): (made(tiff, "a.tif", U16, mask=OPAQUE), U16, ~HOLE),
     ("TIFF, validity mask and no-data value", "excluded"): (
-        lambda p: tiff(p / "a.tif", np.where(HOLE.T, 9, U16).astype(np.uint16), mask=OPAQUE, nodata=9),
+        made(tiff, "a.tif", np.where(HOLE.T, 9, U16).astype(np.uint16), mask=OPAQUE, nodata=9),
         U16,
         ~(HOLE | HOLE.T | (U16 == 9)),
     ),
     ("TIFF, alpha band of 16 bits", "excluded"): (
-        lambda p: tiff(p / "a.tif", np.stack([U16, OPAQUE.astype(np.uint16) * 257]), alpha="YES"),
+        made(tiff, "a.tif", np.stack([U16, OPAQUE.astype(np.uint16) * 257]), alpha="YES"),
         U16,
         ~HOLE,
     ),
-    ("PNG, 16 bits, EXIF orientation 8", "turned"): (lambda p: turned(p / "a.png", 8, U16), np.rot90(U16), None),
-    ("JPEG, EXIF orientation 5", "turned"): (lambda p: turned(p / "a.jpg", 5, BLOCKS), BLOCKS.T, None),
+    ("PNG, 16 bits, EXIF orientation 8", "turned"): (made(turned, "a.png", 8, U16), np.rot90(U16), None),
+    ("JPEG, EXIF orientation 5", "turned"): (made(turned, "a.jpg", 5, BLOCKS), BLOCKS.T, None),
     ("TIFF, description in JSON that names what calibrates it", "kept"): (
-        lambda p: pages(p / "a.tif", (U16, {"description": '{"radiometry": "sigma_nought", "scale_factor": 2e-4}'})),
+        made(pages, "a.tif", (U16, {"description": '{"radiometry": "sigma_nought", "scale_factor": 2e-4}'})),
         U16,
         None,
     ),
-    ("TIFF, alpha band", "excluded"): (lambda p: tiff(p / "a.tif", np.stack([U8, OPAQUE]), alpha="YES"), U8, ~HOLE),
-    ("PNG, alpha of 0 and 255", "excluded"): (lambda p: png(p / "a.png", np.dstack([U8, OPAQUE])), U8, ~HOLE),
-    ("PNG, no-data value in .aux.xml", "excluded"): (lambda p: with_file_beside(p / "a.png"), U8, ~HOLE),
-    ("PNG, validity mask in .msk", "excluded"): (lambda p: with_file_beside(p / "a.png", mask=True), U8, ~HOLE),
-    ("PNG, transparent level", "excluded"): (lambda p: png(p / "a.png", with_hole(U8, 255), transparency=255), U8, ~HOLE),
-    ("TIFF, scale and offset", "applied"): (
-        lambda p: tiff(p / "a.tif", U16, tags={"scales": (0.5,), "offsets": (10.0,)}),
-        0.5 * U16 + 10.0,
-        None,
-    ),
+    ("TIFF, alpha band", "excluded"): (made(tiff, "a.tif", np.stack([U8, OPAQUE]), alpha="YES"), U8, ~HOLE),
+    ("PNG, alpha of 0 and 255", "excluded"): (made(png, "a.png", np.dstack([U8, OPAQUE])), U8, ~HOLE),
+    ("PNG, no-data value in .aux.xml", "excluded"): (made(with_file_beside, "a.png"), U8, ~HOLE),
+    ("PNG, validity mask in .msk", "excluded"): (made(with_file_beside, "a.png", mask=True), U8, ~HOLE),
+    ("PNG, transparent level", "excluded"): (made(png, "a.png", with_hole(U8, 255), transparency=255), U8, ~HOLE),
+    ("TIFF, scale and offset", "applied"): (made(tiff, "a.tif", U16, tags={"scales": (0.5,), "offsets": (10.0,)}), 0.5 * U16 + 10.0, None),
     ("TIFF, no data, then scale and offset", "both"): (
-        lambda p: tiff(p / "a.tif", with_hole(U16, 0), nodata=0, tags={"scales": (2.0,), "offsets": (7.0,)}),
+        made(tiff, "a.tif", with_hole(U16, 0), nodata=0, tags={"scales": (2.0,), "offsets": (7.0,)}),
         2.0 * U16 + 7.0,
         ~HOLE,
     ),
-    ("TIFF, white is the smallest, 8 bits", "inverted"): (
-        lambda p: pages(p / "a.tif", (255 - U8, {"photometric": "miniswhite"})),
-        U8,
-        None,
-    ),
-    ("TIFF, white is the smallest, 16 bits", "inverted"): (
-        lambda p: pages(p / "a.tif", (65535 - U16, {"photometric": "miniswhite"})),
-        U16,
-        None,
-    ),
-    ("TIFF, preview before the image", "read"): (lambda p: pages(p / "a.tif", (SMALL, {"subfiletype": 1}), (U8, {})), U8, None),
-    ("TIFF, overviews behind the image", "read"): (lambda p: pages(p / "a.tif", (U8, {}), (SMALL, {"subfiletype": 1})), U8, None),
-    ("TIFF, orientation 6", "turned"): (lambda p: pages(p / "a.tif", (U8, tag(274, 6))), np.rot90(U8, -1), None),
-    ("PNG, three equal bands", "one"): (lambda p: png(p / "a.png", np.dstack([U8] * 3)), U8, None),
-    ("TIFF, three equal bands of floats", "one"): (lambda p: tiff(p / "a.tif", np.stack([FLOAT] * 3)), FLOAT, None),
+    ("TIFF, white is the smallest, 8 bits", "inverted"): (made(pages, "a.tif", (255 - U8, {"photometric": "miniswhite"})), U8, None),
+    ("TIFF, white is the smallest, 16 bits", "inverted"): (made(pages, "a.tif", (65535 - U16, {"photometric": "miniswhite"})), U16, None),
+    ("TIFF, preview before the image", "read"): (made(pages, "a.tif", (SMALL, {"subfiletype": 1}), (U8, {})), U8, None),
+    ("TIFF, overviews behind the image", "read"): (made(pages, "a.tif", (U8, {}), (SMALL, {"subfiletype": 1})), U8, None),
+    ("TIFF, orientation 6", "turned"): (made(pages, "a.tif", (U8, tag(274, 6))), np.rot90(U8, -1), None),
+    ("PNG, three equal bands", "one"): (made(png, "a.png", np.dstack([U8] * 3)), U8, None),
+    ("TIFF, three equal bands of floats", "one"): (made(tiff, "a.tif", np.stack([FLOAT] * 3)), FLOAT, None),
     ("TIFF, complex of 16 and 16 bits", "modulus"): (
-        lambda p: tiff(p / "a.tif", np.rint(COMPLEX * 100).astype(np.complex64), dtype="complex_int16"),
+        made(tiff, "a.tif", np.rint(COMPLEX * 100).astype(np.complex64), dtype="complex_int16"),
         np.abs(np.rint(COMPLEX.real * 100) + 1j * np.rint(COMPLEX.imag * 100)),
         None,
     ),
-    ("NPY, complex", "modulus"): (lambda p: npy(p / "a.npy", COMPLEX), np.abs(COMPLEX), None),
-    ("TIFF, units dB", "decibels"): (
-        lambda p: tiff(p / "a.tif", (20 * np.log10(FLOAT)).astype(np.float32), tags={"units": ("dB",)}),
-        FLOAT,
-        None,
-    ),
+    ("NPY, complex", "modulus"): (made(npy, "a.npy", COMPLEX), np.abs(COMPLEX), None),
+    ("TIFF, units dB", "decibels"): (made(tiff, "a.tif", (20 * np.log10(FLOAT)).astype(np.float32), tags={"units": ("dB",)}), FLOAT, None),
     ("TIFF, whole numbers of dB with scale and offset", "decibels"): (
-        lambda p: tiff(
-            p / "a.tif",
+        made(
+            tiff,
+            "a.tif",
             np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16),
             tags={"scales": (0.01,), "offsets": (-50.0,), "units": ("dB",)},
         ),
         AMPLITUDE,
         None,
     ),
-    ("TIFF, band named Sigma0_VV", "root"): (lambda p: tiff(p / "a.tif", FLOAT**2, tags={"descriptions": ("Sigma0_VV",)}), FLOAT, None),
-    ("NPY, mostly negative", "decibels"): (lambda p: npy(p / "a.npy", 20 * np.log10(FLOAT / 9000)), FLOAT / 9000, None),
+    ("TIFF, band named Sigma0_VV", "root"): (made(tiff, "a.tif", FLOAT**2, tags={"descriptions": ("Sigma0_VV",)}), FLOAT, None),
+    ("NPY, mostly negative", "decibels"): (made(npy, "a.npy", 20 * np.log10(FLOAT / 9000)), FLOAT / 9000, None),
 }
 for code, turn in {
     2: np.fliplr,
@@ -198,104 +188,107 @@ for code, turn in {
     7: lambda a: np.rot90(a, 2).T,
     8: np.rot90,
 }.items():
-    APPLIED[f"PNG, EXIF orientation {code}", "turned"] = (lambda p, code=code: turned(p / "a.png", code), turn(U8), None)
+    APPLIED[f"PNG, EXIF orientation {code}", "turned"] = (made(turned, "a.png", code), turn(U8), None)
 
 for fill in (np.nan, -np.inf, -9999, -32768, np.finfo(np.float32).min, np.finfo(np.float32).max, np.float32(1e20), 9.96921e36):
-    APPLIED[f"TIFF, undeclared {fill:.6g}", "excluded"] = (lambda p, fill=fill: tiff(p / "a.tif", with_hole(FLOAT, fill)), FLOAT, ~HOLE)
-APPLIED["TIFF, whole numbers, undeclared -9999", "excluded"] = (
-    lambda p: tiff(p / "a.tif", with_hole(U16.astype(np.int16), -9999)),
-    U16,
-    ~HOLE,
-)
+    APPLIED[f"TIFF, undeclared {fill:.6g}", "excluded"] = (made(tiff, "a.tif", with_hole(FLOAT, fill)), FLOAT, ~HOLE)
+APPLIED["TIFF, whole numbers, undeclared -9999", "excluded"] = (made(tiff, "a.tif", with_hole(U16.astype(np.int16), -9999)), U16, ~HOLE)
 APPLIED["TIFF, decibels, undeclared -inf", "excluded"] = (
-    lambda p: tiff(p / "a.tif", with_hole((20 * np.log10(FLOAT / 9000)).astype(np.float32), -np.inf)),
+    made(tiff, "a.tif", with_hole((20 * np.log10(FLOAT / 9000)).astype(np.float32), -np.inf)),
     FLOAT / 9000,
     ~HOLE,
 )
-APPLIED["NPY, complex, undeclared NaN", "excluded"] = (lambda p: npy(p / "a.npy", with_hole(COMPLEX, np.nan)), np.abs(COMPLEX), ~HOLE)
+APPLIED["NPY, complex, undeclared NaN", "excluded"] = (made(npy, "a.npy", with_hole(COMPLEX, np.nan)), np.abs(COMPLEX), ~HOLE)
 
 REFUSED: dict[str, tuple[Made, str]] = {
-    "two pages": (lambda p: pages(p / "a.tif", (U8, {}), (U8, {})), r"holds 2 pages \(64 x 64\); save the image"),
-    "pages of two sizes": (lambda p: pages(p / "a.tif", (SMALL, {}), (U8, {})), r"holds 2 pages \(16 x 16, 64 x 64\)"),
-    "previews alone": (lambda p: pages(p / "a.tif", (SMALL, {"subfiletype": 1})), "only pages that are marked as previews"),
+    "two pages": (made(pages, "a.tif", (U8, {}), (U8, {})), r"holds 2 pages \(64 x 64\); save the image"),
+    "pages of two sizes": (made(pages, "a.tif", (SMALL, {}), (U8, {})), r"holds 2 pages \(16 x 16, 64 x 64\)"),
+    "previews alone": (made(pages, "a.tif", (SMALL, {"subfiletype": 1})), "only pages that are marked as previews"),
     "a stack of ImageJ": (lambda p: tifffile.imwrite(p / "a.tif", np.stack([U8] * 5), imagej=True) or p / "a.tif", "holds 5 pages"),
     "an animated PNG": (
         lambda p: Image.fromarray(U8).save(p / "a.png", save_all=True, append_images=[Image.fromarray(U8.T)]) or p / "a.png",
         "holds 2 pictures",
     ),
-    "CMYK": (lambda p: pages(p / "a.tif", (np.dstack([U8] * 4), {"photometric": "separated"})), "photometric interpretation 5"),
-    "bits": (lambda p: pages(p / "a.tif", (U8 > 9, {})), "1 bit a pixel"),
-    "signed, white is the smallest": (
-        lambda p: pages(p / "a.tif", (U8.astype(np.int16), {"photometric": "miniswhite"})),
-        "white is the smallest",
-    ),
-    "orientation 12": (lambda p: pages(p / "a.tif", (U8, tag(274, 12))), "EXIF orientation 12"),
-    "scale 0": (lambda p: tiff(p / "a.tif", U16, tags={"scales": (0.0,)}), r"scale and offset tags \[\(0.0, 0.0\)\]"),
-    "half transparent": (lambda p: png(p / "a.png", np.dstack([U8, U8])), "no alpha channel of 0 and 255 only"),
-    "no data at all": (lambda p: tiff(p / "a.tif", np.zeros_like(U16), nodata=0), "has no pixel of data"),
-    "polarisations": (lambda p: tiff(p / "a.tif", POLARISATIONS.astype(np.float32)), "three polarisations"),
-    "polarisations, 16 bits": (lambda p: tiff(p / "a.tif", (POLARISATIONS * 100).astype(np.uint16)), "three polarisations"),
+    "CMYK": (made(pages, "a.tif", (np.dstack([U8] * 4), {"photometric": "separated"})), "photometric interpretation 5"),
+    "bits": (made(pages, "a.tif", (U8 > 9, {})), "1 bit a pixel"),
+    "signed, white is the smallest": (made(pages, "a.tif", (U8.astype(np.int16), {"photometric": "miniswhite"})), "white is the smallest"),
+    "orientation 12": (made(pages, "a.tif", (U8, tag(274, 12))), "EXIF orientation 12"),
+    "scale 0": (made(tiff, "a.tif", U16, tags={"scales": (0.0,)}), r"scale and offset tags \[\(0.0, 0.0\)\]"),
+    "half transparent": (made(png, "a.png", np.dstack([U8, U8])), "no alpha channel of 0 and 255 only"),
+    "no data at all": (made(tiff, "a.tif", np.zeros_like(U16), nodata=0), "has no pixel of data"),
+    "polarisations": (made(tiff, "a.tif", POLARISATIONS.astype(np.float32)), "three polarisations"),
+    "polarisations, 16 bits": (made(tiff, "a.tif", (POLARISATIONS * 100).astype(np.uint16)), "three polarisations"),
     "polarisations, dark 8 bits": (
-        lambda p: png(p / "a.png", np.moveaxis(POLARISATIONS / 500 * 255, 0, -1).round().astype(np.uint8)),
+        made(png, "a.png", np.moveaxis(POLARISATIONS / 500 * 255, 0, -1).round().astype(np.uint8)),
         "three polarisations",
     ),
-    "two polarisations": (lambda p: tiff(p / "a.tif", np.stack([U16, U16.T])), "one polarisation"),
-    "infinite": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, np.inf)), "600 of 4096 pixels are infinite .*row 0, column 0"),
-    "the real part of complex samples": (lambda p: npy(p / "a.npy", COMPLEX.real), "negative values"),
-    "-999, which decibels times ten may be": (lambda p: tiff(p / "a.tif", with_hole(FLOAT, -999)), "negative values"),
-    "no data at all, by NaN": (lambda p: npy(p / "a.npy", np.full_like(FLOAT, np.nan)), "has no pixel of data"),
-    "a band of coherence": (lambda p: tiff(p / "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_Coherence_VV",)}), "tells of coherence"),
-    "a short band name": (lambda p: tiff(p / "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_VV",)}), "tells of coh, which"),
-    "a short unit": (lambda p: tiff(p / "a.tif", FLOAT, tags={"units": ("rad",)}), "tells of rad, which"),
-    "a phase": (lambda p: tiff(p / "a.tif", FLOAT, tags={"units": ("radians",)}), "tells of radian, which is no backscatter"),
+    "two polarisations": (made(tiff, "a.tif", np.stack([U16, U16.T])), "one polarisation"),
+    "infinite": (made(tiff, "a.tif", with_hole(FLOAT, np.inf)), "600 of 4096 pixels are infinite .*row 0, column 0"),
+    "the real part of complex samples": (made(npy, "a.npy", COMPLEX.real), "negative values"),
+    "-999, which decibels times ten may be": (made(tiff, "a.tif", with_hole(FLOAT, -999)), "negative values"),
+    "no data at all, by NaN": (made(npy, "a.npy", np.full_like(FLOAT, np.nan)), "has no pixel of data"),
+    "a band of coherence": (made(tiff, "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_Coherence_VV",)}), "tells of coherence"),
+    "a short band name": (made(tiff, "a.tif", FLOAT / 4000, tags={"descriptions": ("coh_VV",)}), "tells of coh, which"),
+    "a short unit": (made(tiff, "a.tif", FLOAT, tags={"units": ("rad",)}), "tells of rad, which"),
+    "a phase": (made(tiff, "a.tif", FLOAT, tags={"units": ("radians",)}), "tells of radian, which is no backscatter"),
     "dB in whole numbers without a unit": (
-        lambda p: tiff(p / "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
+        made(tiff, "a.tif", np.rint((20 * np.log10(AMPLITUDE) + 50) * 100).astype(np.uint16), tags={"units": ("dB",)}),
         "no decibels of one unit a step",
     ),
 }
 
 COLOUR = RNG.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 BROKEN: dict[str, tuple[Made, str]] = {
-    "zero bytes": (lambda p: raw(p / "a.png", b""), "zero bytes"),
+    "zero bytes": (made(raw, "a.png", b""), "zero bytes"),
     "truncated PNG": (lambda p: raw(p / "a.png", png(p / "whole.png", U8).read_bytes()[:2000]), "cannot be read as an image"),
     "truncated TIFF": (lambda p: raw(p / "a.tif", tiff(p / "whole.tif", FLOAT).read_bytes()[:8000]), "cannot be read as an image"),
-    "truncated NPY": (lambda p: raw(p / "a.npy", b"\x93NUMPY\x01"), "cannot be read as an image"),
-    "a web page": (lambda p: raw(p / "a.jpg", b"<html>not found</html>" * 9), "cannot be read as an image"),
-    "LFS pointer": (lambda p: raw(p / "a.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"), "git lfs pull"),
+    "truncated NPY": (made(raw, "a.npy", b"\x93NUMPY\x01"), "cannot be read as an image"),
+    "a web page": (made(raw, "a.jpg", b"<html>not found</html>" * 9), "cannot be read as an image"),
+    "LFS pointer": (made(raw, "a.png", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"), "git lfs pull"),
     "missing": (lambda p: p / "a.png", "no such file"),
     "unknown form": (lambda p: p / "a.gif", "'.gif' is not an image form"),
-    "constant": (lambda p: png(p / "a.png", np.full_like(U8, 7)), r"constant \(every pixel is 7\)"),
-    "complex infinity": (lambda p: npy(p / "a.npy", with_hole(FLOAT, np.inf) + 1j), "infinite"),
-    "one negative value": (lambda p: tiff(p / "a.tif", FLOAT - 9000 * (FLOAT == FLOAT.max())), "negative values .*decibels"),
-    "colour PNG": (lambda p: png(p / "a.png", COLOUR), "colour image"),
-    "colour JPEG": (lambda p: png(p / "a.jpg", COLOUR), "colour image"),
-    "colour TIFF": (lambda p: tiff(p / "a.tif", np.moveaxis(COLOUR, -1, 0)), "colour image"),
-    "red boxes on grey": (lambda p: png(p / "a.png", np.where(HOLE[..., None], np.uint8([255, 0, 0]), U8[..., None])), "100 % at most"),
-    "a stack": (lambda p: npy(p / "a.npy", np.ones((7, 24, 20))), r"shape \(7, 24, 20\)"),
-    "a mask": (lambda p: png(p / "a.png", U8 > 99), "1 bit"),
-    "booleans": (lambda p: npy(p / "a.npy", U8 > 99), "holds bool"),
-    "a pickle": (lambda p: npy(p / "a.npy", np.array([[{}]], object)), "cannot be read as an image"),
-    "nothing inside": (lambda p: npy(p / "a.npy", np.ones((0, 5))), "holds float64 of shape"),
+    "constant": (made(png, "a.png", np.full_like(U8, 7)), r"constant \(every pixel is 7\)"),
+    "complex infinity": (made(npy, "a.npy", with_hole(FLOAT, np.inf) + 1j), "infinite"),
+    "one negative value": (made(tiff, "a.tif", FLOAT - 9000 * (FLOAT == FLOAT.max())), "negative values .*decibels"),
+    "colour PNG": (made(png, "a.png", COLOUR), "colour image"),
+    "colour JPEG": (made(png, "a.jpg", COLOUR), "colour image"),
+    "colour TIFF": (made(tiff, "a.tif", np.moveaxis(COLOUR, -1, 0)), "colour image"),
+    "red boxes on grey": (made(png, "a.png", np.where(HOLE[..., None], np.uint8([255, 0, 0]), U8[..., None])), "100 % at most"),
+    "a stack": (made(npy, "a.npy", np.ones((7, 24, 20))), r"shape \(7, 24, 20\)"),
+    "a mask": (made(png, "a.png", U8 > 99), "1 bit"),
+    "booleans": (made(npy, "a.npy", U8 > 99), "holds bool"),
+    "a pickle": (made(npy, "a.npy", np.array([[{}]], object)), "cannot be read as an image"),
+    "nothing inside": (made(npy, "a.npy", np.ones((0, 5))), "holds float64 of shape"),
 }
 TURNED_PALETTE = [value for level in range(256) for value in (255 - level,) * 3]
 
 FORMS: dict[str, tuple[Made, str, np.ndarray]] = {
-    "grey PNG": (lambda p: png(p / "a.png", U8), "8-bit", U8),
-    "PNG in capitals": (lambda p: png(p / "b.PNG", np.dstack([U8] * 3)), "8-bit", U8),
-    "PNG with a full alpha": (lambda p: png(p / "c.png", np.dstack([U8, np.full_like(U8, 255)])), "8-bit", U8),
-    "colour PNG with a full alpha": (lambda p: png(p / "d.png", np.dstack([U8] * 3 + [np.full_like(U8, 255)])), "8-bit", U8),
+    "grey PNG": (made(png, "a.png", U8), "8-bit", U8),
+    "PNG in capitals": (made(png, "b.PNG", np.dstack([U8] * 3)), "8-bit", U8),
+    "PNG with a full alpha": (made(png, "c.png", np.dstack([U8, np.full_like(U8, 255)])), "8-bit", U8),
+    "colour PNG with a full alpha": (made(png, "d.png", np.dstack([U8] * 3 + [np.full_like(U8, 255)])), "8-bit", U8),
     "PNG with a palette": (lambda p: palette(p / "p.png"), "8-bit", U8),
-    "TIFF": (lambda p: tiff(p / "e.tif", U8, compress="lzw"), "8-bit", U8),
-    "TIFF of three bands": (lambda p: tiff(p / "f.TIFF", np.stack([U8] * 3)), "8-bit", U8),
-    "NPY": (lambda p: npy(p / "g.npy", U8[None]), "8-bit", U8),
-    "PNG of 16 bits": (lambda p: png(p / "a.png", U16), "integer", U16),
-    "colour PNG of 16 bits": (lambda p: tiff(p / "a.png", np.stack([U16] * 3), driver="PNG"), "integer", U16),
-    "TIFF of 16 bits": (lambda p: tiff(p / "b.tif", U16, compress="deflate"), "integer", U16),
-    "NPY, big-endian": (lambda p: npy(p / "c.npy", U16.astype(">u2")), "integer", U16),
-    "TIFF of floats": (lambda p: tiff(p / "d.tif", FLOAT, compress="lzw"), "float", FLOAT),
-    "NPY of doubles": (lambda p: npy(p / "e.npy", FLOAT.astype(np.float64)), "float", FLOAT),
-    "TIFF, complex": (lambda p: tiff(p / "f.tif", COMPLEX), "complex", np.abs(COMPLEX)),
+    "TIFF": (made(tiff, "e.tif", U8, compress="lzw"), "8-bit", U8),
+    "TIFF of three bands": (made(tiff, "f.TIFF", np.stack([U8] * 3)), "8-bit", U8),
+    "NPY": (made(npy, "g.npy", U8[None]), "8-bit", U8),
+    "PNG of 16 bits": (made(png, "a.png", U16), "integer", U16),
+    "colour PNG of 16 bits": (made(tiff, "a.png", np.stack([U16] * 3), driver="PNG"), "integer", U16),
+    "TIFF of 16 bits": (made(tiff, "b.tif", U16, compress="deflate"), "integer", U16),
+    "NPY, big-endian": (made(npy, "c.npy", U16.astype(">u2")), "integer", U16),
+    "TIFF of floats": (made(tiff, "d.tif", FLOAT, compress="lzw"), "float", FLOAT),
+    "NPY of doubles": (made(npy, "e.npy", FLOAT.astype(np.float64)), "float", FLOAT),
+    "TIFF, complex": (made(tiff, "f.tif", COMPLEX), "complex", np.abs(COMPLEX)),
 }
+
+
+TEXT = PngImagePlugin.PngInfo()  # which only looks like a quantity
+TEXT.add_text("XML:com.adobe.xmp", "<?xpacket?> power, sigma0, xmp.iid:9-db-4")
+TEXT.add_text("Software", "Powered by 3db8-0db1")
+FORMS["PNG with words"] = (made(png, "a.png", U8, pnginfo=TEXT), "8-bit", U8)
+for word in ("VV at 35 deg", "VV_35deg", "radar", "demo", "cohort_3"):  # which only look like another layer
+    FORMS[f"TIFF, band named {word}"] = (made(tiff, "a.tif", FLOAT, tags={"descriptions": (word,)}), "float", FLOAT)
+for word in ("NRCS_VV", "s0_vv", "VH g0"):  # short names of the cross-section
+    FORMS[f"TIFF, band named {word}"] = (made(tiff, "a.tif", FLOAT**2, tags={"descriptions": (word,)}), "float intensity", FLOAT)
 
 
 def palette(path: Path) -> Path:
@@ -539,16 +532,21 @@ def test_no_data_is_in_no_scale_and_no_patch_and_is_counted(tmp_path: Path) -> N
     assert load(folder.images[0], None, (20, 20)).max() < 4001
 
 
-def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
+def two_sensors(folder: Path, factor: float = 1.0) -> Path:
+    """Rayleigh amplitudes of two classes, of a weak and of a strong sensor that index.csv names."""
     lines = []
-    for label in ("a", "b"):
-        for number in range(8):
-            sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
-            npy_path = tmp_path / "in" / label / f"{number}.npy"
-            npy_path.parent.mkdir(parents=True, exist_ok=True)
-            npy(npy_path, np.random.default_rng([number, ord(label)]).rayleigh(level, (64, 64)).astype(np.float32))
-            lines.append(f"{label}/{number}.npy,{sensor}")
-    (tmp_path / "in/index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    for label, number in ((label, number) for label in "ab" for number in range(8)):
+        sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        values = factor * np.random.default_rng([number, ord(label)]).rayleigh(level, (64, 64))
+        npy(folder / label / f"{number}.npy", values.astype(np.float32))
+        lines.append(f"{label}/{number}.npy,{sensor}")
+    (folder / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
+    return folder
+
+
+def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
+    two_sensors(tmp_path / "in")
     card = prepare_user_data(tmp_path / "in", tmp_path / "out", 64)
     mean, spread = np.sqrt(np.pi / 2), np.sqrt(2 - np.pi / 2)  # of Rayleigh amplitude of parameter 1
     for name, level in (("weak, float", 1.0), ("strong, float", 5000.0)):
@@ -561,42 +559,12 @@ def test_each_sensor_has_a_scale_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_comparison_scales_each_sensor_by_its_own_real_images(tmp_path: Path) -> None:
-    for side, factor in (("real", 1.0), ("fake", 2.0)):
-        lines = []
-        for number in range(8):
-            sensor, level = (("weak", 1.0), ("strong", 5000.0))[number % 2]
-            (tmp_path / side).mkdir(exist_ok=True)
-            values = factor * np.random.default_rng(number).rayleigh(level, (64, 64))
-            npy(tmp_path / side / f"{number}.npy", values.astype(np.float32))
-            lines.append(f"{number}.npy,{sensor}")
-        (tmp_path / side / "index.csv").write_text("file,sensor\n" + "\n".join(lines))
-    scales = fit_scales({"real": read_folder(tmp_path / "real"), "generated": read_folder(tmp_path / "fake")}, "real")
+    sides = {side: read_folder(two_sensors(tmp_path / side, factor)) for side, factor in (("real", 1.0), ("generated", 2.0))}
+    scales = fit_scales(sides, "real")
     unit = np.sqrt(np.pi / 2) + 3 * np.sqrt(2 - np.pi / 2)  # mu + 3 sigma of Rayleigh amplitude
     for side in ("real", "generated"):  # a generated set that is twice as bright stays so
         assert scales[side, "weak", "float"].scale == pytest.approx(unit, rel=0.03)
         assert scales[side, "strong", "float"].scale == pytest.approx(5000 * unit, rel=0.03)
-
-
-def test_a_text_that_only_looks_like_a_quantity_changes_nothing(tmp_path: Path) -> None:
-    text = PngImagePlugin.PngInfo()
-    text.add_text("XML:com.adobe.xmp", "<?xpacket?> power, sigma0, xmp.iid:9-db-4")
-    text.add_text("Software", "Powered by 3db8-0db1")
-    Image.fromarray(U8).save(tmp_path / "a.png", pnginfo=text)
-    read = read_image(tmp_path / "a.png")
-    assert (read.stated, read.quantity) == ("", "amplitude")
-    np.testing.assert_array_equal(read.amplitude, U8)
-
-
-@pytest.mark.parametrize("name", ["VV at 35 deg", "VV_35deg", "radar", "demo", "cohort_3"])
-def test_a_band_name_that_only_looks_like_another_layer_is_no_fault(name: str, tmp_path: Path) -> None:
-    assert np.array_equal(read_image(tiff(tmp_path / "a.tif", FLOAT, tags={"descriptions": (name,)})).amplitude, FLOAT)
-
-
-@pytest.mark.parametrize("name", ["NRCS_VV", "s0_vv", "VH g0"])
-def test_a_short_name_of_the_cross_section_is_read_by_its_root(name: str, tmp_path: Path) -> None:
-    image = read_image(tiff(tmp_path / "a.tif", FLOAT**2, tags={"descriptions": (name,)}))
-    assert image.quantity == "intensity"
-    np.testing.assert_allclose(image.amplitude, FLOAT, rtol=1e-6)
 
 
 def test_the_comment_of_a_jpeg_names_the_quantity(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,24 +19,7 @@ from sarnb.data import twin
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet, load_card, load_set
 from sarnb.data.files import CARD, README, height_levels, height_metres, ordered_map, write_rows, write_set
-from sarnb.data.twin import (
-    EVERYTHING,
-    GROUND_SPACING_M,
-    SplitSpec,
-    build_twin,
-    chunks,
-    general_splits,
-    ground_radar,
-    redraw_scene,
-    sample_radar,
-    satellite_radar,
-    scene_group,
-    scene_seed,
-    speckle_seed,
-    study_splits,
-    twin_optical,
-    twin_sample,
-)
+from sarnb.data.twin import SplitSpec, build_twin, ground_radar, sample_radar, twin_sample
 from sarnb.errors import InputError
 from sarnb.train.finetune import partners_of
 from sarnb.world.backscatter import CODE
@@ -78,21 +62,21 @@ def test_ordered_map_keeps_the_order_and_passes_errors_on() -> None:
 
 def test_seeds_do_not_meet_between_sets() -> None:
     names = ("train", "val", "test", "judge", "optical", "facts")
-    seeds = {scene_seed(seed, name, index) for seed in (0, 1) for name in names for index in range(300)}
+    seeds = {twin.scene_seed(seed, name, index) for seed in (0, 1) for name in names for index in range(300)}
     assert len(seeds) == 2 * len(names) * 300 and max(seeds) < 2**48
-    assert scene_seed(0, "train", 0) == scene_seed(0, "train", 0)
+    assert twin.scene_seed(0, "train", 0) == twin.scene_seed(0, "train", 0)
 
 
 def test_groups_and_study_splits() -> None:
-    assert [scene_group(kind) for kind in ("city", "airport", "river+forest")] == ["seen", "unseen", "composition"]
+    assert [twin.scene_group(kind) for kind in ("city", "airport", "river+forest")] == ["seen", "unseen", "composition"]
     shown = ("airport", "river+forest")
-    assert [scene_group(kind, shown) for kind in ("city", "airport", "river+forest")] == ["unseen", "seen", "seen"]
-    splits = study_splits(64, 16, 3, 50)
+    assert [twin.scene_group(kind, shown) for kind in ("city", "airport", "river+forest")] == ["unseen", "seen", "seen"]
+    splits = twin.study_splits(64, 16, 3, 50)
     for split in ("train", "val"):
         assert not set(splits[split].kinds) & {*UNSEEN, *COMPOSITIONS}, "the study may not show what it asks about"
         assert set(splits[split].kinds) == set(SEEN)
     assert splits["test"].count == 3 * len(CLASSES + COMPOSITIONS) and set(UNSEEN) < set(splits["judge"].kinds)
-    assert [index for piece in chunks(70) for index in piece] == list(range(70))
+    assert [index for piece in twin.chunks(70) for index in piece] == list(range(70))
 
 
 def imbalance(values: Iterable[object]) -> int:
@@ -105,17 +89,17 @@ def imbalance(values: Iterable[object]) -> int:
     ("count", "totals"), [(21, (17, 2, 2)), (60, (48, 6, 6)), (64, (52, 6, 6)), (170, (136, 17, 17)), (1_200, (960, 120, 120))]
 )
 def test_general_splits_are_80_10_10_with_every_kind_equally_often(count: int, totals: tuple[int, ...]) -> None:
-    splits = general_splits(count)
+    splits = twin.general_splits(count)
     assert tuple(spec.count for spec in splits.values()) == totals
     shown = {name: [spec.scene(index)[0] for index in range(spec.count)] for name, spec in splits.items()}
-    assert imbalance(kind for kinds in shown.values() for kind in kinds) <= 1 and set(shown["train"]) == set(EVERYTHING)
+    assert imbalance(kind for kinds in shown.values() for kind in kinds) <= 1 and set(shown["train"]) == set(twin.EVERYTHING)
     assert all(imbalance(kinds) <= 1 for kinds in shown.values())
     assert not {*shown["val"]} & {*shown["test"]} or count > 85, "few held-out scenes show different kinds"
 
 
 @pytest.mark.parametrize("count", [*range(21, 90), 1_199])
 def test_sides_of_illumination_are_balanced_in_every_split_and_kind(count: int) -> None:
-    for spec in (*general_splits(count).values(), *study_splits(count, count // 2, 3, 10 + count).values()):
+    for spec in (*twin.general_splits(count).values(), *twin.study_splits(count, count // 2, 3, 10 + count).values()):
         scenes = [spec.scene(index) for index in range(spec.count)]
         assert abs(sum(1 if turn % 2 else -1 for _, turn in scenes)) <= 1
         for kind in spec.kinds:
@@ -124,14 +108,14 @@ def test_sides_of_illumination_are_balanced_in_every_split_and_kind(count: int) 
 
 def test_optical_scenes_are_balanced_and_independent_of_workers_and_count() -> None:
     kinds = ("city", "river+forest", "airport")
-    images, captions, labels = twin_optical(35, seed=2, size=SIZE, workers=1, kinds=kinds)
-    again, captions_again, _ = twin_optical(34, seed=2, size=SIZE, workers=2, kinds=kinds)
+    images, captions, labels = twin.twin_optical(35, seed=2, size=SIZE, workers=1, kinds=kinds)
+    again, captions_again, _ = twin.twin_optical(34, seed=2, size=SIZE, workers=2, kinds=kinds)
     assert images.dtype == np.uint8 and images.shape == (35, SIZE, SIZE, 3)
     assert np.array_equal(images[:34], again) and captions[:34] == captions_again
     assert labels[:4] == ["city", "river+forest", "airport", "city"] and all(len(texts) == 3 for texts in captions)
     assert not np.array_equal(images[0], images[3])
     with pytest.raises(InputError, match="moon"):
-        twin_optical(3, seed=0, kinds=("moon",))
+        twin.twin_optical(3, seed=0, kinds=("moon",))
 
 
 @pytest.mark.slow
@@ -157,31 +141,26 @@ def test_same_bytes_for_two_workers_and_after_a_kill(built: Path, tmp_path: Path
     assert contents(tmp_path / "killed") == contents(built)
 
 
-def test_a_finished_set_is_reused_and_another_one_replaced(tmp_path: Path) -> None:
+def test_a_finished_set_is_reused_a_lost_image_drawn_again_and_another_set_replaced(tmp_path: Path) -> None:
     splits = {"train": SplitSpec(("city",), 2)}
     card = build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
     marked = tmp_path / "d/train/000000.png"
     before = marked.stat().st_mtime_ns
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=1) == card and marked.stat().st_mtime_ns == before
+    whole = contents(tmp_path / "d")
+    (tmp_path / "d/train/000001.png").unlink()
+    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
+    assert contents(tmp_path / "d") == whole
     other = build_twin(tmp_path / "d", splits, size=SIZE, seed=2)
     assert other["fingerprint"] != card["fingerprint"] and marked.stat().st_mtime_ns != before
     shutil.rmtree(tmp_path / "d/train")
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=2)["complete"] and marked.is_file()
 
 
-def test_a_lost_image_is_drawn_again(tmp_path: Path) -> None:
-    splits = {"train": SplitSpec(("city",), 2)}
-    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
-    before = contents(tmp_path / "d")
-    (tmp_path / "d/train/000001.png").unlink()
-    build_twin(tmp_path / "d", splits, size=SIZE, seed=1)
-    assert contents(tmp_path / "d") == before
-
-
 def test_notes_put_into_what_a_killed_call_left_stay_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits = {"train": SplitSpec(("city",), 2)}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(twin, "_draw_chunk", _interrupted)
+        patch.setattr(twin, "_draw_chunk", Mock(side_effect=KeyboardInterrupt))
         build_twin(tmp_path / "d", splits, size=SIZE, seed=1, workers=1)
     (tmp_path / "d/notes.txt").write_text("mine")
     for seed in (1, 2):
@@ -189,10 +168,6 @@ def test_notes_put_into_what_a_killed_call_left_stay_the_users(tmp_path: Path, m
             build_twin(tmp_path / "d", splits, size=SIZE, seed=seed, workers=1)
     (tmp_path / "d/notes.txt").rename(tmp_path / "notes.txt")
     assert build_twin(tmp_path / "d", splits, size=SIZE, seed=1, workers=1)["complete"]
-
-
-def _interrupted(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
 
 
 def test_the_scales_are_those_of_the_training_amplitudes(built: Path) -> None:
@@ -268,23 +243,10 @@ def test_the_satellite_view_shows_the_same_scene_from_the_same_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "message"),
-    [
-        ({"val": SplitSpec(SEEN, 8)}, "give train"),
-        ({"train": SplitSpec(SEEN, 8), "extra": SplitSpec(SEEN, 8)}, "splits are"),
-    ],
-)
-def test_impossible_splits_are_refused(splits: dict[str, SplitSpec], message: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=message):
-        build_twin(tmp_path / "out", splits)
-    assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="cannot show 8 kinds"):
-        SplitSpec(SEEN, 7)
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"splits": {"val": SplitSpec(SEEN, 8)}}, "give train"),
+        ({"splits": {"train": SplitSpec(SEEN, 8), "extra": SplitSpec(SEEN, 8)}}, "splits are"),
         ({"size": 24}, "size is 24 px; give 32 or more"),
         ({"size": 60}, "size is 60 px; give 32 or more, and a multiple of 8"),
         ({"seed": -1}, "seed is -1"),
@@ -294,14 +256,16 @@ def test_impossible_splits_are_refused(splits: dict[str, SplitSpec], message: st
 )
 def test_impossible_requests_write_nothing(options: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
-        build_twin(tmp_path / "out", SMALL, **options)
+        build_twin(tmp_path / "out", **{"splits": SMALL, **options})
     assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="cannot show 8 kinds"):
+        SplitSpec(SEEN, 7)
 
 
 def test_a_general_set_counts_every_shown_kind_as_seen_and_has_each_scene_once(tmp_path: Path) -> None:
-    card = build_twin(tmp_path / "d", general_splits(60), size=32, seed=3, workers=1)
+    card = build_twin(tmp_path / "d", twin.general_splits(60), size=32, seed=3, workers=1)
     assert card["totals"] == {"train": 48, "val": 6, "test": 6}
-    assert sorted(card["groups"]["seen"]) == sorted(EVERYTHING) and not card["groups"]["unseen"]
+    assert sorted(card["groups"]["seen"]) == sorted(twin.EVERYTHING) and not card["groups"]["unseen"]
     sets = {split: load_set(tmp_path / "d" / split) for split in card["totals"]}
     for split, images in sets.items():
         assert set(images.column("group")) == {"seen"} and Counter(images.labels) == card["counts"][split]
@@ -364,10 +328,12 @@ def test_image_sets_select_and_refuse(built: Path, tmp_path: Path) -> None:
         write_set(tmp_path / "t", train.images[:2], [{}])
 
 
-def test_hugging_face_datasets_reads_it(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_card", [False, True])
+def test_hugging_face_datasets_reads_it(by_card: bool, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    loaded = datasets.load_dataset("imagefolder", data_dir=str(built), cache_dir=str(tmp_path))
+    named = {"path": str(built)} if by_card else {"path": "imagefolder", "data_dir": str(built)}
+    loaded = datasets.load_dataset(**named, cache_dir=str(tmp_path))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 36, "validation": 2, "test": 3}
     first, own = loaded["test"][0], load_set(built / "test")
     assert np.array_equal(np.asarray(first["image"]), own.images[0]) and first["text"] == own.captions[0]
@@ -376,13 +342,6 @@ def test_hugging_face_datasets_reads_it(built: Path, tmp_path: Path, monkeypatch
     assert json.loads(first["counts"]) == own.rows[0]["counts"]
     assert np.array_equal(np.asarray(first["satellite"]), own.satellite()[0])
     np.testing.assert_allclose(height_metres(np.asarray(first["height"])), own.heights()[0])
-
-
-def test_the_data_card_tells_datasets_where_the_splits_are(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    loaded = datasets.load_dataset(str(built), cache_dir=str(tmp_path))
-    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 36, "validation": 2, "test": 3}
     assert np.array_equal(np.asarray(loaded["train"][7]["image"]), load_set(built / "train").images[7])
     assert (built / README).stat().st_size > 1000 and json.loads((built / CARD).read_text())["complete"]
 
@@ -394,7 +353,7 @@ def flat_field(size: int = 128) -> Scene:
     """Level grass: what varies in its images is speckle alone."""
     zero = np.zeros((size, size), np.float32)
     cover = np.full((size, size), CODE["grass"], np.uint8)
-    return Scene("crop fields", zero, zero, cover, zero, np.zeros((0, 5), np.float32), GROUND_SPACING_M, "summer")
+    return Scene("crop fields", zero, zero, cover, zero, np.zeros((0, 5), np.float32), twin.GROUND_SPACING_M, "summer")
 
 
 def width_at_half(correlation: np.ndarray) -> float:
@@ -412,14 +371,14 @@ def view(kind: str, seed: int, sensor: str, size: int = 64, turn: int = 0) -> np
 @pytest.mark.parametrize("sensor", PRESETS)
 def test_every_preset_lies_on_the_ground_grid(sensor: str) -> None:
     radar, preset = ground_radar(sensor), PRESETS[sensor]
-    assert radar.geometry == "ground" and radar.spacing_m == (GROUND_SPACING_M, GROUND_SPACING_M)
+    assert radar.geometry == "ground" and radar.spacing_m == (twin.GROUND_SPACING_M, twin.GROUND_SPACING_M)
     for name in ("name", "band", "frequency_ghz", "incidence_deg", "looks", "nesz_db", "polarisation"):
         assert getattr(radar, name) == getattr(preset, name)
     assert all(mine >= theirs for mine, theirs in zip(radar.resolution_m, preset.resolution_m))
     sample = twin_sample("city", 3, sample_radar(radar, 3, 1), SIZE)
     assert sample.sar.shape == (SIZE, SIZE) and sample.sar.dtype == np.float32 and sample.sar.min() >= 0
     assert sample.row["look"] == "right"
-    np.testing.assert_array_equal(amplitude(simulate(*redraw_scene(sample.row, SIZE))), sample.sar)
+    np.testing.assert_array_equal(amplitude(simulate(*twin.redraw_scene(sample.row, SIZE))), sample.sar)
 
 
 def test_coarse_resolutions_are_kept_and_fine_ones_are_cut_to_the_grid() -> None:
@@ -442,16 +401,13 @@ def test_sentinel_1_is_as_coarse_in_the_image_as_its_resolution_says() -> None:
     assert widths["sentinel-1"] / widths["airborne-x"] == pytest.approx(ratio, rel=0.2)
 
 
-def test_the_satellite_view_averages_four_looks() -> None:
+def test_the_satellite_view_is_coarse_averages_four_looks_and_depends_on_the_side_only() -> None:
     """Coefficient of variation of the intensity is 1 / sqrt(looks): measured on level grass, with its own texture added."""
-    cells = simulate(flat_field(512), satellite_radar("left"), 2).intensity[::2, ::2]
+    cells = simulate(flat_field(512), twin.satellite_radar("left"), 2).intensity[::2, ::2]
     one = simulate(flat_field(512), ground_radar("airborne-x"), 2).intensity[::3, ::3]
     assert cells.std() / cells.mean() == pytest.approx(0.5, abs=0.06)
     assert one.std() / one.mean() > 0.95
-
-
-def test_the_satellite_view_is_coarse_and_depends_on_the_side_only() -> None:
-    radar = satellite_radar("right")
+    radar = twin.satellite_radar("right")
     assert radar.look == "right" and radar.spacing_m == (8.0, 8.0) and min(radar.resolution_m) > 8.0
     assert radar.nesz_db == PRESETS["terrasar-x"].nesz_db
     samples = [twin_sample("river", 4, sample_radar(ground_radar(sensor), 4, 0), SIZE) for sensor in ("airborne-x", "sentinel-1")]
@@ -462,10 +418,10 @@ def test_two_sensors_do_not_share_their_speckle() -> None:
     views = {sensor: [np.log(view("crop fields", seed, sensor) + 1e-6) for seed in range(4)] for sensor in ("airborne-x", "umbra")}
     together = [np.corrcoef(np.diff(a).ravel(), np.diff(b).ravel())[0, 1] for a, b in zip(*views.values())]
     assert np.mean(together) < 0.15  # with one seed for both it is 0.5
-    seeds = {speckle_seed(seed, sensor) for sensor in (*PRESETS, "satellite") for seed in (0, 1, 2**48 - 1)}
+    seeds = {twin.speckle_seed(seed, sensor) for sensor in (*PRESETS, "satellite") for seed in (0, 1, 2**48 - 1)}
     assert len(seeds) == 3 * (len(PRESETS) + 1)
     with pytest.raises(InputError, match="the sensor 'ers'"):
-        speckle_seed(0, "ers")
+        twin.speckle_seed(0, "ers")
 
 
 def test_views_are_of_one_scene() -> None:
@@ -488,12 +444,12 @@ def test_a_scene_from_both_sides_differs_in_the_side_alone(tmp_path: Path) -> No
     for left, right in zip(rows[0:6:2], rows[1:6:2]):
         same = [name for name in left if left[name] == right.get(name)]
         assert {"seed", "season", "counts", "incidence", "sun_azimuth"} <= set(same) and right["second_pass"]
-        (scene, _, first), (again, radar, second) = redraw_scene(left, 64), redraw_scene(right, 64)
+        (scene, _, first), (again, radar, second) = twin.redraw_scene(left, 64), twin.redraw_scene(right, 64)
         assert np.array_equal(scene.height, again.height) and first != second and radar.look == "right"
         captions = [[text.replace("right", "left") for text in row["captions"]] for row in (left, right)]
         assert captions[0] == captions[1] and left["captions"] != right["captions"]
     # The file is the image of the row: also of a second pass.
-    image = amplitude(simulate(*redraw_scene(rows[1], 64)))
+    image = amplitude(simulate(*twin.redraw_scene(rows[1], 64)))
     levels = Normalisation(card["mu"], card["sigma"]).apply(image[None])[0]
     assert np.array_equal(levels, load_set(tmp_path / "d" / "train").images[1])
     assert partners_of(load_set(tmp_path / "d" / "train")).tolist() == [1, 0, 3, 2, 5, 4, -1]

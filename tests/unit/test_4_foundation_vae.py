@@ -7,8 +7,18 @@ import pytest
 import torch
 
 from sarnb.errors import InputError
-from sarnb.foundation.linear_start import bypass_norms, fit_linear, skeleton, skeleton_decode, skeleton_encode, start_linear
-from sarnb.foundation.vae import channel_weights, fold_latent_statistics, mixed_crops, pretrain_vae
+from sarnb.foundation.vae import (
+    bypass_norms,
+    channel_weights,
+    fit_linear,
+    fold_latent_statistics,
+    mixed_crops,
+    pretrain_vae,
+    skeleton,
+    skeleton_decode,
+    skeleton_encode,
+    start_linear,
+)
 from sarnb.model.foundation import FoundationConfig, build_vae, encode_posterior, to_pixels
 from sarnb.train.state import LoopConfig
 from sarnb.train.vae import random_crops

@@ -140,9 +140,8 @@ def direct(real: ImageSet, fake: ImageSet, train: ImageSet, judge: MeanJudge, si
         "clip_accuracy": semantic.zero_shot(features[1], prompts) == truth,
         "clip_retrieval_r1": semantic.retrieval_r1(features[1], semantic.embed_texts(judge, fake.captions), fake.captions),
         "look_accuracy": geometry.look_correct(
-            geometry.fit_look_reader(geometry.side_features(real.images), [row["look"] for row in real.rows]).scores(
-                geometry.side_features(fake.images)
-            ),
+            geometry.side_features(fake.images)
+            @ geometry.fit_look_reader(geometry.side_features(real.images), [row["look"] for row in real.rows]),
             [row["look"] for row in fake.rows],
         ),
     }
@@ -350,7 +349,7 @@ def test_the_reader_of_the_side_learns_from_decoded_images_too():
     clean, decoded = (signs * shape + 0.1 * rng.standard_normal((len(real), 108)) for shape in shapes)
     alone = look_reader(replace(real, side_features=clean))
     both = look_reader(replace(real, side_features=clean, decoded_side=decoded))
-    assert (np.sign(both.scores(clean)) == signs[:, 0]).all() and (np.sign(both.scores(decoded)) == signs[:, 0]).all()
-    assert np.abs(alone.scores(decoded)).mean() < 0.5 * np.abs(both.scores(decoded)).mean()
+    assert (np.sign(clean @ both) == signs[:, 0]).all() and (np.sign(decoded @ both) == signs[:, 0]).all()
+    assert np.abs(decoded @ alone).mean() < 0.5 * np.abs(decoded @ both).mean()
     half = replace(real, decoded_side=decoded).subset([2, 0])
     assert np.array_equal(half.decoded_side, decoded[[2, 0]])

@@ -60,7 +60,7 @@ def test_reader_on_simulated_cities() -> None:
     looks = ["left", "right"] * len(scenes)
     features = geometry.side_features(images)
     reader = geometry.fit_look_reader(features[:16], looks[:16])
-    assert geometry.look_correct(reader.scores(features[16:]), looks[16:]).mean() >= 0.85
+    assert geometry.look_correct(features[16:] @ reader, looks[16:]).mean() >= 0.85
     assert geometry.look_correct(geometry.look_side(images), looks).mean() >= 0.65
 
 

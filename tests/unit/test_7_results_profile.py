@@ -10,14 +10,10 @@ from sarnb.errors import InputError
 from sarnb.profile import SENSORS, Profile, load_profile, profile_names, read_yaml
 
 
-def test_shipped_profiles_load_and_carry_their_name():
+def test_shipped_profiles_carry_their_name_and_only_smoke_is_stamped():
     assert profile_names() == ["paper", "quick", "smoke", "study"]
-    for name in profile_names():
-        assert load_profile(name).name == name
-
-
-def test_only_smoke_is_stamped():
-    assert {name: load_profile(name).stamp for name in profile_names() if load_profile(name).stamp} == {"smoke": "smoke: not a result"}
+    for profile, name in zip(map(load_profile, profile_names()), profile_names()):
+        assert (profile.name, profile.stamp) == (name, "smoke: not a result" if name == "smoke" else "")
 
 
 def test_study_has_several_training_seeds_and_paper_is_sdxl():
@@ -82,11 +78,6 @@ def test_a_wrong_value_is_one_sentence_with_key_value_and_mend(change, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_unknown_profile_lists_the_known_ones():
-    with pytest.raises(InputError, match="unknown profile 'fast'.*paper, quick, smoke, study"):
-        load_profile("fast")
-
-
 @pytest.mark.parametrize(
     "text, words",
     [
@@ -103,6 +94,8 @@ def test_a_broken_file_names_itself(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as error:
         load_profile(path)
     assert str(path) in str(error.value)
+    with pytest.raises(InputError, match="unknown profile 'fast'.*paper, quick, smoke, study"):
+        load_profile("fast")
 
 
 def test_scientific_numbers_without_a_point_are_numbers():

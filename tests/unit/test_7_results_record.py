@@ -72,6 +72,10 @@ def test_a_record_writes_figures_tables_manifest_and_index(tmp_path):
 
 
 def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
+    _record(real := tmp_path / "real", profile="study")
+    assert list(pd.read_csv(real / "tables/00_one_table.csv").columns) == ["value"]
+    assert "not a result" not in (real / "index.md").read_text() + (real / "figures/00_one_figure.svg").read_text()
+    tmp_path = tmp_path / "smoke"
     _record(tmp_path)
     assert "smoke: not a result" in (tmp_path / "figures/00_one_figure.svg").read_text()
     raw = pd.read_csv(tmp_path / "tables/00_one_table.csv")
@@ -123,12 +127,6 @@ def test_a_png_that_shines_through_keeps_its_alpha():
     raw, pixels = io.BytesIO(), np.full((4, 4, 4), 128, np.uint8)
     Image.fromarray(pixels).save(raw, format="PNG")
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(compact_png(raw.getvalue())))), pixels)
-
-
-def test_a_real_profile_is_not_stamped(tmp_path):
-    _record(tmp_path, profile="study")
-    assert list(pd.read_csv(tmp_path / "tables/00_one_table.csv").columns) == ["value"]
-    assert "not a result" not in (tmp_path / "index.md").read_text() + (tmp_path / "figures/00_one_figure.svg").read_text()
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):
@@ -231,31 +229,19 @@ def test_a_results_folder_keeps_to_its_data(tmp_path):
         claim_folder(tmp_path, "quick", "", "/b/sar")
 
 
-def test_an_unclosed_record_leaves_the_earlier_results_alone(tmp_path):
+def test_earlier_results_stay_until_a_record_is_closed_and_what_it_no_longer_makes_is_removed(tmp_path):
     _record(tmp_path)
     record = Record("00_one", tmp_path, "smoke", 0, {})
     record.table(pd.DataFrame({"value": [7.0]}), "00_one_table", "another")
     assert pd.read_csv(tmp_path / "tables/00_one_table.csv")["value"].iloc[0] == 1.0 and folder_problems(tmp_path) == []
-
-
-def test_what_a_rerun_no_longer_makes_is_removed(tmp_path):
-    _record(tmp_path)
-    record = Record("00_one", tmp_path, "smoke", 0, {})
-    record.table(pd.DataFrame({"value": [7.0]}), "only", "the only one")
     record.close()
-    assert not (tmp_path / "figures/00_one_figure.svg").exists() and folder_problems(tmp_path) == []
-
-
-def test_two_notebooks_cannot_share_a_name(tmp_path):
-    _record(tmp_path)
-    with pytest.raises(InputError, match="00_one has recorded one of this name"):
+    assert pd.read_csv(tmp_path / "tables/00_one_table.csv")["value"].iloc[0] == 7.0 and folder_problems(tmp_path) == []
+    assert not (tmp_path / "figures/00_one_figure.svg").exists()
+    with pytest.raises(InputError, match="00_one has recorded one of this name"):  # two notebooks cannot share it
         Record("01_two", tmp_path, "smoke", 0, {}).figure(_figure(), "00_one_table", "x")
-
-
-@pytest.mark.parametrize("name", ["../x", "", "a b", "a/b"])
-def test_a_name_that_is_no_plain_file_name_is_refused(tmp_path, name):
-    with pytest.raises(InputError, match="plain file name"):
-        Record("00_one", tmp_path, "smoke", 0, {}).figure(_figure(), name, "x")
+    for name in ("../x", "", "a b", "a/b"):
+        with pytest.raises(InputError, match="plain file name"):
+            Record("00_one", tmp_path, "smoke", 0, {}).figure(_figure(), name, "x")
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypatch):
@@ -265,10 +251,16 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sarnb.results.os.replace", full)
+    monkeypatch.setattr("sarnb.data.files.Path.replace", full)
     with pytest.raises(InputError, match="x.txt: cannot be saved .No space left on device."):
         write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.glob(".x*")) == []
+
+
+def _found(folder, producer, *sentences, profile="quick"):
+    record = Record(producer, folder, profile, 3, {"SEED": 3})
+    record.found(sentences)
+    record.close()
 
 
 def test_a_page_opens_with_the_verdict_whatever_stood_between_its_marks(tmp_path):
@@ -276,12 +268,8 @@ def test_a_page_opens_with_the_verdict_whatever_stood_between_its_marks(tmp_path
     page.write_text(f"# Title\n{BOX}\nold words\n{BOX}\nthe rest\n")
     with pytest.raises(InputError, match=f"{VERDICT} has recorded no findings"):
         write_findings(tmp_path / "r", page)
-    record = Record(VERDICT, tmp_path / "r", "quick", 3, {"SEED": 3})
-    record.found(["The token <SAR> costs $2.", "Nothing else."])
-    record.close()
-    later = Record("13_more", tmp_path / "r", "quick", 3, {"SEED": 3})
-    later.found(["More."])
-    later.close()
+    _found(tmp_path / "r", VERDICT, "The token <SAR> costs $2.", "Nothing else.")
+    _found(tmp_path / "r", "13_more", "More.")
     for _ in range(2):  # again: the same page
         write_findings(tmp_path / "r", page)
         top, box, rest = page.read_text().split(BOX)
@@ -293,8 +281,6 @@ def test_a_page_opens_with_the_verdict_whatever_stood_between_its_marks(tmp_path
     with pytest.raises(InputError, match="0 lines"):
         write_findings(tmp_path / "r", page)
     assert page.read_text() == "no marks"
-    stamped = Record(VERDICT, tmp_path / "s", "smoke", 0, {"SEED": 0})
-    stamped.found(["A smoke run."])
-    stamped.close()
+    _found(tmp_path / "s", VERDICT, "A smoke run.", profile="smoke")
     with pytest.raises(InputError, match="not a result"):
         write_findings(tmp_path / "s", page)

@@ -16,22 +16,7 @@ import pytest
 
 from sarnb import graph
 from sarnb.errors import InputError
-from sarnb.graph import (
-    closure,
-    code_digest,
-    first_files,
-    forecast,
-    independent,
-    parse_params,
-    plan,
-    read_graph,
-    resolve,
-    run,
-    schedule,
-    select,
-    verify,
-    write_costs,
-)
+from sarnb.graph import first_files, forecast, plan, read_graph, resolve, run, schedule, verify
 from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text, time_left
 from sarnb.profile import load_profile
 from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
@@ -107,11 +92,13 @@ def test_a_notebook_receives_what_it_declares_of_the_type_of_its_default(tmp_pat
     assert injected_parameters(floats, {"RATE": 2}) == {"RATE": 2}
 
 
-def test_the_graph_is_put_in_order(folder):
-    graph = read_graph(folder / "nb")
-    assert list(graph) == ["00_a", "01_b", "02_c", "03_d"]
-    assert closure(graph, ["01_b"]) == ["00_a", "01_b"]
-    assert select(graph, "1, 03") == ["01_b", "03_d"] and select(graph, "") == list(graph) and select(graph, "02_c") == ["02_c"]
+def test_the_graph_is_put_in_order_and_what_is_independent_shares_the_cores(folder):
+    order = read_graph(folder / "nb")
+    assert list(order) == ["00_a", "01_b", "02_c", "03_d"]
+    assert graph.closure(order, ["01_b"]) == ["00_a", "01_b"]
+    for only, names in (("1, 03", ["01_b", "03_d"]), ("", list(order)), ("02_c", ["02_c"])):
+        assert graph.select(order, only) == names
+    assert graph.independent(_plan(folder)) == {"01_b", "02_c"}
 
 
 @pytest.mark.parametrize(
@@ -130,29 +117,18 @@ def test_a_broken_graph_is_one_sentence(folder, text, words):
         read_graph(folder / "nb")
 
 
-@pytest.mark.parametrize("only", ["7", "05", "x", "00,99"])
-def test_an_unknown_notebook_number_is_refused(folder, only):
-    with pytest.raises(InputError, match="there is no notebook"):
-        _plan(folder, only=only)
-
-
-def test_everything_runs_once(folder):
-    nodes = _plan(folder)
-    assert set(_todo(nodes)) == {"00_a", "01_b", "02_c", "03_d"}
-    _finish(folder, nodes)
-    assert _todo(_plan(folder)) == {}
-
-
-def test_only_takes_what_it_needs(folder):
+def test_everything_runs_once_and_only_takes_what_it_needs(folder):
+    assert set(_todo(_plan(folder))) == {"00_a", "01_b", "02_c", "03_d"}
     assert set(_plan(folder, only="01")) == {"00_a", "01_b"}
     _finish(folder, _plan(folder, only="00"))
     assert set(_todo(_plan(folder, only="01"))) == {"01_b"}
-
-
-def test_a_changed_notebook_reruns_itself_and_what_builds_on_it(folder):
     _finish(folder, _plan(folder))
+    assert _todo(_plan(folder)) == {}
     _notebook(folder / "nb/01_b.ipynb", code="print(SEED + 1)")
     assert _todo(_plan(folder)) == {"01_b": "the notebook changed", "03_d": "what it builds on changed"}
+    _finish(folder, _plan(folder))
+    (folder / "r/notebooks/01_b.ipynb").unlink()
+    assert _todo(_plan(folder)) == {"01_b": "notebooks/01_b.ipynb is missing", "03_d": "01_b runs before it"}
 
 
 def test_file_times_and_outputs_do_not_matter(folder):
@@ -172,32 +148,28 @@ def test_a_parameter_reruns_those_that_declare_it(folder):
     assert _todo(_plan(folder, RESULTS="elsewhere", RANKS=[8])) == {}
 
 
-def test_a_parameter_that_nobody_declares_is_an_error(folder):
-    with pytest.raises(InputError, match="--param RANKS: none of 00_a, 01_b, 02_c, 03_d declares it"):
-        _plan(folder, extra={"RANKS": [4]})
-    with pytest.raises(InputError, match="--param RATE"):
-        _plan(folder, extra={"RATE": 0.1}, only="01")
-
-
-def test_a_lost_copy_or_figure_reruns(folder):
-    _finish(folder, _plan(folder))
-    (folder / "r/notebooks/01_b.ipynb").unlink()
-    assert _todo(_plan(folder)) == {"01_b": "notebooks/01_b.ipynb is missing", "03_d": "01_b runs before it"}
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        *(({"only": only}, "there is no notebook") for only in ("7", "05", "x", "00,99")),
+        ({"extra": {"RANKS": [4]}}, "--param RANKS: none of 00_a, 01_b, 02_c, 03_d declares it"),
+        ({"extra": {"RATE": 0.1}, "only": "01"}, "--param RATE"),
+    ],
+)
+def test_what_no_notebook_knows_is_refused(folder, options, words):
+    with pytest.raises(InputError, match=words):
+        _plan(folder, **options)
 
 
 def test_lost_models_rerun_only_where_they_are_needed(folder):
     _finish(folder, _plan(folder))
+    (folder / "r/models/01_b.bin").unlink()
+    assert verify(folder / "r") == ["01_b: models/01_b.bin is missing; run it again"] and _todo(_plan(folder)) == {}
     shutil.rmtree(folder / "r/models")
     assert _todo(_plan(folder)) == {} and verify(folder / "r") == []  # as in a clone of the committed results
     (folder / "r/notebooks/03_d.ipynb").unlink()
     todo = _todo(_plan(folder))
     assert todo["01_b"] == "03_d needs models/01_b.bin, which is missing" and todo["03_d"] == "notebooks/03_d.ipynb is missing"
-
-
-def test_models_may_be_absent_in_a_clone_but_not_in_part(folder):
-    _finish(folder, _plan(folder))
-    (folder / "r/models/01_b.bin").unlink()
-    assert verify(folder / "r") == ["01_b: models/01_b.bin is missing; run it again"] and _todo(_plan(folder)) == {}
 
 
 def _edit(path: str, old: str, new: str):
@@ -314,11 +286,6 @@ def test_verify_knows_the_profile_and_what_was_given_otherwise(folder, monkeypat
     ]
 
 
-def test_results_do_not_lie_in_the_images_nor_around_them(folder):
-    with pytest.raises(InputError, match="what this call reads"):
-        resolve("smoke", data=str(folder))
-
-
 def test_verify_of_nothing_is_bad_input(tmp_path):
     for place in (tmp_path / "none", tmp_path):
         with pytest.raises(InputError):
@@ -331,10 +298,6 @@ def test_a_place_with_the_users_files_is_no_results_folder(folder):
     with pytest.raises(InputError, match="smoke: holds index.md, and no profile.json of a run"):
         run("smoke")
     assert [path.name for path in (folder / "results/smoke").iterdir()] == ["index.md"]
-
-
-def test_independent_notebooks_share_the_cores(folder):
-    assert independent(_plan(folder)) == {"01_b", "02_c"}
 
 
 def test_the_code_digest_follows_imports_and_ignores_docstrings(tmp_path, monkeypatch):
@@ -353,7 +316,7 @@ def test_the_code_digest_follows_imports_and_ignores_docstrings(tmp_path, monkey
 
     def digest() -> str:
         graph._module.cache_clear()
-        return code_digest(notebook)
+        return graph.code_digest(notebook)
 
     first = digest()
     (package / "other.py").write_text("Y = 2\n")
@@ -370,32 +333,36 @@ def test_a_broken_notebook_names_itself(tmp_path):
 
 
 def test_parameter_words():
-    assert parse_params(["RATE=1e-4", "ranks=[4, 8]", "DATA=", "LOOK=left"]) == {"RATE": 1e-4, "RANKS": [4, 8], "DATA": "", "LOOK": "left"}
+    assert graph.parse_params(["RATE=1e-4", "ranks=[4, 8]", "DATA=", "LOOK=left"]) == {
+        "RATE": 1e-4,
+        "RANKS": [4, 8],
+        "DATA": "",
+        "LOOK": "left",
+    }
     with pytest.raises(InputError, match="--param RANKS=.4: '.4' is not readable as YAML"):
-        parse_params(["RANKS=[4"])
+        graph.parse_params(["RANKS=[4"])
     for word in ("RATE", "=1", "A B=1", "1A=1"):
         with pytest.raises(InputError, match="write NAME=value"):
-            parse_params([word])
+            graph.parse_params([word])
 
 
-def test_overrides_go_through_the_profile(folder):
+def test_overrides_go_through_the_profile_and_user_data_get_their_own_results_folder(folder):
     profile, extra, results = resolve("smoke", seed=3, params=("LR_TOKEN=1",))
     assert profile.seed == 3 and extra == {"LR_TOKEN": 1.0} and results == folder / "results/smoke"
-    with pytest.raises(InputError, match="train_steps is -1"):
-        resolve("smoke", params=("TRAIN_STEPS=-1",))
-    with pytest.raises(InputError, match="--param RESULTS"):
-        resolve("smoke", params=("RESULTS=x",))
-
-
-def test_user_data_gets_its_own_results_folder(folder):
     (folder / "my sar").mkdir()
     profile, _, results = resolve("smoke", data=str(folder / "my sar"))
     assert profile.data == str(folder / "my sar") and results == folder / "results/smoke-my sar"
     assert resolve("smoke", data=str(folder / "my sar"), params=('UNSEEN="city,lake"',))[0].unseen == "city,lake"
-    with pytest.raises(InputError, match="--unseen city: names classes of your own images; give --data"):
-        resolve("smoke", params=('UNSEEN="city"',))
-    with pytest.raises(InputError, match="no such folder"):
-        resolve("smoke", data=str(folder / "none"))
+    for word, words in (
+        ("TRAIN_STEPS=-1", "train_steps is -1"),
+        ("RESULTS=x", "--param RESULTS"),
+        ('UNSEEN="city"', "--unseen city: names classes of your own images; give --data"),
+    ):
+        with pytest.raises(InputError, match=words):
+            resolve("smoke", params=(word,))
+    for place, words in (("none", "no such folder"), (".", "what this call reads")):  # results lie neither in the images nor around them
+        with pytest.raises(InputError, match=words):
+            resolve("smoke", data=str(folder / place))
 
 
 def test_a_profile_out_of_reach_says_in_one_sentence_what_to_fetch_and_where_to_put_it(folder, monkeypatch):
@@ -464,17 +431,9 @@ def test_every_notebook_of_the_repository_is_in_the_graph(monkeypatch):
 @pytest.mark.parametrize("home", ["", "/", "/dev/null/nowhere"])
 def test_what_a_run_starts_does_not_depend_on_the_shell(folder, monkeypatch, home):
     for name in (
-        "MPLBACKEND",
-        "MATPLOTLIBRC",
-        "IPYTHONDIR",
-        "JUPYTER_PATH",
-        "PYTHONSTARTUP",
-        "PYTHONOPTIMIZE",
-        "PYTHONIOENCODING",
-        "COLUMNS",
-        "TQDM_DISABLE",
-        "DIFFUSERS_VERBOSITY",
-    ):
+        "MPLBACKEND MATPLOTLIBRC IPYTHONDIR JUPYTER_PATH PYTHONSTARTUP PYTHONOPTIMIZE PYTHONIOENCODING COLUMNS TQDM_DISABLE "
+        "DIFFUSERS_VERBOSITY"
+    ).split():
         monkeypatch.setenv(name, "/mine")
     monkeypatch.setenv("HOME", home)
     monkeypatch.setenv("HF_HOME", "/hub")
@@ -545,7 +504,7 @@ def test_a_plan_tells_minutes_by_recorded_costs_and_the_speed_of_the_machine(fol
     for name, busy in zip(nodes, (10.0, 20.0, 50.0, 30.0)):
         write_atomically(folder / f"r/manifest/{name}.json", json.dumps({**manifests[name], "cpu_seconds": busy}))
     monkeypatch.setattr(graph, "measure_speed", lambda slots: (0.0, 3.0))
-    lines = write_costs(folder / "r").read_text().splitlines()
+    lines = graph.write_costs(folder / "r").read_text().splitlines()
     assert [line.split(",")[:3] for line in lines[1:]] == [
         *(["quick", name, rounds] for name, rounds in zip(nodes, ("30", "60", "150", "90"))),
         ["smoke", "00_a", "9"],
@@ -557,7 +516,7 @@ def test_a_plan_tells_minutes_by_recorded_costs_and_the_speed_of_the_machine(fol
     assert capsys.readouterr().out.startswith("4 notebooks, 2 side by side: about 9 min on this machine, 0.0 GB of disk\n")
     write_atomically(folder / "r/manifest/00_a.json", json.dumps({**manifests["00_a"], "cpu_seconds": 1, "device": {"cores": -1}}))
     with pytest.raises(InputError, match="holds no run of this machine"):
-        write_costs(folder / "r")
+        graph.write_costs(folder / "r")
 
 
 def test_the_time_left_follows_the_forecast_first_and_the_pace_in_the_end(folder, monkeypatch):

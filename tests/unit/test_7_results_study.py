@@ -81,6 +81,6 @@ def test_the_reader_of_the_side_knows_what_the_decoder_leaves(study, monkeypatch
     again, sides = lit(60)
     signs = np.array([1 if look == "left" else -1 for look in sides])
     for seen in (again, blurred(again)):
-        assert (np.sign(reader.scores(side_features(seen))) == signs).mean() > 0.9
+        assert (np.sign(side_features(seen) @ reader) == signs).mean() > 0.9
     known = replace(known, rows=tuple({key: value for key, value in row.items() if key != "look"} for row in known.rows))
     assert study.look_reader() is None

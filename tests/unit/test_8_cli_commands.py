@@ -74,16 +74,16 @@ def test_all_commands_are_there():
         assert f"  {command} " in done.stdout
 
 
-def _dataset(*words: str) -> str:
-    """What ``dataset`` prints; raises what it raises."""
-    done = CliRunner().invoke(app, ["dataset", *words], catch_exceptions=False)
+def _said(*words: str) -> str:
+    """What a command prints; raises what it raises."""
+    done = CliRunner().invoke(app, [*words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
 def test_dataset_of_the_twin_world(tmp_path):
     out = tmp_path / "d"
-    said = _dataset("twin", "--n", "51", "--out", str(out), "--size", "32", "--sensor", "umbra", "--seed", "4", "--workers", "1")
+    said = _said(*"dataset twin --n 51 --size 32 --sensor umbra --seed 4 --workers 1 --out".split(), str(out))
     assert "train 41, val 5, test 5 images" in said
     card = load_card(out)
     assert (card["sensor"], card["size"], card["seed"]) == ("umbra", 32, 4) and len(card["labels"]) == 17
@@ -98,7 +98,7 @@ def test_without_n_dataset_makes_the_studys_splits(tmp_path, monkeypatch):
         return {"totals": {}}
 
     monkeypatch.setattr("sarnb.data.twin.build_twin", note)
-    _dataset("twin", "--out", str(tmp_path / "d"), "--profile", "smoke")
+    _said("dataset", "twin", "--out", str(tmp_path / "d"), "--profile", "smoke")
     values = load_profile("smoke")
     assert received["numbers"] == (values.sensor, values.image_size, values.seed, values.workers)
     counts = {split: spec.count for split, spec in received["splits"].items()}
@@ -113,30 +113,8 @@ def test_dataset_of_own_images(tmp_path):
         folder = tmp_path / "in" / ("a" if number % 2 else "b")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40), np.uint8)).save(folder / f"{number}.png")
-    assert "train 2" in _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "d"), "--size", "32")
+    assert "train 2" in _said("dataset", str(tmp_path / "in"), "--out", str(tmp_path / "d"), "--size", "32")
     assert load_card(tmp_path / "d")["kind"] == "user"
-    for option, value in (("--n", "60"), ("--sensor", "umbra"), ("--workers", "2")):
-        with pytest.raises(InputError, match=f"{option} is for the twin world"):
-            _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "e"), option, value)
-    with pytest.raises(InputError, match="seed is -2, it must be at least 0"):
-        _dataset(str(tmp_path / "in"), "--out", str(tmp_path / "e"), "--seed", "-2")
-    assert not (tmp_path / "e").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["moon"], "unknown source 'moon'; give the word twin, or a folder"),
-        (["twin", "--n", "20"], "n is 20; give 21 or more"),
-        (["twin", "--size", "48"], "image_size is 48, it must be a multiple of 32 px"),
-        (["twin", "--size", "5000"], "image_size is 5000, it must be at most 4096"),
-        (["twin", "--profile", "fast"], "unknown profile 'fast'"),
-    ],
-)
-def test_a_bad_option_of_dataset_is_one_sentence_and_writes_nothing(words, message, tmp_path):
-    with pytest.raises(InputError, match=message) as caught:
-        _dataset(*words, "--out", str(tmp_path / "d"))
-    assert "\n" not in str(caught.value) and not (tmp_path / "d").exists()
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +132,7 @@ def tiny_model(tmp_path_factory) -> tuple[str, Path]:
 
 
 def _generate(*words: str) -> str:
-    done = CliRunner().invoke(app, ["generate", "--profile", "smoke", *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    return _said("generate", "--profile", "smoke", *words)
 
 
 def test_prompts_are_drawn_as_the_package_draws_them(tiny_model, tmp_path):
@@ -195,7 +171,7 @@ def test_large_scenes_are_drawn_as_the_package_draws_them_and_say_that_they_are_
     with rasterio.open(out / "000003.tif") as tiff:
         assert np.array_equal(tiff.read(1), drawn.images[3]) and tiff.res == (0.5, 0.5) and tiff.tags()["synthetic"] == "yes"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".out")) == []
-    assert "train 2" in _dataset(str(out), "--out", str(tmp_path / "data"), "--size", "32")
+    assert "train 2" in _said("dataset", str(out), "--out", str(tmp_path / "data"), "--size", "32")
     texts = {text for split in ("train", "val", "test") for text in load_set(tmp_path / "data" / split).captions}
     assert texts == {"a <SAR> image of a city", "a <SAR> image of a forest"}, "drawn images and their captions can be trained on"
 
@@ -206,8 +182,7 @@ def test_a_control_is_trained_for_a_model_and_steers_it_by_a_picture(tiny_model,
     (placed / "seed0").symlink_to(model)
     data, out = tiny_twin(tmp_path / "data" / "train"), tmp_path / "models" / "controlnet-map" / "seed0"
     train = ("finetune", "--control", "map", "--model", str(placed / "seed0"), "--foundation", foundation, "--profile", "smoke")
-    done = CliRunner().invoke(app, [*train, "--data", str(data.root.parent), "--out", str(out), "--steps", "2"], catch_exceptions=False)
-    assert done.exit_code == 0 and f"{out}: controlnet-map, 2 steps" in done.stdout, done.output
+    assert f"{out}: controlnet-map, 2 steps" in _said(*train, "--data", str(data.root.parent), "--out", str(out), "--steps", "2")
     kind, net = load_control(out)
     picture, prompt, values = data.root / data.rows[3]["mask"], "a <SAR> image of a city", load_profile("smoke")
     common = ("--model", str(placed / "seed0"), "--foundation", foundation, "--prompt", prompt, "--seed", "5", "--n", "2")
@@ -244,76 +219,78 @@ def test_a_control_is_trained_for_a_model_and_steers_it_by_a_picture(tiny_model,
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("--control", "map"), "--control KIND with --model DIR"),
-        (("--control", "map", "--model", "zero-shot", "--strategy", "hybrid"), "a strategy or a control"),
-        (("--control", "sketch", "--model", "zero-shot"), "unknown condition 'sketch'; choose one of map, satellite, optical"),
-        (("--control", "map", "--model", "zero-shot", "--network", "lora"), "unknown network 'lora'"),
-        (("--control", "map", "--model", "zero-shot", "--param", "LR_TOKEN=1"), "training controlnet-map reads; known are"),
-    ],
-)
-def test_a_control_that_cannot_be_trained_is_refused(words, message):
-    with pytest.raises(InputError, match=message):
-        CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
+SENSELESS = {  # a command -> words of the one sentence that refuses it; CITY stands for "m o --prompt city"
+    "dataset moon --out d": "unknown source 'moon'; give the word twin, or a folder",
+    "dataset twin --n 20 --out d": "n is 20; give 21 or more",
+    "dataset twin --size 48 --out d": "image_size is 48, it must be a multiple of 32 px",
+    "dataset twin --size 5000 --out d": "image_size is 5000, it must be at most 4096",
+    "dataset twin --profile fast --out d": "unknown profile 'fast'",
+    **{f"dataset . --out e {given}": f"{given.split()[0]} is for the twin world" for given in ("--n 60", "--sensor umbra", "--workers 2")},
+    "dataset . --out e --seed -2": "seed is -2, it must be at least 0",
+    "finetune --control map": "--control KIND with --model DIR",
+    "finetune --control map --model zero-shot --strategy hybrid": "a strategy or a control",
+    "finetune --control sketch --model zero-shot": "unknown condition 'sketch'; choose one of map, satellite, optical",
+    "finetune --control map --model zero-shot --network lora": "unknown network 'lora'",
+    "finetune --control map --model zero-shot --param LR_TOKEN=1": "training controlnet-map reads; known are",
+    "finetune --strategy hybrid --param OPTIMISER=adamw": "--param OPTIMISER: no value",
+    "finetune --strategy hybrid --param RANKS=[4]": "--param RANKS: no value",
+    "finetune --strategy hybrid --param OPTIMIZER": "NAME=value",
+    "finetune --strategy hybrid --param OPTIMIZER=sgd": "optimizer is 'sgd'",
+    "finetune --strategy token --steps 4 --param TRAIN_STEPS=5": "--steps and --param TRAIN_STEPS say the same",
+    "finetune --strategy token --steps 4 --param WARMUP_STEPS=5": "warmup_steps 5 is above train_steps 4",
+    "finetune --strategy vae-full --steps 4 --param WARMUP_STEPS=4 --param VAE_STEPS=3": "VAE_STEPS say the same",
+    "finetune --strategy vae-full --param LR_TOKEN=1": "no value of a profile that training vae-full reads",
+    "finetune --strategy token --param VAE_CROP=64": "no value of a profile that training token reads",
+    "finetune --strategy vae-full --tracker tensorbored": "unknown tracker 'tensorbored'",
+    "finetune --strategy token --tracker tensorbored": "unknown tracker 'tensorbored'",
+    "generate CITY --control map": "'map': give KIND=FILE",
+    "generate CITY --control sketch=x.png": "unknown condition 'sketch'",
+    "generate CITY --control map=a.png --control map=b.png": "kind map was given already, a.png",
+    "generate CITY --control map=a.png --from b.png": "not to each other",
+    "generate m o --data d --from b.png": "belong to --prompt",
+    "generate CITY --from b.png --size 32x32": "--from without --size",
+    "generate CITY --from b.png --strength 0": "--strength 0: give a number above 0 and up to 1",
+    "generate CITY --from b.png --strength 1.5": "--strength 1.5",
+    "generate CITY --control-model c": "--control-model is for --control",
+    "generate CITY --size 12": "give height and width",
+    "generate m o --data d --size 12x12": "--size and --n belong to --prompt",
+    "generate CITY --n 0": "at least one image",
+    "generate CITY --spacing 2": "together with --size",
+    "generate m o --prompts nowhere.txt": "nowhere.txt: no prompts can be read",
+    "generate m o --prompts prompts.txt": "prompts.txt: line 2 holds no prompt",
+    "generate --model m --out o": "give --prompt.*or --data",
+    "generate CITY --data d": "give --prompt.*or --data",
+    "generate --prompt city --out o": "MODEL not at all; give --model",
+    "generate CITY --model m": "MODEL twice",
+    "generate m --prompt city": "OUT not at all; give --out",
+    "generate CITY --per-class 3": "--per-class belongs to --data",
+    "generate m o --data d --seed 3": "--seed belongs to --prompt",
+    "generate CITY": "holds no finished model",
+}
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("m", "o", "--prompt", "a city", "--control", "map"), "'map': give KIND=FILE"),
-        (("m", "o", "--prompt", "a city", "--control", "sketch=x.png"), "unknown condition 'sketch'"),
-        (("m", "o", "--prompt", "a city", "--control", "map=a.png", "--control", "map=b.png"), "kind map was given already, a.png"),
-        (("m", "o", "--prompt", "a city", "--control", "map=a.png", "--from", "b.png"), "not to each other"),
-        (("m", "o", "--data", "d", "--from", "b.png"), "belong to --prompt"),
-        (("m", "o", "--prompt", "a city", "--from", "b.png", "--size", "32x32"), "--from without --size"),
-        (("m", "o", "--prompt", "a city", "--from", "b.png", "--strength", "0"), "--strength 0: give a number above 0 and up to 1"),
-        (("m", "o", "--prompt", "a city", "--from", "b.png", "--strength", "1.5"), "--strength 1.5"),
-        (("m", "o", "--prompt", "a city", "--control-model", "c"), "--control-model is for --control"),
-        (("m", "o", "--prompt", "a city", "--size", "12"), "give height and width"),
-        (("m", "o", "--data", "d", "--size", "12x12"), "--size and --n belong to --prompt"),
-        (("m", "o", "--prompt", "a city", "--n", "0"), "at least one image"),
-        (("m", "o", "--prompt", "a city", "--spacing", "2"), "together with --size"),
-        (("m", "o", "--prompts", "nowhere.txt"), "nowhere.txt: no prompts can be read"),
-        (("--model", "m", "--out", "o"), "give --prompt.*or --data"),
-        (("--model", "m", "--out", "o", "--prompt", "a city", "--data", "d"), "give --prompt.*or --data"),
-        (("--prompt", "a city", "--out", "o"), "MODEL not at all; give --model"),
-        (("m", "o", "--prompt", "a city", "--model", "m"), "MODEL twice"),
-        (("m", "--prompt", "a city"), "OUT not at all; give --out"),
-        (("m", "o", "--prompt", "a city", "--per-class", "3"), "--per-class belongs to --data"),
-        (("m", "o", "--data", "d", "--seed", "3"), "--seed belongs to --prompt"),
-        (("m", "o", "--prompt", "a city"), "holds no finished model"),
-    ],
-)
-def test_a_senseless_request_to_generate_is_one_sentence(words, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=message):
-        _generate(*words)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_line_without_a_prompt_is_refused_by_its_number(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", SENSELESS)
+def test_a_senseless_request_is_one_sentence_and_writes_nothing(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("prompts.txt").write_text("a city\n\na forest\n")
-    with pytest.raises(InputError, match="prompts.txt: line 2 holds no prompt"):
-        _generate("m", "o", "--prompts", "prompts.txt")
-    assert [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
+    with pytest.raises(InputError, match=SENSELESS[command]) as caught:
+        _said(*command.replace("CITY", "m o --prompt city").split())
+    assert "\n" not in str(caught.value) and [path.name for path in tmp_path.iterdir()] == ["prompts.txt"]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "command",
     [
-        ("generate", "zero-shot", "OUT", "--prompt", "a city"),
-        ("generate", "zero-shot", "OUT", "--data", "elsewhere"),
-        ("dataset", "twin", "--n", "51", "--out", "OUT"),
-        ("dataset", "elsewhere", "--out", "OUT"),
-        ("finetune", "--strategy", "token", "--data", "elsewhere", "--out", "OUT"),
-        ("finetune", "--strategy", "vae-decoder", "--data", "elsewhere", "--out", "OUT"),
-        ("evaluate", "--real", "elsewhere", "--fake", "elsewhere", "--out", "OUT"),
+        "generate zero-shot mine --prompt city",
+        "generate zero-shot mine --data elsewhere",
+        "dataset twin --n 51 --out mine",
+        "dataset elsewhere --out mine",
+        "finetune --strategy token --data elsewhere --out mine",
+        "finetune --strategy vae-decoder --data elsewhere --out mine",
+        "evaluate --real elsewhere --fake elsewhere --out mine",
     ],
 )
-def test_no_command_touches_files_that_are_not_ours(words, tmp_path, monkeypatch):
+def test_no_command_touches_files_that_are_not_ours(command, tmp_path, monkeypatch):
     """A user's own folder, whose files have the very names that the command writes."""
     monkeypatch.chdir(tmp_path)
     for name in ("metadata.jsonl", "card.json", "README.md", "history.csv", "record.json", "unet/config.json", "vae/config.json"):
@@ -323,29 +300,29 @@ def test_no_command_touches_files_that_are_not_ours(words, tmp_path, monkeypatch
     (tmp_path / "elsewhere").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="not written here"):
-        CliRunner().invoke(app, [word.replace("OUT", "mine") for word in words], catch_exceptions=False)
+        _said(*command.split())
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967296", "99999999999999999999999"])
 @pytest.mark.parametrize(
-    "words",
+    "command",
     [
-        ("run", "--profile", "smoke"),
-        ("run", "--profile", "smoke", "--param", "SEED=VALUE"),
-        ("dataset", "twin", "--out", "o"),
-        ("dataset", ".", "--out", "o"),
-        ("finetune", "--strategy", "token", "--data", "d", "--out", "o"),
-        ("finetune", "--strategy", "vae-decoder", "--data", "d", "--out", "o"),
-        ("generate", "zero-shot", "o", "--prompt", "a city"),
-        ("evaluate", "--real", ".", "--fake", ".", "--out", "o"),
+        "run --profile smoke --seed",
+        "run --profile smoke --param SEED=",
+        "dataset twin --out o --seed",
+        "dataset . --out o --seed",
+        "finetune --strategy token --data d --out o --seed",
+        "finetune --strategy vae-decoder --data d --out o --seed",
+        "generate zero-shot o --prompt city --seed",
+        "evaluate --real . --fake . --out o --seed",
     ],
 )
-def test_every_command_takes_the_same_seeds(words, seed, tmp_path, monkeypatch):
+def test_every_command_takes_the_same_seeds(command, seed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = [word.replace("VALUE", seed) for word in words] + ([] if "--param" in words else ["--seed", seed])
+    words = f"{command}{'' if command.endswith('=') else ' '}{seed}".split()
     with pytest.raises(InputError, match=rf"seed.* is .*{seed}\D.*it must be at (least 0|most 4294967295)"):
-        CliRunner().invoke(app, words, catch_exceptions=False)
+        _said(*words)
     assert not list(tmp_path.iterdir())
 
 
@@ -389,9 +366,8 @@ def test_finetune_does_not_write_over_what_it_reads(out, tmp_path, monkeypatch):
     for name in ("foundation/model_index.json", "data/train/metadata.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("{}")
-    words = ["finetune", "--strategy", "unet-full", "--data", "data", "--foundation", "foundation", "--out", out]
     with pytest.raises(InputError, match="what this call reads"):
-        CliRunner().invoke(app, words, catch_exceptions=False)
+        _said(*"finetune --strategy unet-full --data data --foundation foundation --out".split(), out)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
 
 
@@ -404,8 +380,7 @@ def _finetune(monkeypatch, *words: str) -> FinetuneConfig:
         return pd.DataFrame({"loss": [1.0]}), {}
 
     monkeypatch.setattr(sarnb.generate.strategies, "train_strategy", train)
-    done = CliRunner().invoke(app, ["finetune", *words], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    _said("finetune", *words)
     return received[0]
 
 
@@ -413,14 +388,6 @@ def test_finetune_takes_other_values_than_the_profiles(monkeypatch):
     plain = _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper")
     changed = _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper", "--param", "OPTIMIZER=adamw", "--param", "lr_token=1e-3")
     assert plain.optimizer == "adamw8bit" and changed == replace(plain, optimizer="adamw", lr_token=1e-3)
-    for word, message in (
-        ("OPTIMISER=adamw", "--param OPTIMISER: no value"),
-        ("RANKS=[4]", "--param RANKS: no value"),
-        ("OPTIMIZER", "NAME=value"),
-        ("OPTIMIZER=sgd", "optimizer is 'sgd'"),
-    ):
-        with pytest.raises(InputError, match=message):
-            _finetune(monkeypatch, "--strategy", "hybrid", "--param", word)
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
@@ -501,31 +468,10 @@ def test_a_warm_up_that_was_given_stays(words, warmup, monkeypatch):
     assert _finetune(monkeypatch, "--strategy", "hybrid", "--profile", "paper", *words).warmup_steps == warmup
 
 
-@pytest.mark.parametrize(
-    "words, message",
-    [
-        (("--strategy", "token", "--steps", "4", "--param", "TRAIN_STEPS=5"), "--steps and --param TRAIN_STEPS say the same"),
-        (("--strategy", "token", "--steps", "4", "--param", "WARMUP_STEPS=5"), "warmup_steps 5 is above train_steps 4"),
-        (("--strategy", "vae-full", "--steps", "4", "--param", "WARMUP_STEPS=4", "--param", "VAE_STEPS=3"), "VAE_STEPS say the same"),
-        (("--strategy", "vae-full", "--param", "LR_TOKEN=1"), "no value of a profile that training vae-full reads"),
-        (("--strategy", "token", "--param", "VAE_CROP=64"), "no value of a profile that training token reads"),
-        (("--strategy", "vae-full", "--tracker", "tensorbored"), "unknown tracker 'tensorbored'"),
-        (("--strategy", "token", "--tracker", "tensorbored"), "unknown tracker 'tensorbored'"),
-    ],
-)
-def test_what_a_training_would_not_use_is_refused(words, message, monkeypatch):
-    with pytest.raises(InputError, match=message):
-        _finetune(monkeypatch, *words)
-
-
 def test_a_word_that_was_never_learned_is_refused_and_a_prompt_that_is_cut_is_named(tiny_model, tmp_path):
     foundation, model = tiny_model
     for given, prompt, message in (
-        (
-            "zero-shot",
-            "a <SAR> image of a city",
-            "holds a word that zero-shot has not learned.*write 'radar image'",
-        ),
+        ("zero-shot", "a <SAR> image of a city", "holds a word that zero-shot has not learned.*write 'radar image'"),
         (str(model), "a <sar> image of a city", "has not learned: write it as <SAR>"),
     ):
         with pytest.raises(InputError, match=message):
