@@ -81,7 +81,7 @@ def headline_measures(
     runs: Mapping[tuple[str, int], ImageSet],
     resamples: int = 200,
     seed: int = 0,
-    decoded: Mapping[str, ImageSet] | None = None,
+    anchored: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Rows of the evaluation table for the measures ``HEADLINE``, over whole splits, with the anchors.
 
@@ -90,13 +90,28 @@ def headline_measures(
     test : held-out reference images.
     runs : (strategy, training seed) -> its samples.
     resamples, seed : of the bootstrap.
-    decoded : as for ``anchors``.
+    anchored : the anchors' rows, as ``headline_anchors`` gives them; None = of the reference images alone.
     """
     real = measure(test, None, "reference images")
     tables = [evaluate(name, number, real, samples, None, resamples, seed) for (name, number), samples in runs.items()]
-    drawn = next(iter(runs.values())).labels if runs else None
-    table = combine([*tables, anchors(test, None, seed, drawn=drawn, decoded=decoded, halvings=max(2, resamples // 5))])
+    if anchored is None:
+        anchored = headline_anchors(test, next(iter(runs.values())).labels if runs else None, resamples, seed)
+    table = combine([*tables, anchored])
     return table[(table["class"] == "all") & table["metric"].isin(HEADLINE)].reset_index(drop=True)
+
+
+def headline_anchors(
+    test: ImageSet,
+    drawn: Sequence[str] | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    decoded: Mapping[str, ImageSet] | None = None,
+) -> pd.DataFrame:
+    """The anchors' rows for ``headline_measures``: they depend on no strategy, but for the labels ``drawn`` of its images.
+
+    See ``sarnb.metrics.evaluation.anchors``; the halvings are a fifth of the ``resamples``.
+    """
+    return anchors(test, None, seed, drawn=drawn, decoded=decoded, halvings=max(2, resamples // 5))
 
 
 # The verdict.
