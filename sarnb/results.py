@@ -40,6 +40,7 @@ DRAWING_BYTES = 150_000  # of an SVG; beyond, a figure of so many marks is small
 COURSE = "notebooks/COURSE.md"  # lies beside the executed notebooks, whose words it explains
 VERDICT = "10_evaluation"  # the notebook that compares what the others made
 BOX = "<!-- findings -->"
+PAGE_ROWS = 100  # of a table that fits on a page or two; beyond, Markdown and LaTeX are only a second and a third copy of the CSV
 GREYS = 64  # levels of a grey figure; this project's choice, see ``compact_png``
 SCREEN_PIXELS = 1400  # neither side of a figure is longer where a notebook shows it
 PACKAGES = (
@@ -217,7 +218,7 @@ class Record:
         return f"figures/{name}.{ending}"
 
     def table(self, table: pd.DataFrame, name: str, meaning: str) -> None:
-        """Record a table as tables/<name>.csv, .md and .tex, numbers with six significant digits.
+        """Record a table as tables/<name>.csv, and one of up to ``PAGE_ROWS`` rows as .md and .tex too; six significant digits.
 
         A named index becomes columns, an unnamed one is dropped. With a smoke profile the CSV gets a last column ``stamp``.
         """
@@ -227,6 +228,8 @@ class Record:
         head = f"{self.stamp}: " if self.stamp else ""
         csv = frame.assign(**{STAMP_COLUMN: self.stamp}) if self.stamp else frame
         self._stage("table", f"tables/{name}.csv", csv.to_csv(index=False, float_format="%.6g", lineterminator="\n"), meaning)
+        if len(frame) > PAGE_ROWS:
+            return
         self._stage("table", f"tables/{name}.md", f"{head}{meaning}\n\n{frame.to_markdown(index=False, floatfmt='.4g')}\n", meaning)
         tex = frame.to_latex(index=False, escape=True, float_format="%.4g", na_rep="")
         self._stage("table", f"tables/{name}.tex", f"% {head}{meaning}\n{tex}", meaning)

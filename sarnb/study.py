@@ -278,8 +278,8 @@ class Study:
         else:
             sets = {"tuned": {key: self.by_tuned_decoder(*key, images) for key, images in samples.items()}} | sets
         labels = next(iter(samples.values())).labels if samples else None
-        anchored = self._anchors(test, labels, decoded)
-        own = {name: headline_measures(test, runs, values.bootstrap_resamples, values.seed, anchored) for name, runs in sets.items()}
+        anchored, real = self._anchors(test, labels, decoded), measure(test, None, "reference images")
+        own = {name: headline_measures(real, runs, anchored, values.bootstrap_resamples, values.seed) for name, runs in sets.items()}
         return {name: table.assign(decoder=name) for name, table in own.items()}
 
     def _anchors(self, test: ImageSet, labels: Sequence[str] | None, decoded: Mapping[str, ImageSet]) -> pd.DataFrame:
@@ -306,7 +306,7 @@ class Study:
 
         return kept(place, key, make, load)
 
-    def _before(self, texts: list[str], seeds: list[int]) -> np.ndarray:
+    def _before(self, texts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """What the untrained foundation draws, uint8 [N, H, W, 3]; drawn once for all notebooks, and kept below ``samples/before``.
 
         The last bits of a drawing may depend on the number of threads, which is part of the key.
@@ -314,7 +314,7 @@ class Study:
         values, foundation = self.values, load_foundation(self.values.foundation)
         key = {
             "foundation": foundation_fingerprint(foundation),
-            "requests": [texts, seeds, values.sampling_steps, values.guidance_scale, EDITION],
+            "requests": [list(texts), list(seeds), values.sampling_steps, values.guidance_scale, EDITION],
             "threads": torch.get_num_threads(),
         }
         place = self.samples / "before" / content_key(json.dumps(key))[:16]

@@ -77,25 +77,23 @@ def splits_of(table: pd.DataFrame) -> list[str]:
 
 
 def headline_measures(
-    test: ImageSet,
+    test: ImageSet | ImageStatistics,
     runs: Mapping[tuple[str, int], ImageSet],
+    anchored: pd.DataFrame,
     resamples: int = 200,
     seed: int = 0,
-    anchored: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Rows of the evaluation table for the measures ``HEADLINE``, over whole splits, with the anchors.
 
     Parameters
     ----------
-    test : held-out reference images.
+    test : held-out reference images, measured already or not.
     runs : (strategy, training seed) -> its samples.
+    anchored : the anchors' rows, as ``headline_anchors`` gives them.
     resamples, seed : of the bootstrap.
-    anchored : the anchors' rows, as ``headline_anchors`` gives them; None = of the reference images alone.
     """
     real = measure(test, None, "reference images")
     tables = [evaluate(name, number, real, samples, None, resamples, seed) for (name, number), samples in runs.items()]
-    if anchored is None:
-        anchored = headline_anchors(test, next(iter(runs.values())).labels if runs else None, resamples, seed)
     table = combine([*tables, anchored])
     return table[(table["class"] == "all") & table["metric"].isin(HEADLINE)].reset_index(drop=True)
 

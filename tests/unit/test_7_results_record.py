@@ -85,6 +85,16 @@ def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
         assert "smoke: not a result" in (tmp_path / f"tables/00_one_table.{ending}").read_text()
 
 
+def test_a_table_longer_than_a_page_is_a_csv_alone(tmp_path):
+    record = Record("00_one", tmp_path / "r", "quick", 0, {})
+    for rows in (100, 101):
+        record.table(pd.DataFrame({"n": range(rows)}), f"of_{rows}", "Numbers")
+    paths = record.close()
+    assert [path for path in paths if "of_101" in path] == ["tables/of_101.csv"]
+    assert [path for path in paths if "of_100" in path] == ["tables/of_100.csv", "tables/of_100.md", "tables/of_100.tex"]
+    assert len(pd.read_csv(tmp_path / "r/tables/of_101.csv")) == 101
+
+
 @pytest.mark.parametrize(("draw", "ending"), [("imshow", "png"), ("plot", "svg"), ("pcolormesh", "svg")])
 def test_each_figure_is_one_file_and_images_are_pixels(draw, ending):
     figure = Figure()
