@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,18 +19,20 @@ import pandas as pd
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from matplotlib.figure import Figure
+from PIL import Image
 
 import sarnb
 from sarnb.data.dataset import Column, ImageSet, columns_of, load_card, load_set, pick, some_per_label
+from sarnb.data.files import content_key, kept, write_png
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.generate.sample import evaluation_text, generate, keep_decoded, redraw, to_grey
-from sarnb.generate.strategies import SamplingConfig, StrategyResult, train_and_sample
+from sarnb.generate.strategies import EDITION, SamplingConfig, StrategyResult, train_and_sample
 from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
 from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
 from sarnb.metrics.geometry import side_features
 from sarnb.metrics.image_statistics import measure
-from sarnb.metrics.report import headline_measures
+from sarnb.metrics.report import headline_anchors, headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_trained, load_vae
 from sarnb.model.foundation import decode_latents, encode_posterior, fingerprint, load_foundation, normalise_latents
@@ -274,8 +277,59 @@ class Study:
             print("There is no tuned decoder (models/vae-best, notebook 04): the headline is by the frozen one.")
         else:
             sets = {"tuned": {key: self.by_tuned_decoder(*key, images) for key, images in samples.items()}} | sets
-        own = {name: headline_measures(test, runs, values.bootstrap_resamples, values.seed, decoded) for name, runs in sets.items()}
+        labels = next(iter(samples.values())).labels if samples else None
+        anchored, real = self._anchors(test, labels, decoded), measure(test, None, "reference images")
+        own = {name: headline_measures(real, runs, anchored, values.bootstrap_resamples, values.seed) for name, runs in sets.items()}
         return {name: table.assign(decoder=name) for name, table in own.items()}
+
+    def _anchors(self, test: ImageSet, labels: Sequence[str] | None, decoded: Mapping[str, ImageSet]) -> pd.DataFrame:
+        """The anchors of ``first_measures``, computed once for the notebooks that show them; kept below ``samples/anchors``."""
+        settings = self.values.bootstrap_resamples, self.seed
+        code = [path.read_bytes() for path in sorted((Path(sarnb.__file__).parent / "metrics").glob("*.py"))]
+        key = {
+            "images": [test.digest, *(f"{name}: {images.digest}" for name, images in decoded.items())],
+            "rows": content_key(json.dumps([test.rows, self.card, labels], default=str)),
+            "settings": settings,
+            "measures": content_key(*code),  # a table of other measures is none of these
+        }
+        place = self.samples / "anchors" / content_key(json.dumps(key))[:16]
+
+        def make() -> dict[str, Any]:
+            table = headline_anchors(test, labels, *settings, decoded)
+            rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()  # JSON has no NaN, and every digit
+            return {"columns": table.dtypes.astype(str).to_dict(), "table": rows, "left_out": table.attrs["left_out"]}
+
+        def load(note: dict[str, Any]) -> pd.DataFrame:
+            table = pd.DataFrame(note["table"], columns=list(note["columns"])).astype(note["columns"])
+            table.attrs["left_out"] = note["left_out"]
+            return table
+
+        return kept(place, key, make, load)
+
+    def _before(self, texts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        """What the untrained foundation draws, uint8 [N, H, W, 3]; drawn once for all notebooks, and kept below ``samples/before``.
+
+        The last bits of a drawing may depend on the number of threads, which is part of the key.
+        """
+        values, foundation = self.values, load_foundation(self.values.foundation)
+        key = {
+            "foundation": foundation_fingerprint(foundation),
+            "requests": [list(texts), list(seeds), values.sampling_steps, values.guidance_scale, EDITION],
+            "threads": torch.get_num_threads(),
+        }
+        place = self.samples / "before" / content_key(json.dumps(key))[:16]
+
+        def make() -> dict[str, Any]:
+            drawn = generate(foundation, texts, seeds, values.sampling_steps, values.guidance_scale)
+            place.mkdir(parents=True, exist_ok=True)
+            write_png(place / "drawn.png", np.concatenate(list(drawn)))
+            return {}
+
+        def load(_: dict[str, Any]) -> np.ndarray:
+            with Image.open(place / "drawn.png") as strip:
+                return np.stack(np.split(np.asarray(strip.convert("RGB")), len(texts)))
+
+        return kept(place, key, make, load)
 
     def before_and_after(
         self, test: ImageSet, runs: Sequence[StrategyResult]
@@ -294,8 +348,7 @@ class Study:
         values, columns = self.values, columns_of(test, runs[0].samples)
         requested = runs[0].samples.subset(pick(runs[0].samples, columns))
         texts = [text.replace(f"{TOKEN} image", "radar image") for text in requested.column("text")]
-        foundation = load_foundation(values.foundation)
-        before = generate(foundation, texts, requested.column("seed"), values.sampling_steps, values.guidance_scale)
+        before = self._before(texts, requested.column("seed"))
         rows = {"reference": test.images[pick(test, columns)], "before:\nfoundation": before}
         for run in runs:
             if run.seed == values.train_seeds[0]:

@@ -77,26 +77,39 @@ def splits_of(table: pd.DataFrame) -> list[str]:
 
 
 def headline_measures(
-    test: ImageSet,
+    test: ImageSet | ImageStatistics,
     runs: Mapping[tuple[str, int], ImageSet],
+    anchored: pd.DataFrame,
     resamples: int = 200,
     seed: int = 0,
-    decoded: Mapping[str, ImageSet] | None = None,
 ) -> pd.DataFrame:
     """Rows of the evaluation table for the measures ``HEADLINE``, over whole splits, with the anchors.
 
     Parameters
     ----------
-    test : held-out reference images.
+    test : held-out reference images, measured already or not.
     runs : (strategy, training seed) -> its samples.
+    anchored : the anchors' rows, as ``headline_anchors`` gives them.
     resamples, seed : of the bootstrap.
-    decoded : as for ``anchors``.
     """
     real = measure(test, None, "reference images")
     tables = [evaluate(name, number, real, samples, None, resamples, seed) for (name, number), samples in runs.items()]
-    drawn = next(iter(runs.values())).labels if runs else None
-    table = combine([*tables, anchors(test, None, seed, drawn=drawn, decoded=decoded, halvings=max(2, resamples // 5))])
+    table = combine([*tables, anchored])
     return table[(table["class"] == "all") & table["metric"].isin(HEADLINE)].reset_index(drop=True)
+
+
+def headline_anchors(
+    test: ImageSet,
+    drawn: Sequence[str] | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+    decoded: Mapping[str, ImageSet] | None = None,
+) -> pd.DataFrame:
+    """The anchors' rows for ``headline_measures``: they depend on no strategy, but for the labels ``drawn`` of its images.
+
+    See ``sarnb.metrics.evaluation.anchors``; the halvings are a fifth of the ``resamples``.
+    """
+    return anchors(test, None, seed, drawn=drawn, decoded=decoded, halvings=max(2, resamples // 5))
 
 
 # The verdict.

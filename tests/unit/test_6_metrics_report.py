@@ -25,6 +25,7 @@ from sarnb.metrics.report import (
     amplitude_shares,
     class_means,
     cumulant_points,
+    headline_anchors,
     headline_measures,
     measured_sentences,
     over_seeds,
@@ -165,7 +166,7 @@ def rayleigh_set(count: int, seed: int) -> ImageSet:
 def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
     test, good = rayleigh_set(12, 0), rayleigh_set(12, 1)
     smooth = replace(good, images=(128 + (good.images.astype(float) - 128) / 8).astype(np.uint8))
-    table = headline_measures(test, {("good", 0): good, ("smooth", 0): smooth}, resamples=20)
+    table = headline_measures(test, {("good", 0): good, ("smooth", 0): smooth}, headline_anchors(test, good.labels, 20), resamples=20)
     assert set(table["metric"]) == set(HEADLINE) and set(table["class"]) == {"all"} and REFERENCE_FLOOR in set(table["strategy"])
     assert splits_of(table) == ["seen", "unseen"]
     whole = evaluate("good", 0, test, good, None, 20)

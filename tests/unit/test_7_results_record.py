@@ -85,6 +85,16 @@ def test_smoke_stamps_figures_and_tables_and_csv_stays_parseable(tmp_path):
         assert "smoke: not a result" in (tmp_path / f"tables/00_one_table.{ending}").read_text()
 
 
+def test_a_table_longer_than_a_page_is_a_csv_alone(tmp_path):
+    record = Record("00_one", tmp_path / "r", "quick", 0, {})
+    for rows in (100, 101):
+        record.table(pd.DataFrame({"n": range(rows)}), f"of_{rows}", "Numbers")
+    paths = record.close()
+    assert [path for path in paths if "of_101" in path] == ["tables/of_101.csv"]
+    assert [path for path in paths if "of_100" in path] == ["tables/of_100.csv", "tables/of_100.md", "tables/of_100.tex"]
+    assert len(pd.read_csv(tmp_path / "r/tables/of_101.csv")) == 101
+
+
 @pytest.mark.parametrize(("draw", "ending"), [("imshow", "png"), ("plot", "svg"), ("pcolormesh", "svg")])
 def test_each_figure_is_one_file_and_images_are_pixels(draw, ending):
     figure = Figure()
@@ -101,26 +111,39 @@ def test_a_drawing_of_very_many_marks_is_a_png_as_large_as_a_notebook_shows_it()
     assert ending == "png" and 360 <= width < 480
 
 
-def _image_figure(image):
-    figure = Figure(figsize=(2, 2), dpi=100)
-    figure.add_axes((0, 0, 1, 1)).imshow(image, cmap="gray", vmin=0, vmax=255)
-    return figure
+def _compact(image):
+    """The pixels of a picture, as matplotlib would hand it over, before and after, and the sizes of the two files."""
+    raw = io.BytesIO()
+    Image.fromarray(image).convert("RGBA").save(raw, format="PNG")
+    content = compact_png(raw.getvalue())
+    first, second = (np.asarray(Image.open(file).convert("RGB")).astype(int) for file in (raw, io.BytesIO(content)))
+    return first, second, len(raw.getvalue()), len(content)
 
 
-@pytest.mark.parametrize(
-    ("image", "mode"),
-    [
-        (np.random.default_rng(0).integers(0, 256, (160, 160)).astype(np.uint8), "L"),
-        (np.random.default_rng(0).integers(0, 256, (160, 160, 3)).astype(np.uint8), "RGB"),
-    ],
-)
-def test_a_png_keeps_every_pixel_in_no_more_channels_than_it_needs(image, mode):
-    figure, raw = _image_figure(image), io.BytesIO()
-    figure.savefig(raw, format="png", bbox_inches="tight", dpi="figure")
-    _, content = figure_file(figure, "a")
-    saved = Image.open(io.BytesIO(content))
-    assert saved.mode == mode and len(content) < len(raw.getvalue())
-    np.testing.assert_array_equal(np.asarray(saved.convert("RGBA")), np.asarray(Image.open(raw).convert("RGBA")))
+@pytest.mark.parametrize("shape", [(160, 160), (160, 160, 3)])
+def test_a_png_of_few_colours_keeps_every_pixel(shape):
+    image = np.random.default_rng(0).choice([0, 7, 200, 201, 254, 255], shape).astype(np.uint8)
+    before, after, old, new = _compact(image)
+    assert new < old
+    np.testing.assert_array_equal(after, before)
+
+
+def test_a_png_of_greys_is_two_levels_off_at_most():
+    before, after, old, new = _compact(np.random.default_rng(0).integers(0, 256, (160, 160)).astype(np.uint8))
+    assert 0 < np.abs(after - before).max() <= 2  # 64 levels are 4 or 5 apart
+    assert new < 0.5 * old
+    assert len(np.unique(after)) == 64 and {0, 255} <= set(np.unique(after))
+
+
+def test_a_png_of_colours_errs_as_a_palette_must():
+    """256 cells of uniform colours have the side 255 / 256^(1/3), and a colour is d / sqrt(12) from the middle of its cell."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    image[:, :90] = 255
+    before, after, old, new = _compact(image)
+    white = (before == 255).all(axis=-1)
+    assert (after[white] == 255).all(), "the page stays white"
+    assert ((after - before)[~white] ** 2).mean() < 1.3 * (255 / 256 ** (1 / 3)) ** 2 / 12
+    assert new < 0.45 * old
 
 
 def test_a_png_that_shines_through_keeps_its_alpha():

@@ -6,13 +6,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from tiny import tiny_set
+from tiny import tiny_pipeline, tiny_set
 
 import sarnb.study as module
 from sarnb.metrics.geometry import side_features
+from sarnb.metrics.report import headline_anchors
 from sarnb.model.strategy import find_strategy
 from sarnb.study import Study
 
@@ -84,3 +86,44 @@ def test_the_reader_of_the_side_knows_what_the_decoder_leaves(study, monkeypatch
         assert (np.sign(side_features(seen) @ reader) == signs).mean() > 0.9
     known = replace(known, rows=tuple({key: value for key, value in row.items() if key != "look"} for row in known.rows))
     assert study.look_reader() is None
+
+
+def test_anchors_are_computed_once_for_all_notebooks_and_read_back_to_the_bit(study, monkeypatch, tmp_path):
+    study.samples, study.card, study.values.bootstrap_resamples = tmp_path, {"name": "tiny"}, 10
+    rng = np.random.default_rng(0)
+    data = tiny_set(12)
+    test = replace(data, images=(60 * rng.rayleigh(size=(12, 32, 32))).clip(0, 255).astype(np.uint8))
+    blurred = {"reference, tuned decoder": replace(test, images=test.images // 2)}
+    labels = test.labels[:6]
+    counted = []
+    monkeypatch.setattr(module, "headline_anchors", lambda *given: counted.append(1) or headline_anchors(*given))
+    first, second = (study._anchors(test, labels, blurred) for _ in range(2))
+    assert len(counted) == 1
+    wanted = headline_anchors(test, labels, 10, 0, blurred)
+    for table in (first, second):
+        pd.testing.assert_frame_equal(table, wanted, check_exact=True)
+        assert [tuple(row) for row in table.attrs["left_out"]] == wanted.attrs["left_out"]
+    study._anchors(test, labels, {})
+    study._anchors(replace(test, images=test.images[::-1]), labels, blurred)
+    study.seed = 1
+    study._anchors(test, labels, blurred)
+    assert len(counted) == 4, "other decoders, images and seeds have other anchors"
+
+
+def test_the_foundations_drawings_are_drawn_once_for_all_notebooks(study, monkeypatch, tmp_path):
+    study.samples, pipe, drawn = tmp_path, tiny_pipeline(), []
+    monkeypatch.setattr(module, "load_foundation", lambda spec: pipe)
+
+    def draw(pipe, texts, seeds, *settings):
+        drawn.append(texts)
+        return np.stack([np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8) for seed in seeds])
+
+    monkeypatch.setattr(module, "generate", draw)
+    first, second = (study._before(["a city", "a forest"], (3, 4)) for _ in range(2))
+    assert len(drawn) == 1 and first.shape == (2, 16, 16, 3)
+    np.testing.assert_array_equal(first, draw(pipe, [], (3, 4)))
+    np.testing.assert_array_equal(second, first)
+    study._before(["a city", "a forest"], (3, 5))
+    study.values.guidance_scale = 4.0
+    study._before(["a city", "a forest"], (3, 4))
+    assert len(drawn) == 4, "other noise and another sampler draw anew"
