@@ -529,8 +529,10 @@ def _scenes(
 
     steps, scale, batch = sampler
     state = out.absolute().with_name(f".{out.absolute().name}.scene")
-    more = {"state": state, "controls": controls, "scale": weight}
-    drawn = [draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, **more) for text, seed in zip(texts, seeds)]
+    drawn = [
+        draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, state=state, controls=controls, scale=weight)
+        for text, seed in zip(texts, seeds)
+    ]
     return to_grey(np.stack(drawn))
 
 

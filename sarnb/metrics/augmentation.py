@@ -365,7 +365,7 @@ def _call(
         own = replace(own.subset(np.arange(len(images)) % len(own)), images=images)
     mixture = mix(own, synthetic, share, classes)
     if covers:
-        return train_covers(mixture.images, np.concatenate(maps), seed, steps, mixture.chance).call(held_out)
+        return train_covers(mixture.images, np.concatenate(maps), seed, steps, mixture.chance)(held_out)
     return train_classifier(mixture, seed, steps, held_out, len(classes))
 
 
