@@ -10,7 +10,8 @@ Usage: ./run_all.sh [options]              run the notebooks that are out of dat
        ./run_all.sh test [pytest options]  set up and run the tests; -m "not slow" leaves the long ones out
        ./run_all.sh report [--profile NAME]  set up and make results/<profile>/report, a site of what the notebooks made
        ./run_all.sh check                  set up and check style, types and that notebooks carry no outputs
-       ./run_all.sh student [--out DIR]    set up and copy the notebooks without the exercises' solutions to results/student
+       ./run_all.sh student [--out DIR] [--results DIR]  set up and copy the notebooks without the exercises' solutions to
+                                           results/student; with the outputs that they have in a results folder
 
 Options
   --profile NAME      smoke, quick (default, or what the variable SARNB_PROFILE says), study, paper, or a .yaml file

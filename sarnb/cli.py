@@ -98,23 +98,37 @@ def verify(
 
 
 @app.command()
-def student(out: Path | None = typer.Option(None, help="folder to make; default: student in the results folder")) -> None:
+def student(
+    out: Path | None = typer.Option(None, help="folder to make; default: student in the results folder"),
+    results: Path | None = typer.Option(None, help="results folder whose outputs the notebooks are given, such as results/study"),
+) -> None:
     """Copy the notebooks and the course without the solutions of the exercises."""
     from sarnb.data.files import claim, settle, working_in, write_text
+    from sarnb.notebook import with_outputs
     from sarnb.settings import notebooks_folder
 
     out, source = out or results_root() / "student", notebooks_folder()
+    ran = {path.name: path for path in (results / "notebooks").glob("[!.]*.ipynb")} if results else {}
+    if results and not ran:
+        raise InputError(f"{results}: holds no executed notebooks; run them first, or name another results folder")
+    without = []
     with working_in(out):
-        claim(out, "students' edition", [source])
+        claim(out, "students' edition", [source, *([results / "notebooks"] if results else [])])
         for path in (path for path in source.glob("[!.]*") if path.is_file()):
             shutil.copyfile(path, out / path.name)
-        for path in out.glob("*.ipynb"):
+        for path in sorted(out.glob("*.ipynb")):
             notebook = json.loads(path.read_text(encoding="utf-8"))
             for cell in (cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"):
                 text = re.sub(r"<details>.*?</details>\n*", "", "".join(cell["source"]), flags=re.DOTALL)
                 cell["source"] = text.splitlines(keepends=True)
+            if results:
+                executed = json.loads(ran[path.name].read_text(encoding="utf-8")) if path.name in ran else {"cells": []}
+                notebook, missing = with_outputs(notebook, executed)
+                without += [f"{path.stem} ({missing} cells)"] if missing else []
             write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
         settle(out)
+    if without:
+        print(f"! {results} was run with other code, so outputs are missing in: {', '.join(without)}")
     print(f"{out}: the notebooks without solutions; SARNB_NOTEBOOKS={out} ./run_all.sh runs them")
 
 

@@ -313,6 +313,39 @@ def _keep(running: Path, copy: Path, source: Path) -> None:
     running.unlink()
 
 
+def with_outputs(notebook: dict[str, Any], executed: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """A notebook with the outputs of an executed copy, whose text may be that of an earlier edition.
+
+    Parameters
+    ----------
+    notebook, executed : notebooks as JSON; cells are matched by their ids.
+
+    Returns
+    -------
+    filled : the notebook; its code cells have the outputs of equal cells, and behind the parameters stand those of the run, as text,
+        so that who runs the notebook does not write into the results that it shows.
+    missing : how many code cells the copy does not have, or has with other code.
+    """
+    ran = {cell.get("id"): cell for cell in executed["cells"] if cell["cell_type"] == "code"}
+    given = [cell for cell in ran.values() if "injected-parameters" in cell["metadata"].get("tags", [])]
+    cells, missing = [], 0
+    for cell in notebook["cells"]:
+        cells.append(cell)
+        if cell["cell_type"] != "code":
+            continue
+        same = ran.get(cell.get("id"))
+        if same and "".join(same["source"]) == "".join(cell["source"]):
+            cells[-1] = cell | {key: same[key] for key in ("outputs", "execution_count")}
+        else:
+            missing += 1
+        if TAG in cell["metadata"].get("tags", []):
+            for number, own in enumerate(given):
+                text = f"The outputs in this notebook are those of a run with\n\n```python\n{''.join(own['source'])}\n```\n"
+                lines = text.splitlines(keepends=True)
+                cells.append({"cell_type": "markdown", "id": f"given-{number}", "metadata": {}, "source": lines})
+    return notebook | {"cells": cells}, missing
+
+
 def _shortened(value: Any, kind: str = "text/") -> Any:
     """A cell's output with the folders of the environment, the repository and the user shortened in its texts, never in an image."""
     if isinstance(value, dict):
