@@ -98,6 +98,10 @@ def test_the_path_and_the_week_hold_every_notebook():
     assert all(int(row[2]) % 5 == 0 for row in _table("Learning path"))
     week = _table("One week: the study, read and rerun")
     assert [number for row in week for number in row[1].split(", ")] == [name[:2] for name in NAMES]
+    minutes = {name[:2]: int(row[2]) for name, row in zip(NAMES, _table("Learning path"))}
+    assert all(sum(minutes[number] for number in row[1].split(", ")) <= 180 for row in week), "three hours of lessons a day"
+    days = [(re.findall(r"(\d\d)\.\d", row[2]), row[1].split(", ")) for row in week]
+    assert all(set(exercises) == set(notebooks) for exercises, notebooks in days), "exercises are of the day's notebooks, some of each"
 
 
 @pytest.mark.parametrize(("heading", "minutes"), [("90 minutes: a radar image, and a model that learns to draw it", 90),
@@ -118,6 +122,15 @@ def test_exercises_and_sections_that_the_course_names_are_there():
             assert all(re.search(rf"^#+ {re.escape(heading)}$", text[number], re.MULTILINE) for number in filter(None, numbers)), heading
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_no_section_is_put_between_a_heading_and_its_code(name):
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "" for cell in cells]
+    heads = [re.findall(r"^#+ .+$", text, re.MULTILINE) for text in texts]
+    parted = [head[-1] for head, after in zip(heads, texts[1:]) if head and re.match("#+ ", after)]
+    assert not [head for head in parted if not re.match("# |## (Theory|Values|Summary)", head)]  # these stand without code
+
+
 def test_the_students_edition_is_the_same_without_solutions(tmp_path):
     out = tmp_path / "student"
     for _ in range(2):  # its own files it may write again
@@ -132,6 +145,21 @@ def test_the_students_edition_is_the_same_without_solutions(tmp_path):
         text = "".join("".join(cell["source"]) for cell in stripped["cells"])
         assert "<details>" not in text and not [answer for *_, answer in _exercises(name) if answer.strip()[:40] in text]
         assert not [question for _, question, _ in _exercises(name) if question.strip() not in text]
+    results, name = tmp_path / "results", NAMES[1]
+    ran = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    code = [cell for cell in ran["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(code, start=1):
+        cell |= {"outputs": [{"output_type": "stream", "name": "stdout", "text": f"output {number}"}], "execution_count": number}
+    code[-1]["source"] = "other code"
+    ran["cells"].append(code[0] | {"id": "given", "metadata": {"tags": ["injected-parameters"]}})
+    (results / "notebooks").mkdir(parents=True)
+    (results / "notebooks" / f"{name}.ipynb").write_text(json.dumps(ran), encoding="utf-8")
+    done = CliRunner().invoke(app, ["student", "--out", str(out), "--results", str(results)])
+    assert done.exit_code == 0 and f"{name} (1 cells)" in done.output, done.output
+    filled = json.loads((out / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert "<details>" not in str(filled) and filled[[cell["id"] for cell in filled].index(code[0]["id"]) + 1]["id"] == "given-0"
+    shown = [cell for cell in filled if cell["cell_type"] == "code"]
+    assert [bool(cell["outputs"]) for cell in shown] == [True] * (len(code) - 1) + [False]  # the last has other code
     (out / f"{NAMES[0]}.ipynb").write_text("a student's own work")
     done = CliRunner().invoke(app, ["student", "--out", str(out)])
     assert done.exit_code != 0 and (out / f"{NAMES[0]}.ipynb").read_text() == "a student's own work"
