@@ -103,7 +103,7 @@ def student(
     results: Path | None = typer.Option(None, help="results folder whose outputs the notebooks are given, such as results/study"),
 ) -> None:
     """Copy the notebooks and the course without the solutions of the exercises."""
-    from sarnb.data.files import claim, settle, working_in, write_text
+    from sarnb.data.files import claim, release, working_in, write_text
     from sarnb.notebook import with_outputs
     from sarnb.settings import notebooks_folder
 
@@ -126,7 +126,7 @@ def student(
                 notebook, missing = with_outputs(notebook, executed)
                 without += [f"{path.stem} ({missing} cells)"] if missing else []
             write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
-        settle(out)
+        release(out)
     if without:
         print(f"! {results} was run with other code, so outputs are missing in: {', '.join(without)}")
     print(f"{out}: the notebooks without solutions; SARNB_NOTEBOOKS={out} ./run_all.sh runs them")
@@ -224,7 +224,7 @@ def dataset(
     for option in (option for option, given in used.items() if given and option not in READS[kind]):
         worlds = ", ".join(WORLDS.get(name, name) for name, options in READS.items() if option in options)
         raise InputError(f"{option} is for {worlds} and changes nothing about {source}; leave it out")
-    asked, size, seed = size, values.image_size, values.seed
+    requested, size, seed = size, values.image_size, values.seed
     hidden = unseen.split(",") if unseen else []
     if source == "sarlo80":
         from sarnb.data.sarlo80 import build_sarlo80
@@ -233,7 +233,7 @@ def dataset(
             raise InputError(f"--part {part}: write K/N, such as 2/8 for the second of eight machines")
         of = (int(part.split("/")[0]), int(part.split("/")[1])) if part else None
         with contextlib.nullcontext() if part else working_in(out):
-            card = build_sarlo80(out, shards, revision, hidden, asked or 1024, seed, values.workers, quantity, of)
+            card = build_sarlo80(out, shards, revision, hidden, requested or 1024, seed, values.workers, quantity, of)
         print(f"licence: {card['licence']}, which what you make of it carries on")
     elif source == "import":
         from sarnb.data.files import check_apart
@@ -276,7 +276,7 @@ def caption(
     model: str = typer.Option("", help="image-text model (hub id or folder) that describes the photographs; without it, captions by class"),
     batch: int = typer.Option(16, min=1, help="photographs at a time"),
 ) -> None:
-    """Write captions for images that have none: what a model sees in the photograph beside each, or the class; and the physics."""
+    """Write captions for images that have none: what a model sees in the photograph next to each, or the class; and the physics."""
     from sarnb.data.captioning import write_captions
 
     described, others = write_captions(source, out, model, batch)
@@ -580,7 +580,7 @@ def _controls(
         raise InputError(f"--control-model: that of the kind {unused[0]} has no picture; give --control {unused[0]}=FILE, or leave it out")
     for kind in [kind for kind in files if kind not in loaded]:
         if model == "zero-shot":
-            raise InputError(f"--control {kind}=…: the foundation itself has no control beside it; give its folder by --control-model")
+            raise InputError(f"--control {kind}=…: the foundation itself has no control next to it; give its folder by --control-model")
         place = Path(model).absolute()
         _, loaded[kind] = load_control(place.parents[1] / f"controlnet-{kind}" / place.name, steered)
     return {kind: (loaded[kind], pictures[kind]) for kind in files}

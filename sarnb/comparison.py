@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 import sarnb
-from sarnb.data.files import check_out, claim, clear, settle
+from sarnb.data.files import check_out, claim, clear, release
 from sarnb.data.imagefolder import ImageFolder, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, class_name
@@ -85,7 +85,7 @@ def compare_folders(
     clear(claim(out, KIND, inputs, OUTPUTS))  # of an earlier comparison no figure stays
     for name, content in files.items():
         write_atomically(out / name, content)
-    settle(out)
+    release(out)
     print(text(comparison))
     print(f"\n{out / REPORT}: the same with protocol, laws, classes and figures; {out / TABLE}: all values")
     return comparison
@@ -199,7 +199,7 @@ def setting_table(comparison: Comparison, options: Options, real: ImageFolder, f
         ("compared", f"{counted(comparison)}{', the middle of each' if options.size else ''}"),
         ("sensor", options.sensor or "all"),
         ("amplitude scales", "; ".join(sorted(set(scales)))),
-        ("classes", "each counts the same; only those on both sides" if any(comparison.real.labels) else "not told apart"),
+        ("classes", "each counts the same; only those on both sides" if any(comparison.real.labels) else "not distinguished"),
         ("floor", "real images against as many others as were generated, half of them at most: median and 95 % of random halvings"),
         ("intervals left out", f"fewer than {LEAST_FOR_INTERVAL} images on a side"),
         ("judge", judge or "none"),

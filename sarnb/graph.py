@@ -41,7 +41,7 @@ from sarnb.settings import cores, default_jobs, duration, notebooks_folder, repo
 
 PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
-COSTS = "costs.csv"  # beside the notebooks: what each took, as ``write_costs`` makes it
+COSTS = "costs.csv"  # next to the notebooks: what each took, as ``write_costs`` makes it
 CALIBRATION_SECONDS = 5.0
 MEMORY_MB = 6000
 STOPPED, SECONDS_TO_END = 130, 5.0  # exit code of a run that a signal stopped; how long its notebooks may take to end
@@ -398,7 +398,7 @@ def to_fetch(values: Profile) -> list[str]:
 
 
 def _at_hand(name: str, file: str) -> bool:
-    """Whether a folder, or the hub's repository of that name, is on this machine or can be asked for."""
+    """Whether a folder, or the hub's repository of that name, is on this machine or can be fetched."""
     if name == "embedded" or Path(name).exists():
         return True
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:

@@ -178,13 +178,15 @@ def child_environment(state: Path) -> dict[str, str]:
     downloaded. The kernel ``python3`` is this interpreter, whatever other kernels of that name a home or a system holds.
     """
     own = state / "environment"
-    ours = {name: own / name.lower() for name in ("IPYTHONDIR", "MPLCONFIGDIR", *(f"JUPYTER_{word}" for word in JUPYTER), "XDG_CACHE_HOME")}
+    folders = {
+        name: own / name.lower() for name in ("IPYTHONDIR", "MPLCONFIGDIR", *(f"JUPYTER_{word}" for word in JUPYTER), "XDG_CACHE_HOME")
+    }
     kept = {name: value for name, value in os.environ.items() if name == "PYTHONPATH" or not re.match(PERSONAL, name)}
     home = Path(kept.get("HOME") or "/")
     if not (len(home.parts) > 1 and home.is_dir() and os.access(home, os.W_OK)):  # a container's, or none
-        ours |= {"HOME": own / "home"}
+        folders |= {"HOME": own / "home"}
         home = own / "home"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")  # here again, of a job that the run has started, it is ours
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")  # here again, of a job that the run has started, it is this run's
     downloaded = {"HF_HOME": str(cache / "huggingface"), "TORCH_HOME": str(cache / "torch")}
     spec = {
         "argv": [sys.executable, "-c", KERNEL, "-f", "{connection_file}"],
@@ -192,13 +194,13 @@ def child_environment(state: Path) -> dict[str, str]:
         "language": "python",
     }
     write_atomically(own / "jupyter_path" / "kernels" / "python3" / "kernel.json", json.dumps(spec))
-    for folder in ours.values():
+    for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     # Remarks on import of parts that nothing here uses, as in ``sarnb/__init__.py``, for cells that import libraries first.
     quiet = {"PYTHONWARNINGS": "ignore:IProgress not found", "TRANSFORMERS_VERBOSITY": "error"}
     fixed = {"PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false", BATCH: "1", **quiet}
     fixed |= {} if site.ENABLE_USER_SITE else {"PYTHONNOUSERSITE": "1"}  # as here, where a variable or the environment said so
-    return {**KEEP_FREED_MEMORY, **downloaded, **kept, **{name: str(folder) for name, folder in ours.items()}, **fixed}
+    return {**KEEP_FREED_MEMORY, **downloaded, **kept, **{name: str(folder) for name, folder in folders.items()}, **fixed}
 
 
 def _stop_without(pid: int) -> None:

@@ -97,7 +97,7 @@ class Profile:
     vae_unet_steps: int = _value("optimizer steps of the UNets that show what a tuned autoencoder does to them", 1)
     control_base: str = _value("strategy whose model the control networks steer")
     control_kinds: tuple[str, ...] = _value("conditions that a ControlNet is trained for: " + ", ".join(CONDITIONS), choices=CONDITIONS)
-    control_steps: int = _value("optimizer steps of each control network, and of the pixel networks beside them", 1)
+    control_steps: int = _value("optimizer steps of each control network, and of the pixel networks next to them", 1)
     control_learning_rate: float = _value("learning rate of the control networks", 0, 1)
     control_images: int = _value("held-out scenes that are drawn by their conditions", 8)
     train_seeds: tuple[int, ...] = _value("seeds of the trainings", 0, LARGEST_SEED)

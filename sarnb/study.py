@@ -336,7 +336,7 @@ class Study:
     ) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:
         """Rows of a comparison: a reference image of each class, the untrained foundation's, and those of each strategy.
 
-        The drawn images of a column start from one noise. The foundation, which does not know the learned word, is asked for
+        The drawn images of a column start from one noise. The foundation, which does not know the learned word, is given
         a radar image in its place. Of each strategy the first training seed is shown.
 
         Returns
@@ -360,7 +360,7 @@ class Study:
         """Controls for a prompt, and what a strategy draws for it: image, fitted laws, the judge's opinion, nearest reference images.
 
         Where nobody can move a control, as in a run of all notebooks or without ipywidgets, the returned figure of the first choices
-        is all. The first training seed and the headline's decoder are used; a model is loaded when it is first asked for.
+        is all. The first training seed and the headline's decoder are used; a model is loaded when it is first used.
 
         Parameters
         ----------

@@ -184,6 +184,6 @@ def decide_quantity(
     measured = f" ({numbers})" if looks == looks else ""
     if kept and seems:
         return "amplitude", f"{what}: kept as amplitude, though {numbers}, are those of {seems}; see --quantity"
-    if looks == looks and not seems:  # single-look intensity is told apart, several looks are not
+    if looks == looks and not seems:  # single-look intensity is recognised, several looks are not
         measured = f"{measured[:-1]}; intensity of {variation**-2:.2g} looks spreads as much, so this is not sure)"
     return seems or "amplitude", f"{what}: {seems or 'amplitude'}, guessed{measured}; --quantity says otherwise"

@@ -1,4 +1,4 @@
-"""Captions for images that have none: what an image-text model says of the photograph beside each, and the physics of the metadata."""
+"""Captions for images that have none: what an image-text model says of the photograph next to each, and the physics of the metadata."""
 
 from __future__ import annotations
 

@@ -200,11 +200,11 @@ def saving(out: Path) -> Iterator[None]:
 
 # One place decides whose an output folder is. A name says nothing: whoever makes a data set has a card.json and a metadata.jsonl.
 
-MARKER = ".sarnb.json"  # in a folder made here: what it holds, the files that are ours as they were, what is being written
+MARKER = ".sarnb.json"  # in a folder made here: what it holds, the files that were made here as they were, what is being written
 
 
 def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequence[str] = ("*",)) -> Path:
-    """Check, writing nothing, that a call may write into ``out``: it never replaces or removes a file that is not ours.
+    """Check, writing nothing, that a call may write into ``out``: it never replaces or removes a file that was not made here.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def check_out(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Se
     Raises
     ------
     InputError
-        ``out`` is a file, cannot be written to, holds files that are not ours under these names, is of another kind, or
+        ``out`` is a file, cannot be written to, holds files that were not made here under these names, is of another kind, or
         is, lies in or holds an input.
     """
     out = Path(out)
@@ -256,7 +256,7 @@ def check_apart(out: Path, inputs: Iterable[str | Path], kind: str) -> None:
 
 
 def claim(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequence[str] = ("*",)) -> Path:
-    """Check as ``check_out``, then make the folder ours: until ``settle``, all files under ``names`` count as ours.
+    """Check as ``check_out``, then mark the folder as made here: until ``release``, so do all files under ``names`` count.
 
     So what a killed call left can be continued or replaced by the next one.
     """
@@ -268,7 +268,7 @@ def claim(out: Path, kind: str, inputs: Iterable[str | Path] = (), names: Sequen
     return out
 
 
-def settle(out: Path, *more: str) -> None:
+def release(out: Path, *more: str) -> None:
     """Note in a folder made here what the call has written, ``more`` names with it: whatever else comes is the user's."""
     holds, listed, written = _read_marker(out)
     if holds:
@@ -350,9 +350,9 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 
 
 def replace_folder(new: Path, target: Path, kind: str) -> None:
-    """Put the folder ``new`` in the place of ``target``, as ours: two renames, so that no half-written set is ever seen there.
+    """Put the folder ``new`` in the place of ``target``, as made here: two renames, so that no half-written set is ever seen there.
 
-    Raises InputError where ``target`` is not ours; see ``check_out``.
+    Raises InputError where ``target`` was not made here; see ``check_out``.
     """
     target = check_out(target, kind).resolve()  # a link stays and leads to the new folder
     write_json(new / MARKER, {"kind": kind, "files": _noted(new, _names(new)), "writing": []})
@@ -428,7 +428,7 @@ def kept(
             if more is not None:
                 folder.mkdir(exist_ok=True)
                 write_json(folder / note, {**key, **more})
-                settle(folder, note)
+                release(folder, note)
     return load(json.loads((folder / note).read_text(encoding="utf-8")))
 
 

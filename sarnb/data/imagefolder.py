@@ -595,7 +595,7 @@ def load_batch(chunk: Sequence[tuple[UserImage, Normalisation | None]], root: Pa
 def common_size(folders: Iterable[ImageFolder], size: int | None) -> tuple[int, int]:
     """(H, W) that is compared: ``size`` px from the middle of every image, or the one size that all images have.
 
-    Raises InputError where sizes differ and none is asked for, or an image is smaller than that.
+    Raises InputError where sizes differ and none is requested, or an image is smaller than that.
     """
     first: dict[tuple[int, int], str] = {}
     for folder in folders:

@@ -67,7 +67,7 @@ class ImageFacts:
     """What is kept of an image: its ``storage`` and ``shape``; ``moments`` of the amplitude (pixels, mean, squares);
     ``constant``: it has one value; ``digest`` of its pixels; ``quantity`` as which it was read, the one that the file
     ``stated`` ("" for none) and the ``flat`` statistics to guess it by; ``excluded`` and ``zeros``: pixels that are no
-    data by the file's own word, and others that are 0; ``notes`` on what the file asked for and got."""
+    data by the file's own word, and others that are 0; ``notes`` on what the file required and got."""
 
     storage: str
     shape: tuple[int, int]
@@ -237,8 +237,8 @@ def _open_pillow(path: Path) -> Stored:
             if image.format == "PNG" and image.mode.startswith("I") or _sixteen_bit_png(path):
                 return _open_gdal(path, "PNG", turn=turn, words=words)
             clear, form = image.info.get("transparency"), image.format
-            beside = any(path.with_name(path.name + ending).is_file() for ending in (".aux.xml", ".msk"))
-            if beside and form in ("PNG", "JPEG") and image.mode in ("L", "LA", "RGB", "RGBA"):  # no-data value, scale or mask
+            sidecar = any(path.with_name(path.name + ending).is_file() for ending in (".aux.xml", ".msk"))
+            if sidecar and form in ("PNG", "JPEG") and image.mode in ("L", "LA", "RGB", "RGBA"):  # no-data value, scale or mask
                 return replace(_open_gdal(path, form, turn=turn, words=words), jpeg=form == "JPEG")
             if image.mode in ("P", "PA", "CMYK", "YCbCr"):
                 image = image.convert("RGBA" if clear is not None or image.mode == "PA" else "RGB")
@@ -442,7 +442,7 @@ def _read_values(stored: Stored, path: Path) -> tuple[np.ndarray, np.ndarray, se
 
 
 def _as_amplitude(stored: Stored, path: Path, constant: bool, quantity: str) -> RadarImage:
-    """Read and apply, name the storage, and settle the quantity."""
+    """Read and apply, name the storage, and decide the quantity."""
     values, valid, fills = _read_values(stored, path)
     kind = {"c": "complex", "f": "float"}.get(stored.dtype.kind, "float" if stored.scaled else "integer")
     storage = "8-bit" if values.dtype == np.uint8 else kind

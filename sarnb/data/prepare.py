@@ -97,7 +97,9 @@ def check_user_folder(
         notes.append(f"held out, shown by neither train nor val: {', '.join(unseen)}")
     if len(sensors := Counter(image.sensor for image in images)) > 1:
         parts = ", ".join(f"{sensor} {count}" for sensor, count in sensors.most_common())
-        notes.append(f"{len(sensors)} sensors are mixed, of unlike resolution, speckle and scale, by which classes may be told: {parts}")
+        notes.append(
+            f"{len(sensors)} sensors are mixed, of unlike resolution, speckle and scale, by which classes may be recognised: {parts}"
+        )
     if duplicates:
         notes.append(f"{len(duplicates)} images have the pixels of another one and are left out: {some(duplicates)}")
     return replace(folder, images=images, duplicates=duplicates, notes=(*folder.notes, *notes))
@@ -473,7 +475,7 @@ def build_set(
         }
         shutil.rmtree(out / ".work", ignore_errors=True)
         write_card(out, card)
-        files.settle(out)
+        files.release(out)
     return card
 
 

@@ -188,12 +188,12 @@ def _phase_history(path: Path) -> Product:
 
 
 def _raster(path: Path, spacing: float, quantity: str) -> Product:
-    """A TIFF or NPY; georeferenced, described by a JSON of Capella or ICEYE beside it, or of the spacing that was given."""
+    """A TIFF or NPY; georeferenced, described by a JSON of Capella or ICEYE next to it, or of the spacing that was given."""
     stored = open_stored(path)
     if len(stored.shape) != 2 or stored.turn != 1:
         raise InputError(f"{path}: has several bands or an orientation tag; give one band as it was processed")
-    beside = next((name for ending in ("_extended.json", ".json") if (name := path.with_name(path.stem + ending)).is_file()), None)
-    meta = json.loads(beside.read_text(encoding="utf-8")) if beside else {}
+    sidecar = next((name for ending in ("_extended.json", ".json") if (name := path.with_name(path.stem + ending)).is_file()), None)
+    meta = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar else {}
     meta = meta if isinstance(meta, dict) else {}
     capella = meta.get("collect") if isinstance(meta.get("collect"), dict) else None
     iceye = next((part for part in (meta.get("properties"), meta) if isinstance(part, dict) and "iceye:orientation" in part), None)
@@ -468,7 +468,7 @@ def window_reader(path: Path, first: int = 0, columns: np.ndarray | None = None)
 
 
 def _middle(path: Path) -> tuple[float, float]:
-    """Statistics of flat areas about the middle, by which amplitude, intensity and decibels are told apart."""
+    """Statistics of flat areas about the middle, by which amplitude, intensity and decibels are distinguished."""
     stored = open_stored(path)
     (top, bottom), (left, right) = ((max(0, count // 2 - 512), min(count, count // 2 + 512)) for count in stored.shape)
     values, valid = window_reader(path)(top, bottom, left, right)

@@ -42,7 +42,7 @@ from sarnb.errors import InputError, first_line
 
 LICENCE = "CC-BY-SA-4.0"
 FORMAT = 1  # raised when the written files change their meaning
-LENGTHS = ("SHORT", "MID", "LONG")  # of captions, in the order in which their words are asked for the class
+LENGTHS = ("SHORT", "MID", "LONG")  # of captions, in the order in which their words are searched for the class
 MEMBERS = ("sar.png", "sar.npy", "sicd.xml", "meta.json")
 PLACES = ("place", "city", "location", "umbra_pass", "city_id_satellite_pass")  # keys of meta.json; the first that is there names it
 INCIDENCES = ("sicd_deg", "ellipsoid_deg", "terrain_deg")  # keys of its incidence_angles, the acquisition's own first
@@ -168,7 +168,7 @@ def list_shards(spec: str, revision: str = "") -> tuple[list[Shard], str]:
         tars = sorted((entry for entry in entries if entry.path.endswith(".tar")), key=lambda entry: entry.path)
     except Exception as error:  # the client raises anything from a refusal to what the network raises
         raise InputError(
-            f"--shards {spec}: the hub cannot be asked for it ({first_line(error)}); check name and network, or fetch its .tar files "
+            f"--shards {spec}: the hub cannot be reached for it ({first_line(error)}); check name and network, or fetch its .tar files "
             "elsewhere ('hf download … --repo-type dataset') and give them as a pattern"
         ) from error
     if not tars:
@@ -273,7 +273,7 @@ def _read_all(
     labels = Counter(row["label"] for _, row in found)
     read += [f"no sample is of the held-out class {kind}" for kind in held if not labels[kind]]
     notes = [
-        "A class is the one that most words of the shortest caption name, see keywords; at a tie the longer captions are asked.",
+        "A class is the one that most words of the shortest caption name, see keywords; at a tie the longer captions decide.",
         "Places are those that the metadata names; neighbouring scenes under different names are not recognised.",
         "Which edge of an image is near range is not stated in SARLO-80, so look is not known; side_of_track is.",
     ]

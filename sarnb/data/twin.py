@@ -360,7 +360,7 @@ def build_twin(
                 _build_split(out, split, splits[split], radar, size, seed, workers, card)
         shutil.rmtree(out / ".work", ignore_errors=True)
         write_card(out, {**card, "complete": True})
-        files.settle(out)
+        files.release(out)
     return load_card(out)
 
 

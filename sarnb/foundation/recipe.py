@@ -25,7 +25,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from sarnb.data.files import ordered_map, replace_folder, saving, settle, write_text
+from sarnb.data.files import ordered_map, release, replace_folder, saving, write_text
 from sarnb.data.twin import scene_seed
 from sarnb.errors import InputError
 from sarnb.foundation.vae import bypass_norms, fit_linear, fold_latent_statistics, pretrain_vae, start_linear
@@ -481,13 +481,13 @@ def foundation_card(recipe: dict, curves: Path) -> str:
 
 
 def write_measures(folder: Path, targets: pd.DataFrame) -> None:
-    """Put what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures, and beside it.
+    """Put what notebook 00 measured into the card of the foundation in ``folder``, in the place of earlier measures, and next to it.
 
     The table itself becomes ``measures.csv``.
 
     Parameters
     ----------
-    targets : columns aim, set, asked, value, lo, hi, n, verdict.
+    targets : columns target, set, goal, value, lo, hi, n, verdict.
 
     Raises
     ------
@@ -501,13 +501,13 @@ def write_measures(folder: Path, targets: pd.DataFrame) -> None:
     lines = [
         "On held-out scenes, by notebook 00; in brackets 95 % bootstrap intervals over the pictures, where there are several.",
         "",
-        "| aim | set | value | verdict |",
+        "| target | set | value | verdict |",
         "|---|---|---|---|",
     ]
     for row in targets.itertuples():
         value = f"{row.value:.3g}" + ("" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}], n = {row.n}")
-        lines.append(f"| {row.aim} | {row.set} | {value} | {row.verdict} |")
+        lines.append(f"| {row.target} | {row.set} | {value} | {row.verdict} |")
     with saving(path):
         write_text(path, MEASURES.sub(lambda _: "\n".join([*lines, "", LIMITS]), card))
         targets.to_csv(folder / MEASURED, index=False)
-        settle(folder, path.name)
+        release(folder, path.name)

@@ -69,7 +69,7 @@ def watch_samples(
     size: int,
     precision: str = "auto",
 ) -> Watcher:
-    """Draws ``rows`` (text, seed, label, group) into ``folder/step<k>.png``, one image beside the other, each step once.
+    """Draws ``rows`` (text, seed, label, group) into ``folder/step<k>.png``, one image next to the other, each step once.
 
     ``steps`` denoising steps, images of ``size`` px. Grids of other prompts or another sampler in ``folder`` are removed.
     """

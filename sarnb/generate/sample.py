@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sarnb.data.dataset import ImageSet, load_set
-from sarnb.data.files import check_out, content_key, kept, replace_folder, saving, settle, write_set
+from sarnb.data.files import check_out, content_key, kept, release, replace_folder, saving, write_set
 from sarnb.data.imagefolder import default_caption, label_words
 from sarnb.errors import InputError
 from sarnb.model.control import check_conditions, check_kind, control_pipeline, to_condition
@@ -127,7 +127,7 @@ def _guided_by_pictures(pipe: StableDiffusionXLPipeline, guidance_scale: float) 
     """What steers the UNet is left out of guidance's unconditional half, so that guidance strengthens pictures as it does words.
 
     diffusers steers both halves; what they share is not guided, and a text at scale 3 then outweighs the picture. A ControlNet is
-    not even asked about the unconditional half.
+    not even run on the unconditional half.
     """
     networks = steering_networks(pipe)
     forwards = {network: network.forward for network in (pipe.unet, *networks)}
@@ -290,7 +290,7 @@ def write_latents(folder: Path, latents: np.ndarray) -> None:
         temporary = Path(folder) / f".{LATENTS}.tmp.npz"
         np.savez(temporary, latents=np.asarray(latents, np.float16))
         os.replace(temporary, Path(folder) / LATENTS)
-    settle(Path(folder), LATENTS)
+    release(Path(folder), LATENTS)
 
 
 def read_latents(folder: Path) -> np.ndarray:
@@ -343,7 +343,7 @@ def check_drawing(
     batch_size: int,
     size: int | None,
 ) -> None:
-    """Raise ``InputError`` for what no drawing can be asked for; see ``draw``."""
+    """Raise ``InputError`` for what cannot be drawn; see ``draw``."""
     if isinstance(prompts, str) or len(prompts) == 0 or len(prompts) != len(seeds):
         counts = f"{len(prompts)} prompts and {len(seeds)} seeds"
         raise InputError(f"generate got {counts}; give one or more, and a seed a prompt")

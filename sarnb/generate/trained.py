@@ -60,7 +60,7 @@ def find_runs(
     seeds : the training seeds that a strategy of this name should have.
 
     A folder that was drawn by other settings, for other classes, by a model that was trained otherwise or again since, or with
-    a seed that is not among those, has a ``problem``. Where the model was deleted, its training is not asked for.
+    a seed that is not among those, has a ``problem``. Where the model was deleted, its training is not looked at.
     """
     folders = [path.parent for path in (results / "samples").glob(f"*/seed*/{METADATA}") if re.fullmatch(r"seed\d+", path.parent.name)]
     runs = [_read(results, folder, test, wanted or {}, trained or {}, seeds) for folder in folders]

@@ -79,7 +79,7 @@ METRICS: dict[str, Metric] = {
         Metric("clip_recall", "distribution", "higher", "1", "reference images inside the generated manifold, k = 3"),
         Metric("memorised_fraction", "distribution", "lower", "1", "nearer to a training image than held-out reference images are"),
         Metric("duplicate_fraction", "distribution", "lower", "1", "nearer to another generated image than reference images are"),
-        Metric("look_accuracy", "geometry", "higher", "1", "illumination side read back equals the one asked for"),
+        Metric("look_accuracy", "geometry", "higher", "1", "illumination side read back equals the requested one"),
     )
 }
 

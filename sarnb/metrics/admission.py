@@ -39,8 +39,8 @@ BY_CLASS = ("amplitude_kl by class", "texture_distance by class")
 """Means over the classes' own values: pooled figures cannot see that classes were exchanged."""
 
 # What a measure is used as evidence of. A corruption is missing only where it leaves the measured quantity alone by construction,
-# or where other measures are asked for it (a trial showed that texture puts random phases behind the floor and before the mildest blur:
-# the table shows that, and the judge answers for it); no other claim was withdrawn after a trial.
+# or where other measures are held responsible for it (a trial showed that texture puts random phases behind the floor and
+# before the mildest blur: the table shows that, and the judge answers for it); no other claim was withdrawn after a trial.
 FAMILY_CLAIMS: dict[str, tuple[str, ...]] = {
     "amplitude": (*PIXELS, PHASE),  # a histogram does not know where a pixel lies: noise and patches leave it as it is
     # of two pixels 1 to 8 px apart most lie in one patch of 16 px, and what pairs say of an image is mostly its power spectrum
@@ -330,7 +330,7 @@ def admission_verdicts(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Rows (metric, corruption, claimed, monotone, above floor, behind blur, reach, verdict, n). ``behind blur``: behind the mildest
-    blur, asked of what leaves no scene and where blur was tried, else true. ``reach``: the error at the greatest strength
+    blur, required of what leaves no scene and where blur was tried, else true. ``reach``: the error at the greatest strength
     less the floor, over the same of the corruption that the measure sees most clearly (1 at most). ``verdict``: PASSES or FAILS
     what is claimed, SEES or BLIND where nothing is.
     """

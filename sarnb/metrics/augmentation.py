@@ -83,7 +83,7 @@ def few_shot(images: ImageSet, classes: Sequence[str], count: int, seed: int) ->
     """
     for label in classes:
         if (held := images.labels.count(label)) < count:
-            raise InputError(f"{images.root}: shows {held} images of the class {label!r}, {count} are asked for; lower AUGMENT_SHOTS")
+            raise InputError(f"{images.root}: shows {held} images of the class {label!r}, {count} are requested; lower AUGMENT_SHOTS")
     return some_per_label(images.where(label=tuple(classes)), count, seed)
 
 
@@ -243,9 +243,9 @@ def train_covers(
             folder, given = Path(place), content_key(images, maps, np.array([] if chance is None else chance))
             fitted = kept(folder, {"pairs": given, "seed": seed, "steps": steps}, save, load)
 
-    def reader(asked: np.ndarray) -> np.ndarray:
+    def reader(grey: np.ndarray) -> np.ndarray:
         with _one_thread():
-            parts = [fitted.call(asked[start : start + 64]) for start in range(0, len(asked), 64)]
+            parts = [fitted.call(grey[start : start + 64]) for start in range(0, len(grey), 64)]
         return np.kron(np.concatenate(parts), np.ones((1, *side))).astype(np.uint8)
 
     return reader
@@ -333,14 +333,14 @@ def seed_recalls(
     augment : images [N, H, W] -> a multiple of them [k N, H, W], the same classes in turn, as ``copies`` does it.
     covers : a segmenter reads land cover instead, off all sets' maps, and what is returned is the IoU of each cover, [seeds, covers].
     """
-    asked = held_out.where(label=tuple(classes))
-    truth = np.array([list(classes).index(label) for label in asked.labels])
+    tested = held_out.where(label=tuple(classes))
+    truth = np.array([list(classes).index(label) for label in tested.labels])
     jobs = [(few_shot(pool, classes, count, seed), seed) for seed in seeds]
     made = [part.where(label=tuple(classes)) for part in synthetic]
-    work = partial(_call, synthetic=made, share=share, augment=augment, classes=classes, steps=steps, held_out=asked.images, covers=covers)
+    work = partial(_call, synthetic=made, share=share, augment=augment, classes=classes, steps=steps, held_out=tested.images, covers=covers)
     guesses = ordered_map(work, jobs, 1 if torch.cuda.is_available() else workers)
     if covers:
-        maps = asked.masks()
+        maps = tested.masks()
         return np.stack([iou_table(maps, guess)["iou"] for guess in guesses])
     return np.stack([recalls(truth, guess, len(classes)) for guess in guesses])
 
@@ -401,7 +401,7 @@ def gain_table(found: Mapping[tuple[int, str], np.ndarray], alone: str) -> pd.Da
 
     Returns
     -------
-    columns shots, images, value, lo, hi, gain, gain lo, gain hi, p_holm, verdict ("helps", "hurts", "not told apart"; empty for
+    columns shots, images, value, lo, hi, gain, gain lo, gain hi, p_holm, verdict ("helps", "hurts", "not distinguished"; empty for
     ``alone``).
     """
     rows = []
@@ -412,8 +412,8 @@ def gain_table(found: Mapping[tuple[int, str], np.ndarray], alone: str) -> pd.Da
     table = pd.DataFrame(rows, columns=["shots", "images", "value", "lo", "hi", "gain", "gain lo", "gain hi", "p_holm"])
     others = table["images"] != alone
     table.loc[others, "p_holm"] = table[others].groupby("shots")["p_holm"].transform(lambda p: holm(p.to_numpy()))
-    told = np.where(table["gain"] > 0, "helps", "hurts")
-    table["verdict"] = np.where(others, np.where(table["p_holm"] < ALPHA, told, UNDECIDED), "")
+    effect = np.where(table["gain"] > 0, "helps", "hurts")
+    table["verdict"] = np.where(others, np.where(table["p_holm"] < ALPHA, effect, UNDECIDED), "")
     return table
 
 

@@ -73,15 +73,15 @@ def consistency(
     own, given = coarse_amplitude(images, scale, images.shape[1] // views.shape[1]), views / 255.0 * view_scale.scale
     known = ((own > 0) & (views > 0) & (views < 255)).reshape(len(images), -1)
     logs = (20 * np.log10(np.where(known, values.reshape(known.shape), 1)) for values in (own, given))
-    ours, theirs = (np.where(known, values, 0) for values in logs)
-    terms = (known, ours, theirs, ours**2, theirs**2, ours * theirs)
+    first, second = (np.where(known, values, 0) for values in logs)
+    terms = (known, first, second, first**2, second**2, first * second)
     sums = np.stack([term.sum(1, dtype=float) for term in terms], axis=-1)  # of each scene, so that a draw of scenes adds them up
     sums = sums.sum(0) if draws is None else sums[draws].sum(1)
-    count, ours, theirs, square, their_square, product = np.moveaxis(sums, -1, 0)
-    ours, theirs = ours / count, theirs / count
-    variance, their_variance, shared = square / count - ours**2, their_square / count - theirs**2, product / count - ours * theirs
-    correlation = shared / np.sqrt(variance * their_variance)
-    return Consistency(correlation, ours - theirs, np.sqrt(np.maximum(variance + their_variance - 2 * shared, 0)))
+    count, first, second, square, second_square, product = np.moveaxis(sums, -1, 0)
+    first, second = first / count, second / count
+    variance, second_variance, shared = square / count - first**2, second_square / count - second**2, product / count - first * second
+    correlation = shared / np.sqrt(variance * second_variance)
+    return Consistency(correlation, first - second, np.sqrt(np.maximum(variance + second_variance - 2 * shared, 0)))
 
 
 def edge_agreement(images: np.ndarray, reference: np.ndarray, sigma: float = 2.0) -> np.ndarray:

@@ -422,7 +422,7 @@ def look_reader(real: ImageStatistics) -> np.ndarray:
 def _look_scores(real: ImageStatistics, fake: ImageStatistics) -> np.ndarray | str:
     """Whether each generated image shows the requested side, by a reader calibrated on the real images."""
     if not any(fake.looks):
-        return "no look side was asked for"
+        return "no look side was requested"
     try:
         reader = look_reader(real)
     except InputError as error:

@@ -176,9 +176,9 @@ def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled") -> pd.Dat
 
 
 def sentences(evaluation: pd.DataFrame, metrics: Sequence[str] = KEY_METRICS, split: str = "pooled") -> list[str]:
-    """One sentence a measure: who is best, who cannot be told apart from it, and where floor and ceiling lie.
+    """One sentence a measure: who is best, who cannot be distinguished from it, and where floor and ceiling lie.
 
-    Overlapping 95 % intervals are read as "not told apart"; that is cautious, since intervals may overlap a little while a
+    Overlapping 95 % intervals are read as "not distinguished"; that is cautious, since intervals may overlap a little while a
     paired test still separates two strategies. Where a strategy was trained once, the sentence says so and names no winner.
     """
     chosen, lines = _select(evaluation, metrics, split), []
@@ -212,7 +212,7 @@ def _sentence(order: pd.DataFrame, rows: pd.DataFrame, metric: str, split: str) 
         overlap = rest[(rest["gap_lo"] <= best["gap_hi"]) & (rest["gap_hi"] >= best["gap_lo"])]["strategy"].tolist()
         kind = "a distance whose interval" if METRICS[metric].better == "match" else "an interval that"
         if overlap:
-            text += f", {kind} overlaps that of {_listed(overlap)}, so these are not told apart"
+            text += f", {kind} overlaps that of {_listed(overlap)}, so these are not distinguished"
         else:
             text += f", {kind} overlaps no other strategy's"
     values = rows.set_index("strategy")["value"]
@@ -346,14 +346,14 @@ TARGETS = (  # of the best strategy, set before anything was drawn
     Target("black pixels at most twice the reference's", "zero_share", "seen", 2.0, most=True, anchor=REFERENCE_FLOOR),
     Target("class accuracy of the judge at least 80 %", "clip_accuracy", "seen", 0.80),
     Target("class accuracy of the judge at least 50 %", "clip_accuracy", "unseen", 0.50),
-    Target("look side obeyed at least 90 %", "look_accuracy", "pooled", 0.90),
+    Target("look side followed at least 90 %", "look_accuracy", "pooled", 0.90),
     Target("recall at least 0.3", "clip_recall", "pooled", 0.30),
     Target("no memorised image", "memorised_fraction", "pooled", 0.0, most=True),
 )
 
 
 def target_table(evaluation: pd.DataFrame, strategy: str, decoder: str = FROZEN_DECODER) -> pd.DataFrame:
-    """What a strategy reaches of ``TARGETS``, the mean over its training seeds: columns aim, split, asked, value, lo, hi, verdict.
+    """What a strategy reaches of ``TARGETS``, the mean over its training seeds: columns target, split, goal, value, lo, hi, verdict.
 
     Parameters
     ----------
@@ -376,7 +376,7 @@ def target_table(evaluation: pd.DataFrame, strategy: str, decoder: str = FROZEN_
         (unit, *_), (value, lo, hi) = whole.reindex([(name, target.split, target.metric) for name in units]).to_numpy()  # NaN: no such row
         bound = target.bound * (unit if target.anchor else 1.0)
         rows.append((target.title, target.split, bound, value, lo, hi, verdict(target.most, bound, value, lo, hi)))
-    return pd.DataFrame(rows, columns=["aim", "split", "asked", "value", "lo", "hi", "verdict"])
+    return pd.DataFrame(rows, columns=["target", "split", "goal", "value", "lo", "hi", "verdict"])
 
 
 def target_sentences(table: pd.DataFrame, strategy: str) -> list[str]:
@@ -384,20 +384,20 @@ def target_sentences(table: pd.DataFrame, strategy: str) -> list[str]:
     lines = [f"{strategy} reaches {(table['verdict'] == REACHED).sum()} of {len(table)} targets that were set beforehand."]
     for row in table.itertuples():
         if row.verdict == UNKNOWN:
-            lines.append(f"{row.aim} ({row.split}): {UNKNOWN}.")
+            lines.append(f"{row.target} ({row.split}): {UNKNOWN}.")
         else:
             interval = "" if np.isnan(row.lo) else f" [{row.lo:.3g}, {row.hi:.3g}]"
-            lines.append(f"{row.aim} ({row.split}): {row.verdict}; {row.value:.3g}{interval}, target {row.asked:.3g}.")
+            lines.append(f"{row.target} ({row.split}): {row.verdict}; {row.value:.3g}{interval}, target {row.goal:.3g}.")
     return lines
 
 
-def verdict(most: bool, asked: float, value: float, lo: float, hi: float) -> str:
-    """Whether ``value`` is at most (``most``) or at least ``asked``, or else its interval [lo, hi] holds a value that is."""
-    if np.isnan(value) or np.isnan(asked):
+def verdict(most: bool, goal: float, value: float, lo: float, hi: float) -> str:
+    """Whether ``value`` is at most (``most``) or at least ``goal``, or else its interval [lo, hi] holds a value that is."""
+    if np.isnan(value) or np.isnan(goal):
         return UNKNOWN
-    if value <= asked if most else value >= asked:
+    if value <= goal if most else value >= goal:
         return REACHED
-    return INSIDE if (lo <= asked if most else hi >= asked) else MISSED
+    return INSIDE if (lo <= goal if most else hi >= goal) else MISSED
 
 
 def protocol_table(resamples: int) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import COMPOSITION, class_name, image_stack
 from sarnb.metrics.bootstrap import score_interval, stratified_weights
-from sarnb.world.captions import FACTS, hard_negative
+from sarnb.world.captions import hard_negative
 
 GALLERY = 10  # captions a retrieval chooses from
 ACCURACY = "class accuracy"
@@ -215,7 +215,7 @@ def hard_negative_scores(judge: Judge, data: ImageSet, features: np.ndarray, see
     pairs = pd.DataFrame(
         [
             (HARD_NEGATIVES[fact], index, text, hard_negative(text, fact, seed))
-            for fact in FACTS
+            for fact in HARD_NEGATIVES
             for index, several in enumerate(data.all_captions())
             for text in several
         ],
@@ -266,11 +266,11 @@ def judge_table(
 
 
 def judge_sentence(table: pd.DataFrame) -> str:
-    """Whether the judge of a ``judge_table`` may be asked for the class of other images."""
+    """Whether the judge of a ``judge_table`` may be used to read the class of other images."""
     accuracy = table[(table["measure"] == ACCURACY) & (table["split"] == "pooled") & (table["class"] == "all")].iloc[0]
     if accuracy["lo"] > accuracy["chance"]:
         return "The judge tells classes apart better than a guess, so its measures of other images carry meaning."
-    return "The judge cannot be told from a guess, so its measures of other images mean nothing in this run."
+    return "The judge cannot be distinguished from a guess, so its measures of other images mean nothing in this run."
 
 
 # Is the judge as sure as it is right? Temperature scaling, the reliability diagram, and agreement beyond chance.

@@ -31,7 +31,7 @@ LAWS = {  # measures of two amplitude distributions
 }
 TESTED = (*LAWS, "texture_distance", "clip_accuracy", "clip_cosine", "look_accuracy")
 ALPHA = 0.05  # on the corrected p
-UNDECIDED, ONCE = "not told apart", "trained once"
+UNDECIDED, ONCE = "not distinguished", "trained once"
 TEST_COLUMNS = ("metric", "split", "first", "second", "seeds", "n", "difference", "p", "p_holm", "shown", "better")
 TEST_COLUMNS += ("lo", "hi", "winner")
 _CHUNK = 500  # exchanges computed at once
@@ -112,9 +112,9 @@ def paired_tests(
     -------
     Columns metric, split, first, second, seeds (training seeds that both have), n (prompts, the pairs exchanged), difference
     (first minus second, of the means over these seeds), p, p_holm, shown (p_holm as text: what no exchange reached is "≤"), better:
-    of the trained models, the better ones, or "not told apart"; then what would hold for another training: lo, hi (of the
+    of the trained models, the better ones, or "not distinguished"; then what would hold for another training: lo, hi (of the
     difference, of all pairs with several common seeds together at 95 %), winner (the better strategy where that interval leaves out 0,
-    "not told apart", or "trained once"). The interval is that of ``bootstrap.over_trainings``, with the differences of trainings of one
+    "not distinguished", or "trained once"). The interval is that of ``bootstrap.over_trainings``, with the differences of trainings of one
     seed, and the deviation of T* as that over images. Classes count the same. Empty with one strategy.
 
     Raises
@@ -198,7 +198,7 @@ def pair_table(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over(part: pd.DataFrame, column: str) -> str:
-    """Who is over whom: "a over b, c; d over b", "" where no pair is told apart."""
+    """Who is over whom: "a over b, c; d over b", "" where no pair is distinguished."""
     decided = part[~part[column].isin([UNDECIDED, ONCE])]
     others = decided["second"].where(decided[column] == decided["first"], decided["first"])
     return "; ".join(f"{name} over {beaten}" for name, beaten in others.groupby(decided[column], sort=False).agg(", ".join).items())
@@ -214,7 +214,7 @@ def pair_sentences(tests: pd.DataFrame) -> list[str]:
             line += "No pair was trained with several common seeds, so only these trained models are compared and no strategy wins."
         else:
             line += f"{row.again} of the pairs were trained with several common seeds; of them "
-            line += f"the better strategy is told: {row.wins}." if row.wins else "no pair is told apart over trainings."
+            line += f"the better strategy is known: {row.wins}." if row.wins else "no pair is distinguished over trainings."
         lines.append(line)
     return lines
 

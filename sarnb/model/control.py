@@ -111,7 +111,7 @@ def control_network(pipe: StableDiffusionXLPipeline, kind: str, network: str = "
     """A fresh network for conditions of ``kind``, float32, all of it training; what is random in it depends on ``seed`` only.
 
     A ControlNet starts as a copy of the pipeline's own UNet's encoder and adds nothing at first. Both see the picture at image size,
-    and bring it to the latents' by the autoencoder's downsampling. See ``_open_eyes`` for how ours starts.
+    and bring it to the latents' by the autoencoder's downsampling. See ``_open_eyes`` for how this project's starts.
     """
     check_kind(kind, network)
     factor, widths = pipe.vae_scale_factor, list(pipe.unet.config.block_out_channels)

@@ -30,7 +30,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from sarnb import foundation_path, split_foundation
 from sarnb.data.dataset import CARDS
-from sarnb.data.files import claim, clear, content_key, replace_folder, settle, write_json
+from sarnb.data.files import claim, clear, content_key, release, replace_folder, write_json
 from sarnb.errors import InputError
 from sarnb.model.control import NETWORKS
 from sarnb.model.foundation import ENCODERS, components, fingerprint, load_foundation, read_autoencoder, settings_of
@@ -86,7 +86,7 @@ def save_trained(
     strategy: Strategy,
     out: Path,
     record: dict | None = None,
-    beside: Mapping[str, Path] | None = None,
+    companions: Mapping[str, Path] | None = None,
     network: nn.Module | None = None,
 ) -> Path:
     """Write what ``strategy`` trained into the folder ``out``, with a model card and a record.
@@ -94,17 +94,17 @@ def save_trained(
     ``network``: a control network, which is written instead; ``strategy`` is then how the model that it steers was tuned.
 
     ``record`` is that of ``finetune`` (foundation, data, configuration) with anything else worth keeping, such as the cost.
-    ``beside``: name in ``out`` → file or folder that is copied there and belongs to this model; where it is not there, what an
+    ``companions``: name in ``out`` → file or folder that is copied there and belongs to this model; where it is not there, what an
     earlier model had under that name is removed. All is written into a folder of its own and renamed into place when
     it is whole, the record last: until then an earlier model stays as it is.
 
-    Raises ``InputError`` if nothing trained, ``out`` holds files of these names that are not ours, or the disk is full.
+    Raises ``InputError`` if nothing trained, ``out`` holds files of these names that were not made here, or the disk is full.
     """
     if not strategy.trains and network is None:
         raise InputError(f"strategy {strategy.name} trains nothing; there is nothing to save")
     staging = out / STAGING
     try:
-        claim(out, MODEL, names=(*MODEL_FILES, *(pattern for name in beside or () for pattern in (name, f"{name}/*"))))
+        claim(out, MODEL, names=(*MODEL_FILES, *(pattern for name in companions or () for pattern in (name, f"{name}/*"))))
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         if network is None:
@@ -116,7 +116,7 @@ def save_trained(
         record["files"] = {path.relative_to(staging).as_posix(): path.stat().st_size for path in files}
         (staging / CARD).write_text(trained_card(strategy, record), encoding="utf-8")
         (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        for name, path in (beside or {}).items():
+        for name, path in (companions or {}).items():
             if path.exists():
                 (shutil.copytree if path.is_dir() else shutil.copyfile)(path, staging / name)
         (out / RECORD).unlink(missing_ok=True)  # from here on nothing takes space; a process that dies leaves no model that seems whole
@@ -130,7 +130,7 @@ def save_trained(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         with suppress(OSError):
-            settle(out)
+            release(out)
     return out
 
 

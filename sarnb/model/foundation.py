@@ -43,7 +43,7 @@ def check_whole(pipe: StableDiffusionXLPipeline, folder: Path, parts: Iterable[s
     """Raise ``InputError`` unless one of the ``parts`` finds its weights, and no others, in its files in a local diffusers folder.
 
     Files of other formats are not looked into. The prefix ``text_model.`` plays no part: transformers 5 dropped it. What CLIP
-    has beside a text tower may stand in a text encoder's file.
+    has besides a text tower may stand in a text encoder's file.
     """
     for part in parts:
         stored: set[str] = set()
@@ -665,7 +665,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def forget_fingerprints() -> None:
-    """Read every network anew when ``fingerprint`` is next asked; the training loop calls it as it starts."""
+    """Read every network anew when ``fingerprint`` is next called; the training loop calls it as it starts."""
     _fingerprints.clear()
 
 

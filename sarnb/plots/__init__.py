@@ -26,7 +26,7 @@ from sarnb.metrics.describe import fit_histogram, law_log_cumulants
 from sarnb.world.radar import Radar, SarImage, amplitude
 from sarnb.world.scene import Scene
 
-MARKERS = "osD^vP*Xph<>"  # matplotlib's, told apart at a glance: one a strategy, or a sensor
+MARKERS = "osD^vP*Xph<>"  # matplotlib's, distinct at a glance: one a strategy, or a sensor
 MASK_COLOURS = {"layover": (0.902, 0.471, 0.0), "shadow": (0.0, 0.51, 0.902)}
 """Orange and blue, distinguishable by colour-blind readers."""
 MARK_COLOURS = {**MASK_COLOURS, "foot": (0.0, 0.62, 0.45)}  # green of the colour-blind palette

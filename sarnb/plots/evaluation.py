@@ -252,8 +252,8 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
         paid = part.loc[part["cost"] > 0, "cost"]
         free = 0.5 * paid.min() if len(paid) else 1.0
         prices, front = part["cost"].where(part["cost"] > 0, free), part["dominated by"] == ""
-        beside = 1.15 ** prices.groupby(prices).cumcount()  # marks of one price stand side by side
-        for name, price, value, best in zip(part["strategy"], prices * beside, part["value"], front):
+        shifts = 1.15 ** prices.groupby(prices).cumcount()  # marks of one price stand side by side
+        for name, price, value, best in zip(part["strategy"], prices * shifts, part["value"], front):
             ends = np.nan_to_num([[value - known.loc[name, "lo"]], [known.loc[name, "hi"] - value]]).clip(0)
             style = {"color": tint[name], "markerfacecolor": tint[name] if best else "white", "markersize": 7}
             axis.errorbar([price], [value], yerr=ends, fmt=shape[name], capsize=3, elinewidth=1.2, label=name, **style)

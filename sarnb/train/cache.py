@@ -97,7 +97,7 @@ def cache_latents(pipe: StableDiffusionXLPipeline, images: np.ndarray, folder: P
     vae = fingerprint(pipe.vae)
     several = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
 
-    def make() -> Pieces:
+    def make() -> Batches:
         for start in range(0, len(images), several):
             mean, std = encode_posterior(pipe.vae, images[start : start + several])
             yield {"mean": mean, "std": std}
@@ -110,7 +110,7 @@ def cache_text(pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder:
     """Embeddings of the different captions among ``captions``, and of the empty one."""
     unique = sorted({"", *captions})
 
-    def make() -> Pieces:
+    def make() -> Batches:
         for start in range(0, len(unique), batch_size):
             with torch.no_grad():
                 hidden, pooled = encode_prompts(pipe, unique[start : start + batch_size])
@@ -122,7 +122,7 @@ def cache_text(pipe: StableDiffusionXLPipeline, captions: Sequence[str], folder:
 
 
 def _text_makers(pipe: StableDiffusionXLPipeline, captions: list[str]) -> Iterator[str | np.ndarray]:
-    """What the embeddings of ``captions`` depend on beside themselves.
+    """What the embeddings of ``captions`` depend on besides their words.
 
     Weights and words alone do not tell foundations apart that pad, cut or split captions differently, or compute otherwise.
     """
@@ -145,10 +145,10 @@ def text_cache_bytes(pipe: StableDiffusionXLPipeline, captions: Sequence[str]) -
 
 # The tensor store: tables of tensors on disk, written piece by piece and mapped into memory instead of read.
 
-Pieces = Iterator[dict[str, Tensor]]
+Batches = Iterator[dict[str, Tensor]]
 
 
-def tensor_store(folder: Path | None, kind: str, key: dict[str, str], make: Callable[[], Pieces], count: int) -> dict[str, Tensor]:
+def tensor_store(folder: Path | None, kind: str, key: dict[str, str], make: Callable[[], Batches], count: int) -> dict[str, Tensor]:
     """The tensors of ``key`` below ``folder``, each mapped from an .npy file of its own; made first where they are not there.
 
     Parameters
@@ -182,7 +182,7 @@ def tensor_store(folder: Path | None, kind: str, key: dict[str, str], make: Call
     return kept(place, key, write, load)
 
 
-def _write(place: Path, pieces: Pieces, count: int) -> dict[str, str]:
+def _write(place: Path, pieces: Batches, count: int) -> dict[str, str]:
     """Write the rows of all pieces; name -> type. A file is mapped for one piece at a time, so that it takes no memory."""
     types, written, rows = {}, 0, ()
     for piece in pieces:

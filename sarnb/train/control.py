@@ -1,4 +1,4 @@
-"""Training of control networks: the diffusion loss of fine-tuning, with the tuned model frozen and a picture beside the caption."""
+"""Training of control networks: the diffusion loss of fine-tuning, with the tuned model frozen and a picture next to the caption."""
 
 from __future__ import annotations
 

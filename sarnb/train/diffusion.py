@@ -56,15 +56,15 @@ def min_snr_weight(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, kind
 
 
 def high_noise_weight(alphas_cumprod: Tensor, timesteps: Tensor, most: float) -> Tensor:
-    """SNR^(-1/2), not below 1 and not above ``most``: more of the loss where layout is settled, [B]; 1 everywhere for 1. Ours.
+    """SNR^(-1/2), not below 1 and not above ``most``: more of the loss where layout is settled, [B]; 1 everywhere for 1.
 
     What a picture shows changes the noise-prediction loss in proportion to the SNR, so that at high noise, where words
-    decide what lies where, a loss that is even over the timesteps has next to nothing to teach.
+    decide what lies where, a loss that is even over the timesteps has next to nothing to teach. The weight is this project's choice.
     """
     return signal_to_noise(alphas_cumprod, timesteps).rsqrt().clamp(1.0, most)
 
 
-#: (prepared networks, numbers of the images) -> what predicts their noise, called as the UNet is; for conditions beside the text.
+#: (prepared networks, numbers of the images) -> what predicts their noise, called as the UNet is; for conditions next to the text.
 Denoiser = Callable[[Mapping[str, nn.Module], np.ndarray], Callable[..., Any]]
 
 

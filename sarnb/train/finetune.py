@@ -221,11 +221,11 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune ``pipe`` in place by ``strategy``; resumes from ``out`` if a run of the same identity was cut short.
 
-    ``prior`` is what a strategy with prior preservation shows beside the radar images; others do not look at it. ``cache``
+    ``prior`` is what a strategy with prior preservation shows next to the radar images; others do not look at it. ``cache``
     is a folder for caches that all strategies share; without it they are made in memory. ``trackers`` (such as
     ``["tensorboard"]``) and ``watchers`` are those of ``train_loop``: they follow a training and change nothing in it, so
     they are no part of its identity. The held-out loss (column ``held_out``) is the plain noise-prediction error on fixed
-    noise and timesteps; compare it only between strategies that leave VAE and text encoders alone (it is asked with the
+    noise and timesteps; compare it only between strategies that leave VAE and text encoders alone (it is measured with the
     training's own captions).
 
     Raises ``InputError`` for a strategy that trains nothing, no images, an adapted pipeline, a rank larger than a layer,
@@ -388,8 +388,8 @@ def embed(
         text_encoder=modules.get("text_encoder", pipe.text_encoder),
         text_encoder_2=modules.get("text_encoder_2", pipe.text_encoder_2),
     )
-    asked = [*prompts, ""]
-    hidden, pooled = encode_prompts(texted, asked) if texts is None else texts.look_up(asked)
+    wanted = [*prompts, ""]
+    hidden, pooled = encode_prompts(texted, wanted) if texts is None else texts.look_up(wanted)
     hidden, pooled = hidden.to(device), pooled.to(device)
     empty_hidden, empty_pooled = hidden[-1:], pooled[-1:]
     if pipe.config.force_zeros_for_empty_prompt:
@@ -425,7 +425,7 @@ def validation(
     cache: Path | None,
     denoiser: Denoiser | None = None,
 ) -> Callable[[], float]:
-    """The held-out loss of the first ``held_out_images`` of ``val``, to be asked at any time."""
+    """The held-out loss of the first ``held_out_images`` of ``val``, to be called at any time."""
     latents, captions = held_out_part(pipe, strategy, val, config, cache)
     return lambda: held_out_loss(pipe, latents, captions, config, denoiser)
 
@@ -435,7 +435,7 @@ def held_out_part(
 ) -> tuple[LatentCache, list[str]]:
     """Latents and captions of the first ``held_out_images`` of ``val``, on which held-out errors are measured."""
     few = val.subset(np.arange(min(len(val.images), config.held_out_images)))
-    # Image i is asked by its caption i mod 3: all lengths, and always the same one.
+    # Image i is predicted by its caption i mod 3: all lengths, and always the same one.
     captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
     return cache_latents(pipe, few.images, cache, few.digest), captions
 

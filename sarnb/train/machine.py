@@ -51,7 +51,7 @@ def compile_on_card(network: nn.Module) -> None:
 def processes() -> PartialState:
     """accelerate's state of them: device, number, which one is the main one.
 
-    On the CPU accelerate has to be told so when the state is first asked for; ``PartialState()`` alone would take each of
+    On the CPU accelerate has to be set so when the state is first read; ``PartialState()`` alone would take each of
     several processes for the only one.
     """
     return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true")

@@ -275,12 +275,12 @@ def load_checkpoint(state: TrainState) -> None:
 
 # Networks whose weights are shared out among processes: fully sharded data parallel (Zhao et al. 2023), by torch's FSDP2.
 # accelerate's own preparation takes one network; a strategy trains up to three (the UNet and both text encoders) with one
-# optimiser. So its configuration is read, and torch is asked directly. Weights are then DTensors, of which every process holds
+# optimiser. So its configuration is read, and torch is called directly. Weights are then DTensors, of which every process holds
 # its part; checkpoints and exports hold whole tensors, the same as those of one process.
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
-    """What ``accelerate launch`` was told of FSDP, or None. Raises ``InputError`` for the first version of FSDP."""
+    """What ``accelerate launch`` was given for FSDP, or None. Raises ``InputError`` for the first version of FSDP."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
     version = os.environ.get("FSDP_VERSION", "1")

@@ -112,7 +112,7 @@ def tune_rates(
 
     A rate is tried on the strategy that trains its component and nothing else (``ALONE``), so that strategies which share a
     component train it at one rate, and a comparison of two is not one of rates. What is best for a component by itself need
-    not be best beside others. A trial does not see two of the classes (``left_out_classes``); the highest ``score_trials`` is
+    not be best next to others. A trial does not see two of the classes (``left_out_classes``); the highest ``score_trials`` is
     chosen, which asks ``grade`` for classes that the trial saw and for those that it did not, as the study does. Where the
     choice is an end of the grid, the grid grows there by its own ratio, ``GROWTHS`` times at most. With one factor nothing is
     tried: the table then holds it alone.
@@ -241,12 +241,12 @@ def train(
     pictures = prior(pipe)
     wanted = training_record(pipe, strategy, data, config, pictures)
 
-    beside = (GRIDS, TOKEN_PATH, TRACKERS)
+    companions = (GRIDS, TOKEN_PATH, TRACKERS)
 
     def tune(training: Path) -> FinetuneResult:
         return finetune(pipe, strategy, data, config, training, val, cache, pictures, trackers, watchers(pipe, training))
 
-    return keep_trained(pipe, strategy, out, wanted, tune, beside)
+    return keep_trained(pipe, strategy, out, wanted, tune, companions)
 
 
 def keep_trained(
@@ -255,23 +255,23 @@ def keep_trained(
     out: Path,
     record: dict,
     tune: Callable[[Path], FinetuneResult],
-    beside: Sequence[str] = (),
+    companions: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, dict]:
     """History and cost of the finished training in ``out``, if it is one of the same ``record``; else ``tune`` trains and it is saved.
 
-    ``tune`` gets the folder of the training that is under way; of the names ``beside`` what it leaves there is kept as well.
+    ``tune`` gets the folder of the training that is under way; of the names ``companions`` what it leaves there is kept as well.
     """
 
     def make() -> None:
         # A folder for each set of settings: a training that is under way leaves a finished one alone until it is done itself.
         training = out / f"{TRAINING}{content_key(json.dumps(record, sort_keys=True))}"
         if processes().is_main_process:  # hours before the model is saved
-            check_out(out, MODEL, names=(*MODEL_FILES, HISTORY, *(f"{name}/*" for name in beside)))
+            check_out(out, MODEL, names=(*MODEL_FILES, HISTORY, *(f"{name}/*" for name in companions)))
             claim(out, MODEL, names=(f"{TRAINING}*",))
         result = tune(training)
         if processes().is_main_process:
-            kept_beside = {name: training / name for name in (HISTORY, *beside)}
-            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, kept_beside, result.network)
+            kept_companions = {name: training / name for name in (HISTORY, *companions)}
+            save_trained(pipe, strategy, out, result.record | {"cost": result.cost}, kept_companions, result.network)
             for folder in out.glob(f"{TRAINING}*"):  # optimiser states, three times the model's size each
                 shutil.rmtree(folder)
         processes().wait_for_everyone()

@@ -185,7 +185,7 @@ def training_loss(
     vae = raw["vae"].vae
     latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
     last = vae.decoder.conv_out
-    below = 0  # steps on end at which the discriminator told every picture from its original by a margin
+    below = 0  # steps on end at which the discriminator separated every picture from its original by a margin
 
     def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
         nonlocal below

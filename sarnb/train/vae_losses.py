@@ -234,7 +234,7 @@ def adaptive_weight(reconstruction: Tensor, generator: Tensor) -> Tensor:
 
 # MERLIN's normalisation of ln(value) and, this project's choice, the TerraSAR-X number that stands for amplitude 1, mu + 3 sigma
 LOG_LARGEST, LOG_SMALLEST, FULL_SCALE = 10.089038980848645, -1.429329123112601, 1000.0
-HALF_LEVEL = 0.5 / 255  # of 8 bits: darker than this is not told apart
+HALF_LEVEL = 0.5 / 255  # of 8 bits: darker than this is not distinguished
 
 
 class PerceptualFeatures(nn.Module):

@@ -359,7 +359,7 @@ def _line(point: str) -> str:
 
 
 _MAKERS = {"side": _wrong_side, "count": _wrong_count, "relation": _wrong_relation}
-FACTS: tuple[str, ...] = tuple(_MAKERS)
+NEGATIVE_KINDS: tuple[str, ...] = tuple(_MAKERS)
 """What a hard negative is wrong in."""
 
 
@@ -372,14 +372,14 @@ def hard_negative(text: str, fact: str, seed: int = 0) -> str | None:
     'a radar image of a city, illuminated from the right'
     """
     if fact not in _MAKERS:
-        raise InputError(f"a hard negative of {fact!r} is unknown; use one of {', '.join(FACTS)}")
-    wrong = _MAKERS[fact](text, np.random.default_rng((seed, FACTS.index(fact), *text.encode())))
+        raise InputError(f"a hard negative of {fact!r} is unknown; use one of {', '.join(NEGATIVE_KINDS)}")
+    wrong = _MAKERS[fact](text, np.random.default_rng((seed, NEGATIVE_KINDS.index(fact), *text.encode())))
     return None if wrong == text else wrong
 
 
 def hard_negatives(text: str, draws: int = 2, seed: int = 0) -> tuple[str, ...]:
     """Wrong captions of whatever ``text`` describes: of each fact that it tells up to ``draws`` different ones."""
-    wrong = [hard_negative(text, fact, seed + draw) for fact in FACTS for draw in range(draws)]
+    wrong = [hard_negative(text, fact, seed + draw) for fact in NEGATIVE_KINDS for draw in range(draws)]
     return tuple(dict.fromkeys(caption for caption in wrong if caption is not None))
 
 

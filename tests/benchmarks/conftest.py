@@ -20,5 +20,5 @@ def best_of(call: Callable[[], object], rounds: int = 3) -> float:
 
 @pytest.fixture
 def seconds() -> Callable[..., float]:
-    """The stopwatch, for tests that time a baseline beside pytest-benchmark."""
+    """The stopwatch, for tests that time a baseline next to pytest-benchmark."""
     return best_of

@@ -4,7 +4,7 @@
 
 The folder holds ``train_text_to_image_lora_sdxl.py`` and ``train_text_to_image_sdxl.py`` of a diffusers checkout, and its
 neighbour ``controlnet`` holds ``train_controlnet_sdxl.py``; they need torchvision. Rates are those of processor time on one core,
-which other work on the machine does not change; the wall clock stands beside them. Aims: 1.5 times the LoRA script, 1.1 times the
+which other work on the machine does not change; the wall clock stands next to them. Targets: 1.5 times the LoRA script, 1.1 times the
 full one, 1.2 times that of ControlNet, at no higher a held-out loss; at most 5 % of a step outside forward, backward and optimiser.
 Nothing fails for being slow.
 """
@@ -88,7 +88,7 @@ def measured(record: Path, *command: str) -> dict:
 
 
 def theirs(kind: str, script: Path, data: Path, out: Path) -> dict:
-    """diffusers' script: 4 captions an image are ours; it takes the one in the column ``text``."""
+    """diffusers' script: 4 captions an image are this project's; it takes the one in the column ``text``."""
     options = {
         "pretrained_model_name_or_path": foundation_path(),
         "train_data_dir": data,
@@ -111,13 +111,13 @@ def theirs(kind: str, script: Path, data: Path, out: Path) -> dict:
     return measured(out / "theirs.json", str(script), *(str(word) for name, value in options.items() for word in (f"--{name}", value)))
 
 
-def ours(kind: str, data: Path, out: Path) -> dict:
+def package(kind: str, data: Path, out: Path) -> dict:
     rate = "learning_rate" if kind == "control" else f"lr_unet_{kind}"
     config = {"steps": STEPS, "batch_size": BATCH, rate: RATES[kind], "caption_dropout": 0.0, "checkpoint_every": 10**6}
-    wish = {"strategy": STRATEGIES[kind], "control": KIND * (kind == "control"), "data": str(data), "out": str(out / "ours")}
+    wish = {"strategy": STRATEGIES[kind], "control": KIND * (kind == "control"), "data": str(data), "out": str(out / "package")}
     alike = {"min_snr_gamma": 0.0, "precision": "fp32"} if kind == "control" else {}  # its script weights all noise alike
     wish["config"] = config | alike
-    return measured(out / "ours.json", "sarnb", json.dumps(wish))
+    return measured(out / "package.json", "sarnb", json.dumps(wish))
 
 
 def images_per_second(record: dict, clock: int) -> float:
@@ -159,19 +159,19 @@ def test_training_against_the_scripts_of_diffusers(benchmark, kind, data, tmp_pa
     script = examples(kind)
     benchmark.extra_info["baseline"] = f"diffusers, {SCRIPTS[kind]}"
     peer = theirs(kind, script, data / ("control" if kind == "control" else "pairs"), tmp_path)
-    own = benchmark.pedantic(lambda: ours(kind, data / "train", tmp_path), rounds=1)
+    own = benchmark.pedantic(lambda: package(kind, data / "train", tmp_path), rounds=1)
     val = load_set(data / "val")
     benchmark.extra_info |= {
         "ratio": images_per_second(own, 1) / images_per_second(peer, 1),
-        "images_per_second": {"ours": images_per_second(own, 1), "theirs": images_per_second(peer, 1)},
-        "images_per_second_wall": {"ours": images_per_second(own, 0), "theirs": images_per_second(peer, 0)},
-        "seconds_in_all": {"ours": own["end"][1] - own["start"][1], "theirs": peer["end"][1] - peer["start"][1]},
-        "peak_memory_mb": {"ours": own["peak_mb"], "theirs": peer["peak_mb"]},
+        "images_per_second": {"package": images_per_second(own, 1), "theirs": images_per_second(peer, 1)},
+        "images_per_second_wall": {"package": images_per_second(own, 0), "theirs": images_per_second(peer, 0)},
+        "seconds_in_all": {"package": own["end"][1] - own["start"][1], "theirs": peer["end"][1] - peer["start"][1]},
+        "peak_memory_mb": {"package": own["peak_mb"], "theirs": peer["peak_mb"]},
         "overhead": overhead(own),
         "parts": own["parts"][-1],
         "held_out_loss": {
             "before": loss_of(val, load_foundation()),
-            "ours": loss_of(val, *our_model(kind, tmp_path / "ours")),
+            "package": loss_of(val, *our_model(kind, tmp_path / "package")),
             "theirs": loss_of(val, *their_model(kind, tmp_path / "theirs")),
         },
         "images_seen": BATCH * STEPS,
@@ -185,7 +185,7 @@ def test_training_against_the_scripts_of_diffusers(benchmark, kind, data, tmp_pa
 def test_overhead_of_the_loop(benchmark, kind, data, tmp_path):
     """Our loop by itself, without any script of others at hand."""
     benchmark.extra_info["baseline"] = "forward, backward and optimiser of the same steps"
-    own = benchmark.pedantic(lambda: ours(kind, data / "train", tmp_path), rounds=1)
+    own = benchmark.pedantic(lambda: package(kind, data / "train", tmp_path), rounds=1)
     benchmark.extra_info |= {
         "ratio": 1 / (1 - overhead(own)),
         "overhead": overhead(own),

@@ -63,7 +63,7 @@ def live(name: str, out: Path, news: Connection, dies_saving: int = 0) -> None:
     torch.set_num_threads(1)
     draw, save = module.step_draw, checkpoint.save_file
 
-    def told(count, shape, timesteps, config, step):
+    def reported(count, shape, timesteps, config, step):
         news.send(step)
         return draw(count, shape, timesteps, config, step)
 
@@ -73,7 +73,7 @@ def live(name: str, out: Path, news: Connection, dies_saving: int = 0) -> None:
             os.truncate(path, path.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    module.step_draw, checkpoint.save_file = told, cut
+    module.step_draw, checkpoint.save_file = reported, cut
     pipe = tiny_pipeline()
     torch.manual_seed(int.from_bytes(os.urandom(4)))  # nothing may hang on the global generator
     finetune(pipe, find_strategy(name), tiny_set(), CONFIG, out, val=tiny_set(2, seed=1), cache=out / "cache")

@@ -11,9 +11,9 @@ import pytest
 from sarnb import foundation_path
 from sarnb.errors import InputError
 from sarnb.world.captions import (
-    FACTS,
     LENGTHS,
     MODALITIES,
+    NEGATIVE_KINDS,
     OBJECTS,
     caption,
     hard_negative,
@@ -130,7 +130,7 @@ SAID = {  # the numbers that a wording of a count may mean, written out independ
 
 @pytest.mark.parametrize("kind", ["city", "suburb", "industrial", "crop fields", "river", "airport", "harbour", "solar farm"])
 def test_every_number_in_a_radar_caption_is_that_of_the_scene(kind):
-    told = 0
+    reported = 0
     for number in range(8):
         scene = make_scene(kind, number, 64)
         plain = {name: {name, name.removesuffix("s")} for name in scene.counts}
@@ -139,8 +139,8 @@ def test_every_number_in_a_radar_caption_is_that_of_the_scene(kind):
             for words, noun_word in re.findall(rf"\b({'|'.join(SAID)}) (\w+)", text):
                 (name,) = [name for name in plain if noun_word in plain[name]]  # a number stands before a counted object only
                 assert scene.counts[name] in SAID[words], text
-                told += 1
-    assert told > 60
+                reported += 1
+    assert reported > 60
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -212,9 +212,9 @@ def counts_told(text):
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_hard_negative_is_false_of_the_scene_in_its_one_fact(modality):
-    seen = dict.fromkeys(FACTS, 0)
+    seen = dict.fromkeys(NEGATIVE_KINDS, 0)
     for scene, text in scene_captions(modality):
-        for fact in FACTS:
+        for fact in NEGATIVE_KINDS:
             wrong = hard_negative(text, fact, seed=1)
             if wrong is None:
                 continue
@@ -226,8 +226,8 @@ def test_a_hard_negative_is_false_of_the_scene_in_its_one_fact(modality):
             assert before.keys() == after.keys() and len(false_counts) == (fact == "count")
             assert sides <= ({"right"} if fact == "side" else {"left"})
             if fact == "relation":
-                told = [re.sub(r"\b(?:and|with) ", "", relation) for relation in scene.relations]
-                assert sum(part in text and part not in wrong for part in told) == 1, (text, wrong)
+                reported = [re.sub(r"\b(?:and|with) ", "", relation) for relation in scene.relations]
+                assert sum(part in text and part not in wrong for part in reported) == 1, (text, wrong)
                 assert re.sub(r"north|south|east|west|-", "", wrong).split()[:3] == re.sub(r"north|south|east|west|-", "", text).split()[:3]
     assert seen["count"] > 20 and seen["relation"] > 20 and (seen["side"] > 100) == (modality == "sar")
 
@@ -261,11 +261,11 @@ def test_every_counted_object_of_the_world_is_known():
 
 
 def test_the_table_holds_each_caption_once_and_nothing_for_a_bare_one():
-    bare, told = "a radar image of a forest", "a radar image of a harbour with two piers, illuminated from the right"
-    table = hard_negative_table([bare, told, bare], draws=3)
-    assert list(table) == [bare, told] and table[bare] == ()
-    assert told not in table[told] and len(set(table[told])) == len(table[told]) >= 2
-    assert hard_negative_table([told], draws=3)[told] == table[told]
+    bare, reported = "a radar image of a forest", "a radar image of a harbour with two piers, illuminated from the right"
+    table = hard_negative_table([bare, reported, bare], draws=3)
+    assert list(table) == [bare, reported] and table[bare] == ()
+    assert reported not in table[reported] and len(set(table[reported])) == len(table[reported]) >= 2
+    assert hard_negative_table([reported], draws=3)[reported] == table[reported]
 
 
 def test_a_mirrored_picture_has_its_own_caption():
@@ -289,6 +289,6 @@ def test_a_mirrored_picture_has_its_own_caption():
 
 
 def test_mirroring_twice_changes_no_caption_of_the_world():
-    told = [text for _, text in scene_captions("sar") if mirrored_caption(text)]
-    assert len(told) > 200 and all(mirrored_caption(mirrored_caption(text)) == text for text in told)
-    assert all(counts_told(mirrored_caption(text)) == counts_told(text) for text in told)
+    reported = [text for _, text in scene_captions("sar") if mirrored_caption(text)]
+    assert len(reported) > 200 and all(mirrored_caption(mirrored_caption(text)) == text for text in reported)
+    assert all(counts_told(mirrored_caption(text)) == counts_told(text) for text in reported)

@@ -130,8 +130,8 @@ def test_sea_lies_where_the_relation_says():
         (phrase,) = [r for r in scene.relations if r.startswith("with the sea to the ")]
         rows, cols = np.nonzero(scene.cover == CODE["water"])
         seen = np.degrees(np.arctan2(rows.mean() - 63.5, cols.mean() - 63.5))
-        told = bearings[phrase.removeprefix("with the sea to the ")]
-        assert abs((seen - told + 180) % 360 - 180) < 45
+        reported = bearings[phrase.removeprefix("with the sea to the ")]
+        assert abs((seen - reported + 180) % 360 - 180) < 45
 
 
 def test_composition_holds_both_classes():

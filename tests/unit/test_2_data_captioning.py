@@ -107,12 +107,12 @@ def test_a_stopped_call_goes_on_where_it_was(model, source, tmp_path, monkeypatc
     partial.write_text(partial.read_text() + '{"file_name": "sar/3.png", "te')  # as a killed process leaves it
     assert not (tmp_path / "c.jsonl").exists()
     monkeypatch.undo()
-    asked: list[int] = []
-    monkeypatch.setattr(captioning, "_photograph", lambda image, read=captioning._photograph: asked.append(1) or read(image))
+    requested: list[int] = []
+    monkeypatch.setattr(captioning, "_photograph", lambda image, read=captioning._photograph: requested.append(1) or read(image))
     write_captions(source, tmp_path / "c.jsonl", str(model), batch=2)
-    assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and len(asked) == 3 and not partial.exists()
+    assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and len(requested) == 3 and not partial.exists()
     write_captions(source, tmp_path / "c.jsonl", str(model), batch=2)
-    assert len(asked) == 3
+    assert len(requested) == 3
 
 
 def test_what_cannot_be_captioned_is_one_sentence(model, source, tmp_path):

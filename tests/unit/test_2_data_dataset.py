@@ -141,8 +141,8 @@ def test_the_sensor_and_the_scale_are_told(folder: Path) -> None:
 def test_every_column_is_explained(folder: Path, user_folder: Path) -> None:
     for root in (folder, user_folder):
         _, row = read_numbered(root / "train/metadata.jsonl")[0]
-        told = [cells[0] for cells in table_rows((root / README).read_text(), "Columns")]
-        assert sorted(told) == sorted(name for name, value in row.items() if value is not None)
+        reported = [cells[0] for cells in table_rows((root / README).read_text(), "Columns")]
+        assert sorted(reported) == sorted(name for name, value in row.items() if value is not None)
 
 
 @pytest.fixture(scope="module")

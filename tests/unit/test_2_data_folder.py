@@ -192,8 +192,8 @@ def test_folders_named_after_splits_are_splits(form: str, table: str, tmp_path: 
     for split in ("val", "test"):
         sources = {row["source"].split("/")[0] for row in load_set(tmp_path / "out" / split).rows}
         assert sources == (WORDS[split] & {*folders} or {next(iter(folders))}), "as given, or else cut from train"
-    told = [f"{split} {'as given' if named & {*folders} else 'drawn by image, class by class'}" for split, named in WORDS.items()]
-    assert f"splits: {', '.join(sorted(told, key=lambda part: 'drawn' in part))}" in card["read"]
+    reported = [f"{split} {'as given' if named & {*folders} else 'drawn by image, class by class'}" for split, named in WORDS.items()]
+    assert f"splits: {', '.join(sorted(reported, key=lambda part: 'drawn' in part))}" in card["read"]
 
 
 def test_a_column_of_splits_is_used_and_a_class_of_test_alone_is_unseen(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What was made of the same key is read back, all else is made; and only files of ours are replaced or removed."""
+"""What was made of the same key is read back, all else is made; and only files that were made here are replaced or removed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy.stats import entropy
 
-from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, replace_folder, settle, working_in, write_png
+from sarnb.data.files import MARKER, NOTE, check_out, claim, clear, kept, release, replace_folder, working_in, write_png
 from sarnb.errors import InputError
 
 
@@ -64,7 +64,7 @@ def test_work_that_failed_is_no_result(ask):
     assert not (ask.folder / NOTE).exists() and ask() == ("number 3", 3)
 
 
-# An output folder is ours only with our marker.
+# An output folder was made here only with this project's marker.
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def _made(folder: Path, **files: str) -> Path:
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    settle(folder)
+    release(folder)
     return folder
 
 
@@ -98,7 +98,7 @@ def test_what_has_no_marker_is_not_ours_whatever_its_name(tmp_path, name):
 
 
 def test_a_file_put_into_a_folder_of_ours_or_changed_there_is_the_users(tmp_path):
-    out = _made(tmp_path / "out", README_md="ours", train__a_png="1")
+    out = _made(tmp_path / "out", README_md="package", train__a_png="1")
     (out / "README.md").write_text("my own words")
     (out / "train/mine.png").write_bytes(b"2")
     before = _tree(out)
@@ -120,9 +120,9 @@ def test_an_edit_of_equal_size_and_an_empty_folder_are_the_users_and_a_copy_of_t
     (out / "card.json").write_text("4321")
     with pytest.raises(InputError, match="holds card.json, not written here or changed since"):
         check_out(out, "data set")
-    clear(claim(out, "data set", names=("test/*",)))  # a call that writes other names does not make the edit ours
+    clear(claim(out, "data set", names=("test/*",)))  # a call that writes other names does not take the edit for its own
     assert (out / "card.json").read_text() == "4321" and not (out / "train").exists()
-    settle(out)
+    release(out)
     with pytest.raises(InputError, match="holds card.json, not written here or changed since"):
         check_out(out, "data set")
 
@@ -164,7 +164,7 @@ def test_a_damaged_marker_makes_nothing_ours(tmp_path, marker):
 def test_nothing_outside_the_folder_is_written_or_removed(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/a.png").write_bytes(b"1")
-    out = _made(tmp_path / "out", README_md="ours")
+    out = _made(tmp_path / "out", README_md="package")
     (out / "figures").symlink_to(tmp_path / "mine")
     with pytest.raises(InputError, match="holds figures/, not written here"):
         claim(out, "data set", names=("figures/*.png",))

@@ -67,10 +67,10 @@ def with_file_beside(path: Path, mask: bool = False) -> Path:
     """A PNG whose no-data value 255, or whose mask, stands in a file of GDAL next to it."""
     png(path, with_hole(U8, 255))
     if mask:
-        beside = tiff(path.with_name("mask.tif"), OPAQUE)
-        with rasterio.open(beside, "r+") as target:
+        sidecar = tiff(path.with_name("mask.tif"), OPAQUE)
+        with rasterio.open(sidecar, "r+") as target:
             target.update_tags(INTERNAL_MASK_FLAGS_1=2)  # one mask for all bands
-        beside.rename(path.with_name(path.name + ".msk"))
+        sidecar.rename(path.with_name(path.name + ".msk"))
         return path
     text = "<PAMDataset><PAMRasterBand band='1'><NoDataValue>255</NoDataValue></PAMRasterBand></PAMDataset>"
     path.with_name(path.name + ".aux.xml").write_text(text)
@@ -568,11 +568,11 @@ def test_a_comparison_scales_each_sensor_by_its_own_real_images(tmp_path: Path) 
 
 
 def test_the_comment_of_a_jpeg_names_the_quantity(tmp_path: Path) -> None:
-    for name, comment in (("plain", b"made by X, 3db8"), ("told", b"sigma0, linear power")):
+    for name, comment in (("plain", b"made by X, 3db8"), ("reported", b"sigma0, linear power")):
         Image.fromarray(U8).save(tmp_path / f"{name}.jpg", comment=comment)
-    plain, told = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "told"))
-    assert (plain.stated, told.stated, told.storage) == ("", "intensity", "8-bit intensity")
-    np.testing.assert_allclose(told.amplitude, np.sqrt(plain.amplitude.astype(np.float32)), rtol=1e-6)
+    plain, reported = (read_image(tmp_path / f"{name}.jpg") for name in ("plain", "reported"))
+    assert (plain.stated, reported.stated, reported.storage) == ("", "intensity", "8-bit intensity")
+    np.testing.assert_allclose(reported.amplitude, np.sqrt(plain.amplitude.astype(np.float32)), rtol=1e-6)
 
 
 def test_files_beside_an_image_are_read_with_it_and_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

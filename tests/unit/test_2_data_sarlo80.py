@@ -259,11 +259,11 @@ def test_a_shard_that_kills_its_worker_is_counted_and_the_others_are_read(shards
 
 
 def test_shards_of_the_hub_are_streamed_by_commit_and_checked_by_digest(shards, tmp_path, monkeypatch):
-    asked = {}
+    requested = {}
 
     class Hub:
         def dataset_info(self, name, revision=None):
-            asked.update(name=name, revision=revision)
+            requested.update(name=name, revision=revision)
             return SimpleNamespace(sha="c0ffee")
 
         def list_repo_tree(self, name, path, recursive, revision, repo_type):
@@ -275,7 +275,7 @@ def test_shards_of_the_hub_are_streamed_by_commit_and_checked_by_digest(shards, 
     monkeypatch.setattr(sarlo80, "HfApi", Hub)
     monkeypatch.setattr(sarlo80, "hf_hub_url", lambda name, path, repo_type, revision: f"file:{tmp_path / Path(path).name}")
     card = build_sarlo80(tmp_path / "d", "ONERA/SARLO-80/train", "main", size=SIZE)
-    assert asked == {"name": "ONERA/SARLO-80", "revision": "main"} and card["revision"] == "c0ffee" and card["samples"]["read"] == 24
+    assert requested == {"name": "ONERA/SARLO-80", "revision": "main"} and card["revision"] == "c0ffee" and card["samples"]["read"] == 24
     assert [line for line in card["read"] if "SHA-256" in line] == [
         "1 x has another SHA-256 than the hub states; what was whole in it is kept: train/shard-00000.tar/"
     ]
@@ -305,7 +305,7 @@ def test_a_hub_out_of_reach_says_what_to_fetch(tmp_path, monkeypatch):
             raise ConnectionError("no route to host")
 
     monkeypatch.setattr(sarlo80, "HfApi", Hub)
-    with pytest.raises(InputError, match="the hub cannot be asked for it .no route to host.; .*give them as a pattern"):
+    with pytest.raises(InputError, match="the hub cannot be reached for it .no route to host.; .*give them as a pattern"):
         list_shards("ONERA/SARLO-80")
 
 

@@ -189,9 +189,9 @@ def test_the_scales_are_those_of_the_training_amplitudes(built: Path) -> None:
             assert np.abs(stored - 255 * unit).max() <= 0.5 + 1e-3
     for split, images in (("train", train), ("test", test)):
         unit = images.images / 255
-        told = card["statistics"][split]
-        assert told["mean"] == pytest.approx(unit.mean()) and told["clipped"] == pytest.approx((unit == 1).mean())
-        assert told["cv"] == pytest.approx(np.mean([image.std() / image.mean() for image in unit]))
+        reported = card["statistics"][split]
+        assert reported["mean"] == pytest.approx(unit.mean()) and reported["clipped"] == pytest.approx((unit == 1).mean())
+        assert reported["cv"] == pytest.approx(np.mean([image.std() / image.mean() for image in unit]))
 
 
 def test_rows_tell_the_truth_about_the_scene(built: Path) -> None:
@@ -301,7 +301,7 @@ def test_rows_are_written_one_at_a_time(tmp_path: Path) -> None:
             yield {"text": "x" * 100_000}
 
     write_rows(tmp_path / "metadata.jsonl", rows())
-    assert written[0] == 0 < written[1] < written[2], "a row is on the disk before the next one is asked for"
+    assert written[0] == 0 < written[1] < written[2], "a row is on the disk before the next one is drawn"
     assert [path.name for path in tmp_path.iterdir()] == ["metadata.jsonl"]
 
 

@@ -248,8 +248,8 @@ def test_a_file_of_transformers_4_changes_each_network_as_its_values_say(style, 
     about = {"lora_adapter_metadata": json.dumps(RECORDED["lora_header"])} if header else {}
     save_file(weights, tmp_path / LORA_FILE, metadata={"format": "pt"} | about)
     expected, found, before = by_hand(weights, 2.0 if header else 1.0), read(how, foundation, tmp_path), tiny_pipeline()
-    for ours, theirs, old in zip(outputs(found), outputs(expected), outputs(before)):
-        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+    for package, theirs, old in zip(outputs(found), outputs(expected), outputs(before)):
+        torch.testing.assert_close(package, theirs, atol=2e-5, rtol=1e-4)
         assert (theirs - old).abs().max() > 0.05
     if how == "fused":
         for part, network in components(expected).items():

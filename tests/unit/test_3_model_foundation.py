@@ -105,7 +105,7 @@ def test_image_size_that_the_vae_cannot_divide_is_refused():
 
 
 def test_fingerprint_reads_the_weights_once_and_again_when_they_change(monkeypatch):
-    def asked() -> tuple[str, bool]:
+    def requested() -> tuple[str, bool]:
         count = len(read)
         return fingerprint(unet), len(read) > count
 
@@ -113,17 +113,17 @@ def test_fingerprint_reads_the_weights_once_and_again_when_they_change(monkeypat
     hashed = module.hashlib.sha256
     monkeypatch.setattr(module.hashlib, "sha256", lambda: read.append(0) or hashed())
     first, weights = fingerprint(unet), {name: value.clone() for name, value in unet.state_dict().items()}
-    assert asked() == (first, False)
+    assert requested() == (first, False)
     with torch.no_grad():
         torch._foreach_add_([parameter.detach() for parameter in unet.parameters()], 1.0)
-    assert asked()[1]
+    assert requested()[1]
     unet.load_state_dict(weights)
-    assert asked() == (first, True) and asked() == (first, False)
+    assert requested() == (first, True) and requested() == (first, False)
     unet.to(torch.bfloat16).to(torch.float32)
-    changed, again = asked()
-    assert changed != first and again and not asked()[1]
+    changed, again = requested()
+    assert changed != first and again and not requested()[1]
     unet.requires_grad_(True)
-    assert asked()[1] and asked()[1]  # what trains may change in ways that nobody counts
+    assert requested()[1] and requested()[1]  # what trains may change in ways that nobody counts
 
 
 def test_fingerprint_of_a_trained_network_is_not_that_of_its_start(tmp_path):
@@ -248,7 +248,7 @@ def test_autoencoders_that_do_not_fit_or_are_not_there(foundation):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    monkeypatch.setattr(socket.socket, "connect", Mock(side_effect=AssertionError("a test asked the network")))
+    monkeypatch.setattr(socket.socket, "connect", Mock(side_effect=AssertionError("a test reached for the network")))
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
 
 
@@ -262,7 +262,7 @@ def configurations(pipe: StableDiffusionXLPipeline, folder: Path) -> Path:
 
 @pytest.fixture
 def file(tmp_path) -> Path:
-    """``xl.safetensors`` with the configurations in ``xl/`` beside it."""
+    """``xl.safetensors`` with the configurations in ``xl/`` next to it."""
     pipe = tiny_pipeline()
     configurations(pipe, tmp_path / "xl")
     save_file(single_file_weights(pipe), tmp_path / "xl.safetensors", metadata={"format": "pt"})
@@ -272,8 +272,8 @@ def file(tmp_path) -> Path:
 def assert_same(found: StableDiffusionXLPipeline, expected: StableDiffusionXLPipeline) -> None:
     for part, network in components(expected).items():
         loaded = components(found)[part]
-        ours, theirs = loaded.state_dict(), network.state_dict()
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], value) for name, value in theirs.items())
+        package, theirs = loaded.state_dict(), network.state_dict()
+        assert package.keys() == theirs.keys() and all(torch.equal(package[name], value) for name, value in theirs.items())
         assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
 
 

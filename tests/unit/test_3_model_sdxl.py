@@ -184,7 +184,7 @@ STATES = {  # strategy -> bytes with AdamW in 8 bits and a moving average: 14 ea
 def test_the_state_of_a_training_is_what_the_sum_says(name):
     strategy = STRATEGIES[name]
     pipe = sdxl_prepared(strategy)
-    words = (FIRST[0] + SECOND[0]) * strategy.token  # the learned word's row of each table, whose start stays beside it
+    words = (FIRST[0] + SECOND[0]) * strategy.token  # the learned word's row of each table, whose start stays next to it
     assert state_bytes(pipe, strategy, "adamw8bit", True) == STATES[name] + 4 * words
     trained = sum(map(sum, zip(EXPECTED[name])))
     assert state_bytes(pipe, strategy, "adamw", False) == STATES[name] + 4 * words + (16 - 14) * trained

@@ -64,8 +64,8 @@ def test_file_is_read_by_load_token_and_by_diffusers(tmp_path):
     path = save_token(pipe, tmp_path / "learned_embeds.safetensors")
     expected = encode_prompts(pipe, PROMPTS)
 
-    ours = tiny_pipeline()
-    assert load_token(ours, path) == TOKEN
+    package = tiny_pipeline()
+    assert load_token(package, path) == TOKEN
     theirs = tiny_pipeline()
     rows = load_file(path)
     assert {key: tuple(row.shape) for key, row in rows.items()} == {"clip_l": (1, 16), "clip_g": (1, 24)}
@@ -73,7 +73,7 @@ def test_file_is_read_by_load_token_and_by_diffusers(tmp_path):
         tokenizer, encoder = getattr(theirs, tokenizer), getattr(theirs, encoder)
         theirs.load_textual_inversion(rows[key], token=TOKEN, tokenizer=tokenizer, text_encoder=encoder)
         getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
-    for other in (ours, theirs):
+    for other in (package, theirs):
         assert all(torch.equal(a, b) for a, b in zip(encode_prompts(other, PROMPTS), expected))
 
 

@@ -36,8 +36,8 @@ def test_lit_pictures_come_with_the_same_scene_from_the_other_side():
     paired = np.flatnonzero(pictures.partners >= 0)
     assert len(paired) >= 8 and (pictures.partners[pictures.partners[paired]] == paired).all()
     for i in paired:
-        ours, theirs = pictures.captions[i], pictures.captions[pictures.partners[i]]
-        exchanged = [text.replace("left", "#").replace("right", "left").replace("#", "right") for text in ours]
+        package, theirs = pictures.captions[i], pictures.captions[pictures.partners[i]]
+        exchanged = [text.replace("left", "#").replace("right", "left").replace("#", "right") for text in package]
         assert [text.split()[-1] for text in theirs] == [text.split()[-1] for text in exchanged]
         assert not np.array_equal(pictures.images[i], pictures.images[pictures.partners[i]])
     lone = np.setdiff1d(np.arange(len(pictures.images)), paired)
@@ -77,8 +77,8 @@ def test_going_on_keeps_the_words_of_the_towers():
     (_, towers), pipe = command.load_start(foundation_path(), radar_captions(300, 0)), load_foundation("embedded")
     texts = ["a radar image of a harbour, illuminated from the left", "an aerial photograph of a stadium in spring"]
     again = assemble(pipe.vae, first_tower(towers.texts[0]), towers.texts[1], towers.tokenizer, pipe.unet)
-    for ours, theirs in zip(encode_prompts(again, texts), encode_prompts(pipe, texts), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-5)
+    for package, theirs in zip(encode_prompts(again, texts), encode_prompts(pipe, texts), strict=True):
+        assert torch.allclose(package, theirs, atol=1e-5)
     judge = DualEncoder.load(foundation_path() / "judge")
     ids = judge.tokens(sorted(set(radar_captions(60, 1))))
     first, second = towers.text_embeddings(ids)

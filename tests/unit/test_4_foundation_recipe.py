@@ -96,7 +96,7 @@ TARGETS = pd.DataFrame(
         ("recall: at least 0.3", "later", 0.3, 0.25, np.nan, np.nan, 1, "not reached"),
         ("SSIM: at least 0.8", "before training", 0.8, 0.91234, 0.9, 0.95, 24, "reached"),
     ],
-    columns=["aim", "set", "asked", "value", "lo", "hi", "n", "verdict"],
+    columns=["target", "set", "goal", "value", "lo", "hi", "n", "verdict"],
 )
 
 

@@ -53,8 +53,8 @@ def test_joined_latents_are_those_of_a_copy_of_both():
     one, two = (LatentCache(torch.randn(n, 2, 3, 3, generator=rng), torch.rand(n, 2, 3, 3, generator=rng), "a") for n in (4, 3))
     copied = LatentCache(torch.cat([one.mean, two.mean]), torch.cat([one.std, two.std]), "a")
     ids = np.array([6, 0, 3, 4, 4])
-    ours, theirs = (cache.sample(ids, torch.Generator().manual_seed(1)) for cache in (one.joined(two), copied))
-    assert torch.equal(ours, theirs)
+    package, theirs = (cache.sample(ids, torch.Generator().manual_seed(1)) for cache in (one.joined(two), copied))
+    assert torch.equal(package, theirs)
     with pytest.raises(InputError, match="made by the autoencoder b"):
         one.joined(LatentCache(two.mean, two.std, "b"))
 
@@ -146,16 +146,16 @@ CAPTIONS = ["a radar image of a city", "forest", "a radar image of a forest of a
 
 @pytest.fixture
 def encoded(monkeypatch) -> list[list[str]]:
-    """The batches of captions that the encoders are asked for."""
-    asked: list[list[str]] = []
+    """The batches of captions that the encoders compute."""
+    requested: list[list[str]] = []
     encode = module.encode_prompts
 
     def noted(pipe, prompts):
-        asked.append(prompts)
+        requested.append(prompts)
         return encode(pipe, prompts)
 
     monkeypatch.setattr(module, "encode_prompts", noted)
-    return asked
+    return requested
 
 
 def nudge(encoder) -> None:
@@ -216,11 +216,11 @@ def test_rows_are_what_the_diffusers_pipeline_encodes(batch_size, encoded, tmp_p
     pipe = tiny_pipeline()
     texts = cache_text(pipe, CAPTIONS, tmp_path, batch_size)
     assert [len(batch) for batch in encoded] == ([5] if batch_size == 64 else [2, 2, 1])
-    asked = ["forest", "", CAPTIONS[0], "forest"]
-    hidden, pooled = texts.look_up(asked)
+    requested = ["forest", "", CAPTIONS[0], "forest"]
+    hidden, pooled = texts.look_up(requested)
     assert hidden.shape == (4, 16, 16 + 24) and pooled.shape == (4, 24)
     pipe.register_to_config(force_zeros_for_empty_prompt=False)
-    for row, caption in enumerate(asked):
+    for row, caption in enumerate(requested):
         expected, _, expected_pooled, _ = pipe.encode_prompt(caption, do_classifier_free_guidance=False)
         torch.testing.assert_close(hidden[row], expected[0])
         torch.testing.assert_close(pooled[row], expected_pooled[0])

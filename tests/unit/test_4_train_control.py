@@ -87,7 +87,7 @@ def test_the_sampler_and_the_training_steer_alike(pipe, data):
         with torch.no_grad():
             for parameter in net.parameters():
                 parameter += 0.01
-            ours = controlled(pipe.unet, net, conditions)(noisy, 500, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
+            package = controlled(pipe.unet, net, conditions)(noisy, 500, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
             if network == "controlnet":
                 down, middle = net(noisy, 500, hidden, conditions, added_cond_kwargs=added, return_dict=False)
                 more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
@@ -95,8 +95,8 @@ def test_the_sampler_and_the_training_steer_alike(pipe, data):
                 more = {"down_intrablock_additional_residuals": net(conditions)}
             by_hand = pipe.unet(noisy, 500, hidden, added_cond_kwargs=added, **more).sample
             plain = pipe.unet(noisy, 500, hidden, added_cond_kwargs=added).sample
-        torch.testing.assert_close(ours, by_hand, rtol=0, atol=0)
-        assert not torch.allclose(ours, plain, atol=1e-4)
+        torch.testing.assert_close(package, by_hand, rtol=0, atol=0)
+        assert not torch.allclose(package, plain, atol=1e-4)
 
 
 def test_a_map_is_one_channel_a_cover_and_a_coarse_view_is_enlarged_by_repeating(data):
@@ -116,7 +116,7 @@ def test_a_picture_reaches_a_fresh_controlnet_and_teaches_it_from_the_first_step
     noisy = torch.randn(4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     differ = {}
     plain = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(16, 32, 96), conditioning_channels=KINDS[kind])
-    for name, net in (("diffusers", plain), ("ours", control_network(pipe, kind))):
+    for name, net in (("diffusers", plain), ("package", control_network(pipe, kind))):
         first = []
         for shown in (pictures, pictures.flip(0)):
             net.zero_grad()
@@ -124,7 +124,7 @@ def test_a_picture_reaches_a_fresh_controlnet_and_teaches_it_from_the_first_step
             steered(noisy, 500, encoder_hidden_states=hidden, added_cond_kwargs=added).sample.square().mean().backward()
             first.append(net.controlnet_mid_block.weight.grad.clone())
         differ[name] = float((first[0] - first[1]).norm() / first[0].norm())
-    assert differ["diffusers"] == 0 and differ["ours"] > 0.02, differ
+    assert differ["diffusers"] == 0 and differ["package"] > 0.02, differ
     reads = control_network(load_foundation(), kind).controlnet_cond_embedding
     with torch.no_grad():
         seen = reads(nn.functional.interpolate(pictures, (128, 128)))
@@ -219,12 +219,12 @@ def test_what_is_saved_draws_the_same_in_plain_diffusers(network, folder, data, 
     else:
         theirs = StableDiffusionXLAdapterPipeline.from_pretrained(foundation, adapter=T2IAdapter.from_pretrained(out / network))
     theirs.set_progress_bar_config(disable=True)
-    ours = tiny_pipeline()
+    package = tiny_pipeline()
     noise = torch.randn((1, 4, 4, 4), generator=torch.Generator().manual_seed(3))
     shared = {"num_inference_steps": 3, "guidance_scale": 1.0, "height": 16, "width": 16, "output_type": "latent"}
     expected = theirs(PROMPTS[:1], image=condition, latents=noise, **shared).images
     controls = {kind: (net, conditions_of(data, "map")[:1])}
-    found = draw(ours, PROMPTS[:1], SEEDS[:1], 3, 1.0, precision="fp32", controls=controls)[1]
+    found = draw(package, PROMPTS[:1], SEEDS[:1], 3, 1.0, precision="fp32", controls=controls)[1]
     np.testing.assert_allclose(found, expected.to(torch.float16).numpy(), atol=2e-2)
     assert "a land-cover map" in (out / "README.md").read_text() and NETWORKS[network].__name__ in (out / "README.md").read_text()
 

@@ -119,10 +119,10 @@ def test_all_strategies_see_the_same_images_noise_and_timesteps(monkeypatch, tmp
     for name, strategy in ALL.items():
         places = round(strategy.prior * config.batch_size)  # the prior's pictures come first, in place of as many images
         assert len(seen[name]) == config.steps
-        for ours, theirs in zip(seen[name], first, strict=True):
-            assert torch.equal(ours[0][places:], theirs[0][places:]), name
-            assert not places or not torch.equal(ours[0][:places], theirs[0][:places])
-            assert all(torch.equal(a, b) for a, b in zip(ours[1:], theirs[1:])), name
+        for package, theirs in zip(seen[name], first, strict=True):
+            assert torch.equal(package[0][places:], theirs[0][places:]), name
+            assert not places or not torch.equal(package[0][:places], theirs[0][:places])
+            assert all(torch.equal(a, b) for a, b in zip(package[1:], theirs[1:])), name
 
 
 def test_a_draw_is_a_function_of_seed_and_step():
@@ -299,13 +299,13 @@ def test_refusals(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def asked():
+def requested():
     pipe, data = tiny_pipeline(), tiny_set(3)
     return pipe, cache_latents(pipe, data.images, None), list(data.captions)
 
 
-def test_the_error_is_the_formula_written_out(asked):
-    pipe, latents, captions = asked
+def test_the_error_is_the_formula_written_out(requested):
+    pipe, latents, captions = requested
     found = held_out_errors(pipe, latents, captions, [100, 700], batch_size=2, precision="fp32")
     clean = normalise_latents(pipe.vae, latents.mean)[2:]
     noise = torch.randn(clean.shape[1:], generator=step_generator(2, 700, HELD_OUT))[None]
@@ -317,8 +317,8 @@ def test_the_error_is_the_formula_written_out(asked):
     assert found.shape == (3, 2) and found[2, 1] == pytest.approx(float((predicted - noise).pow(2).mean()), rel=1e-5)
 
 
-def test_the_held_out_loss_is_the_mean_of_the_errors(asked):
-    pipe, latents, captions = asked
+def test_the_held_out_loss_is_the_mean_of_the_errors(requested):
+    pipe, latents, captions = requested
     config = FinetuneConfig(steps=1, batch_size=2, held_out_timesteps=4, precision="fp32")
     errors = held_out_errors(pipe, latents, captions, [125, 375, 625, 875], 3, "fp32")
     torch.manual_seed(3)  # the global generator has no say, nor has the size of the batch
@@ -326,8 +326,8 @@ def test_the_held_out_loss_is_the_mean_of_the_errors(asked):
     assert held_out_loss(pipe, latents, captions, replace(config, batch_size=3)) == pytest.approx(errors.mean(), rel=1e-5)
 
 
-def test_rows_are_paired_by_scene_and_differ_by_the_wording(asked):
-    pipe, latents, captions = asked
+def test_rows_are_paired_by_scene_and_differ_by_the_wording(requested):
+    pipe, latents, captions = requested
     wordings = {"radar": captions, "optical": ["an image of a city"] * 3}
     table = wording_errors(pipe, {"radar": latents, "optical": latents}, wordings, [300], 2, "fp32")
     errors = table.set_index(["images", "wording", "scene"])["error"]
@@ -375,11 +375,11 @@ def test_captions_that_are_cut_are_counted_and_those_that_become_equal(tmp_path)
 
 def test_a_word_that_the_strategy_does_not_learn_is_remarked(tmp_path):
     data = tiny_set(4)
-    told = replace(data, rows=tuple({**row, "captions": ["a <SAR> image"]} for row in data.rows))
+    reported = replace(data, rows=tuple({**row, "captions": ["a <SAR> image"]} for row in data.rows))
     pipe = tiny_pipeline()
-    (remark,) = remarks(pipe, find_strategy("unet-lora"), captions_of(told, False))
+    (remark,) = remarks(pipe, find_strategy("unet-lora"), captions_of(reported, False))
     assert remark.startswith("4 captions hold the word <SAR>, which unet-lora does not learn")
-    assert remarks(pipe, find_strategy("token"), captions_of(told, True)) == []
+    assert remarks(pipe, find_strategy("token"), captions_of(reported, True)) == []
 
 
 def test_partners_share_all_that_is_random_but_the_posterior():

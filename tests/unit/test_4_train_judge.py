@@ -256,10 +256,10 @@ def test_a_damaged_one_is_trained_again(tmp_path):
 def test_wrong_captions_are_part_of_the_training_and_of_its_identity(tmp_path):
     data = tiny_set()
     captions = [f"a {label} seen from the {row['look']}" for row, label in zip(data.rows, data.labels)]
-    told = replace(data, rows=tuple({**row, "captions": [caption]} for row, caption in zip(data.rows, captions)))
-    run = train_judge(told, "embedded", CONFIG, tmp_path, batch_size=4)
+    reported = replace(data, rows=tuple({**row, "captions": [caption]} for row, caption in zip(data.rows, captions)))
+    run = train_judge(reported, "embedded", CONFIG, tmp_path, batch_size=4)
     assert run.history["contrary_r1"].between(0, 1).all() and run.record["captions_with_negatives"] == run.record["captions"] == 4
-    plain = train_judge(told, "embedded", CONFIG, tmp_path, batch_size=4, negatives=0)
+    plain = train_judge(reported, "embedded", CONFIG, tmp_path, batch_size=4, negatives=0)
     assert plain.record["key"] != run.record["key"] and "contrary_r1" not in plain.history
     assert not same(weights(run.judge), weights(plain.judge))
 

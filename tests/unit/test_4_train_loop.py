@@ -137,7 +137,7 @@ def test_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
 
 
 def counting(loss):
-    """The steps that a loss is asked for, and the loss."""
+    """The steps that a loss is called for, and the loss."""
     steps: list[int] = []
 
     def counted(modules, step, micro):

@@ -21,7 +21,7 @@ from sarnb.train.machine import SHORT, Frozen, plain_attention, resolve_precisio
     "cuda, native, cpu, expected",
     [
         (True, True, {}, "bf16"),
-        (True, False, {"amx_bf16": True}, "fp32"),  # the card decides, not the CPU beside it
+        (True, False, {"amx_bf16": True}, "fp32"),  # the card decides, not the CPU next to it
         (False, False, {"amx_bf16": True, "avx512_bf16": False}, "bf16"),
         (False, False, {"amx_bf16": False, "avx512_bf16": True}, "bf16"),
         (False, False, {"avx2": True}, "fp32"),

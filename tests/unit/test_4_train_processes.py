@@ -40,8 +40,8 @@ SHIPPED = Path(sarnb.profile.__file__).parent / "profiles" / "accelerate"
 def environment(kind: str) -> dict[str, str]:
     """What ``accelerate launch`` tells its processes after the shipped configuration, on the CPU."""
     args = launch_command_parser().parse_args(["--config_file", str(SHIPPED / f"{kind}.yaml"), "script.py"])
-    told = prepare_multi_gpu_env(_validate_launch_command(args)[0])
-    return {key: value for key, value in told.items() if key.startswith(("ACCELERATE_", "FSDP_"))} | {"ACCELERATE_USE_CPU": "true"}
+    reported = prepare_multi_gpu_env(_validate_launch_command(args)[0])
+    return {key: value for key, value in reported.items() if key.startswith(("ACCELERATE_", "FSDP_"))} | {"ACCELERATE_USE_CPU": "true"}
 
 
 @pytest.mark.parametrize("name, count", [("ddp", 8), ("fsdp", 8), ("ddp-64", 64), ("fsdp-64", 64)])
@@ -51,9 +51,9 @@ def test_the_command_above_a_shipped_configuration_starts_so_many_processes_that
     words = shlex.split(command.partition("accelerate launch ")[2].rstrip("'").replace("$SLURM_NODEID", "3").replace("$HEAD", "node1"))
     assert words[:2] == ["--config_file", f"sarnb/profiles/accelerate/{name}.yaml"]
     args = launch_command_parser().parse_args(["--config_file", str(SHIPPED / f"{name}.yaml"), *words[2:]])
-    told = _validate_launch_command(args)[0]
-    assert (told.num_processes, told.num_machines, told.use_fsdp) == (count, count // 8, name.startswith("fsdp"))
-    assert count == 8 or (int(told.machine_rank), told.main_process_ip) == (3, "node1")
+    reported = _validate_launch_command(args)[0]
+    assert (reported.num_processes, reported.num_machines, reported.use_fsdp) == (count, count // 8, name.startswith("fsdp"))
+    assert count == 8 or (int(reported.machine_rank), reported.main_process_ip) == (3, "node1")
     given = dict(word.split("=") for flag, word in zip(words, words[1:]) if flag == "--param")
     paper = load_profile("paper", **{key.lower(): read_yaml(value) for key, value in given.items()})
     assert paper.batch_size % (count * paper.accumulate) == 0
@@ -129,7 +129,7 @@ def start(name: str, out: Path, dies_saving: int = 0):
     return process, hears
 
 
-def told(hears) -> list[tuple[int, float]]:
+def reported(hears) -> list[tuple[int, float]]:
     """(step, time) of what a process tells until its end."""
     heard = []
     while True:
@@ -140,9 +140,9 @@ def told(hears) -> list[tuple[int, float]]:
 
 
 def finish(name: str, out: Path, dies_saving: int = 0) -> tuple[int, list[tuple[int, float]]]:
-    """(exit code, steps told) of a life that nobody ends from outside."""
+    """(exit code, reported steps) of a life that nobody ends from outside."""
     process, hears = start(name, out, dies_saving)
-    heard = told(hears)
+    heard = reported(hears)
     process.join()
     return process.exitcode, heard
 
@@ -233,7 +233,7 @@ def words(tmp_path) -> list[str]:
 
 
 def launch(words: list[str], folder: Path) -> subprocess.CompletedProcess:
-    """``accelerate launch`` with the shipped configuration, told that its two processes have no graphics cards."""
+    """``accelerate launch`` with the shipped configuration, set to know that its two processes have no graphics cards."""
     (folder / "sitecustomize.py").write_text(SITE)
     environment = {
         **os.environ,

@@ -48,8 +48,8 @@ def theirs(components, images, strength, steps=8):
 def test_with_even_timesteps_it_is_what_diffusers_own_pipeline_does(pipe, spacing, strength):
     images, scheduler = tiny_set(2).images, EulerDiscreteScheduler.from_config(pipe.scheduler.config, timestep_spacing=spacing)
     own = StableDiffusionXLPipeline(**{**pipe.components, "scheduler": scheduler}, add_watermarker=False)
-    ours = edit(own, images, PROMPTS, SEEDS, strength, 8, 3.0, precision="fp32")
-    assert np.abs(ours.astype(int) - theirs(own.components, images, strength)).max() <= 1
+    package = edit(own, images, PROMPTS, SEEDS, strength, 8, 3.0, precision="fp32")
+    assert np.abs(package.astype(int) - theirs(own.components, images, strength)).max() <= 1
 
 
 @pytest.mark.parametrize("make", [EulerDiscreteScheduler, HeunDiscreteScheduler, DPMSolverMultistepScheduler])

@@ -140,7 +140,7 @@ def test_written_samples_are_read_back(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-# Final latents: beside the samples, decoded again to the same images, and by another decoder to others.
+# Final latents: next to the samples, decoded again to the same images, and by another decoder to others.
 
 
 @pytest.fixture

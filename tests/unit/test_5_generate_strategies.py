@@ -33,11 +33,11 @@ def sets(monkeypatch):
 
 
 def trained_as(monkeypatch, losses: dict[float, float]) -> list[tuple[str, FinetuneConfig]]:
-    """Replace the training: its held-out loss follows from its one rate (it is the rate itself if not said); what it was asked for."""
-    asked = []
+    """Replace the training: its held-out loss follows from its one rate (it is the rate itself if not said); what was requested of it."""
+    requested = []
 
     def finetune(pipe, strategy, data, config, folder, val, cache):
-        asked.append((strategy.name, config))
+        requested.append((strategy.name, config))
         (rate,) = rates_of(strategy, config).values()
         loss = losses.get(rate, rate)
         if np.isnan(loss):
@@ -45,22 +45,22 @@ def trained_as(monkeypatch, losses: dict[float, float]) -> list[tuple[str, Finet
         return type("Result", (), {"history": pd.DataFrame({"step": [0, config.steps], "held_out": [9.0, loss]})})()
 
     def errors(pipe, latents, captions, timesteps, *_):
-        (rate,) = rates_of(find_strategy(asked[-1][0]), asked[-1][1]).values()
+        (rate,) = rates_of(find_strategy(requested[-1][0]), requested[-1][1]).values()
         return np.full((1, len(timesteps)), losses.get(rate, rate))
 
     monkeypatch.setattr(training, "finetune", finetune)
     monkeypatch.setattr(training, "held_out_errors", errors)
-    return asked
+    return requested
 
 
 def test_the_lowest_held_out_losses_win_without_a_judge_and_a_diverged_rate_loses(sets, monkeypatch, tmp_path):
-    asked = trained_as(monkeypatch, {5e-3: 0.4, 1e-2: 0.3, 2e-2: float("nan")})
+    requested = trained_as(monkeypatch, {5e-3: 0.4, 1e-2: 0.3, 2e-2: float("nan")})
     call = lambda: tune_rates(find_strategy("unet-full"), "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1, 2), 8)  # noqa: E731
     choice = call()
     assert choice.config == RATES and choice.table["chosen"].tolist() == [False, True, False]
     assert choice.table["held_out"].tolist() == [0.4, 0.3, np.inf]
-    assert [(config.steps, config.warmup_steps) for _, config in asked] == [(8, 2)] * 3
-    assert call().table.equals(choice.table) and len(asked) == 3  # read back
+    assert [(config.steps, config.warmup_steps) for _, config in requested] == [(8, 2)] * 3
+    assert call().table.equals(choice.table) and len(requested) == 3  # read back
 
 
 def test_a_real_trial_leaves_no_checkpoint(sets, tmp_path):
@@ -79,7 +79,9 @@ def test_one_factor_is_no_trial_and_senseless_grids_are_refused(tmp_path):
 
 
 def test_strategies_train_a_component_that_they_share_at_one_rate(sets, monkeypatch, tmp_path):
-    asked = trained_as(monkeypatch, {5e-3: 0.9, 1e-2: 0.4, 2e-2: 0.8, 5e-5: 0.3, 1e-4: 0.2, 2e-4: 0.4, 1.5e-4: 0.9, 3e-4: 0.5, 6e-4: 0.7})
+    requested = trained_as(
+        monkeypatch, {5e-3: 0.9, 1e-2: 0.4, 2e-2: 0.8, 5e-5: 0.3, 1e-4: 0.2, 2e-4: 0.4, 1.5e-4: 0.9, 3e-4: 0.5, 6e-4: 0.7}
+    )
     names = ("hybrid", "unet-full", "hybrid+prior", "unet-full+te-full+token")
     other = replace(RATES, lr_unet_lora=7.0)  # a notebook that says other rates than it uses
     chosen = {
@@ -88,7 +90,7 @@ def test_strategies_train_a_component_that_they_share_at_one_rate(sets, monkeypa
     }
     assert {config.lr_unet_full for config in chosen.values()} == {1e-2}
     assert chosen["unet-full+te-full+token"].lr_text_full == 1e-4 and chosen["hybrid"].lr_text_lora == 3e-4
-    tried = [(name, *rates_of(find_strategy(name), config).values()) for name, config in asked]
+    tried = [(name, *rates_of(find_strategy(name), config).values()) for name, config in requested]
     assert len(tried) == len(set(tried)) == 13  # three factors for each of four components, one more for the word, whatever shares them
     differing = differing_settings({name: chosen[name] for name in ("hybrid", "unet-full+te-full+token")})
     # Full text encoders have no rank. All that both train, they train alike.
@@ -113,12 +115,12 @@ def test_classes_that_a_trial_did_not_see_decide_and_the_grid_grows_towards_them
     several = tiny_set(8)
     several = replace(several, rows=tuple({**row, "label": label} for row, label in zip(several.rows, classes * 2)))
     monkeypatch.setattr(training, "load_set", lambda folder: several)
-    asked, shown = trained_as(monkeypatch, dict.fromkeys((5e-3, 1e-2, 2e-2, 4e-2, 8e-2), 0.5)), []
+    requested, shown = trained_as(monkeypatch, dict.fromkeys((5e-3, 1e-2, 2e-2, 4e-2, 8e-2), 0.5)), []
     finetune = training.finetune
     monkeypatch.setattr(training, "finetune", lambda *args: shown.append(args[2].labels) or finetune(*args))
 
     def grade(pipe, strategy, drawn):  # the judge knows what was left out the better, the nearer the rate is to four times its start
-        return 1 - abs(np.log2(asked[-1][1].lr_unet_full / 4e-2)) / 8 if drawn == ("coast", "river") else 0.5
+        return 1 - abs(np.log2(requested[-1][1].lr_unet_full / 4e-2)) / 8 if drawn == ("coast", "river") else 0.5
 
     choice = tune_rates(find_strategy("unet-full"), "x", tmp_path, tmp_path / "trials", RATES, (0.5, 1, 2), 8, grade)
     assert choice.table["factor"].tolist() == [0.5, 1, 2, 4, 8] and choice.config.lr_unet_full == 4e-2

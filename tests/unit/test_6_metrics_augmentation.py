@@ -89,7 +89,7 @@ def test_few_images_are_a_part_of_more_and_too_few_are_said():
     two, four = (augmentation.few_shot(pool, ["city", "forest"], count, seed=1) for count in (2, 4))
     assert set(two.ids) < set(four.ids) and sorted(two.labels) == ["city"] * 2 + ["forest"] * 2
     assert augmentation.few_shot(pool, ["city"], 3, seed=2).ids != augmentation.few_shot(pool, ["city"], 3, seed=3).ids
-    with pytest.raises(InputError, match="4 images of the class 'forest', 5 are asked for; lower AUGMENT_SHOTS"):
+    with pytest.raises(InputError, match="4 images of the class 'forest', 5 are requested; lower AUGMENT_SHOTS"):
         augmentation.few_shot(pool, ["city", "forest"], 5, seed=0)
 
 
@@ -220,7 +220,7 @@ def test_gains_are_those_of_the_paired_t_test():
     for name, test in tests.items():
         low, high = test.confidence_interval()
         assert (table.loc[name, ["gain lo", "gain hi"]].to_numpy(float)) == pytest.approx([low, high])
-    assert table["verdict"].to_dict() == {"alone": "", "drawn": "helps", "other": "not told apart", "bad": "hurts"}
+    assert table["verdict"].to_dict() == {"alone": "", "drawn": "helps", "other": "not distinguished", "bad": "hurts"}
     same = augmentation.gain_table({(5, "alone"): found[5, "alone"], (5, "again"): found[5, "alone"]}, "alone")
     assert same["p_holm"].tolist()[1] == 1 and same["gain"].tolist()[1] == 0
     with pytest.raises(InputError, match="give AUGMENT_SEEDS at least two"):

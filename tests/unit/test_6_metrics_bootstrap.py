@@ -51,9 +51,9 @@ def test_variance_over_resamples_is_the_unbiased_one() -> None:
 
 def test_interval_of_a_mean_agrees_with_bca_of_scipy() -> None:
     data = np.random.default_rng(3).gamma(2, size=80)
-    _, *ours = bootstrap.interval(np.mean, [data], 4000, seed=0)
+    _, *package = bootstrap.interval(np.mean, [data], 4000, seed=0)
     theirs = stats.bootstrap((data,), np.mean, method="BCa", n_resamples=4000, rng=np.random.default_rng(1)).confidence_interval
-    np.testing.assert_allclose(ours, theirs, atol=0.15 * (theirs.high - theirs.low))
+    np.testing.assert_allclose(package, theirs, atol=0.15 * (theirs.high - theirs.low))
 
 
 EDGES = np.concatenate([[0], np.arange(255) + 0.5, [1e9]])

@@ -83,9 +83,9 @@ def test_edges_agree_with_themselves_in_spite_of_speckle_and_not_with_other_scen
 
 
 def test_the_nearest_is_that_of_all_distances():
-    known, asked = RNG.integers(0, 256, (9, 4, 4)).astype(np.uint8), RNG.integers(0, 256, (5, 4, 4)).astype(np.uint8)
-    distances = ((known[None].astype(float) - asked[:, None]) ** 2).sum((2, 3))
-    assert list(nearest(asked, known)) == list(distances.argmin(1))
+    known, requested = RNG.integers(0, 256, (9, 4, 4)).astype(np.uint8), RNG.integers(0, 256, (5, 4, 4)).astype(np.uint8)
+    distances = ((known[None].astype(float) - requested[:, None]) ** 2).sum((2, 3))
+    assert list(nearest(requested, known)) == list(distances.argmin(1))
     codes = known % 3
     assert list(nearest(codes[[4, 1]], codes, codes=True)) == [4, 1]
     one = codes[2].copy()

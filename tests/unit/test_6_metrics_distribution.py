@@ -23,12 +23,12 @@ def gaussian(count: int, width: int, shift: float = 0.0, seed: int = 0) -> np.nd
 
 def test_frechet_equals_torchmetrics_and_scipy() -> None:
     real, fake = gaussian(200, 6), gaussian(150, 6, 0.4, seed=1)
-    ours = distribution.frechet_distance(real, fake)
+    package = distribution.frechet_distance(real, fake)
     moments = [torch.from_numpy(part) for x in (real, fake) for part in (x.mean(0), np.cov(x.T))]
-    assert ours == pytest.approx(float(_compute_fid(*moments)), rel=1e-6)
+    assert package == pytest.approx(float(_compute_fid(*moments)), rel=1e-6)
     a, b = np.cov(real.T), np.cov(fake.T)
     expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(a + b - 2 * sqrtm(a @ b).real)
-    assert ours == pytest.approx(expected, rel=1e-6)
+    assert package == pytest.approx(expected, rel=1e-6)
 
 
 def test_frechet_closed_form() -> None:
@@ -83,14 +83,14 @@ def test_kid_of_integer_weights_is_that_of_repeats_without_pairs_of_one_image() 
     real, fake = gaussian(7, 4), gaussian(6, 4, 0.5, seed=1)
     times = [np.array([1, 2, 0, 3, 1, 1, 2]), np.array([2, 1, 1, 0, 3, 1])]
     kernels = [distribution.polynomial_kernel(a, b) for a, b in ((real, real), (fake, fake), (real, fake))]
-    ours = distribution.weighted_kid(*kernels, *(own / own.sum() for own in times))
+    package = distribution.weighted_kid(*kernels, *(own / own.sum() for own in times))
     drawn = [np.repeat(np.arange(len(own)), own) for own in times]
 
     def others(kernel: np.ndarray, index: np.ndarray) -> float:
         return np.mean([kernel[i, j] for i in index for j in index if i != j])
 
     crossed = np.mean([kernels[2][i, j] for i in drawn[0] for j in drawn[1]])
-    assert ours == pytest.approx(others(kernels[0], drawn[0]) + others(kernels[1], drawn[1]) - 2 * crossed, rel=1e-12)
+    assert package == pytest.approx(others(kernels[0], drawn[0]) + others(kernels[1], drawn[1]) - 2 * crossed, rel=1e-12)
 
 
 def test_kid_is_unbiased_for_one_law() -> None:

@@ -78,9 +78,9 @@ def test_every_storage_gives_the_numbers_of_the_same_amplitudes(tmp_path: Path, 
     for name in ("tiff", form):
         real, fake = write(tmp_path / name / "real", images[:12], name), write(tmp_path / name / "fake", images[12:], name)
         found[name] = compare(read_folder(real), read_folder(fake), QUICK)
-    ours, theirs = (pooled(found[name].table, "fake") for name in (form, "tiff"))
+    package, theirs = (pooled(found[name].table, "fake") for name in (form, "tiff"))
     for metric in ("amplitude_kl", "amplitude_cv", "texture_distance"):
-        assert ours[metric] == pytest.approx(theirs[metric], rel=0.02, abs=2e-3), metric
+        assert package[metric] == pytest.approx(theirs[metric], rel=0.02, abs=2e-3), metric
 
 
 def test_8_bit_folders_give_what_evaluate_gives(tmp_path: Path) -> None:
@@ -134,12 +134,12 @@ def test_the_command_with_a_judge_gives_its_measures(tmp_path: Path) -> None:
     build_judge(tiny_tokenizer("<|endoftext|>"), seed=1).save(tmp_path / "judge")
     done = command(*folders, tmp_path / "out", "--resamples", "5", "--clip", str(tmp_path / "judge"))
     assert "no judge was given" not in done.stdout
-    ours = pooled(pd.read_csv(tmp_path / "out/evaluation.csv"), "fake")
+    package = pooled(pd.read_csv(tmp_path / "out/evaluation.csv"), "fake")
     meaning = [name for name, metric in METRICS.items() if name.startswith("clip_")]
-    assert len(meaning) == 7 and set(meaning) <= set(ours.index)
+    assert len(meaning) == 7 and set(meaning) <= set(package.index)
     direct = evaluate("fake", 0, *map(load_set, folders), load_judge(tmp_path / "judge"), 0)
     expected = pooled(direct, "fake")
-    assert ours[meaning].tolist() == pytest.approx(expected[meaning].tolist(), rel=1e-4, abs=1e-6)
+    assert package[meaning].tolist() == pytest.approx(expected[meaning].tolist(), rel=1e-4, abs=1e-6)
 
 
 def test_real_against_itself_is_below_its_floor(tmp_path: Path) -> None:
@@ -235,8 +235,8 @@ def test_places_that_are_in_two_sets_by_other_passes_are_told_where_they_raise_a
         real = write(tmp_path / f"real{count}", np.concatenate([passes[2][:count], passes[2][15 : 30 - count], passes[1][20 : 20 + count]]))
         found = compare(read_folder(real), read_folder(fake), QUICK, train=read_folder(known))
         lines = [line for line in found.cautions if line.startswith("Real images are so near to")]
-        told = [[words in line for line in lines] for words in ("training images that memorised_", "each other that duplicate_")]
-        assert told == ([[False, True], [True, False]] if count else [[], []])
+        reported = [[words in line for line in lines] for words in ("training images that memorised_", "each other that duplicate_")]
+        assert reported == ([[False, True], [True, False]] if count else [[], []])
         assert (pooled(found.table, "fake")["memorised_fraction"] == 1.0) == (count == 0)
 
 
@@ -337,8 +337,8 @@ def test_captions_describe_images_and_name_those_that_are_missing(tmp_path: Path
 def test_small_sets_have_values_but_no_intervals(tmp_path: Path) -> None:
     real, fake = write(tmp_path / "real", speckle(20)), write(tmp_path / "fake", speckle(LEAST_FOR_INTERVAL - 1, 1))
     found = compare(read_folder(real), read_folder(fake), QUICK)
-    ours = found.table[found.table["strategy"] == "fake"]
-    assert ours["value"].notna().all() and ours[["lo", "hi"]].isna().all(axis=None)
+    package = found.table[found.table["strategy"] == "fake"]
+    assert package["value"].notna().all() and package[["lo", "hi"]].isna().all(axis=None)
     assert any("Only 9 generated images: too few for intervals (10 needed)" in line for line in found.cautions)
     assert found.table.loc[found.table["strategy"] == REFERENCE_FLOOR, "lo"].notna().any()
 

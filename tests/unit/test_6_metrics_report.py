@@ -103,8 +103,8 @@ def test_sentences_name_best_overlap_and_floor() -> None:
     kl, cv, recall = sentences(EVALUATION, ["amplitude_kl", "amplitude_cv", "clip_recall"])
     assert kl == (
         "Amplitude KL (pooled) is lowest for hybrid: 0.12 [0, 0.375], an interval that overlaps that of unet-full, so these are not "
-        "told apart (reference vs reference 0.01). unet-full and token were trained once: of those only the trained models are compared, "
-        "and no winner among strategies is named."
+        "distinguished (reference vs reference 0.01). unet-full and token were trained once: of those only the trained models are "
+        "compared, and no winner among strategies is named."
     )
     assert "nearest to the reference for token" in cv and "overlaps no other strategy's" in cv
     assert recall == "SAR-CLIP recall could not be computed for any strategy on pooled."
@@ -286,10 +286,10 @@ AIMED = table(
 def test_targets_by_hand() -> None:
     found = target_table(AIMED, "best")
     assert found["verdict"].tolist() == [REACHED, UNKNOWN, INSIDE, MISSED, INSIDE, REACHED, UNKNOWN, MISSED]
-    assert found["asked"].fillna(-1).tolist() == pytest.approx([0.375, -1, 0.002, 0.8, 0.5, 0.9, 0.3, 0.0])
+    assert found["goal"].fillna(-1).tolist() == pytest.approx([0.375, -1, 0.002, 0.8, 0.5, 0.9, 0.3, 0.0])
     assert found.loc[0, "value"] == 0.375 and np.isnan(found.loc[6, ["value", "lo", "hi"]].astype(float)).all()
     tuned = target_table(AIMED, "best", TUNED_DECODER)
-    assert tuned.loc[0, "asked"] == pytest.approx(0.3) and tuned.loc[0, "verdict"] == INSIDE
+    assert tuned.loc[0, "goal"] == pytest.approx(0.3) and tuned.loc[0, "verdict"] == INSIDE
     lines = target_sentences(found, "best")
     assert lines[0].startswith("best reaches 2 of 8") and len(lines) == 9
     assert "0.79 [0.7, 0.799], target 0.8" in lines[4] and "not reached;" in lines[4]

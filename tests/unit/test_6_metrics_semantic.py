@@ -56,12 +56,12 @@ def test_retrieval_chance_equals_enumeration() -> None:
     rng = np.random.default_rng(0)
     images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 7, 3)))
     captions = list("abcdefg")
-    ours = semantic.retrieval_r1(images, texts, captions, gallery=4)
+    package = semantic.retrieval_r1(images, texts, captions, gallery=4)
     similarity = images @ texts.T
     for index in range(7):
         galleries = list(combinations([other for other in range(7) if other != index], 3))
         wins = sum(all(similarity[index, other] <= similarity[index, index] for other in gallery) for gallery in galleries)
-        assert ours[index] == pytest.approx(wins / len(galleries))
+        assert package[index] == pytest.approx(wins / len(galleries))
 
 
 def test_equal_captions_count_once() -> None:
@@ -197,7 +197,9 @@ def test_images_without_a_score_are_left_out_of_the_table():
 
 
 @pytest.mark.parametrize(
-    "shown, words", [(None, "The judge tells classes apart"), (0, "The judge cannot be told from a guess")], ids=["perfect", "always city"]
+    "shown, words",
+    [(None, "The judge tells classes apart"), (0, "The judge cannot be distinguished from a guess")],
+    ids=["perfect", "always city"],
 )
 def test_the_sentence_says_whether_the_judge_may_be_asked(shown, words):
     data = known_set(mistakes=None if shown is None else dict.fromkeys(range(20), shown))

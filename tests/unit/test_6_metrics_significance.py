@@ -72,8 +72,8 @@ def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
         "dark": {0: measure(side_set(3, 0.5))},
     }
     tests = paired_tests(real, runs, None, metrics=("amplitude_kl",), permutations=999)
-    told = {(row.first, row.second): row.better for row in tests.itertuples()}
-    assert told == {("like", "like too"): "not told apart", ("like", "dark"): "like", ("like too", "dark"): "like too"}
+    reported = {(row.first, row.second): row.better for row in tests.itertuples()}
+    assert reported == {("like", "like too"): "not distinguished", ("like", "dark"): "like", ("like too", "dark"): "like too"}
     row = tests[tests["second"] == "dark"].iloc[0]
     assert row["difference"] < 0 and row["p"] == pytest.approx(0.001) and row["p_holm"] == pytest.approx(0.003) and row["n"] == 12
     assert row["shown"] == "≤ 0.003" and not tests.iloc[0]["shown"].startswith("≤")  # no exchange went as far; some went further
@@ -128,10 +128,10 @@ def test_a_strategy_wins_where_its_lead_exceeds_the_spread_of_trainings_and_not_
     ]
     like = {k: measure(side_set(50 + k)) for k in range(3)}
     tests = paired_tests(real, {"like": like, "uneven": darks, "dark": steady}, None, metrics=("amplitude_kl",), permutations=999)
-    told = tests.set_index(["first", "second"])
-    assert told.loc[("like", "uneven"), "better"] == "like" and told.loc[("like", "uneven"), "winner"] == "not told apart"
-    assert told.loc[("like", "dark"), "winner"] == "like"
-    assert "the better strategy is told: like over dark." in pair_sentences(tests)[0]
+    reported = tests.set_index(["first", "second"])
+    assert reported.loc[("like", "uneven"), "better"] == "like" and reported.loc[("like", "uneven"), "winner"] == "not distinguished"
+    assert reported.loc[("like", "dark"), "winner"] == "like"
+    assert "the better strategy is known: like over dark." in pair_sentences(tests)[0]
 
 
 def test_images_of_one_prompt_are_exchanged_for_all_seeds_together():

@@ -38,8 +38,8 @@ def test_matrix_counted_by_hand() -> None:
 def test_equals_scikit_image() -> None:
     image = noise(1)[0]
     matrix = graycomatrix(image >> 2, texture.DISTANCES, [0, np.pi / 2], levels=64, symmetric=True, normed=True)
-    ours = texture.cooccurrence(image)
-    np.testing.assert_allclose(ours, np.moveaxis(matrix, (3, 2), (0, 1)).reshape(-1, 64, 64), atol=1e-15)
+    package = texture.cooccurrence(image)
+    np.testing.assert_allclose(package, np.moveaxis(matrix, (3, 2), (0, 1)).reshape(-1, 64, 64), atol=1e-15)
     theirs = np.stack([graycoprops(matrix, name) for name in texture.PROPERTIES], axis=-1)  # distance, angle, property
     np.testing.assert_allclose(texture.glcm_descriptors(image[None])[0], theirs.swapaxes(0, 1).ravel(), rtol=1e-9)
 

@@ -60,7 +60,7 @@ def test_a_formula_is_mathml_of_the_same_meaning():
     (fraction,) = ElementTree.fromstring(report.mathml(r"\frac{a}{b}")).iter("{http://www.w3.org/1998/Math/MathML}mfrac")
     assert ["".join(part.itertext()) for part in fraction] == ["a", "b"]
     assert "…" in report.mathml(r"1, \dots, n") and "∘" in report.mathml("30°")
-    assert "munder" not in report.mathml(r"\bar\alpha_t"), "the index stands beside the letter, not below it"
+    assert "munder" not in report.mathml(r"\bar\alpha_t"), "the index stands next to the letter, not below it"
 
 
 def test_words_behind_a_colon_are_no_type():

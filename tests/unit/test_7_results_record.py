@@ -107,7 +107,7 @@ def test_a_drawing_of_very_many_marks_is_a_png_as_large_as_a_notebook_shows_it()
     figure.add_axes((0, 0, 1, 1)).plot(np.random.default_rng(0).normal(size=(200, 100)))
     figure.set_facecolor("0.9")
     ending, content = figure_file(figure, "a")
-    width = Image.open(io.BytesIO(content)).width  # with the numbers beside the axes; 480 and more by the theme's resolution
+    width = Image.open(io.BytesIO(content)).width  # with the numbers next to the axes; 480 and more by the theme's resolution
     assert ending == "png" and 360 <= width < 480
 
 

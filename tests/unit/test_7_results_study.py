@@ -30,10 +30,10 @@ def study(monkeypatch):
 
 
 def test_a_trial_is_graded_by_what_the_judge_recognises(study, monkeypatch):
-    asked = []
+    requested = []
 
     def draw(pipe, texts, seeds, *_, **__):  # a grey level says which class is drawn; coasts come out as forests
-        asked.extend(texts)
+        requested.extend(texts)
         named = [next(number for number, label in enumerate(CLASSES) if label in text) for text in texts]
         levels = np.array([1 if number == 3 else number for number in named], np.uint8)
         return np.broadcast_to(levels[:, None, None, None], (len(texts), 8, 8, 3))
@@ -48,10 +48,10 @@ def test_a_trial_is_graded_by_what_the_judge_recognises(study, monkeypatch):
     monkeypatch.setattr(Study, "images", lambda self, split: SimpleNamespace(labels=[*CLASSES, "city+coast"]))
     assert study.grade(None, find_strategy("unet-full"), ("city", "coast")) == 0.5
     assert study.grade(None, find_strategy("unet-full"), ("river",)) == 1.0
-    assert sum("from the left" in text for text in asked) == sum("from the right" in text for text in asked) == len(asked) / 2
-    asked.clear()
+    assert sum("from the left" in text for text in requested) == sum("from the right" in text for text in requested) == len(requested) / 2
+    requested.clear()
     study.grade(None, find_strategy("token"), ("river",))
-    assert all("<SAR>" in text for text in asked) and len(asked) == module.GRADED
+    assert all("<SAR>" in text for text in requested) and len(requested) == module.GRADED
 
 
 def test_the_reader_of_the_side_knows_what_the_decoder_leaves(study, monkeypatch):

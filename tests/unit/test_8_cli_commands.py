@@ -27,7 +27,7 @@ import sarnb.profile
 from sarnb.cli import app
 from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_card, load_set
-from sarnb.data.files import check_out, claim, settle
+from sarnb.data.files import check_out, claim, release
 from sarnb.errors import InputError
 from sarnb.generate.edit import edit
 from sarnb.generate.large import draw_scene
@@ -336,7 +336,7 @@ def test_a_comparison_keeps_no_figure_of_an_earlier_one_and_all_that_is_the_user
     out = claim(tmp_path / "out", "comparison", names=("figures/*.png",))
     (out / "figures").mkdir()
     (out / "figures/old.png").write_bytes(b"of an earlier comparison")
-    settle(out)
+    release(out)
     (out / "notes.txt").write_text("mine")
     compare_folders(tmp_path / "real", tmp_path / "fake", out, Options(resamples=0, halvings=2))
     assert not (out / "figures/old.png").exists() and (out / "figures/texture.svg").is_file()
