@@ -101,6 +101,11 @@ def code_digest(notebook: Path) -> str:
     """SHA-256 (hex) of the package code that a notebook imports, directly or through other modules.
 
     Comments, docstrings and layout do not count: the syntax trees are compared.
+
+    Raises
+    ------
+    InputError
+        A code cell is not valid Python.
     """
     code = "\n".join(_python_only(cell["source"]) for cell in records.read_cells(notebook) if cell["cell_type"] == "code")
     try:
@@ -362,7 +367,13 @@ def _stamp(results: Path, name: str) -> dict[str, Any]:
 
 
 def parse_params(params: Iterable[str]) -> dict[str, Any]:
-    """``NAME=value`` words as a dictionary, names in upper case; values are YAML (``[4, 16]``, ``1e-4``, ``text``)."""
+    """``NAME=value`` words as a dictionary, names in upper case; values are YAML (``[4, 16]``, ``1e-4``, ``text``).
+
+    Raises
+    ------
+    InputError
+        A word that is no NAME=value, or a value that is no YAML.
+    """
     found: dict[str, Any] = {}
     for word in params:
         name, equals, text = word.partition("=")

@@ -227,7 +227,13 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: Path) -> Any:
-    """What a YAML file holds. Raises InputError where it is none."""
+    """What a YAML file holds.
+
+    Raises
+    ------
+    InputError
+        The file is no YAML.
+    """
     try:
         return read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -235,7 +235,13 @@ class Record:
         self._stage("table", f"tables/{name}.tex", f"% {head}{meaning}\n{tex}", meaning)
 
     def artefact(self, path: str | Path, meaning: str) -> None:
-        """Record a file or folder that lies below the results folder already, e.g. a trained model."""
+        """Record a file or folder that lies below the results folder already, e.g. a trained model.
+
+        Raises
+        ------
+        InputError
+            The path is not there, or not below the results folder.
+        """
         path = (self.folder / path).absolute()
         if not path.is_relative_to(self.folder) or not path.exists():
             raise InputError(f"{path}: is not there or not below {self.folder}; save artefacts below the results folder")
@@ -535,7 +541,10 @@ def findings(manifest: Mapping[str, Any]) -> list[str]:
 def write_findings(results: Path, page: Path) -> None:
     """Write the verdict of a results folder between the two lines ``BOX`` of a Markdown page, such as README.md.
 
-    Raises InputError where the page has no such lines, the folder no verdict, or its profile is stamped.
+    Raises
+    ------
+    InputError
+        The page has no such lines, the folder no verdict, or its profile is stamped.
     """
     manifest = read_manifest(results, VERDICT)
     if not manifest.get("found"):

@@ -166,7 +166,13 @@ class Study:
         return load_judge(place) if (place / RECORD).is_file() else None
 
     def grade(self, pipe: StableDiffusionXLPipeline, strategy: Strategy, classes: Sequence[str]) -> float:
-        """Share of ``GRADED`` pictures, drawn of these classes in turn, that the judge finds nearest to their own class's prompt."""
+        """Share of ``GRADED`` pictures, drawn of these classes in turn, that the judge finds nearest to their own class's prompt.
+
+        Raises
+        ------
+        InputError
+            There is no judge.
+        """
         judge = self.judge
         if judge is None:
             raise InputError(f"{self.models / 'sar_clip'}: there is no judge to grade trials by; run notebook 03 first")
@@ -209,7 +215,12 @@ class Study:
     def sample_runs(self, test: ImageSet) -> list[DrawnSamples]:
         """What the strategies drew with this notebook's sampler settings for the classes of ``test``, by the models that are there.
 
-        Prints what is left out, and why. Raises InputError where nothing is left; see ``find_runs``.
+        Prints what is left out, and why.
+
+        Raises
+        ------
+        InputError
+            Nothing is left; see ``find_runs``.
         """
         values = self.values
         wanted = {"per_class": values.generate_per_class, "steps": values.sampling_steps, "guidance_scale": values.guidance_scale}
@@ -249,7 +260,7 @@ class Study:
         return found
 
     def look_reader(self) -> np.ndarray | None:
-        """A reader of the side of illumination for what is drawn; None where the images do not tell their sides.
+        """A reader of the side of illumination [108] for what is drawn; None where the images do not tell their sides.
 
         It is calibrated on images of the split "judge", which only the judge has learned from, as they are and through the headline's
         decoder: see ``sarnb.metrics.evaluation.look_reader``.
@@ -336,12 +347,12 @@ class Study:
     ) -> tuple[dict[str, np.ndarray], tuple[Column, ...], ImageSet]:
         """Rows of a comparison: a reference image of each class, the untrained foundation's, and those of each strategy.
 
-        The drawn images of a column start from one noise. The foundation, which does not know the learned word, is given
-        a radar image in its place. Of each strategy the first training seed is shown.
+        The drawn images of a column start from one noise. The foundation, which does not know the learned word, reads
+        "radar image" in its place. Of each strategy the first training seed is shown.
 
         Returns
         -------
-        rows : name -> uint8 images, one a column, as ``comparison_grid`` takes them.
+        rows : name -> uint8 images [K, H, W] or [K, H, W, 3], one a column, as ``comparison_grid`` takes them.
         columns : the classes.
         requested : of the first strategy, the samples of these columns, with their prompts and seeds.
         """

@@ -41,15 +41,24 @@ class Normalisation:
 
     @classmethod
     def fit(cls, amplitudes: Iterable[np.ndarray]) -> Normalisation:
-        """Mean and (population) standard deviation over every pixel of the arrays, one array in memory at a time.
+        """Mean and (population) standard deviation over every pixel of the arrays [H, W], one array in memory at a time.
 
-        Raises InputError if there is no pixel.
+        Raises
+        ------
+        InputError
+            There is no pixel.
         """
         return cls.from_moments(moments(amplitude) for amplitude in amplitudes)
 
     @classmethod
     def from_moments(cls, parts: Iterable[tuple[int, float, float]]) -> Normalisation:
-        """The same from (pixels, mean, sum of squared deviations) of each array, merged in the given order."""
+        """The same from (pixels, mean, sum of squared deviations) of each array, merged in the given order.
+
+        Raises
+        ------
+        InputError
+            There is no pixel.
+        """
         count, mean, squares = 0, 0.0, 0.0
         for part_count, part_mean, part_squares in parts:
             # Chan, Golub and LeVeque (1983): merging centred moments does not cancel as sums of squares do
@@ -69,7 +78,7 @@ class Normalisation:
 
 
 def moments(amplitude: np.ndarray, valid: np.ndarray | None = None) -> tuple[int, float, float]:
-    """(pixels, mean, sum of squared deviations from it) of one array, in float64; of the pixels that ``valid`` marks."""
+    """(pixels, mean, sum of squared deviations from it) of one array [H, W], in float64; of the pixels that ``valid`` [H, W] marks."""
     count, mean, squares = 0, 0.0, 0.0
     step = max(1, BLOCK // max(1, amplitude[:1].size))
     for start in range(0, len(amplitude), step):  # a scene of 10,000 x 10,000 px need not stand in memory in float64
@@ -118,7 +127,7 @@ def stated_quantity(text: str) -> str:
 
 
 def flat_statistics(values: np.ndarray, valid: np.ndarray | None = None) -> tuple[float, float]:
-    """Coefficient of variation and skewness in the flattest windows of an image; NaN where it has none.
+    """Coefficient of variation and skewness in the flattest windows of an image [H, W]; NaN where it has none.
 
     Windows with pixels that are not valid, of one value, at the highest level of the image, or with over 5 % zeros (borders
     that nothing declares) are left out.

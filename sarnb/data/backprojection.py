@@ -67,7 +67,13 @@ class Aperture:
 
 @lru_cache(maxsize=2)
 def read_aperture(path: Path) -> Aperture:
-    """The phase history in a .mat file of the GOTCHA layout. Raises InputError where a part of it is missing or does not fit."""
+    """The phase history in a .mat file of the GOTCHA layout.
+
+    Raises
+    ------
+    InputError
+        A part of it is missing or does not fit.
+    """
     _check_unpacked(path)
     data = loadmat(path, squeeze_me=True, struct_as_record=False).get("data")
     missing = [f"{name} ({what})" for name, what in FIELDS.items() if not hasattr(data, name)]

@@ -66,7 +66,13 @@ def write_captions(source: Path, out: Path, model: str = "", batch: int = 16) ->
 
 
 def describer(model: str) -> Callable[[Sequence[Image.Image]], list[str]]:
-    """Pictures -> a sentence on each, by greedy decoding. Weights are read from safetensors, and no code of the model's is run."""
+    """Pictures -> a sentence on each, by greedy decoding. Weights are read from safetensors, and no code of the model's is run.
+
+    Raises
+    ------
+    InputError
+        The model cannot be read here, or is no image-text model.
+    """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:

@@ -66,7 +66,7 @@ class ImageSet:
         return len(self.rows)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
-        """The images at ``indices`` (a boolean mask of length N works too), in that order."""
+        """The images at ``indices`` int [K], or where a boolean mask [N] is true, in that order."""
         chosen = np.asarray(indices)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(int)
         return ImageSet(self.root, self.images[chosen], tuple(self.rows[index] for index in chosen))
@@ -80,7 +80,13 @@ class ImageSet:
         return self.subset(keep)
 
     def column(self, name: str) -> tuple[Any, ...]:
-        """One value an image. Raises InputError if no row has the column; single rows without it give None."""
+        """One value an image.
+
+        Raises
+        ------
+        InputError
+            No row has the column; single rows without it give None.
+        """
         if len(self) and not any(name in row for row in self.rows):
             known = sorted({key for row in self.rows for key in row})
             raise InputError(f"{self.root}: has no column '{name}'; it has {', '.join(known)}")
@@ -119,7 +125,10 @@ class ImageSet:
 def load_set(folder: Path) -> ImageSet:
     """Read a split that ``twin``, ``folder`` or the sampler wrote: metadata.jsonl and 8-bit grey images of one size.
 
-    Raises InputError if the folder, its metadata or an image is missing or damaged.
+    Raises
+    ------
+    InputError
+        The folder, its metadata or an image is missing or damaged.
     """
     folder = Path(folder)
     if not (folder / METADATA).is_file():
@@ -141,7 +150,13 @@ def load_set(folder: Path) -> ImageSet:
 
 
 def load_card(data_dir: Path) -> dict[str, Any]:
-    """The card of a data set: counts, mu, sigma, source, has_truth, licence; keys in ``twin`` and ``folder``."""
+    """The card of a data set: counts, mu, sigma, source, has_truth, licence; keys in ``twin`` and ``folder``.
+
+    Raises
+    ------
+    InputError
+        The card is damaged.
+    """
     path = Path(data_dir) / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -281,7 +296,10 @@ def _group(row: dict) -> str:
 def read_metadata(data_dir: Path) -> pd.DataFrame:
     """The metadata rows of all splits that are there, one row an image, with the columns ``split`` and ``captions``.
 
-    Raises InputError if there is no split, or its metadata is damaged.
+    Raises
+    ------
+    InputError
+        There is no split, or its metadata is damaged.
     """
     data_dir = Path(data_dir)
     rows: list[dict[str, Any]] = []
@@ -300,6 +318,11 @@ def some_per_label(images: ImageSet, count: int, seed: int = 0) -> ImageSet:
     """At most ``count`` images of every label, drawn by ``seed``, in the set's order: bounds the cost of statistics.
 
     Drawn, not the first ones: the files of a user often come sensor by sensor.
+
+    Raises
+    ------
+    InputError
+        A count below 1.
     """
     if count < 1:
         raise InputError(f"some_per_label: count is {count}; give at least 1")

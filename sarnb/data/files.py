@@ -80,7 +80,7 @@ def height_levels(height: np.ndarray) -> np.ndarray:
 
 
 def height_metres(levels: np.ndarray) -> np.ndarray:
-    """The inverse of ``height_levels``: float32 metres, exact to half a decimetre."""
+    """The inverse of ``height_levels``: levels [H, W] as float32 metres [H, W], exact to half a decimetre."""
     return (np.asarray(levels, np.float64) * HEIGHT_STEP_M + HEIGHT_ZERO_M).astype(np.float32)
 
 
@@ -134,6 +134,11 @@ def write_set(folder: Path, images: np.ndarray, rows: Sequence[dict[str, Any]]) 
 
     Every row gets ``file_name``; ``text`` and ``label`` are for the caller to give. Where a row has ``synthetic``, how the image was
     drawn, the file says it, too.
+
+    Raises
+    ------
+    InputError
+        Images and rows of different numbers.
     """
     if len(images) != len(rows):
         raise InputError(f"{folder}: {len(images)} images but {len(rows)} metadata rows; give one row an image")
@@ -352,7 +357,10 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 def replace_folder(new: Path, target: Path, kind: str) -> None:
     """Put the folder ``new`` in the place of ``target``, as made here: two renames, so that no half-written set is ever seen there.
 
-    Raises InputError where ``target`` was not made here; see ``check_out``.
+    Raises
+    ------
+    InputError
+        ``target`` was not made here; see ``check_out``.
     """
     target = check_out(target, kind).resolve()  # a link stays and leads to the new folder
     write_json(new / MARKER, {"kind": kind, "files": _noted(new, _names(new)), "writing": []})
@@ -406,7 +414,8 @@ def kept(
 
     Raises
     ------
-    InputError : the disk is full, or the folder cannot be written to.
+    InputError
+        The disk is full, or the folder cannot be written to.
     """
     folder, key = Path(folder), json.loads(json.dumps(key))
 

@@ -225,7 +225,10 @@ def _own_rows(source: Path, table: Path, labelled: bool) -> Rows:
 def read_table(path: Path) -> list[tuple[int, dict[str, Any]]]:
     """(line number, row) of metadata as JSON lines, CSV or Parquet; what a cell leaves empty is not in the row.
 
-    Raises InputError for a file that is none of them.
+    Raises
+    ------
+    InputError
+        A file that is neither.
     """
     if path.suffix not in (".csv", ".parquet"):
         # NaN, which pandas writes for an empty cell, is the one value that does not equal itself
@@ -343,7 +346,13 @@ def label_words(label: str) -> str:
 
 
 def safe_name(name: Any, source: Path, where: str) -> str:
-    """The file name of a row in plain form, if it is an image inside the folder."""
+    """The file name of a row in plain form, if it is an image inside the folder.
+
+    Raises
+    ------
+    InputError
+        The name is empty, leads out of the folder, is of no image form read here, or its file is not there.
+    """
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: 'file_name' is {name!r}; write the image's path inside the folder")
     pure = PurePosixPath(name)
@@ -363,7 +372,13 @@ def safe_name(name: Any, source: Path, where: str) -> str:
 
 
 def scene_facts(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those of EXTRA_COLUMNS that a row of the metadata gives. Raises InputError for a value that cannot be one."""
+    """Those of EXTRA_COLUMNS that a row of the metadata gives.
+
+    Raises
+    ------
+    InputError
+        A value that a column of its kind cannot have.
+    """
     extra = {name: row[name] for name in EXTRA_COLUMNS if row.get(name) is not None}
     if extra.get("look", "left") not in ("left", "right"):
         raise InputError(f"{where}: 'look' is {extra['look']!r}; write left or right, the side the illumination comes from")
@@ -422,6 +437,11 @@ def survey_quantity(
     -------
     images : in the given order.
     notes : how the quantity is known, what was applied to the pixels, and what is no data; one sentence each.
+
+    Raises
+    ------
+    InputError
+        An unknown quantity, or an image that cannot be read as what was decided.
     """
     if quantity not in ("", *QUANTITIES):
         raise InputError(f"quantity {quantity!r}: use {', '.join(QUANTITIES)}, or leave it out to have it guessed")
@@ -507,7 +527,12 @@ def read_folder(source: Path, captions: Rows | None = None, workers: int = 1, qu
 def read_sensors(source: Path) -> tuple[dict[str, str], list[str]]:
     """File name inside the folder -> sensor, of index.csv in the folder or, without one, in the folder above it; other columns.
 
-    Empty without a table. Raises InputError for a table without the columns file and sensor.
+    Empty without a table.
+
+    Raises
+    ------
+    InputError
+        A table without the columns file and sensor.
     """
     path, prefix = source / INDEX, ""
     if not path.is_file():
@@ -530,7 +555,10 @@ def read_sensors(source: Path) -> tuple[dict[str, str], list[str]]:
 def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
     """Rows of a metadata.jsonl that lies anywhere, by file name; each has to be the name of an image of one of the folders.
 
-    Raises InputError for a file without rows, and names the first image that is not there.
+    Raises
+    ------
+    InputError
+        A file without rows, or a row whose image is not there; the message names the first.
     """
     path = Path(path)
     if not path.is_file():
@@ -568,6 +596,11 @@ def load(image: UserImage, scale: Normalisation | None, size: tuple[int, int]) -
 
     8-bit values that are scaled anew are first spread over their level, [v - 1/2, v + 1/2), by noise that depends on the
     file's name only. Without it a stretched histogram has empty levels, and any measure of it sees nothing else.
+
+    Raises
+    ------
+    InputError
+        More of the pixels inside are no data than the file may leave out.
     """
     read = read_image(image.path, constant=True, quantity=image.facts.quantity)
     top, left = ((have - want) // 2 for have, want in zip(read.amplitude.shape, size))
@@ -595,7 +628,10 @@ def load_batch(chunk: Sequence[tuple[UserImage, Normalisation | None]], root: Pa
 def common_size(folders: Iterable[ImageFolder], size: int | None) -> tuple[int, int]:
     """(H, W) that is compared: ``size`` px from the middle of every image, or the one size that all images have.
 
-    Raises InputError where sizes differ and none is requested, or an image is smaller than that.
+    Raises
+    ------
+    InputError
+        Sizes differ and none is requested, or an image is smaller than that.
     """
     first: dict[tuple[int, int], str] = {}
     for folder in folders:

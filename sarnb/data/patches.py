@@ -171,7 +171,13 @@ class Plan:
 
 
 def plan_patches(product: Product, patch: int, grid: float) -> Plan:
-    """The patches of a product, on a grid centred in it. Raises InputError where it is smaller than a patch."""
+    """The patches of a product, on a grid centred in it.
+
+    Raises
+    ------
+    InputError
+        The product is smaller than a patch.
+    """
     wanted = product.spacing
     if grid:
         coarsest = max(product.spacing)

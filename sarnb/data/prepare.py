@@ -205,7 +205,7 @@ def _missing_splits(images: Sequence[UserImage]) -> list[str]:
 def patch_origins(
     amplitude: np.ndarray, size: int, limit: int, rng: np.random.Generator, valid: np.ndarray | None = None, gaps: float = 0.0
 ) -> Origins:
-    """Upper left corners (row, column) of up to ``limit`` patches that do not overlap nor are constant.
+    """Upper left corners (row, column) of up to ``limit`` patches of an amplitude [H, W] that do not overlap nor are constant.
 
     They lie on a grid centred in the image; which of its cells are taken is drawn by ``rng``. At most the share ``gaps`` of a
     patch's pixels is not ``valid``.
@@ -501,7 +501,10 @@ def _link(path: Path, target: Path) -> None:
 def ready_set(source: Path, size: int) -> dict[str, Any]:
     """The card of a finished data set of ``size`` px that ``build_set`` made, none of its splits empty; {} for any other folder.
 
-    Raises InputError where it shows fewer than two classes: the study compares them.
+    Raises
+    ------
+    InputError
+        The set shows fewer than two classes: the study compares them.
     """
     card = files.read_json(Path(source) / CARD)
     finished = card.get("kind") in ("sarlo80", "products") and card.get("complete") and card.get("size") == size

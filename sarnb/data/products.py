@@ -93,7 +93,13 @@ class Product:
 
 
 def describe(path: Path, spacing: float = 0.0, quantity: str = "") -> list[Product]:
-    """The images of a product. Raises InputError with a sentence that names the file where it is none that is read here."""
+    """The images of a product.
+
+    Raises
+    ------
+    InputError
+        The file is no product that is read here; the message names it.
+    """
     path = Path(path)
     try:
         if path.is_dir() or path.name == "manifest.safe":
@@ -429,7 +435,7 @@ def _orientation(
 
 
 def window_reader(path: Path, first: int = 0, columns: np.ndarray | None = None) -> Callable[..., tuple[np.ndarray, np.ndarray | None]]:
-    """(first row, row behind, first column, column behind) -> values as numbers, and where they are data; see ``Product``."""
+    """(first row, row behind, first column, column behind) -> values as numbers [H, W], and where they are data; see ``Product``."""
     if path.suffix.lower() == ".mat":
         aperture = backprojection.read_aperture(path)
         return lambda *window: (backprojection.form_window(aperture, *window), None)

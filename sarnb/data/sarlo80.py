@@ -185,6 +185,11 @@ def list_shards(spec: str, revision: str = "") -> tuple[list[Shard], str]:
 def keyword_table(unseen: Sequence[str] = ()) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     """Class -> its words, and the classes held out; a word of ``unseen`` that no class has becomes a class of its own.
 
+    Raises
+    ------
+    InputError
+        A word of ``unseen`` that is empty or stands for unclear images.
+
     >>> keyword_table(["runway", "bridge"])[1]
     ('airport', 'bridge')
     """

@@ -22,7 +22,12 @@ def block_scene(height: float = 30.0, depth: int = 16, width: int = 24, size: in
     """One flat-roofed block on a level meadow with a paved yard before it: the clearest case of layover and shadow.
 
     ``height`` in metres; ``depth`` along range and ``width`` along azimuth in cells; the block stands in the middle of
-    ``size`` x ``size`` cells. Raises InputError if it does not fit with a quarter of the scene free on each side.
+    ``size`` x ``size`` cells.
+
+    Raises
+    ------
+    InputError
+        The block does not fit with a quarter of the scene free on each side.
     """
     if not (0 < depth <= size // 2 and 0 < width <= size // 2 and height > 0):
         raise InputError(f"block of {depth} x {width} cells and {height} m in {size} cells: make it at most half as long as the scene")
@@ -59,7 +64,12 @@ def range_line(scene: Scene, radar: Radar, row: int) -> pd.DataFrame:
     """The surface along one row as the radar meets it, near range first.
 
     Columns: ground (distance of the cell centres from the near border) and height (above the median ground), both in
-    metres; dark (no ray reaches the middle of the cell). Raises InputError for no such row.
+    metres; dark (no ray reaches the middle of the cell).
+
+    Raises
+    ------
+    InputError
+        The scene has no such row.
     """
     z, cot = _from_near(scene, radar)
     if not 0 <= row < len(z):

@@ -36,10 +36,15 @@ EVERYTHING = CLASSES + COMPOSITIONS
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """What one split holds: ``count`` images, the ``kinds`` taken in turn. Raises InputError for unknown kinds.
+    """What one split holds: ``count`` images, the ``kinds`` taken in turn.
 
     With ``both_sides`` every scene is imaged twice, from the left and then from the right, by two passes with speckle of their own:
     the two images differ in the side alone, and fine-tuning can bring them together (``sarnb.train.loop.pair_sides``).
+
+    Raises
+    ------
+    InputError
+        Unknown kinds.
     """
 
     kinds: tuple[str, ...]
@@ -85,7 +90,11 @@ def general_splits(count: int) -> dict[str, SplitSpec]:
 
     Val and test go on where the split before stopped, so that the set holds every kind equally often to within one scene; of
     fewer than 17 scenes a split shows as many kinds. For other purposes than this study, whose splits hold kinds back.
-    Raises InputError if train could not show all kinds.
+
+    Raises
+    ------
+    InputError
+        The split train could not show all kinds.
     """
     kinds, held_out = len(EVERYTHING), (count + 5) // 10
     counts = {"train": count - 2 * held_out, "val": held_out, "test": held_out}
@@ -158,7 +167,12 @@ def ground_radar(sensor: str) -> Radar:
     projected to the ground, r / sin(incidence). A resolution finer than the grid carries (TerraSAR-X, Umbra) becomes the
     finest it carries, 1.19 cells with the Taylor window: the band is cut to the grid, as a processor does, and not
     multi-looked. A coarser one (Sentinel-1) is kept, so its image is oversampled by the impulse response itself instead of
-    being enlarged by interpolation. Raises InputError for an unknown preset.
+    being enlarged by interpolation.
+
+    Raises
+    ------
+    InputError
+        An unknown preset.
     """
     if sensor not in PRESETS:
         raise InputError(f"unknown sensor '{sensor}'; choose of {', '.join(PRESETS)}")
@@ -192,8 +206,12 @@ def speckle_seed(seed: int, sensor: str, second: bool = False) -> int:
     """Seed for ``simulate`` of the scene ``seed`` (below 2^48) seen by ``sensor``, a preset or "satellite".
 
     With one seed for all, two sensors would share their speckle, which no two passes do, and so would a ``second`` pass of one
-    sensor. The first preset has the scene's own seed; those of the others lie above all scene seeds. Raises InputError for
-    another name.
+    sensor. The first preset has the scene's own seed; those of the others lie above all scene seeds.
+
+    Raises
+    ------
+    InputError
+        A sensor of another name.
 
     >>> speckle_seed(7, "airborne-x"), speckle_seed(7, "terrasar-x") == 7 + 2**48
     (7, True)

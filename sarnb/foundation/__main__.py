@@ -84,7 +84,13 @@ def load_start(folder: Path, words: list[str]) -> Start:
 
 
 def recipe_of(values: dict[str, Any]) -> FoundationRecipe:
-    """The recipe in a ``recipe.json``; what is not there has its default. Raises ``InputError`` for an unknown name."""
+    """The recipe in a ``recipe.json``; what is not there has its default.
+
+    Raises
+    ------
+    InputError
+        A name that no field of the recipe has.
+    """
     known, sizes = ({entry.name for entry in fields(kind)} for kind in (FoundationRecipe, FoundationConfig))
     unknown = sorted((set(values) - known) | (set(values.get("model", {})) - sizes))
     if unknown:
@@ -131,7 +137,13 @@ def rehearse(recipe: FoundationRecipe, first: Pictures, words: list[str], begin:
 def fitting(
     recipe: FoundationRecipe, first: Pictures, words: list[str], begin: Callable[[], Start | None]
 ) -> tuple[FoundationRecipe, dict[str, float]]:
-    """The recipe with batches that the card's memory holds, and seconds a step: halved, and said, until a rehearsal passes."""
+    """The recipe with batches that the card's memory holds, and seconds a step: halved, and said, until a rehearsal passes.
+
+    Raises
+    ------
+    InputError
+        Not even a batch of two fits into the memory of the graphics card.
+    """
     while True:
         try:
             return recipe, rehearse(recipe, first, words, begin)
@@ -147,7 +159,10 @@ def fitting(
 def plan(recipe: FoundationRecipe, minutes: float, spent: float, seconds: dict[str, float], on: bool) -> FoundationRecipe:
     """The recipe with as many steps of each stage as its share of the minutes holds that are left after ``spent``.
 
-    Raises ``InputError`` where a stage would have fewer than ``LEAST``.
+    Raises
+    ------
+    InputError
+        A stage would have fewer than ``LEAST``.
     """
     shares = shares_of(recipe, on)
     need = spent + max(LEAST * seconds[stage] / (60 * share) for stage, share in shares.items())
@@ -211,7 +226,10 @@ def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | 
 
     ``pictures``: that the UNet sees, whatever the minutes; 0 for as many as they hold.
 
-    Raises ``InputError`` where ``out`` holds a run of other settings, or the time is too short for a stage.
+    Raises
+    ------
+    InputError
+        ``out`` holds a run of other settings, or the time is too short for a stage.
     """
     began, runs = time.monotonic(), out / "runs"
     wanted = json.loads(json.dumps({"minutes": minutes, "pictures": pictures, "start": str(start or "nothing"), "recipe": asdict(recipe)}))

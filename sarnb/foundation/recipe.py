@@ -214,7 +214,7 @@ def _styled(items: list[tuple[str, int, str, str]], size: int) -> list[tuple[np.
 
 
 def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features: nn.Module | None) -> AutoencoderKL:
-    """A general VAE: the best linear code first, then scenes for what is to be drawn and textures for all else."""
+    """A general VAE: the best linear code first, then scenes uint8 [N, H, W, 3] for what is to be drawn and textures for all else."""
     torch.manual_seed(recipe.seed)
     vae = build_vae(recipe.model)
     if recipe.linear_steps:
@@ -248,7 +248,7 @@ def vae_stage(recipe: FoundationRecipe, scenes: np.ndarray, out: Path, features:
 def text_stage(
     recipe: FoundationRecipe, scenes: np.ndarray, captions: Captions, sar_captions: list[str], out: Path, start: DualEncoder | None = None
 ) -> DualEncoder:
-    """The tokenizer, then both text towers with an image tower.
+    """The tokenizer, then both text towers with an image tower, on scenes uint8 [N, H, W, 3].
 
     The contrastive loss alone leaves words apart no more than its pictures need: "west" and "east" then came out with
     nearly the same vectors, and no UNet could learn the side of the sea from them. ``text_separation`` parts them.

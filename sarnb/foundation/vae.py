@@ -188,7 +188,7 @@ def _least_squares(conv: nn.Conv2d, values: Tensor, wanted: Tensor, known: int, 
 
 @torch.no_grad()
 def bypass_norms(vae: AutoencoderKL, pixels: Tensor) -> None:
-    """Make the whole autoencoder compute what its skeleton does, to within a few per cent, in place.
+    """Make the whole autoencoder compute what its skeleton does, to within a few per cent, in place; ``pixels`` [N, 3, H, W].
 
     The last normalisation of encoder and decoder would take away the picture's own brightness and contrast. So each
     group gets two constant channels ±``STEADY``, next to which the signals hardly change its statistics; and each signal
@@ -307,7 +307,7 @@ def pretrain_vae(
 
 @torch.no_grad()
 def fold_latent_statistics(vae: AutoencoderKL, images: np.ndarray, balance: float = 0.0) -> None:
-    """Give each latent channel zero mean over ``images`` and a chosen variance, by changing the two 1x1 convolutions.
+    """Give each latent channel zero mean over ``images`` uint8 [N, H, W, 3] and a chosen variance, by changing the two 1x1 convolutions.
 
     The standard deviation becomes (w / max w)^balance with the channel's weight w in the picture (``channel_weights``):
     unit variance for 0, the proportions of the pixels for 1. Between them, noise drowns fine detail before layout, and

@@ -86,7 +86,12 @@ def edit(
 def first_step(scheduler: SchedulerMixin, steps: int, strength: float) -> int:
     """Place among the sampler's timesteps of the first one that is not above ``strength`` times the training's number of them.
 
-    Sets the scheduler's timesteps. Raises ``InputError`` where all are above.
+    Sets the scheduler's timesteps.
+
+    Raises
+    ------
+    InputError
+        All timesteps are above it.
     """
     scheduler.set_timesteps(steps)
     horizon, order = scheduler.config.num_train_timesteps, scheduler.order

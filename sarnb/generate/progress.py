@@ -41,7 +41,7 @@ class Progress:
         return tuple(Column(row["group"], row["label"]) for row in self.rows)
 
     def named(self) -> dict[str, np.ndarray]:
-        """The grids by what a figure calls them, in the order of their steps."""
+        """The grids, images uint8 [N, H, W, 3] each, by what a figure calls them, in the order of their steps."""
         return {f"step {step}": images for step, images in self.images.items()}
 
 

@@ -100,7 +100,12 @@ def prior_set(pipe: StableDiffusionXLPipeline, strategy: Strategy, data_dir: Pat
 
     ``PRIOR_PICTURES`` pictures of all classes of the test split of ``data_dir``, which take turns, those hidden from fine-tuning
     among them (only their names are read there). They are drawn once into ``folder``; of several processes that want the same
-    pictures one draws them and the others wait. Raises ``InputError`` for what ``generate`` refuses and a full disk.
+    pictures one draws them and the others wait.
+
+    Raises
+    ------
+    InputError
+        What ``generate`` refuses, and a full disk.
     """
     if not strategy.prior:
         return None

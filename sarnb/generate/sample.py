@@ -77,8 +77,10 @@ def draw(
     and decoder stay float32. Each of ``controls`` steers the drawing with ``scale`` times its weight of training,
     and guidance strengthens it as it does the text.
 
-    Raises ``InputError`` for lengths that differ, no prompt, fewer than one step, a size that the VAE cannot divide, and conditions
-    that do not fit.
+    Raises
+    ------
+    InputError
+        Lengths that differ, no prompt, fewer than one step, a size that the VAE cannot divide, and conditions that do not fit.
     """
     check_drawing(pipe, prompts, seeds, steps, guidance_scale, batch_size, size)
     native = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -216,6 +218,11 @@ def evaluation_prompts(
     Looks ("left", "right", or None for unsaid) take turns. A seed depends on the label and the image's number only, so
     every strategy starts image i of a class from the same noise. ``groups`` names the group of labels that the twin
     world does not know; without it they are "seen".
+
+    Raises
+    ------
+    InputError
+        A number per class below 1, or no label or look.
     """
     if per_class < 1:
         raise InputError(f"per_class is {per_class}; give at least 1")
@@ -254,8 +261,12 @@ def write_samples(folder: Path, images: np.ndarray, rows: Sequence[dict], spacin
 
     With a ``spacing`` [m] each is written as a GeoTIFF, too, on a local grid: north up, the upper left corner at the origin.
 
-    The folder appears whole or not at all, and replaces an older one made here. Raises ``InputError`` if it cannot be written, or
-    holds anything else.
+    The folder appears whole or not at all, and replaces an older one made here.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or holds anything else.
     """
     folder = check_out(folder, DRAWN)
     staging = folder.resolve().with_name(f".{folder.resolve().name}.partial-{os.getpid()}")
@@ -294,7 +305,13 @@ def write_latents(folder: Path, latents: np.ndarray) -> None:
 
 
 def read_latents(folder: Path) -> np.ndarray:
-    """The final latents of a samples folder, float16 [N, C, h, w]. Raises ``InputError`` if they are missing or damaged."""
+    """The final latents of a samples folder, float16 [N, C, h, w].
+
+    Raises
+    ------
+    InputError
+        The latents are missing or damaged.
+    """
     path = Path(folder) / LATENTS
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -306,8 +323,12 @@ def read_latents(folder: Path) -> np.ndarray:
 def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path) -> ImageSet:
     """Samples with the images that another decoder makes of their final latents, written into the folder ``out``.
 
-    What is there already, of the same latents and weights, is read back. Raises ``InputError`` where the latents are
-    missing, of another number than the images, or of other channels than the decoder's.
+    What is there already, of the same latents and weights, is read back.
+
+    Raises
+    ------
+    InputError
+        The latents are missing, of another number than the images, or of other channels than the decoder's.
     """
     latents, out = read_latents(samples.root), Path(out)
     if len(latents) != len(samples):
@@ -324,7 +345,10 @@ def redraw(samples: ImageSet, vae: AutoencoderKL, out: Path) -> ImageSet:
 def keep_decoded(
     samples: ImageSet, latents: Callable[[], torch.Tensor], vae: AutoencoderKL, out: Path, key: Mapping[str, Any], batch_size: int = 32
 ) -> ImageSet:
-    """The rows of ``samples`` with what a decoder makes of ``latents``, in the folder ``out``; of the same key they are read back."""
+    """The rows of ``samples`` with what a decoder makes of ``latents`` [N, C, h, w], in the folder ``out``.
+
+    Of the same key they are read back.
+    """
 
     def make() -> dict:
         images = to_grey(decode_latents(vae, latents(), batch_size))

@@ -71,7 +71,10 @@ def train_and_sample(
     strategies share. A run that was cut short goes on from its checkpoint; a finished one is read back. A finished one
     with other settings is done again. ``seed`` replaces the configuration's. ``sample_every``: see ``train_strategy``.
 
-    Raises ``InputError`` for an unknown strategy, a missing data set, and all that ``finetune`` and ``generate`` refuse.
+    Raises
+    ------
+    InputError
+        An unknown strategy, a missing data set, and all that ``finetune`` and ``generate`` refuse.
     """
     strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
     sampling = sampling or SamplingConfig()

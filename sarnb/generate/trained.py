@@ -68,7 +68,13 @@ def find_runs(
 
 
 def usable_runs(runs: Sequence[DrawnSamples]) -> list[DrawnSamples]:
-    """The runs without a problem. Raises InputError where none is left, with the first problem if there is one."""
+    """The runs without a problem.
+
+    Raises
+    ------
+    InputError
+        No run is left; the message is the first problem if there is one.
+    """
     usable = [run for run in runs if not run.problem]
     if not usable:
         why = f"{runs[0].folder}: {runs[0].problem}" if runs else "no strategy has drawn anything yet; run notebooks 02 and 05 to 09"

@@ -101,12 +101,12 @@ def exchange_speckle(images: np.ndarray, quantile: Callable[[np.ndarray], np.nda
 
 
 def gaussian_law(probability: np.ndarray) -> np.ndarray:
-    """Quantiles of a normal law with the mean 1 and the coefficient of variation 0.5227 of single-look amplitude."""
+    """Quantiles [N] at ``probability`` [N] of a normal law of mean 1 with the coefficient of variation of single-look amplitude, 0.5227."""
     return norm.ppf(probability, 1.0, RAYLEIGH_CV)
 
 
 def multilook_law(enl: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Quantiles of the amplitude of ``enl`` looks over a flat scene (Nakagami), of mean 1; one look is Rayleigh."""
+    """Probabilities [N] -> quantiles [N] of amplitude, of ``enl`` looks over a flat scene (Nakagami), of mean 1; one look is Rayleigh."""
 
     def quantile(probability: np.ndarray) -> np.ndarray:
         amplitude = np.sqrt(gamma.ppf(probability, enl))
@@ -153,7 +153,12 @@ def swap_classes(images: ImageSet, share: float, rng: np.random.Generator) -> Im
     """Give a ``share`` of the images of every class the pixels of another class of the same group; labels stay.
 
     The class that stands in is the next one of the group in order of first appearance, so the pool of pixels stays the
-    same as far as classes are equally large. Raises InputError where a group has a single class.
+    same as far as classes are equally large.
+
+    Raises
+    ------
+    InputError
+        A group has a single class.
     """
     groups = [row.get("group") or "seen" for row in images.rows]
     source = np.arange(len(images))

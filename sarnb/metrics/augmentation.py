@@ -79,7 +79,10 @@ def redraw_speckle(
 def few_shot(images: ImageSet, classes: Sequence[str], count: int, seed: int) -> ImageSet:
     """``count`` images of each of the ``classes``, drawn by ``seed``; a smaller count gives a part of them.
 
-    Raises InputError where a class has fewer.
+    Raises
+    ------
+    InputError
+        A class has fewer images.
     """
     for label in classes:
         if (held := images.labels.count(label)) < count:
@@ -141,6 +144,11 @@ def cell_features(images: np.ndarray) -> Tensor:
 
     ln of the mean intensity of a cell, which is multi-looked by as many pixels as it has, and the coefficient of variation
     of the intensity in it, which holds speckle, texture and points.
+
+    Raises
+    ------
+    InputError
+        Images of fewer than two pixels a side of a cell.
     """
     stack = image_stack(images)
     rows, cols = (length // CELLS for length in stack.shape[1:])
@@ -169,6 +177,7 @@ class SceneNet(nn.Module):
         return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits [N, K] of features [N, 2, CELLS, CELLS]."""
         return self.head(self.pooled(features))
 
 
@@ -199,6 +208,7 @@ class CoverNet(nn.Module):
         self.head = nn.Sequential(nn.GroupNorm(4, width), nn.SiLU(), nn.Conv2d(width, len(COVERS), 1))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits of the land covers [N, K, h, w] of features [N, C, h, w]."""
         inside = self.first(features)
         for layer in self.body:
             inside = inside + layer(inside)

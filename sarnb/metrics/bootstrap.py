@@ -151,6 +151,11 @@ def interval(statistic: Callable[..., float], arrays: Sequence[np.ndarray], resa
     -------
     (value, lo, hi) in the unit of the statistic.
 
+    Raises
+    ------
+    InputError
+        An array without images.
+
     >>> value, lo, hi = interval(np.mean, [np.arange(10.0)], resamples=200, seed=0)
     >>> value, lo < 4.5 < hi
     (4.5, True)

@@ -188,6 +188,11 @@ def law_log_cumulants(law: str, order: np.ndarray, looks: float = 1.0) -> np.nda
     ln I, hence kappa_2 = (psi'(L) + psi'(nu)) / 4 and kappa_3 = (psi''(L) +- psi''(nu)) / 8.
     Nicolas, Traitement du Signal 19 (2002) 139; Frery et al., IEEE TGRS 35 (1997) 648 (G0).
 
+    Raises
+    ------
+    InputError
+        An unknown law.
+
     >>> law_log_cumulants("speckle", np.array(1.0)).round(4)
     array([ 0.4112, -0.3005])
     """
@@ -285,6 +290,11 @@ def fit(family: str, amplitude: np.ndarray, weights: np.ndarray | None = None, l
     looks times gamma texture of order ``nu``: the intensity I = A^2 has kappa_2 = psi'(L) + psi'(nu) and
     kappa_1 = ln mean + psi(L) - ln L + psi(nu) - ln nu. Where the data vary less than speckle alone, nu is infinite (no texture)
     and the law is Nakagami. Jakeman and Pusey, IEEE T-AP 24 (1976) 806; Nicolas, Traitement du Signal 19 (2002) 139.
+
+    Raises
+    ------
+    InputError
+        An unknown law, a number of looks that is not above 0, or amplitudes that no law can be fitted to.
     """
     if family not in FAMILIES:
         raise InputError(f"amplitude fit: unknown law {family!r}; use one of {', '.join(FAMILIES)}.")
@@ -322,7 +332,13 @@ def fit(family: str, amplitude: np.ndarray, weights: np.ndarray | None = None, l
 
 
 def fit_histogram(family: str, counts: np.ndarray) -> AmplitudeFit:
-    """Fit a law to an 8-bit histogram [256], amplitude = level/255; level 0 counts as half a level times exp(-1/2)."""
+    """Fit a law to an 8-bit histogram [256], amplitude = level/255; level 0 counts as half a level times exp(-1/2).
+
+    Raises
+    ------
+    InputError
+        A histogram of another shape.
+    """
     counts = np.asarray(counts, dtype=np.float64)
     if counts.shape != (256,):
         raise InputError(f"amplitude fit: histogram of shape {counts.shape}, (256,) expected; sum over images first.")

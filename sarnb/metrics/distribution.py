@@ -29,8 +29,11 @@ def feature_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of feature vectors as finite float64 matrices [N, D] and [M, D], of at least ``least`` rows.
 
-    Raises ``InputError`` where one is no matrix, has too few rows, NaN or infinite values, or rows of another length;
-    ``what`` and ``names`` are how the message calls the measure and the sets.
+    Raises
+    ------
+    InputError
+        One is no matrix, has too few rows, NaN or infinite values, or rows of another length; ``what`` and ``names`` are how the
+        message calls the measure and the sets.
     """
     pair = [np.asarray(features, dtype=np.float64) for features in (first, second)]
     for matrix, minimum, name in zip(pair, least, names):
@@ -45,7 +48,13 @@ def feature_pair(
 
 
 def weighted_moments(features: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean [D], unbiased covariance [D, D] and effective number of samples 1/sum(w^2) of features [N, D]."""
+    """Mean [D], unbiased covariance [D, D] and effective number of samples 1/sum(w^2) of features [N, D].
+
+    Raises
+    ------
+    InputError
+        A single image, which has no covariance.
+    """
     weights = np.full(len(features), 1.0 / len(features)) if weights is None else weights
     mean = weights @ features
     centred = features - mean
@@ -69,13 +78,13 @@ def oas_intensity(covariance: np.ndarray, samples: float) -> float:
 
 
 def shrink(covariance: np.ndarray, intensity: float) -> np.ndarray:
-    """(1 - intensity) C + intensity (trace C / D) I, which keeps the trace."""
+    """(1 - intensity) C + intensity (trace C / D) I of a covariance C [D, D], which keeps the trace."""
     size = len(covariance)
     return (1.0 - intensity) * covariance + intensity * np.trace(covariance) / size * np.eye(size)
 
 
 def gaussian_frechet(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
-    """Squared Frechet distance of two Gaussians: |ma - mb|^2 + tr(Ca + Cb - 2 (Ca Cb)^(1/2)).
+    """Squared Frechet distance of two Gaussians of means [D] and covariances [D, D]: |ma - mb|^2 + tr(Ca + Cb - 2 (Ca Cb)^(1/2)).
 
     Dowson and Landau, J. Multivariate Anal. 12 (1982) 450. Unit: squared feature units; never below 0.
     """
@@ -98,7 +107,9 @@ def _root(covariance: np.ndarray) -> np.ndarray:
 
 
 def shrinkage(real: np.ndarray, fake: np.ndarray, real_weights: np.ndarray | None = None, fake_weights: np.ndarray | None = None) -> float:
-    """How far ``frechet_distance`` shrinks covariances: 0, or with fewer than 2 D effective samples the larger OAS intensity."""
+    """How far ``frechet_distance`` shrinks covariances of features [N, D] and [M, D]: 0, or with fewer than 2 D effective samples the
+    larger OAS intensity.
+    """
     moments = weighted_moments(real, real_weights), weighted_moments(fake, fake_weights)
     if min(samples for *_, samples in moments) >= 2 * real.shape[1]:
         return 0.0
@@ -116,8 +127,12 @@ def frechet_distance(
 
     ``real_weights`` [N] and ``fake_weights`` [M] each sum to 1; equal if None. When either set has fewer than 2 D effective
     samples, both covariances are shrunk towards their mean variance by the larger of their two OAS intensities (the same for
-    both, so that unequal sizes alone make no distance), or by ``intensity`` where it is given. Raises InputError for fewer than two
-    images, different D, and NaN.
+    both, so that unequal sizes alone make no distance), or by ``intensity`` where it is given.
+
+    Raises
+    ------
+    InputError
+        Fewer than two images, different D, and NaN.
     """
     real, fake = feature_pair(real, fake, "frechet distance")
     intensity = shrinkage(real, fake, real_weights, fake_weights) if intensity is None else intensity
@@ -178,6 +193,11 @@ def thumbnails(images: np.ndarray, size: int = 32) -> np.ndarray:
     The memorisation check compares these: a copy of a training image keeps its layout even when the decoder redraws
     the speckle. K is ``size``, or half of the shorter side where that is less, as blocks below 2 px would be speckle. Blocks
     are of one size and fill the image, with parts of pixels at their borders. A constant image gives the zero vector.
+
+    Raises
+    ------
+    InputError
+        Images of fewer than ``size`` px a side.
     """
     sides = images.shape[1:]
     if min(sides) < size:
@@ -253,7 +273,7 @@ def _likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def copy_threshold(similarities: np.ndarray) -> float:
-    """The similarity beyond which an image counts as a copy, from those of real images that are none.
+    """The similarity beyond which an image counts as a copy, from those [N] of real images that are none.
 
     The quantile ``RARE`` of them, the lower of two neighbours, so that a single outlier does not set it; ``ALIKE`` at least.
     Real images of which nothing is left to compare have the similarity -infinity and do not count.
@@ -307,7 +327,8 @@ def latent_shift(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
 
     Raises
     ------
-    InputError : the shapes differ.
+    InputError
+        The shapes differ.
     """
     if np.shape(before) != np.shape(after):
         raise InputError(f"latent shift: {np.shape(before)} before and {np.shape(after)} after; encode the same images")

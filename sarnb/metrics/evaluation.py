@@ -123,7 +123,12 @@ def outcomes(
     """Every measure of every row group of the table, with its bootstrap samples: (split, class, generated images, outcome).
 
     The same ``bootstrap_seed`` redraws the same images of two sets with equal labels, so samples of two strategies are paired.
-    ``reasons`` collects why row groups are missing; ``classes`` False leaves single classes out. Raises InputError as ``evaluate``.
+    ``reasons`` collects why row groups are missing; ``classes`` False leaves single classes out.
+
+    Raises
+    ------
+    InputError
+        As ``evaluate``.
     """
     if real.size != fake.size:
         raise InputError(f"real images are {real.size} and generated ones {fake.size} px; cut both to one size.")
@@ -144,7 +149,13 @@ def left_out(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables of several strategies below each other, keeping what each left out."""
+    """Put tables of several strategies below each other, keeping what each left out.
+
+    Raises
+    ------
+    InputError
+        No table.
+    """
     if not tables:
         raise InputError("evaluation: no tables to combine; evaluate at least one strategy.")
     table = pd.concat([part.copy() for part in tables if len(part)] or tables[:1], ignore_index=True)
@@ -166,6 +177,11 @@ def anchors(
     "reference vs reference": other reference images. "optical as grey": the optical twin, mean of three channels; left out where
     there is no twin. ``decoded``: name -> the same images, in order, as a decoder makes them of their latents. All are compared
     with reference images of other scenes, at the numbers of ``drawn``, the labels of a generated set, by ``halvings`` at most.
+
+    Raises
+    ------
+    InputError
+        No class with two images.
     """
     measured, optical = measure(real, judge, "reference images"), real.optical()
     tables = [floor(measured, judge, seed, train, drawn, halvings)]
@@ -226,7 +242,7 @@ def floor(
 
 
 def halves(labels: Sequence[str], seed: int | Sequence[int], most: Mapping[str, int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of two random halves of a set, class by class; the first gets the odd one. Deterministic by seed.
+    """Indices int [K] and [M] of two random halves of a set, class by class; the first gets the odd one. Deterministic by seed.
 
     ``most``: images of each class in the second part at most; the first part then has the rest.
     """
@@ -412,7 +428,11 @@ def look_reader(real: ImageStatistics) -> np.ndarray:
     """Weights of ``side_features`` [108] that read the side: learned from real images, and from their ``decoded_side`` where it is there.
 
     A decoder smooths the edges of shadows: read by what undamaged images show, even a perfect latent would often seem to have no side.
-    Raises InputError as ``geometry.fit_look_reader``.
+
+    Raises
+    ------
+    InputError
+        As ``geometry.fit_look_reader``.
     """
     if real.decoded_side is None:
         return geometry.fit_look_reader(real.side_features, real.looks)

@@ -158,7 +158,10 @@ def shown_name(source: Path) -> str:
 def fit_scales(sides: Sides, how: str) -> Scales:
     """The amplitude scale of every (side, sensor, storage) that occurs; see ``Options.scale``.
 
-    Raises InputError where real images of other sensors only are there and their scales are apart: none of them would do.
+    Raises
+    ------
+    InputError
+        Real images of other sensors only are there and their scales are apart: none of them would do.
     """
     groups: dict[tuple[str, str, str], list[UserImage]] = {}
     for side, folder in sides.items():

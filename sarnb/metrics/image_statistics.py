@@ -57,7 +57,7 @@ class ImageStatistics:
         return len(self.labels)
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageStatistics:
-        """The images at ``indices``, in that order."""
+        """The images at ``indices`` int [K], in that order."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)[1:]}
         for name, values in columns.items():
             if isinstance(values, tuple):
@@ -119,7 +119,13 @@ def measure(images: ImageSet | ImageStatistics, judge: Judge | None = None, name
 
 
 def join(parts: Iterable[ImageStatistics]) -> ImageStatistics:
-    """The images of several parts, in order, as one set. Raises InputError for none, different sizes, or features of some."""
+    """The images of several parts, in order, as one set.
+
+    Raises
+    ------
+    InputError
+        No part, parts of different sizes, or features of some parts only.
+    """
     parts = list(parts)
     if not parts or len({part.size for part in parts}) > 1 or len({part.features is None for part in parts}) > 1:
         raise InputError("image statistics: parts of one size, all with or all without a judge, are needed to join them.")

@@ -54,6 +54,11 @@ def over_seeds(evaluation: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     Columns strategy, split, class, metric, value, lo, hi, n, seeds, in order of first appearance.
+
+    Raises
+    ------
+    InputError
+        A table without one of the columns.
     """
     missing = [column for column in COLUMNS if column not in evaluation.columns]
     if missing:
@@ -156,6 +161,11 @@ def rank(evaluation: pd.DataFrame, metric: str, split: str = "pooled") -> pd.Dat
 
     ``gap`` is what is sorted: the value (lower is better), its negative (higher is better), or its distance from the
     "reference vs reference" row (match), where that row exists. ``gap_lo`` and ``gap_hi`` are the interval in the same terms.
+
+    Raises
+    ------
+    InputError
+        The table has no anchor row that the measure is compared with.
     """
     chosen = _select(evaluation, [metric], split)
     better = find_metric(metric).better
@@ -237,7 +247,13 @@ def _listed(names: list[str]) -> str:
 
 
 def shared_labels(sets: Sequence[ImageStatistics]) -> tuple[str, ...]:
-    """Classes that every set has, in the order of the first one. Raises InputError where there is none."""
+    """Classes that every set has, in the order of the first one.
+
+    Raises
+    ------
+    InputError
+        The sets have no class in common.
+    """
     shared = tuple(label for label in dict.fromkeys(sets[0].labels) if all(label in part.labels for part in sets[1:]))
     if not shared:
         raise InputError("the image sets have no class in common; draw the classes of the real images.")
@@ -299,6 +315,11 @@ def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metrics: Sequenc
     -------
     Columns metric, cost of, strategy, value, cost, dominated by (names joined by "; ", "" on the front); measure by measure, by
     rising cost. A strategy of unknown cost is left out. Equal in both does not dominate.
+
+    Raises
+    ------
+    InputError
+        A measure without a better direction.
     """
     rows = _select(evaluation, metrics, "pooled")
     prices, tables = costs.groupby("strategy")[cost].mean(), []

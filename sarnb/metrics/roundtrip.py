@@ -33,7 +33,12 @@ from sarnb.world.speckle import add_points, circular_gaussian, impulse_response
 def radial_spectrum(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Radially averaged power spectrum of the amplitude, see ``radial_power``: uint8 [N, S, S] → cycles a pixel [S/2], power [S/2].
 
-    The power is the mean over the images. Raises ``InputError`` for images that are not square.
+    The power is the mean over the images.
+
+    Raises
+    ------
+    InputError
+        Images that are not square.
     """
     stack = image_stack(images)
     if stack.shape[1] != stack.shape[2]:
@@ -105,6 +110,11 @@ def point_images(
 
     ``ratios``: resolution over spacing in range and azimuth. ``clutter_db``: mean power of the clutter over the peak power
     of the point, which is drawn at 90 % of the largest amplitude.
+
+    Raises
+    ------
+    InputError
+        A size too small for the side lobes.
     """
     if size < SMALLEST:
         raise InputError(f"point targets: {size} px are too few for the side lobes; give {SMALLEST} or more")
@@ -195,7 +205,7 @@ LEAST_ZEROS = 1e-3  # the target of black pixels is not below it: references may
 
 
 def round_trip_table(real: np.ndarray, decoded: Mapping[str, np.ndarray], masks: np.ndarray | None = None) -> pd.DataFrame:
-    """One row a variant, then the floor: columns variant and ``MEASURES``.
+    """One row a variant, grey uint8 [N, H, W] as ``real``, then the floor: columns variant and ``MEASURES``.
 
     cv_error and enl_error are relative to the original (0.05 is 5 % too much); kappa_distance is that in the plane of
     log-cumulants; zero_share the share of exactly black pixels; glcm_distance in standard deviations of one image;
@@ -212,7 +222,7 @@ def round_trip_table(real: np.ndarray, decoded: Mapping[str, np.ndarray], masks:
 
 
 def set_table(real: np.ndarray, sets: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """The same of sets that show other scenes, as generated ones: name → grey images gives a row each, then the floor.
+    """The same of sets that show other scenes, as generated ones: name → grey uint8 [M, H, W] gives a row each, then the floor.
 
     Columns variant, amplitude_kl, cv_error, enl_error, kappa_distance, zero_share, glcm_distance, spectrum_db, periodogram_db,
     lattice. The lattice is that of equally many images of each set, originals too, spread evenly over it: as many as the smallest has.
@@ -291,7 +301,8 @@ def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, decode
 
     Raises
     ------
-    InputError : images and masks of different shapes.
+    InputError
+        Images and masks of different shapes.
     """
     if real.shape != masks.shape or decoded.shape != decoded_masks.shape:
         shapes = f"originals {real.shape}, decoded {decoded.shape}, masks {masks.shape} and {decoded_masks.shape}"
@@ -306,7 +317,7 @@ def sigma0_bias(real: np.ndarray, decoded: np.ndarray, masks: np.ndarray, decode
 
 
 def homogeneous_enl(images: np.ndarray, masks: np.ndarray | None) -> float:
-    """Equivalent number of looks where the scene is flat: in windows that lie in one land cover, or in all where no masks are.
+    """Equivalent number of looks of uint8 [N, H, W] where the scene is flat: in windows of one land cover, or all without masks.
 
     The medians of the covers, weighted by their windows; without masks the median over windows, then over images.
     """

@@ -38,9 +38,11 @@ SCALES = (1e-2, 1e4)  # between which the factor on the cosines is searched
 class Judge(Protocol):
     """What the measures ask of SAR-CLIP."""
 
-    def embed_images(self, images: np.ndarray) -> torch.Tensor: ...
+    def embed_images(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 [N, H, W] → unit vectors [N, D]."""
 
-    def embed_texts(self, texts: list[str]) -> torch.Tensor: ...
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        """N texts → unit vectors [N, D]."""
 
 
 def embed_images(judge: Judge, images: np.ndarray) -> np.ndarray:
@@ -158,7 +160,7 @@ class Judged:
 
     @property
     def labels(self) -> np.ndarray:
-        """The class of each image."""
+        """The class of each image, text [N]."""
         return np.asarray(self.names, dtype=object)[self.truth]
 
     @property
@@ -176,7 +178,11 @@ def judge_images(judge: Judge, data: ImageSet) -> Judged:
     """Embed images, captions and class prompts.
 
     A class competes with classes, because "a river through a forest" is not wrong for a river; a composition competes with all.
-    Raises ``InputError`` for a set with an image that has no label.
+
+    Raises
+    ------
+    InputError
+        A set with an image that has no label.
     """
     if not all(data.labels):
         raise InputError(f"{data.root}: images without a class label cannot be judged by class; label them all")
@@ -279,7 +285,12 @@ def judge_sentence(table: pd.DataFrame) -> str:
 def fit_scale(logits: np.ndarray, truth: np.ndarray) -> float:
     """The factor t on the cosines [N, K] of least log loss of the true classes int [N], the inverse of the temperature.
 
-    The loss is convex in t, which is searched on ``SCALES``. Raises ``InputError`` without an image.
+    The loss is convex in t, which is searched on ``SCALES``.
+
+    Raises
+    ------
+    InputError
+        There is no image.
     """
     if not len(truth):
         raise InputError("calibration: no image; give held-out images with their classes.")

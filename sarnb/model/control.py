@@ -46,7 +46,10 @@ def check_kind(kind: str, network: str = "controlnet") -> None:
 def conditions_of(data: ImageSet, kind: str) -> np.ndarray:
     """The condition of every image of a set, as files hold it: uint8 codes [N, H, W], grey [N, H/4, W/4], or colour [N, H, W, 3].
 
-    Raises ``InputError`` for an unknown kind, and a set that has no such picture.
+    Raises
+    ------
+    InputError
+        An unknown kind, and a set that has no such picture.
     """
     check_kind(kind)
     found = {"map": data.masks, "satellite": data.satellite, "optical": data.optical}[kind]()
@@ -59,7 +62,10 @@ def conditions_of(data: ImageSet, kind: str) -> np.ndarray:
 def read_condition(kind: str, path: Path, size: tuple[int, int]) -> np.ndarray:
     """One condition of a file [1, ...], checked. A map holds codes, grey, or colours of ``PALETTE``.
 
-    Raises ``InputError`` if it cannot be read or does not fit ``size`` (H, W), and for a colour that is none of the palette.
+    Raises
+    ------
+    InputError
+        The file cannot be read or does not fit ``size`` (H, W), or has a colour that is none of the palette.
     """
     check_kind(kind)
     try:
@@ -85,7 +91,13 @@ def _codes(colours: np.ndarray, path: Path) -> np.ndarray:
 
 
 def check_conditions(images: np.ndarray, kind: str, size: tuple[int, int], where: str) -> np.ndarray:
-    """The conditions as they are; ``InputError`` for another size than ``size`` (a satellite view may be coarser) or an unknown code."""
+    """The conditions [N, ...] as they are.
+
+    Raises
+    ------
+    InputError
+        Another size than ``size`` (a satellite view may be coarser), or an unknown code.
+    """
     sides, coarse = tuple(images.shape[1:3]), tuple(side // SATELLITE_FACTOR for side in size)
     if sides != tuple(size) and not (kind == "satellite" and sides == coarse):
         fits = f"{size[1]} x {size[0]} px" + f" or {coarse[1]} x {coarse[0]} px" * (kind == "satellite")
@@ -159,7 +171,7 @@ def residuals(
     encoder_hidden_states: Tensor,
     added_cond_kwargs: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """What ``net`` adds to the UNet's features, by the names under which the UNet takes them."""
+    """What ``net`` adds to the UNet's features [B, C, h, w] of each block, by the names under which the UNet takes them."""
     if isinstance(getattr(net, "module", net), ControlNetModel):  # several processes wrap it
         conditions = {"encoder_hidden_states": encoder_hidden_states, "added_cond_kwargs": added_cond_kwargs}
         down, middle = net(noisy, timestep, controlnet_cond=condition, conditioning_scale=scale, return_dict=False, **conditions)

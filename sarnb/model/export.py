@@ -98,7 +98,10 @@ def save_trained(
     earlier model had under that name is removed. All is written into a folder of its own and renamed into place when
     it is whole, the record last: until then an earlier model stays as it is.
 
-    Raises ``InputError`` if nothing trained, ``out`` holds files of these names that were not made here, or the disk is full.
+    Raises
+    ------
+    InputError
+        Nothing trained, ``out`` holds files of these names that were not made here, or the disk is full.
     """
     if not strategy.trains and network is None:
         raise InputError(f"strategy {strategy.name} trains nothing; there is nothing to save")
@@ -135,7 +138,13 @@ def save_trained(
 
 
 def read_record(folder: Path) -> dict:
-    """The record of a saved model. Raises ``InputError`` if the folder holds no whole one."""
+    """The record of a saved model.
+
+    Raises
+    ------
+    InputError
+        The folder holds no whole model.
+    """
     path = Path(folder) / RECORD
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -150,9 +159,13 @@ def read_record(folder: Path) -> dict:
 def load_trained(foundation: str, folder: Path, fuse: bool = False) -> StableDiffusionXLPipeline:
     """The foundation with the trained parts of ``folder``, frozen and ready for ``generate``.
 
-    ``fuse`` multiplies LoRA into the weights: the same images but for rounding, faster. Raises ``InputError`` for a folder
-    without a finished model, damaged weights, and a model that was trained on another foundation (an autoencoder: on another
-    autoencoder; the other networks had no part in it).
+    ``fuse`` multiplies LoRA into the weights: the same images but for rounding, faster.
+
+    Raises
+    ------
+    InputError
+        A folder without a finished model, damaged weights, and a model that was trained on another foundation (an autoencoder: on
+        another autoencoder; the other networks had no part in it).
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -191,8 +204,12 @@ def model_key(model: Path | None, foundation: str) -> str:
 def load_control(folder: Path, steered: str = "") -> tuple[str, nn.Module]:
     """Kind and network of a trained control, frozen, float32.
 
-    ``steered``: ``model_key`` of the model that it is to steer. Raises ``InputError`` for a folder without a finished control,
-    damaged weights, and another model than the one that it was trained with.
+    ``steered``: ``model_key`` of the model that it is to steer.
+
+    Raises
+    ------
+    InputError
+        A folder without a finished control, damaged weights, and another model than the one that it was trained with.
     """
     folder, record = Path(folder), read_record(Path(folder))
     if "control" not in record:
@@ -348,7 +365,11 @@ def load_vae(folder: Path, foundation: str = "embedded") -> AutoencoderKL:
     """The trained autoencoder of ``folder``, frozen, float32, LoRA multiplied in.
 
     ``folder``: of ``save_trained`` or of ``write_vae``. ``foundation``: what it was trained from, which only a LoRA needs.
-    Raises ``InputError`` for a folder without a finished autoencoder, damaged weights, and a LoRA for another autoencoder.
+
+    Raises
+    ------
+    InputError
+        A folder without a finished autoencoder, damaged weights, and a LoRA for another autoencoder.
     """
     folder = Path(folder)
     strategy = Strategy(**read_record(folder)["strategy"])
@@ -375,7 +396,12 @@ def write_vae(vae: AutoencoderKL, trained: Path, folder: Path, **about: object) 
     """Write a plain autoencoder into ``folder/vae``, with record and model card: what any diffusers user can load.
 
     ``AutoencoderKL.from_pretrained(folder, subfolder="vae")`` and ``load_vae(folder)`` read it. Its record is that of the
-    model in ``trained``, with what ``about`` adds. Raises ``InputError`` on a full disk.
+    model in ``trained``, with what ``about`` adds.
+
+    Raises
+    ------
+    InputError
+        The disk is full.
     """
     folder, record = Path(folder), read_record(trained) | about | {"merged": True}
     staging = folder.resolve().with_name(f".{folder.resolve().name}{STAGING}")

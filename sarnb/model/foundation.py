@@ -587,13 +587,13 @@ def to_images(pixels: Tensor) -> np.ndarray:
 
 
 def normalise_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """VAE latents → the latents that the UNet sees, by the VAE's own configuration."""
+    """VAE latents [N, C, h, w] → the latents that the UNet sees, by the VAE's own configuration."""
     mean, std = _latent_statistics(vae, latents)
     return (latents - mean) / std * vae.config.scaling_factor
 
 
 def denormalise_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Inverse of ``normalise_latents``."""
+    """Inverse of ``normalise_latents``, [N, C, h, w]."""
     mean, std = _latent_statistics(vae, latents)
     return latents / vae.config.scaling_factor * std + mean
 

@@ -72,7 +72,13 @@ def token_neighbours(
 
 
 def path_rows(files: Mapping[int, Path]) -> dict[str, Tensor]:
-    """Encoder -> the word's rows float32 [n, D]; ``files``: step -> textual-inversion file, as ``token_files`` finds them."""
+    """Encoder -> the word's rows float32 [n, D]; ``files``: step -> textual-inversion file, as ``token_files`` finds them.
+
+    Raises
+    ------
+    InputError
+        There is no file.
+    """
     if not files:
         raise InputError("token path: no file of the word's rows; train a strategy with the learned word first")
     return {encoder: torch.cat([load_file(path)[key] for path in files.values()]) for key, (_, encoder) in ROW_KEYS.items()}

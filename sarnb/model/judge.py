@@ -44,6 +44,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, D, H, W], or half as high and wide."""
         return self.body(x) + self.shortcut(x)
 
 
@@ -59,6 +60,7 @@ class ImageTower(nn.Module):
         self.head = nn.Linear(2 * WIDTHS[-1], embedding)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [N, C, H, W] → vectors [N, D], not of unit length yet."""
         features = F.silu(self.norm(self.blocks(self.stem(pixels))))
         return self.head(torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1))
 
@@ -163,7 +165,7 @@ class OpenClipEncoder(TwoTowers):
 
     @property
     def log_scale(self) -> Tensor:
-        """ln of the factor on the cosines."""
+        """ln of the factor on the cosines, a scalar."""
         return self.model.logit_scale
 
     def image_embeddings(self, pixels: Tensor) -> Tensor:
@@ -229,7 +231,12 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
 def foundation_tokenizer(spec: str = "embedded") -> CLIPTokenizer:
     """The first tokenizer of a foundation, without loading its networks where that is possible.
 
-    ``spec``: what ``load_foundation`` takes. Raises ``InputError`` where there is no tokenizer.
+    ``spec``: what ``load_foundation`` takes.
+
+    Raises
+    ------
+    InputError
+        The foundation has no tokenizer.
     """
     base, _ = split_foundation(spec)
     path = foundation_path() if base == "embedded" else Path(base)
@@ -256,7 +263,10 @@ def build_judge(tokenizer: CLIPTokenizer, seed: int = 0) -> DualEncoder:
 def load_judge(spec: str | Path) -> TwoTowers:
     """A trained judge, frozen as after its training: a folder that ``train_judge`` made, or what ``load_open_clip`` takes.
 
-    Raises ``InputError`` if it is missing or damaged.
+    Raises
+    ------
+    InputError
+        The judge is missing or damaged.
     """
     folder = Path(spec)
     of_open_clip = (folder / CONFIG).is_file() if folder.is_dir() else ":" in str(spec)

@@ -129,7 +129,10 @@ VAE_STRATEGIES: dict[str, Strategy] = {
 def find_strategy(name: str) -> Strategy:
     """The strategy of that name; a LoRA strategy takes another rank by its ending, as in ``unet-lora-r8``.
 
-    Raises ``InputError`` that lists the names if there is none.
+    Raises
+    ------
+    InputError
+        There is no such strategy; the message lists the names.
     """
     known = STRATEGIES | VAE_STRATEGIES
     if name in known:
@@ -157,7 +160,12 @@ def prepare(pipe: StableDiffusionXLPipeline, strategy: Strategy, seed: int = 0) 
 
     Random starts (LoRA, scratch) depend on ``seed`` and the component only. Parameters that train are float32. Where both
     text encoders train fully, their embedding tables stay frozen: no caption holds most words, and decay alone would
-    move those rows. Raises ``InputError`` for a rank larger than a layer and a pipeline that was prepared before.
+    move those rows.
+
+    Raises
+    ------
+    InputError
+        A rank larger than a layer and a pipeline that was prepared before.
     """
     if any(isinstance(module, BaseTunerLayer) for part in components(pipe).values() for module in part.modules()):
         raise InputError(f"strategy {strategy.name}: this pipeline is adapted already; load a fresh foundation")

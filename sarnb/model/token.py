@@ -48,7 +48,12 @@ def with_token(caption: str, token: str = TOKEN) -> str:
 def add_token(pipe: StableDiffusionXLPipeline, init: str = "image") -> None:
     """Add ``TOKEN`` to both tokenizers and encoders; its row starts as that of ``init`` (the mean over its pieces).
 
-    All other rows keep their bits. Raises ``InputError`` if the token is there already or ``init`` is empty.
+    All other rows keep their bits.
+
+    Raises
+    ------
+    InputError
+        The token is there already or ``init`` is empty.
     """
     if not init.strip():
         raise InputError(f"init word of {TOKEN} is {init!r}; give a word, for example image")
@@ -126,7 +131,13 @@ def save_token(pipe: StableDiffusionXLPipeline, path: Path, writes: bool = True)
 
 
 def load_token(pipe: StableDiffusionXLPipeline, path: Path) -> str:
-    """Install the rows of ``save_token`` and return the token. Raises ``InputError`` if they do not fit."""
+    """Install the rows of ``save_token`` and return the token.
+
+    Raises
+    ------
+    InputError
+        The file is not readable, or its rows do not fit the encoders.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             token = (file.metadata() or {}).get("token", TOKEN)

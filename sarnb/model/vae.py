@@ -37,7 +37,12 @@ def reconstruct(vae: AutoencoderKL, images: np.ndarray, batch_size: int = 16, ti
 
     Grey goes into all three channels. On the graphics card where there is one; the autoencoder stays there. ``tile`` > 0
     encodes and decodes in blended tiles of that many px, as diffusers does: memory then grows with the tile and not with
-    the image. Raises ``InputError`` for sides or tiles that the autoencoder cannot divide.
+    the image.
+
+    Raises
+    ------
+    InputError
+        Sides or tiles that the autoencoder cannot divide.
     """
     factor = downsampling(vae)
     sides = (("image height", images.shape[1], factor), ("image width", images.shape[2], factor), ("tile", tile, 4 * factor))
@@ -76,7 +81,12 @@ def add_vae_lora(vae: AutoencoderKL, mode: str, rank: int, alpha: float) -> None
     """Add LoRA to the part that ``mode`` names: "lora" (both parts), "lora-encoder" or "lora-decoder".
 
     Layers too thin for ``rank``, such as the last one with its three outputs, get their largest rank; the factor
-    alpha / sqrt(rank) is the same everywhere. Raises ``InputError`` if no layer is as wide as ``rank``.
+    alpha / sqrt(rank) is the same everywhere.
+
+    Raises
+    ------
+    InputError
+        No layer is as wide as ``rank``.
     """
     parts = {"lora": tuple(PARTS), "lora-encoder": ("encoder",), "lora-decoder": ("decoder",)}[mode]
     layers = adaptable_layers(vae, parts)
@@ -107,8 +117,11 @@ def unfreeze(vae: AutoencoderKL, mode: str) -> None:
 def apply_lora(vae: AutoencoderKL, path: Path) -> AutoencoderKL:
     """Multiply the LoRA of ``path`` into the weights of its own autoencoder, in place.
 
-    Raises ``InputError`` for a file that is missing, damaged or holds anything else, and a LoRA that was trained on another
-    autoencoder: same shapes are not enough.
+    Raises
+    ------
+    InputError
+        A file that is missing, damaged or holds anything else, and a LoRA that was trained on another autoencoder: same shapes are not
+        enough.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -136,7 +149,7 @@ LARGEST_HALF = 65504.0  # of IEEE 754 binary16
 
 @torch.no_grad()
 def activation_peaks(vae: AutoencoderKL, images: np.ndarray, factor: float = 1.0) -> pd.DataFrame:
-    """Largest absolute output of every layer over a round trip of uint8 images; rows (layer, peak, share), largest first.
+    """Largest absolute output of every layer over a round trip of images uint8 [N, H, W, 3]; rows (layer, peak, share), largest first.
 
     ``share``: of what fp16 holds; 1 and more overflow to infinity. ``factor``: of the residual stream, see ``scale_for_half``.
     """
@@ -164,6 +177,11 @@ def scale_for_half(vae: AutoencoderKL, factor: float) -> AutoencoderKL:
     The layers that write to the stream (first convolution, second convolutions of the blocks, attention's output) are
     multiplied, and the biases of those that carry it (shortcuts, upsampling); first convolutions too, as the
     normalisation after them does not see it. What is left is the normalisations' epsilon, 1e-6 under the root.
+
+    Raises
+    ------
+    InputError
+        A factor that is not above 0 and at most 1.
     """
     if not 0 < factor <= 1:
         raise InputError(f"factor is {factor}; give a number above 0, at most 1")

@@ -106,7 +106,8 @@ def image_grid(
 
     Raises
     ------
-    ValueError : no image, or labels that do not match the rows or columns.
+    ValueError
+        No image, or labels that do not match the rows or columns.
     """
     rows, columns = len(images), max((len(row) for row in images), default=0)
     if not rows or not columns:

@@ -71,7 +71,11 @@ def comparison_grid(
     ``rows``: name → one image a column, uint8 [H, W] or [H, W, 3], as for real images, strategies, or before and after.
     ``spacing_m``: of a pixel along azimuth and range [m], as data cards have it; with it the last row gets a scale bar and an
     arrow along range, which both sides share: a radar on the left has its near range at the left.
-    Raises ``ValueError`` if a row has another number of images than there are columns.
+
+    Raises
+    ------
+    ValueError
+        A row has another number of images than there are columns.
     """
     for name, images in rows.items():
         if len(images) != len(columns):

@@ -45,7 +45,13 @@ class LatentCache:
         return tuple(self.mean.shape[1:])
 
     def joined(self, other: LatentCache) -> LatentCache:
-        """The latents of both sets, this one's first. Raises ``InputError`` if two autoencoders made them."""
+        """The latents of both sets, this one's first.
+
+        Raises
+        ------
+        InputError
+            Two autoencoders made the latents.
+        """
         other.check(self.vae)
         return LatentCache(self.mean, self.std, self.vae, other)
 
@@ -91,8 +97,12 @@ class TextCache:
 def cache_latents(pipe: StableDiffusionXLPipeline, images: np.ndarray, folder: Path | None, digest: str | None = None) -> LatentCache:
     """Posteriors of uint8 images [N, H, W] or [N, H, W, 3]; read from ``folder`` where they are, else made and kept.
 
-    ``digest``: of the images, where it is known. Raises ``InputError`` for an image size that the VAE cannot divide, and a
-    full disk.
+    ``digest``: of the images, where it is known.
+
+    Raises
+    ------
+    InputError
+        An image size that the VAE cannot divide, and a full disk.
     """
     vae = fingerprint(pipe.vae)
     several = max(1, PIXELS_AT_ONCE // (images.shape[1] * images.shape[2]))
@@ -159,7 +169,8 @@ def tensor_store(folder: Path | None, kind: str, key: dict[str, str], make: Call
 
     Raises
     ------
-    InputError : the disk is full.
+    InputError
+        The disk is full.
     """
     if folder is None:
         pieces = list(make())

@@ -58,6 +58,7 @@ class ControlConfig(FinetuneConfig):
         return cls(steps=profile.control_steps, **cls.values(profile, seed, "control_"))
 
     def draw_timesteps(self, horizon: int, generator: torch.Generator) -> Tensor:
+        """Timesteps [batch_size] of one step, most of them noisy: (1 - u^timestep_power) of the ``horizon``, u even on [0, 1)."""
         return horizon - 1 - (horizon * torch.rand(self.batch_size, generator=generator) ** self.timestep_power).long()
 
 
@@ -147,7 +148,12 @@ def train_control(
 ) -> tuple[pd.DataFrame, dict]:
     """Train a control for a tuned model and save it into ``out`` unless it holds the same, finished; (history, cost).
 
-    ``model``: folder of the tuned model, None for the foundation itself. Raises ``InputError`` as ``finetune_control`` does.
+    ``model``: folder of the tuned model, None for the foundation itself.
+
+    Raises
+    ------
+    InputError
+        As ``finetune_control`` does.
     """
     check_kind(kind, network)
     data, steered = load_set(data_dir / "train"), model_key(model, foundation)

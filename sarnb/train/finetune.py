@@ -124,7 +124,7 @@ class StepDraw:
     latents: torch.Generator  # draws the VAE posterior
 
     def with_sides(self, partners: np.ndarray, share: float, seed: int, step: int) -> StepDraw:
-        """The same draw, but some images are followed by their ``partners`` under the same noise, timestep and kind of caption.
+        """The same draw, but some images are followed by their ``partners`` int [N] under the same noise, timestep and kind of caption.
 
         See ``sarnb.train.loop.pair_sides``.
         """
@@ -228,8 +228,11 @@ def finetune(
     noise and timesteps; compare it only between strategies that leave VAE and text encoders alone (it is measured with the
     training's own captions).
 
-    Raises ``InputError`` for a strategy that trains nothing, no images, an adapted pipeline, a rank larger than a layer,
-    a checkpoint of another strategy, foundation, data set or configuration, and a loss that is not finite.
+    Raises
+    ------
+    InputError
+        A strategy that trains nothing, no images, an adapted pipeline, a rank larger than a layer, a checkpoint of another strategy,
+        foundation, data set or configuration, and a loss that is not finite.
     """
     if not strategy.trains:
         raise InputError(f"strategy {strategy.name} trains nothing; sample the foundation itself instead")
@@ -377,7 +380,7 @@ def embed(
     texts: TextCache | None,
     modules: dict[str, nn.Module],
 ) -> tuple[Tensor, Tensor]:
-    """Embeddings of ``prompts`` with those of no prompt where ``dropped``, as the pipeline's guidance has them.
+    """Embeddings [B, T, D] and [B, P] of ``prompts``, of no prompt where ``dropped`` [B], as the pipeline's guidance has them.
 
     ``modules`` holds the encoders that train, as the loop prepared them (they may be wrapped for several processes).
     """

@@ -347,7 +347,10 @@ itself.
 def ship_judge(results: Path, out: Path = SHIPPED) -> Path:
     """Put the judge of a results folder into the package, in half precision, with its world, history and card; returns the folder.
 
-    Raises ``InputError`` where there is no judge that ``train_judge`` made from a twin world.
+    Raises
+    ------
+    InputError
+        There is no judge that ``train_judge`` made from a twin world.
     """
     trained, card = results / "models" / "sar_clip", load_card(results / "data")
     if not (trained / RECORD).is_file() or card["kind"] != "twin":

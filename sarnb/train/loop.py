@@ -81,8 +81,10 @@ def train_loop(
 
     Raises
     ------
-    InputError : nothing trains, the batch cannot be shared out, a tracker is not installed, or the disk is full.
-    DivergedError : the loss, or a weight that a checkpoint would hold, is not finite; the last checkpoint stands.
+    InputError
+        Nothing trains, the batch cannot be shared out, a tracker is not installed, or the disk is full.
+    DivergedError
+        The loss, or a weight that a checkpoint would hold, is not finite; the last checkpoint stands.
     """
     state = TrainState(modules, config, out, identity, batch_size, groups, trackers, label)
 
@@ -265,12 +267,12 @@ def ema_decay_at(step: int, decay: float) -> float:
 
 
 def update_average(average: Sequence[Tensor], parameters: Sequence[Tensor], decay: float) -> None:
-    """average ← decay · average + (1 - decay) · parameters, in place."""
+    """average ← decay · average + (1 - decay) · parameters, in place; of equal shapes one by one."""
     torch._foreach_lerp_(_local(average), _local(parameters), 1 - decay)
 
 
 def adopt_average(parameters: Sequence[Tensor], average: Sequence[Tensor] | None) -> None:
-    """Let the parameters hold their moving average from now on."""
+    """Let the parameters hold their moving average, of the same shapes, from now on."""
     if average is not None:
         with torch.no_grad():
             torch._foreach_copy_(_local(parameters), _local(average))

@@ -20,7 +20,13 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def resolve_precision(precision: str = "auto") -> str:
-    """``"bf16"`` or ``"fp32"``; ``"auto"`` takes bf16 only where hardware multiplies it, for emulation is slower."""
+    """``"bf16"`` or ``"fp32"``; ``"auto"`` takes bf16 only where hardware multiplies it, for emulation is slower.
+
+    Raises
+    ------
+    ValueError
+        An unknown precision.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
     if precision != "auto":

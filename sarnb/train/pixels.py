@@ -32,6 +32,7 @@ class PixelNetwork(nn.Module):
         self.body = UNet2DModel(**blocks, **channels, layers_per_block=1, norm_num_groups=8, add_attention=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] → images [N, 1, H, W]."""
         cells = nn.functional.pixel_unshuffle(pictures, CELL)
         return nn.functional.pixel_shuffle(self.body(cells, 0).sample, CELL)
 

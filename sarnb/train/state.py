@@ -119,8 +119,13 @@ class TrainState:
     called; ``empty`` are twins of networks whose weights are shared out among processes, ``peaks`` the peak rates of the
     parameter groups, ``rows`` the history, ``done`` the finished steps, and ``pending`` the losses since the last row.
 
-    The arguments are those of ``sarnb.train.loop.train_loop``. Raises ``InputError`` for a tracker that is not there, where
-    nothing trains, for a batch that cannot be shared out, an optimiser that cannot work here, and another run's checkpoint.
+    The arguments are those of ``sarnb.train.loop.train_loop``.
+
+    Raises
+    ------
+    InputError
+        A tracker that is not there, nothing that trains, a batch that cannot be shared out, an optimiser that cannot work here, or
+        another run's checkpoint.
     """
 
     def __init__(
@@ -183,7 +188,13 @@ class TrainState:
 
 
 def make_optimizer(groups: list[dict], config: LoopConfig, fused: bool = True) -> torch.optim.Optimizer:
-    """AdamW over parameter groups, as training makes it; ``fused`` is for weights that are not shared out among processes."""
+    """AdamW over parameter groups, as training makes it; ``fused`` is for weights that are not shared out among processes.
+
+    Raises
+    ------
+    InputError
+        An 8-bit optimiser whose package or graphics card is not there.
+    """
     how = {"betas": config.betas, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         # One pass over all weights instead of one for each operation: AdamW is a tenth of a full fine-tuning's step otherwise.
@@ -213,8 +224,12 @@ def save_checkpoint(state: TrainState) -> None:
     """Write the state after its finished steps, atomically.
 
     Where weights are shared out among processes, all of them call it and the main one writes. The file names what is trained
-    (strategy, foundation, seed, configuration): a run of another identity refuses it. Raises ``InputError`` when it cannot be
-    written; the previous checkpoint then still stands.
+    (strategy, foundation, seed, configuration): a run of another identity refuses it.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; the previous checkpoint then still stands.
     """
     tensors = {f"weights.{name}": value for name, value in trained_tensors(state.modules).items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
@@ -240,7 +255,10 @@ def save_checkpoint(state: TrainState) -> None:
 def load_checkpoint(state: TrainState) -> None:
     """Restore in place what the checkpoint holds, where there is one.
 
-    Raises ``InputError`` if the file is damaged or belongs to another run.
+    Raises
+    ------
+    InputError
+        The file is damaged or belongs to another run.
     """
     path = state.out / CHECKPOINT
     if not path.exists():
@@ -280,7 +298,13 @@ def load_checkpoint(state: TrainState) -> None:
 
 
 def sharding() -> FullyShardedDataParallelPlugin | None:
-    """What ``accelerate launch`` was given for FSDP, or None. Raises ``InputError`` for the first version of FSDP."""
+    """What ``accelerate launch`` was given for FSDP, or None.
+
+    Raises
+    ------
+    InputError
+        accelerate's configuration says the first version of FSDP.
+    """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return None
     version = os.environ.get("FSDP_VERSION", "1")
@@ -338,7 +362,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The own part of a tensor that may be shared out, in the same memory."""
+    """The own part of a tensor that may be shared out along its first axis, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

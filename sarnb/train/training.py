@@ -119,7 +119,8 @@ def tune_rates(
 
     Raises
     ------
-    InputError : no factor, a factor that is not positive, a set without validation images, and what ``finetune`` refuses.
+    InputError
+        No factor, a factor that is not positive, a set without validation images, and what ``finetune`` refuses.
     """
     if not factors or min(factors) <= 0:
         raise InputError(f"learning-rate factors are {list(factors)}; give at least one, all above 0")

@@ -125,9 +125,10 @@ def finetune_vae(
 
     Raises
     ------
-    InputError : a strategy that trains no autoencoder, what ``check_images`` refuses, a missing extra, and a checkpoint of
-        another run.
-    DivergedError : a loss that is not finite, or a discriminator that has won; the last checkpoint then stands.
+    InputError
+        A strategy that trains no autoencoder, what ``check_images`` refuses, a missing extra, and a checkpoint of another run.
+    DivergedError
+        A loss that is not finite, or a discriminator that has won; the last checkpoint then stands.
     """
     if strategy.vae == "frozen":
         raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
@@ -181,6 +182,11 @@ def training_loss(
     The generator's term sees the discriminator's weights detached, the discriminator's term sees the picture detached. The
     discriminator trains from the first step; the generator's term joins later, as an untrained discriminator teaches noise.
     The generator's term weighs what the recipe says times the ratio of gradients at the last layer.
+
+    Raises
+    ------
+    DivergedError
+        The discriminator has won: the loss raises it at the step where that is seen.
     """
     vae = raw["vae"].vae
     latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
@@ -277,8 +283,9 @@ def check_images(vae: AutoencoderKL, images: np.ndarray, crop: int, recipe: Mapp
 
     Raises
     ------
-    InputError : another type or shape, a crop larger than the images, and sides of crops or of validation images that the
-        autoencoder cannot divide or that a term of ``recipe`` cannot compare.
+    InputError
+        Another type or shape, a crop larger than the images, and sides of crops or of validation images that the autoencoder cannot
+        divide or that a term of ``recipe`` cannot compare.
     """
     for name, stack in (("images", images), ("validation images", val)):
         if stack is not None and (stack.dtype != np.uint8 or stack.ndim != 3 or not len(stack)):

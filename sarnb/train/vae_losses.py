@@ -42,7 +42,10 @@ LARGEST_RATIO = 1e4  # at which the adaptive weight is clamped, as in VQGAN
 def parse_recipe(text: str) -> dict[str, float]:
     """Terms with their weights of ``TERM_WEIGHTS``, from their names joined by "+": "l1+spectrum+kl".
 
-    Raises ``InputError`` for an unknown or repeated name, and a recipe without a term that compares pictures.
+    Raises
+    ------
+    InputError
+        An unknown or repeated name, and a recipe without a term that compares pictures.
     """
     names = [name.strip() for name in text.split("+")]
     unknown = [name for name in names if name not in TERM_WEIGHTS]
@@ -59,7 +62,7 @@ def kl_to_unit_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def perceptual_distance(features: nn.Module, real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean squared distance of unit-norm features, summed over stages (Zhang et al. 2018, without learned weights)."""
+    """Mean squared distance of unit-norm features of pictures [B, 3, H, W], summed over stages (Zhang et al. 2018, unweighted)."""
     with torch.no_grad():
         targets = features(real)
     return sum((a - b).pow(2).sum(dim=1).mean() for a, b in zip(targets, features(decoded)))
@@ -86,7 +89,7 @@ def histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor
 
 
 def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
-    """As ``histogram_distance``, of ln(A + 2/255): what is missing among dark pixels weighs as much as among bright ones.
+    """As ``histogram_distance`` [B, 3, H, W], of ln(A + 2/255): what is missing among dark pixels weighs as much as among bright ones.
 
     Below zero, where a decoder may go and a picture is cut, the logarithm goes on along its tangent: every value has a gradient.
     """
@@ -94,7 +97,7 @@ def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Te
 
 
 def increment_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
-    """As ``histogram_distance``, of A(x + l) - A(x) along rows and along columns; mean over both axes and ``STEP_LAGS``.
+    """As ``histogram_distance`` [B, 3, H, W], of A(x + l) - A(x) along rows and along columns; mean over both axes and ``STEP_LAGS``.
 
     A decoder that may not draw noise makes its grain from edges: bright before dark, as on an embossed sheet lit from one side. The
     law of amplitudes and the power at every frequency can be right all the same, for both forget signs; increments that rise
@@ -194,12 +197,12 @@ def cell_pattern(pixels: Tensor, period: int = LATENT_CELL) -> Tensor:
 
 
 def lattice_distance(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean absolute difference of ``cell_pattern`` of both: what the decoder adds at the same places of every latent cell."""
+    """Mean absolute difference of ``cell_pattern`` of both [B, 3, H, W]: what the decoder adds at the same places of every latent cell."""
     return (cell_pattern(real) - cell_pattern(decoded)).abs().mean()
 
 
 def reconstruction_terms(names: Mapping[str, float], real: Tensor, decoded: Tensor, features: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """The terms among ``names`` that compare pictures with their originals; ``features``: network of a perceptual term."""
+    """The terms among ``names`` that compare pictures with their originals [B, 3, H, W]; ``features``: network of a perceptual term."""
     terms = {
         "l1": lambda: (decoded.float() - real).abs().mean(),
         "l2": lambda: (decoded.float() - real).pow(2).mean(),
@@ -226,7 +229,7 @@ def last_layer_gradient(loss: Tensor, decoded: Tensor, inputs: Tensor, kernel: t
 
 
 def adaptive_weight(reconstruction: Tensor, generator: Tensor) -> Tensor:
-    """Ratio of two gradient norms at the last layer: VQGAN's weight of the adversarial term (Esser et al. 2021, eq. 7)."""
+    """Ratio of two gradient norms, scalars, at the last layer: VQGAN's weight of the adversarial term (Esser et al. 2021, eq. 7)."""
     return (reconstruction / (generator + 1e-4)).clamp(0, LARGEST_RATIO).detach()
 
 

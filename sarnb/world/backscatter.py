@@ -110,7 +110,10 @@ class Table:
 def sigma0_db(cover: str, incidence_deg: float, band: str = "X", polarisation: str = "VV") -> float:
     """Mean σ0 in dB of one cover, linear in dB between the nodes and constant beyond them.
 
-    Raises InputError for a cover, band or polarisation that has no row here.
+    Raises
+    ------
+    InputError
+        A cover, band or polarisation that has no row here.
     """
     if cover not in SIGMA0:
         raise InputError(f"no backscatter row for the land cover {cover!r}: add it to {__name__} (known: {', '.join(SIGMA0)})")
@@ -125,7 +128,13 @@ def sigma0_db(cover: str, incidence_deg: float, band: str = "X", polarisation: s
 
 @lru_cache(maxsize=16)
 def lookup(covers: tuple[str, ...], band: str, polarisation: str) -> Table:
-    """Arrays for the covers of a scene, in the order of its codes. Raises InputError for a cover without a row."""
+    """Arrays for the covers of a scene, in the order of its codes.
+
+    Raises
+    ------
+    InputError
+        A cover without a row.
+    """
     names = (*covers, "wall")
     angles = np.arange(90 * LUT_PER_DEGREE + 1) / LUT_PER_DEGREE
     for name in names:

@@ -78,7 +78,7 @@ class Canvas:
         return basis @ grid @ basis.T
 
     def frame(self, angle: float, x0: float = 0.0, y0: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """Coordinates in metres along and across a direction ``angle`` (radians from east towards south)."""
+        """Coordinates [H, W] in metres along and across a direction ``angle`` (radians from east towards south)."""
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         dx, dy = self.x - np.float32(x0), self.y - np.float32(y0)
         return dx * cos + dy * sin, dy * cos - dx * sin
@@ -121,7 +121,7 @@ class Canvas:
         return raster_polygon(y / self.spacing + middle, x / self.spacing + middle, self.cover.shape)
 
     def stamp(self, cells: tuple[np.ndarray, np.ndarray], cover: str, tint: float, above: float) -> int:
-        """Paint the cells of a polygon and return how many there were inside the patch."""
+        """Paint the cells of a polygon, rows int [n] and columns int [n], and return how many there were inside the patch."""
         self.cover[cells] = CODE[cover]
         self.tint[cells] = tint
         self.above[cells] = above
@@ -142,7 +142,7 @@ class Canvas:
             self.points.append((float(row), float(col), float(height), rcs_dbsm, facing))
 
     def crowns(self, where: np.ndarray, pitch: float, height: float, keep: float = 1.0, tint: float = 0.0) -> int:
-        """Plant round tree crowns about ``pitch`` metres apart whose trunk stands where the mask is true.
+        """Plant round tree crowns about ``pitch`` metres apart whose trunk stands where the mask [H, W] is true.
 
         Every crown has its own place, radius and tint; ``keep`` is the share that is planted. Crowns overlap, so
         ``keep=1`` makes a closed canopy. Returns the number of trees planted.
@@ -194,18 +194,18 @@ def cells(coordinate: np.ndarray, pitch: float, phase: float = 0.0) -> tuple[np.
 
 
 def pick(table: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """The value of each repeated cell (i, j) from a random table."""
+    """The value [H, W] of each repeated cell (i, j), int [H, W], from a random table [TABLE, TABLE]."""
     return table[i % TABLE, j % TABLE]
 
 
 def count_cells(i: np.ndarray, j: np.ndarray, mask: np.ndarray, least: int) -> int:
-    """How many different repeated cells (i, j) show at least ``least`` pixels inside the mask."""
+    """How many different repeated cells (i, j), int [H, W], show at least ``least`` pixels inside the mask [H, W]."""
     identity = (i[mask] % TABLE).astype(np.int64) * TABLE + j[mask] % TABLE
     return int(np.sum(np.bincount(identity, minlength=1) >= least)) if identity.size else 0
 
 
 def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:
-    """Cubic step from 0 at ``low`` to 1 at ``high``."""
+    """Cubic step from 0 at ``low`` to 1 at ``high``, of the shape of ``value``."""
     t = np.clip((value - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 

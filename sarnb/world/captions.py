@@ -108,7 +108,11 @@ def caption(scene: Scene, modality: str, length: str, radar: Radar | None = None
     and the season (optical) or the acquisition (SAR, when ``radar`` is given: band, side and incidence); ``long`` adds
     all that is known, the resolution included. The photograph's captions are one sentence shape, which the foundation
     was pretrained on; the radar's come in several (see ``_radar_caption``).
-    Raises ``InputError`` for an unknown modality or length.
+
+    Raises
+    ------
+    InputError
+        An unknown modality or length.
     """
     _check(modality, length)
     classes = [CLASSES.index(part) for part in parts_of(scene.kind)]
@@ -366,7 +370,12 @@ NEGATIVE_KINDS: tuple[str, ...] = tuple(_MAKERS)
 def hard_negative(text: str, fact: str, seed: int = 0) -> str | None:
     """The caption with one fact wrong; None where it does not tell the fact.
 
-    Deterministic in its arguments. Raises ``InputError`` for an unknown fact.
+    Deterministic in its arguments.
+
+    Raises
+    ------
+    InputError
+        An unknown fact.
 
     >>> hard_negative("a radar image of a city, illuminated from the left", "side")
     'a radar image of a city, illuminated from the right'

@@ -96,7 +96,7 @@ def trace(height: np.ndarray, ground: np.ndarray, volume: np.ndarray, step: floa
 def surface_strips(
     profile: Profile, azimuth_slope: np.ndarray, cover: np.ndarray, tint: np.ndarray, table: Table, spacing: float
 ) -> Strips:
-    """The lit parts of the terrain, roofs and canopies: σ0 at the local incidence times true area."""
+    """The lit parts of the terrain, roofs and canopies [H, W]: σ0 at the local incidence times true area."""
     slope = profile.right - profile.left
     norm = np.sqrt(1 + slope**2 + azimuth_slope**2)
     sine = 1 / np.sqrt(1 + profile.cot**2)
@@ -116,7 +116,7 @@ def surface_strips(
 def wall_strips(
     profile: Profile, cover: np.ndarray, table: Table, spacing: float, rng: np.random.Generator
 ) -> tuple[Strips, Strips, Glints]:
-    """Faces toward the sensor: (facades, wall-ground corners, window glints).
+    """Faces toward the sensor where ``cover`` [H, W] has walls: (facades, wall-ground corners, window glints).
 
     A facade spreads over its layover interval. The corner returns from the foot of the wall, more the higher the lit wall,
     the smoother the ground and the better the wall is aligned with the flight track. A window a storey, every WINDOW_STEP_M along it.
@@ -169,7 +169,7 @@ def metal_glints(points: np.ndarray, ground: np.ndarray, profile: Profile, spaci
 
 
 def aspect_gain(facing_deg: np.ndarray) -> np.ndarray:
-    """Part of its peak cross section that a metal object shows to the radar, 0 … 1.
+    """Part of its peak cross section that a metal object shows to the radar, 0 … 1, [n].
 
     ``facing_deg``: direction of the normal of its long sides in the image plane, from the range axis; NaN for an object without a
     preferred side (a mast, a tank). A flash about broadside over a floor of corners and edges, alike from both sides.

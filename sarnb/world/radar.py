@@ -30,7 +30,13 @@ SHADOW_COVERAGE, LAYOVER_COVERAGE = 0.5, 1.3  # lit surface per cell below / abo
 
 @dataclass(frozen=True)
 class Radar:
-    """What a sensor and its processor do to a scene. Raises InputError for values no radar has."""
+    """What a sensor and its processor do to a scene.
+
+    Raises
+    ------
+    InputError
+        Values no radar has.
+    """
 
     name: str
     band: str  # "X" or "C": chooses the backscatter
@@ -131,7 +137,12 @@ def simulate(scene: Scene, radar: Radar, seed: int) -> SarImage:
 
     With geometry "ground" and the scene's own spacing the image lies on the scene's grid: flat ground at the median height
     maps to itself. Any other spacing or "slant" resamples, keeping energy. Deterministic in (scene, radar, seed); a
-    mirrored scene seen from the other side gives the mirrored image. Raises InputError for a scene no image can be made of.
+    mirrored scene seen from the other side gives the mirrored image.
+
+    Raises
+    ------
+    InputError
+        A scene no image can be made of.
     """
     rows, cols = _grid(scene, radar)[0]
     if min(rows, cols) < SMALLEST:

@@ -28,7 +28,10 @@ COMPOSITIONS: tuple[str, ...] = ("river+forest", "city+coast", "crop fields+moun
 class Scene:
     """One patch of the twin world; rows run from north to south (azimuth), columns from west to east (ground range).
 
-    Raises ``InputError`` when arrays disagree in shape, numbers are not finite, a cover has no name, or the spacing is not positive.
+    Raises
+    ------
+    InputError
+        Arrays disagree in shape, numbers are not finite, a cover has no name, or the spacing is not positive.
     """
 
     kind: str  # class, or two or three classes joined by "+"
@@ -74,7 +77,12 @@ def make_scene(kind: str, seed: int, size: int = 128, spacing: float = 2.0) -> S
     """Draw the scene of a class, or of a composition "a+b" or "a+b+c", from a seed.
 
     ``size`` is the number of rows and of columns (32 or more), ``spacing`` the metres per cell (above zero). The same
-    arguments give the same scene in every process. Raises ``InputError`` for anything else.
+    arguments give the same scene in every process.
+
+    Raises
+    ------
+    InputError
+        Another class, size or spacing.
 
     >>> make_scene("river", seed=1, size=64).height.shape
     (64, 64)

@@ -39,7 +39,7 @@ def gamma_texture(order: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def circular_gaussian(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Fully developed speckle: complex64, circular Gaussian, E|s|² = 1."""
+    """Fully developed speckle: complex64 of ``shape``, circular Gaussian, E|s|² = 1."""
     pairs = rng.standard_normal((*shape, 2), dtype=np.float32)
     pairs *= np.float32(np.sqrt(0.5))
     return pairs.view(np.complex64)[..., 0]
@@ -159,7 +159,12 @@ def with_reflectors(
     ``ratios``: resolution (-3 dB width) over pixel spacing in range (columns) and azimuth (rows), of a radar with the spectral
     ``window``. The places, between pixels too, and the amplitudes are drawn evenly (the latter from ``PEAKS``), the dimming
     evenly in dB from ``DIMMEST_DB`` to 0. Point and scene add as fields; the scene's phase is not known and is drawn for each
-    pixel, so that on average their powers add. Raises ``InputError`` for a ratio that no such window has.
+    pixel, so that on average their powers add.
+
+    Raises
+    ------
+    InputError
+        A ratio that no such window has.
     """
     if min(ratios) < 0.999 * broadening(window):
         raise InputError(

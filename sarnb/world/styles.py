@@ -274,7 +274,10 @@ def render_style(scene: Scene, style: str, side: str = "left") -> np.ndarray:
 def style_caption(scene: Scene, style: str, length: str, side: str = "left", seed: int = 0) -> str:
     """The photograph's caption with the words of the style in place of "an aerial photograph of"; a lit style says its side.
 
-    Raises ``InputError`` for an unknown style, length or side.
+    Raises
+    ------
+    InputError
+        An unknown style, length or side.
     """
     if style not in STYLES:
         raise InputError(f"style {style!r} is unknown; use one of {', '.join(STYLES)}")
@@ -295,8 +298,12 @@ def style_caption(scene: Scene, style: str, length: str, side: str = "left", see
 def wrong_style(text: str, names: Sequence[str], seed: int = 0) -> str:
     """The caption with the words of another of the styles: a hard negative, false of whatever the caption is true of.
 
-    The seasons of "snow" and "faded" and the side of a lit style stay as they are. Raises ``InputError`` where the caption
-    begins with the words of no style, or there is no other one.
+    The seasons of "snow" and "faded" and the side of a lit style stay as they are.
+
+    Raises
+    ------
+    InputError
+        The caption begins with the words of no style, or there is no other one.
 
     >>> wrong_style("a pencil drawing of a city", ["photograph", "pencil"])[:8]
     'an aeria'
