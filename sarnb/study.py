@@ -27,8 +27,17 @@ from sarnb.data.files import content_key, kept, write_png
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.generate.sample import evaluation_text, generate, keep_decoded, redraw, to_grey
-from sarnb.generate.strategies import EDITION, SamplingConfig, StrategyResult, train_and_sample
-from sarnb.generate.trained import DrawnSamples, cost_table, find_runs, timing_table, usable_runs
+from sarnb.generate.strategies import (
+    EDITION,
+    DrawnSamples,
+    SamplingConfig,
+    StrategyResult,
+    cost_table,
+    find_runs,
+    timing_table,
+    train_and_sample,
+    usable_runs,
+)
 from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
 from sarnb.metrics.geometry import side_features
 from sarnb.metrics.image_statistics import measure
@@ -85,7 +94,7 @@ class Study:
     folder, data, models, samples : the results folder and what lies below it, absolute paths.
     values : the parameters by their lower-case names, as a profile has them.
     record : figures, tables and artefacts; ``figure``, ``table`` and ``artefact`` pass on to it.
-    cost_table, timing_table : what runs cost, and what they took of this machine; see ``sarnb.generate.trained``.
+    cost_table, timing_table : what runs cost, and what they took of this machine; see ``sarnb.generate.strategies``.
     """
 
     cost_table, timing_table = staticmethod(cost_table), staticmethod(timing_table)

@@ -45,8 +45,8 @@ class Progress:
         return {f"step {step}": images for step, images in self.images.items()}
 
 
-def progress_rows(rows: Sequence[dict], most: int = IMAGES) -> list[dict]:
-    """At most ``most`` of the evaluation's rows: an image of some classes, half of them unseen where there are any.
+def progress_rows(rows: Sequence[dict]) -> list[dict]:
+    """At most ``IMAGES`` of the evaluation's rows: an image of some classes, half of them unseen where there are any.
 
     Compositions are left out. Of each group the classes are taken evenly from its first to its last. Every second row shows the
     other side, where the evaluation asks for both.
@@ -54,8 +54,8 @@ def progress_rows(rows: Sequence[dict], most: int = IMAGES) -> list[dict]:
     first = {row["label"] or row["seed"]: row for row in reversed(rows)}
     turned = {row["label"]: row for row in reversed(rows) if row["label"] and row.get("look") != first[row["label"]].get("look")}
     ones = sorted(first.values(), key=rows.index)
-    unseen = _evenly([row for row in ones if row["group"] == "unseen"], most // 2)
-    chosen = _evenly([row for row in ones if row["group"] == "seen"], most - len(unseen)) + unseen
+    unseen = _evenly([row for row in ones if row["group"] == "unseen"], IMAGES // 2)
+    chosen = _evenly([row for row in ones if row["group"] == "seen"], IMAGES - len(unseen)) + unseen
     return [turned.get(row["label"], row) if place % 2 else row for place, row in enumerate(chosen)]
 
 

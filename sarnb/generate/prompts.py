@@ -42,9 +42,7 @@ def optical_text(label: str) -> str:
     return prompt(words, "optical") if words in CLASSES or words in COMPOSITIONS else f"an aerial photograph of {words}"
 
 
-def prompt_table(
-    labels: Sequence[str], groups: Mapping[str, str] | None = None, sensor: str = "airborne-x", token: str = TOKEN
-) -> pd.DataFrame:
+def prompt_table(labels: Sequence[str], groups: Mapping[str, str] | None = None, sensor: str = "airborne-x") -> pd.DataFrame:
     """Every prompt of every label: columns class, group, optical, radar, with side (here left), with token.
 
     Parameters
@@ -58,12 +56,12 @@ def prompt_table(
         "optical": [optical_text(label) for label in labels],
         "radar": [evaluation_text(label, sensor=sensor) for label in labels],
         "with side": [evaluation_text(label, look="left", sensor=sensor) for label in labels],
-        "with token": [evaluation_text(label, token, sensor=sensor) for label in labels],
+        "with token": [evaluation_text(label, TOKEN, sensor=sensor) for label in labels],
     }
     return pd.DataFrame(columns)
 
 
-def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0, size: int = 128) -> dict[str, str]:
+def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0) -> dict[str, str]:
     """One class in several wordings: name -> prompt. Lengths and physics come from captions of one scene of the class.
 
     "nothing", "radar image of" and "<SAR>" name the class only; "short", "mid" and "long" tell more of the scene and not that
@@ -78,7 +76,7 @@ def caption_variants(label: str, sensor: str = "airborne-x", seed: int = 0, size
     }
     if label not in CLASSES and label not in COMPOSITIONS:
         return named | {"short + physics": evaluation_text(label, look="left", sensor=sensor)}
-    scene, radar = make_scene(label, seed, size), replace(PRESETS[sensor], look="left")
+    scene, radar = make_scene(label, seed), replace(PRESETS[sensor], look="left")
     named |= {length: caption(scene, "sar", length, None, seed) for length in LENGTHS}
     return named | {f"{length} + physics": caption(scene, "sar", length, radar, seed) for length in ("mid", "long")}
 

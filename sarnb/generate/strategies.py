@@ -1,25 +1,32 @@
-"""One line a strategy: train it, draw the evaluation set, record the cost. What is complete is not done again."""
+"""One line a strategy: train it, draw the evaluation set, record the cost; and find again what was drawn, if it may be compared.
+
+What is complete is not done again.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from diffusers import StableDiffusionXLPipeline
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, content_key, kept
+from sarnb.errors import InputError
 from sarnb.generate.progress import TOKEN_POINTS, progress_rows, watch_samples, watch_token
 from sarnb.generate.prompts import prior_set
 from sarnb.generate.sample import draw, evaluation_prompts, read_latents, to_grey, write_latents, write_samples
 from sarnb.model.export import RECORD, foundation_fingerprint, load_trained
 from sarnb.model.foundation import load_foundation
-from sarnb.model.strategy import Strategy, find_strategy
+from sarnb.model.strategy import STRATEGIES, Strategy, find_strategy
 from sarnb.model.token import TOKEN, with_token
 from sarnb.train import training
 from sarnb.train.finetune import FinetuneConfig
@@ -168,3 +175,158 @@ def evaluation_rows(test: ImageSet, strategy: Strategy, sampling: SamplingConfig
     groups = {row["label"]: row["group"] for row in test.rows if row.get("label") and row.get("group")}
     looks = sorted({row["look"] for row in test.rows if row.get("look")}) or [None]
     return evaluation_prompts(labels, sampling.per_class, token, looks, groups, sampling.sensor)
+
+
+# What the strategies drew: every samples folder of a results folder, whether it may be compared, and what it cost.
+
+Seeds = Callable[[str], Sequence[int]] | None  # a strategy's name -> the training seeds that it should have
+# what tables and figures call images that no strategy drew
+RESERVED = ("reference", "reference vs reference", "reference, frozen decoder", "reference, tuned decoder", "optical as grey")
+PROMPT = ("text", "label", "seed", "look")  # columns that say what an image was to show
+
+
+@dataclass(frozen=True)
+class DrawnSamples:
+    """One samples folder, ``samples/<strategy>/seed<k>``.
+
+    ``images``: what was drawn; None if it cannot be read. ``sampling``: the settings it was drawn with. ``cost``: training
+    and drawing joined, as ``StrategyResult.cost``. ``problem``: why it must not be compared with the others; empty if it may.
+    """
+
+    strategy: str
+    seed: int
+    folder: Path
+    images: ImageSet | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def find_runs(
+    results: Path,
+    test: ImageSet,
+    wanted: Mapping[str, Any] | None = None,
+    trained: Mapping[str, Any] | None = None,
+    seeds: Seeds = None,
+) -> list[DrawnSamples]:
+    """Every finished samples folder of a results folder, the foundation's own first, then by strategy, rank and seed.
+
+    Parameters
+    ----------
+    test : the real images, whose classes and sides were to be drawn.
+    wanted : sampler settings (fields of ``SamplingConfig``) that all must share.
+    trained : what all trainings must share: "foundation" (``foundation_fingerprint``), which the untouched foundation's
+        images must come from too, "data" (``ImageSet.digest``), and fields of ``FinetuneConfig`` such as "steps".
+    seeds : the training seeds that a strategy of this name should have.
+
+    A folder that was drawn by other settings, for other classes, by a model that was trained otherwise or again since, or with
+    a seed that is not among those, has a ``problem``. Where the model was deleted, its training is not looked at.
+    """
+    folders = [path.parent for path in (results / "samples").glob(f"*/seed*/{METADATA}") if re.fullmatch(r"seed\d+", path.parent.name)]
+    runs = [_read(results, folder, test, wanted or {}, trained or {}, seeds) for folder in folders]
+    return sorted(runs, key=lambda run: (strategy_order(run.strategy), run.seed))
+
+
+def usable_runs(runs: Sequence[DrawnSamples]) -> list[DrawnSamples]:
+    """The runs without a problem.
+
+    Raises
+    ------
+    InputError
+        No run is left; the message is the first problem if there is one.
+    """
+    usable = [run for run in runs if not run.problem]
+    if not usable:
+        why = f"{runs[0].folder}: {runs[0].problem}" if runs else "no strategy has drawn anything yet; run notebooks 02 and 05 to 09"
+        raise InputError(f"nothing to evaluate: {why}")
+    return usable
+
+
+def strategy_order(name: str) -> tuple[int, int, str]:
+    """Sort key: the order of ``STRATEGIES``, ranks of one LoRA strategy by their number, strange names last."""
+    families = list(dict.fromkeys(_family(known)[0] for known in STRATEGIES))
+    family, rank = _family(name)
+    return (families.index(family) if family in families else len(families), rank, name)
+
+
+def cost_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
+    """What each run cost and no clock tells, a row each: the same in every run. NaN where the model is no longer there.
+
+    Columns: strategy, seed, trainable parameters, images seen, checkpoint [MB] (10^6 bytes of the trained weights), caches.
+    """
+    entries = {"trainable parameters": "trainable_parameters", "images seen": "images_seen", "checkpoint [MB]": "checkpoint_bytes"}
+    table = _costs(runs, entries).assign(caches=[", ".join(run.cost.get("caches", [])) or "none" for run in runs])
+    return table.assign(**{"checkpoint [MB]": table["checkpoint [MB]"] * 1e-6})
+
+
+def timing_table(runs: Sequence[DrawnSamples | StrategyResult]) -> pd.DataFrame:
+    """What each run took of this machine, a row each: another run gives other numbers. NaN where nothing trained.
+
+    Columns: strategy, seed, training [s], training [images/s], peak memory [MB] (10^6 bytes), drawing [images/s].
+    """
+    entries = {"training [s]": "seconds", "training [images/s]": "images_per_second"}
+    return _costs(runs, entries | {"peak memory [MB]": "peak_memory_mb", "drawing [images/s]": "sampling_images_per_second"})
+
+
+def _costs(runs: Sequence[DrawnSamples | StrategyResult], entries: Mapping[str, str]) -> pd.DataFrame:
+    """Columns strategy, seed and those of ``entries``: name -> entry of a run's cost."""
+    names = [(getattr(run.strategy, "name", run.strategy), run.seed) for run in runs]
+    rows = [(*name, *(float(run.cost.get(key, np.nan)) for key in entries.values())) for name, run in zip(names, runs)]
+    return pd.DataFrame(rows, columns=["strategy", "seed", *entries])
+
+
+def _family(name: str) -> tuple[str, int]:
+    """A strategy's name without its rank, and the rank (that of the family's default where the name has none)."""
+    match = re.fullmatch(r"(.+)-r(\d+)", name)
+    if match:
+        return match[1], int(match[2])
+    return name, STRATEGIES[name].rank if name in STRATEGIES and STRATEGIES[name].has_lora else 0
+
+
+def _read(results: Path, folder: Path, test: ImageSet, wanted: Mapping[str, Any], trained: Mapping[str, Any], seeds: Seeds) -> DrawnSamples:
+    name, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    record = results / "models" / name / folder.name / RECORD
+    try:
+        images = load_set(folder)
+        stamp = json.loads((folder / SAMPLING).read_text(encoding="utf-8"))
+        sampling, model_key = SamplingConfig(**stamp["sampling"]), stamp["model"]
+        model = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        strategy = Strategy(**model["strategy"]) if model else STRATEGIES.get(name) or Strategy(name)
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
+        return DrawnSamples(name, seed, folder, problem=f"its files cannot be read ({error}); run its notebook again")
+    cost = {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0} if name == "zero-shot" else {}
+    cost = cost | model.get("cost", {}) | stamp.get("cost", {})
+    # Images of the foundation itself are stamped with its fingerprint.
+    record_of = model or ({"foundation": model_key} if name == "zero-shot" else {})
+    problem = "tables call other images so; give the folder another name" if name in RESERVED else ""
+    problem = (
+        problem or _drawn_otherwise(images, test, strategy, sampling, wanted) or _trained_otherwise(name, seed, seeds, record_of, trained)
+    )
+    if not problem and model and model_key != content_key(record.read_bytes()):
+        problem = "drawn by an earlier model than the one that is there; run its notebook again"
+    return DrawnSamples(name, seed, folder, images, asdict(sampling), cost, problem)
+
+
+def _drawn_otherwise(images: ImageSet, test: ImageSet, strategy: Strategy, sampling: SamplingConfig, wanted: Mapping[str, Any]) -> str:
+    """Why images must not be compared: other settings, another size, or other prompts than the test images ask for."""
+    for name, value in wanted.items():
+        if getattr(sampling, name) != value:
+            return f"drawn with {name} {getattr(sampling, name)}, not {value}; run its notebook again"
+    if images.images.shape[1:] != test.images.shape[1:]:
+        return f"drawn at {images.images.shape[1]} px, the test images have {test.images.shape[1]} px; run its notebook again"
+    shown, requested = (
+        [[row.get(name) for name in PROMPT] for row in rows] for rows in (images.rows, evaluation_rows(test, strategy, sampling))
+    )
+    return "" if shown == requested else "drawn for other classes, sides or seeds than the test images ask for; run its notebook again"
+
+
+def _trained_otherwise(name: str, seed: int, seeds: Seeds, record: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
+    """Why a model does not belong: a seed left from a run with others, another foundation, other data, or another setting."""
+    expected = [seed] if seeds is None else list(seeds(name))
+    if seed not in expected:
+        return f"of the training seed {seed}, this profile trains {', '.join(map(str, expected))}; delete the folder or add the seed"
+    held = record.get("config", {}) | {key: record[key] for key in ("foundation", "data") if key in record}
+    for key, value in trained.items():
+        if key in held and held[key] != value:
+            return f"trained with {key} {held[key]}, not {value}; run its notebook again"
+    return ""

@@ -113,9 +113,9 @@ def kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarr
     return (p * (np.log(p) - np.log(q))).sum(-1)
 
 
-def reverse_kl(real: np.ndarray, fake: np.ndarray, epsilon: float = EPSILON) -> np.ndarray:
+def reverse_kl(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
     """KL(q || p) = sum q ln(q / p) in nats, [..., 256] -> [...]: large where generated amplitudes do not occur in reality."""
-    return kl(fake, real, epsilon)
+    return kl(fake, real)
 
 
 def jensen_shannon(real: np.ndarray, fake: np.ndarray) -> np.ndarray:

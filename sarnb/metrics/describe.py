@@ -180,12 +180,12 @@ _SMOOTH_ORDER = 100.0  # a K law of higher texture order cannot be distinguished
 _NODES = 1024  # equally probable values of the texture over which the distribution function of K is averaged
 
 
-def law_log_cumulants(law: str, order: np.ndarray, looks: float = 1.0) -> np.ndarray:
+def law_log_cumulants(law: str, order: np.ndarray) -> np.ndarray:
     """Log-cumulants (kappa_2, kappa_3) of the amplitude under a product law: order [...] -> [..., 2].
 
     ``law``: "speckle" (no texture; ``order`` is the number of looks), "k" (gamma texture of order nu) or "g0"
-    (inverse-gamma texture of order nu), both with ``looks`` looks. Log-cumulants of a product add, and ln A is half of
-    ln I, hence kappa_2 = (psi'(L) + psi'(nu)) / 4 and kappa_3 = (psi''(L) +- psi''(nu)) / 8.
+    (inverse-gamma texture of order nu), both with one look. Log-cumulants of a product add, and ln A is half of
+    ln I, hence kappa_2 = (psi'(1) + psi'(nu)) / 4 and kappa_3 = (psi''(1) +- psi''(nu)) / 8.
     Nicolas, Traitement du Signal 19 (2002) 139; Frery et al., IEEE TGRS 35 (1997) 648 (G0).
 
     Raises
@@ -202,7 +202,7 @@ def law_log_cumulants(law: str, order: np.ndarray, looks: float = 1.0) -> np.nda
         return own
     if law not in ("k", "g0"):
         raise InputError(f"log-cumulants: unknown law {law!r}; use 'speckle', 'k' or 'g0'.")
-    speckle = np.array([polygamma(1, looks) / 4.0, polygamma(2, looks) / 8.0])
+    speckle = np.array([polygamma(1, 1.0) / 4.0, polygamma(2, 1.0) / 8.0])
     return speckle + own * np.array([1.0, 1.0 if law == "k" else -1.0])
 
 

@@ -18,7 +18,7 @@ from sarnb.data.amplitude import Normalisation
 from sarnb.data.files import METADATA, ordered_map
 from sarnb.data.imagefolder import INDEX, UNSTATED, ImageFolder, UserImage, common_size, load_batch, merged_scale
 from sarnb.errors import InputError
-from sarnb.generate.trained import RESERVED
+from sarnb.generate.strategies import RESERVED
 from sarnb.metrics import WHOLE, class_name
 from sarnb.metrics.amplitude import LEVELS, unreachable
 from sarnb.metrics.distribution import ALIKE, copy_threshold, nearest_picture, overlapping

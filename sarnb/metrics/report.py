@@ -471,14 +471,14 @@ def protocol_table(resamples: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["item", "value"])
 
 
-def measured_sentences(measures: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> list[str]:
+def measured_sentences(measures: pd.DataFrame) -> list[str]:
     """A sentence a measure: the value of each strategy with its interval, on seen and unseen classes, and what perfect latents would reach.
 
     ``measures``: as ``headline_measures`` gives.
     """
     joined, found = over_seeds(measures[measures["class"] == "all"]), []
     anchor = next(name for name in (TUNED_DECODER, FROZEN_DECODER, REFERENCE_FLOOR) if name in set(joined["strategy"]))
-    for metric in metrics:
+    for metric in HEADLINE:
         parts = []
         for split in splits_of(measures)[:2]:
             part = joined[(joined["metric"] == metric) & (joined["split"] == split)].set_index("strategy")

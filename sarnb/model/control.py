@@ -152,12 +152,12 @@ def _open_eyes(net: ControlNetModel) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def controlled(unet: nn.Module, net: nn.Module, condition: Tensor, scale: float = 1.0) -> Callable[..., Any]:
+def controlled(unet: nn.Module, net: nn.Module, condition: Tensor) -> Callable[..., Any]:
     """The UNet steered by ``net``, to be called as the UNet is; ``condition`` [N, C, H, W] of as many images."""
 
     def call(noisy: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: Mapping[str, Tensor]) -> Any:
         conditions = {"encoder_hidden_states": encoder_hidden_states, "added_cond_kwargs": dict(added_cond_kwargs)}
-        return unet(noisy, timestep, **conditions, **residuals(net, condition, scale, noisy, timestep, **conditions))
+        return unet(noisy, timestep, **conditions, **residuals(net, condition, 1.0, noisy, timestep, **conditions))
 
     return call
 

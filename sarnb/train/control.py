@@ -1,4 +1,7 @@
-"""Training of control networks: the diffusion loss of fine-tuning, with the tuned model frozen and a picture next to the caption."""
+"""Training of control networks: the diffusion loss of fine-tuning, with the tuned model frozen and a picture next to the caption.
+
+And, for comparison, of a network without diffusion.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline, UNet2DModel
 from torch import Tensor, nn
 
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import METADATA, content_key
 from sarnb.errors import InputError
-from sarnb.model.control import check_kind, conditions_of, control_network, controlled, to_condition
+from sarnb.model.control import KINDS, check_kind, conditions_of, control_network, controlled, to_condition
 from sarnb.model.export import load_trained, model_key, read_record
 from sarnb.model.foundation import load_foundation
-from sarnb.model.strategy import Strategy, find_strategy
+from sarnb.model.strategy import Strategy, find_strategy, seeded
 from sarnb.train.cache import cache_latents, cache_text
 from sarnb.train.diffusion import Denoiser
 from sarnb.train.finetune import (
@@ -35,8 +38,9 @@ from sarnb.train.finetune import (
     training_record,
     validation,
 )
-from sarnb.train.machine import processes, reset_peak_memory
-from sarnb.train.state import TRACKERS
+from sarnb.train.loop import MicroBatch, batch_ids, train_loop
+from sarnb.train.machine import autocast, processes, reset_peak_memory
+from sarnb.train.state import TRACKERS, LoopConfig
 from sarnb.train.training import keep_trained
 
 
@@ -167,3 +171,69 @@ def train_control(
         return finetune_control(pipe, strategy, kind, data, config, training, network, steered, val, cache, trackers)
 
     return keep_trained(pipe, strategy, out, wanted, tune, (TRACKERS,))
+
+
+# A network from a condition to the image without diffusion: a regression, which blurs what it cannot know.
+
+CELL = 4  # px: the network works on cells of so many px a side, each px a channel of its own
+WIDTHS = (32, 64)
+PIXELS = 12  # stream of random starts, next to those of ``sarnb.model.strategy``
+
+
+class PixelNetwork(nn.Module):
+    """diffusers' ``UNet2DModel`` on cells of ``CELL`` px: float [N, inputs, H, W] -> grey [N, 1, H, W]."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        blocks = {"down_block_types": ("DownBlock2D",) * len(WIDTHS), "up_block_types": ("UpBlock2D",) * len(WIDTHS)}
+        channels = {"in_channels": inputs * CELL**2, "out_channels": CELL**2, "block_out_channels": WIDTHS}
+        self.body = UNet2DModel(**blocks, **channels, layers_per_block=1, norm_num_groups=8, add_attention=False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] → images [N, 1, H, W]."""
+        cells = nn.functional.pixel_unshuffle(pictures, CELL)
+        return nn.functional.pixel_shuffle(self.body(cells, 0).sample, CELL)
+
+
+def train_pixels(inputs: np.ndarray, kind: str, targets: np.ndarray, config: LoopConfig, out: Path, batch_size: int = 16) -> PixelNetwork:
+    """A network that answers conditions by images; resumes from ``out`` if a run of the same identity was cut short.
+
+    Its loss is the mean absolute error, whose best answer is the median of all that a condition leaves open.
+
+    Parameters
+    ----------
+    inputs : conditions of ``kind``, as ``sarnb.model.control.conditions_of`` gives them.
+    targets : images, uint8 [N, H, W].
+
+    Raises
+    ------
+    InputError
+        Another number of inputs than of targets, or none.
+    """
+    if not len(inputs) or len(inputs) != len(targets):
+        raise InputError(f"{len(inputs)} inputs for {len(targets)} targets; give one or more, and a target each")
+    size = targets.shape[1:]
+    with seeded(config.seed, PIXELS):
+        net = PixelNetwork(KINDS[kind])
+
+    def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> Tensor:
+        ids = micro.of(batch_ids(len(inputs), batch_size, config.seed, step))
+        device = next(net.parameters()).device
+        wanted = torch.from_numpy(targets[ids]).to(device).float() / 127.5 - 1
+        return (modules["pixels"](to_condition(inputs[ids], kind, size).to(device))[:, 0].float() - wanted).abs().mean()
+
+    identity = f"pixels {kind}, {content_key(inputs, targets)}, {config}"
+    modules = {"pixels": net}
+    train_loop(modules, loss, config, out, identity=identity, batch_size=batch_size, label=f"{kind} to image")
+    return modules["pixels"].eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def apply_pixels(net: PixelNetwork, inputs: np.ndarray, kind: str, size: tuple[int, int], batch_size: int = 16) -> np.ndarray:
+    """The network's answers to conditions: uint8 [N, H, W]."""
+    pieces, device = [], next(net.parameters()).device
+    for start in range(0, len(inputs), batch_size):
+        with autocast():
+            answer = net(to_condition(inputs[start : start + batch_size], kind, size).to(device))[:, 0].float()
+        pieces.append(((answer + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
+    return np.concatenate(pieces)

@@ -88,12 +88,12 @@ def histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor
     return _sorted_gap(amplitude(real), amplitude(decoded), block)
 
 
-def log_histogram_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
+def log_histogram_distance(real: Tensor, decoded: Tensor) -> Tensor:
     """As ``histogram_distance`` [B, 3, H, W], of ln(A + 2/255): what is missing among dark pixels weighs as much as among bright ones.
 
     Below zero, where a decoder may go and a picture is cut, the logarithm goes on along its tangent: every value has a gradient.
     """
-    return _sorted_gap(_tangent_log(amplitude(real)), _tangent_log(amplitude(decoded)), block)
+    return _sorted_gap(_tangent_log(amplitude(real)), _tangent_log(amplitude(decoded)))
 
 
 def increment_distance(real: Tensor, decoded: Tensor, block: int = 16) -> Tensor:
@@ -127,7 +127,7 @@ def colour_distance(decoded: Tensor) -> Tensor:
     return (decoded - decoded.mean(dim=1, keepdim=True)).abs().mean()
 
 
-def _sorted_gap(first: Tensor, second: Tensor, block: int) -> Tensor:
+def _sorted_gap(first: Tensor, second: Tensor, block: int = 16) -> Tensor:
     """Mean gap of the sorted values of each block of [N, H, W]."""
     block = min(block, *first.shape[1:])
     cut = (own.unfold(1, block, block).unfold(2, block, block).reshape(-1, block * block) for own in (first, second))

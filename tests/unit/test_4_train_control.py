@@ -31,10 +31,9 @@ from sarnb.model.foundation import encode_prompts, load_foundation, normalise_la
 from sarnb.model.strategy import find_strategy
 from sarnb.train import loop as looping
 from sarnb.train.cache import cache_latents
-from sarnb.train.control import ControlConfig, denoiser_of, finetune_control, train_control
+from sarnb.train.control import ControlConfig, apply_pixels, denoiser_of, finetune_control, train_control, train_pixels
 from sarnb.train.finetune import FinetuneConfig, captions_of, step_draw, training_loss
 from sarnb.train.loop import WHOLE
-from sarnb.train.pixels import apply_pixels, train_pixels
 from sarnb.train.state import LoopConfig
 
 CONFIG = ControlConfig(steps=3, batch_size=4, checkpoint_every=1, log_every=1, precision="fp32", held_out_images=4)

@@ -14,8 +14,16 @@ from tiny import tiny_set
 from sarnb.data.files import write_json
 from sarnb.errors import InputError
 from sarnb.generate.sample import write_samples
-from sarnb.generate.strategies import SamplingConfig, evaluation_rows
-from sarnb.generate.trained import RESERVED, cost_table, find_runs, strategy_order, timing_table, usable_runs
+from sarnb.generate.strategies import (
+    RESERVED,
+    SamplingConfig,
+    cost_table,
+    evaluation_rows,
+    find_runs,
+    strategy_order,
+    timing_table,
+    usable_runs,
+)
 from sarnb.metrics.evaluation import ANCHORS
 from sarnb.model.strategy import find_strategy, seeds_of
 from sarnb.train.cache import content_key

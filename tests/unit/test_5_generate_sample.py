@@ -10,7 +10,6 @@ from tiny import tiny_pipeline, tiny_tokenizer
 
 from sarnb.data.dataset import load_set
 from sarnb.errors import InputError
-from sarnb.generate.attention import AttentionRecord, phrase_map, record_attention
 from sarnb.generate.sample import (
     LATENTS,
     coarse_unet,
@@ -24,6 +23,7 @@ from sarnb.generate.sample import (
     write_latents,
     write_samples,
 )
+from sarnb.model.inspect import AttentionRecord, phrase_map, record_attention
 from sarnb.world.scene import CLASSES, COMPOSITIONS
 
 PROMPTS = ["a radar image of a city", "a radar image of a forest", "city"]

@@ -10,7 +10,7 @@ import pytest
 
 from sarnb.data.dataset import Column
 from sarnb.metrics.evaluation import COLUMNS, REFERENCE_FLOOR
-from sarnb.plots.training import (
+from sarnb.plots import (
     comparison_grid,
     component_bars,
     measure_dots,
