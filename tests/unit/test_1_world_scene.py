@@ -149,7 +149,7 @@ def test_three_classes_share_a_patch_whatever_their_order(kind):
         make_scene("city+river+forest+coast", 0)
 
 
-def test_canvas_noise_has_unit_variance_and_the_asked_scale():
+def test_canvas_noise_has_unit_variance_and_the_requested_scale():
     canvas = Canvas(np.random.default_rng(0), 256, 1.0, "summer")
     fine, coarse = canvas.noise(8.0), canvas.noise(64.0)
     assert abs(fine.std() - 1) < 0.1 and abs(fine.mean()) < 0.1
@@ -172,7 +172,7 @@ def test_cells_split_metres_evenly_and_are_counted():
     assert count_cells(index, np.zeros_like(index), metres < 25, 6) == 2
 
 
-def test_lone_crowns_are_round_trees_of_the_asked_height():
+def test_lone_crowns_are_round_trees_of_the_requested_height():
     canvas = Canvas(np.random.default_rng(3), 128, 1.0, "summer")
     planted = canvas.crowns(np.ones((128, 128), bool), 20.0, 12.0, keep=0.12)
     labels, n = ndimage.label(canvas.above > 0)

@@ -129,7 +129,7 @@ def test_counts_are_those_of_the_images(folder: Path) -> None:
     assert "Train does not show: stadium." in text
 
 
-def test_the_sensor_and_the_scale_are_told(folder: Path) -> None:
+def test_the_sensor_and_the_scale_are_reported(folder: Path) -> None:
     text, card = (folder / README).read_text(), load_card(folder)
     assert "umbra: X band (9.6 GHz), VV, looks: 1" in text and "incidence 35, 45, 55 degrees" in text
     assert f"mu = {card['mu']:.6g} and sigma = {card['sigma']:.6g}" in text

@@ -89,7 +89,7 @@ def test_only_listed_files_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["card.json", "metadata.jsonl", "README.md", "unet/config.json", "history.csv", ".hidden", "train/a.png"])
-def test_what_has_no_marker_is_not_ours_whatever_its_name(tmp_path, name):
+def test_what_has_no_marker_was_not_made_here_whatever_its_name(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(InputError, match=f"holds {name}, not written here"):
@@ -97,7 +97,7 @@ def test_what_has_no_marker_is_not_ours_whatever_its_name(tmp_path, name):
     assert _tree(tmp_path) == {name: b"mine"}
 
 
-def test_a_file_put_into_a_folder_of_ours_or_changed_there_is_the_users(tmp_path):
+def test_a_file_put_into_a_folder_made_here_or_changed_there_is_the_users(tmp_path):
     out = _made(tmp_path / "out", README_md="package", train__a_png="1")
     (out / "README.md").write_text("my own words")
     (out / "train/mine.png").write_bytes(b"2")
@@ -109,7 +109,7 @@ def test_a_file_put_into_a_folder_of_ours_or_changed_there_is_the_users(tmp_path
     assert (out / "train/mine.png").read_bytes() == before["train/mine.png"]
 
 
-def test_an_edit_of_equal_size_and_an_empty_folder_are_the_users_and_a_copy_of_the_whole_is_ours(tmp_path):
+def test_an_edit_of_equal_size_and_an_empty_folder_are_the_users_and_a_copy_of_the_whole_counts_as_made_here(tmp_path):
     out = _made(tmp_path / "out", card_json="1234", train__a_png="1")
     shutil.copytree(out, tmp_path / "copy", copy_function=shutil.copyfile)
     assert (tmp_path / "copy/card.json").stat().st_mtime_ns != (out / "card.json").stat().st_mtime_ns
@@ -134,7 +134,7 @@ def test_a_mount_point_is_refused_before_the_work(monkeypatch, tmp_path):
     check_out(tmp_path / "in", "data set")
 
 
-def test_what_a_killed_call_left_is_ours_and_other_kinds_are_refused(tmp_path):
+def test_what_a_killed_call_left_counts_as_made_here_and_other_kinds_are_refused(tmp_path):
     claim(tmp_path / "out", "model", names=("unet/*",))
     (tmp_path / "out/unet").mkdir()
     (tmp_path / "out/unet/half").write_text("x")
@@ -154,7 +154,7 @@ def test_what_a_killed_call_left_is_ours_and_other_kinds_are_refused(tmp_path):
         '{"kind": "data set", "files": {}, "writing": "*"}',
     ],
 )
-def test_a_damaged_marker_makes_nothing_ours(tmp_path, marker):
+def test_a_damaged_marker_takes_nothing_for_made_here(tmp_path, marker):
     (tmp_path / MARKER).write_text(marker)
     (tmp_path / "a.png").write_bytes(b"1")
     with pytest.raises(InputError, match="a.png, not written here"):
@@ -204,7 +204,7 @@ def test_a_folder_has_one_lock_by_whatever_name_it_is_called(tmp_path):
             pass
 
 
-def test_a_folder_takes_the_place_of_one_of_ours_only(tmp_path):
+def test_a_folder_takes_the_place_of_one_made_here_only(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "out")
     for text, name in (("1", "out"), ("2", "link")):
         (tmp_path / "new").mkdir()

@@ -138,7 +138,7 @@ def test_small_images_are_counted_and_not_enlarged(tmp_path: Path) -> None:
     assert [group.label for group in groups] == ["a"] and "2 real images smaller than 32 px" in notes[0]
 
 
-def test_faults_of_the_folder_are_told(tmp_path: Path) -> None:
+def test_faults_of_the_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         real.measured_images(str(tmp_path / "nowhere"))
     for label in ("a", "b"):

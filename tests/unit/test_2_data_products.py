@@ -327,7 +327,7 @@ def _capella(path: Path, side: str, **form) -> None:
 
 
 @pytest.mark.parametrize(("side", "look"), [("right", "left"), ("left", "right")])
-def test_capella_is_scaled_to_sigma0_by_the_json_beside_its_tiff(tmp_path, side, look):
+def test_capella_is_scaled_to_sigma0_by_the_json_next_to_its_tiff(tmp_path, side, look):
     digital = np.abs(100 * _speckle((64, 64))).astype(np.uint16) + 1
     path = _tiff(tmp_path / "geo.tif", digital)
     _capella(tmp_path / "geo_extended.json", side, type="geotransform")
@@ -353,7 +353,7 @@ def test_capella_in_slant_range_keeps_slant_spacing_and_is_not_mirrored(tmp_path
 
 
 @pytest.mark.parametrize(("side", "look"), [("right", "left"), ("left", "right")])
-def test_iceye_is_read_by_the_json_beside_its_tiff(tmp_path, side, look):
+def test_iceye_is_read_by_the_json_next_to_its_tiff(tmp_path, side, look):
     amplitude = np.linspace(1, 3, 64)[:, None] * np.linspace(1, 4, 64) * 1000  # farther and later along the rows is brighter
     path = _tiff(tmp_path / "grd.tif", np.round((16 * amplitude) ** 0.5).astype(np.uint16), rasterio.Affine.identity(), None)
     about = {

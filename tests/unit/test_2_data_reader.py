@@ -488,7 +488,7 @@ def test_a_refusal_that_follows_from_a_guess_says_so(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_images_of_no_named_sensor_that_are_scaled_together_are_told_with_their_levels(tmp_path: Path) -> None:
+def test_images_of_no_named_sensor_that_are_scaled_together_are_reported_with_their_levels(tmp_path: Path) -> None:
     """Those that one scale makes black are counted; a blank makes no sensor."""
     for number, level in enumerate((1.0, 1.0, 400.0)):
         npy(tmp_path / f"{number}.npy", np.full((64, 64), level, np.float32) * np.linspace(0.5, 1.5, 64, dtype=np.float32))
@@ -575,7 +575,7 @@ def test_the_comment_of_a_jpeg_names_the_quantity(tmp_path: Path) -> None:
     np.testing.assert_allclose(reported.amplitude, np.sqrt(plain.amplitude.astype(np.float32)), rtol=1e-6)
 
 
-def test_files_beside_an_image_are_read_with_it_and_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+def test_files_next_to_an_image_are_read_with_it_and_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     for number in range(4):
         with_file_beside(tmp_path / f"{number}.png")
     (tmp_path / "index.csv").write_text("file,sensor\n0.png,near\n1.png,near\n2.png,far\n", encoding="utf-8-sig")

@@ -217,7 +217,7 @@ def test_training_lowers_the_held_out_loss_of_its_own_images(tmp_path):
     assert held_out[-1] < 0.9 * held_out[0]
 
 
-def test_prior_pictures_are_asked_for_and_checked():
+def test_prior_pictures_are_requested_and_checked():
     with pytest.raises(InputError, match="draw them first"):
         finetune(tiny_pipeline(), replace(find_strategy("hybrid+prior"), rank=4), tiny_set(), CONFIG, None)
     with pytest.raises(InputError, match="one caption each"):

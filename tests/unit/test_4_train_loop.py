@@ -170,7 +170,7 @@ def test_a_gradient_that_is_not_finite_poisons_no_checkpoint(tmp_path, ema):
     assert steps[0] == 5 and all(torch.equal(a, b) for a, b in zip(whole.parameters(), fresh.parameters()))
 
 
-def test_a_full_disk_under_the_history_is_told_and_loses_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_under_the_history_is_reported_and_loses_nothing(tmp_path, monkeypatch):
     network, loss = regression()
     replace, seen = Path.replace, []
 

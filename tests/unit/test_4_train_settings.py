@@ -235,14 +235,14 @@ def test_a_scheduler_named_twice_is_refused(changed):
         ("", {"force_zeros_for_empty_prompt": False}),
     ],
 )
-def test_foundations_of_the_same_weights_and_other_settings_are_told_apart(part, values, stored, changed):
+def test_foundations_of_the_same_weights_and_other_settings_are_distinguished(part, values, stored, changed):
     first, other = load_foundation(str(stored)), load_foundation(str(changed(part, **values)))
     assert foundation_fingerprint(first) != foundation_fingerprint(other)
     differ = {name: value for name, value in settings_of(other).items() if settings_of(first).get(name) != value}
     assert {name.split(".")[-1]: value for name, value in differ.items()} == values
 
 
-def test_tokenizers_that_pad_or_cut_otherwise_are_told_apart():
+def test_tokenizers_that_pad_or_cut_otherwise_are_distinguished():
     pipe = tiny_pipeline()
     found = [settings_of(pipe)]
     for name, value in (("pad_token", "!"), ("padding_side", "left"), ("truncation_side", "left")):

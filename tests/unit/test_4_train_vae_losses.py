@@ -179,7 +179,7 @@ def test_colour_distance_by_hand_and_of_grey():
     assert colour_distance(to_pixels(grey())).item() == pytest.approx(0, abs=1e-7)
 
 
-def test_l1_and_l2_by_hand_and_only_the_asked_terms():
+def test_l1_and_l2_by_hand_and_only_the_requested_terms():
     real, decoded = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.5)
     parts = reconstruction_terms({"l1": 1, "l2": 1, "kl": 1}, real, decoded, {})
     assert {name: value.item() for name, value in parts.items()} == {"l1": 0.5, "l2": 0.25}

@@ -104,7 +104,7 @@ def test_a_constant_image_has_no_correlation() -> None:
 
 
 @pytest.mark.parametrize("looks, bias", [(1, 1.12), (4, 1.07)])
-def test_flat_enl_counts_looks_beside_a_scene(looks: int, bias: float) -> None:
+def test_flat_enl_counts_looks_next_to_a_scene(looks: int, bias: float) -> None:
     rng = np.random.default_rng(2)
     amplitude = 50 * np.sqrt(rng.gamma(looks, 1 / looks, (12, 128, 128)))
     amplitude[:, :, 64:] *= np.where(np.arange(64) % 8 < 4, 0.3, 1.6)  # half of the scene is stripes, two in each window

@@ -191,7 +191,7 @@ def test_an_8_bit_real_set_gives_no_scale_and_that_is_said(tmp_path: Path) -> No
     )
 
 
-def test_levels_that_8_bits_left_empty_are_filled_and_told(tmp_path: Path) -> None:
+def test_levels_that_8_bits_left_empty_are_filled_and_reported(tmp_path: Path) -> None:
     images = speckle(40)
     curve = np.rint((np.arange(256) / 255) ** 0.8 * 255)
     real, fake = write(tmp_path / "real", images[:20]), write(tmp_path / "fake", curve[np.rint(images[20:]).astype(int)])
@@ -226,7 +226,7 @@ def test_images_in_two_sets_are_counted_and_spoil_no_threshold(tmp_path: Path) -
     assert pooled(found.table, "fake")["memorised_fraction"] == 0.8
 
 
-def test_places_that_are_in_two_sets_by_other_passes_are_told_where_they_raise_a_threshold(tmp_path: Path) -> None:
+def test_places_that_are_in_two_sets_by_other_passes_are_reported_where_they_raise_a_threshold(tmp_path: Path) -> None:
     """Layout twice, speckle anew: nothing but the threshold tells, and it hides what is as near."""
     layouts = np.kron(np.random.default_rng(0).gamma(4.0, 10.0, (30, 12, 12)), np.ones((1, 8, 8)))
     passes = [np.minimum(layouts * np.random.default_rng(seed).rayleigh(0.8, layouts.shape), 250) for seed in range(3)]
@@ -267,7 +267,7 @@ def test_intensities_are_compared_as_amplitudes_and_8_bit_drawings_stay(tmp_path
     assert tables[1].tolist() == pytest.approx(tables[0].tolist(), rel=1e-3, abs=1e-6)
 
 
-def test_sensors_are_told_and_can_be_chosen(tmp_path: Path) -> None:
+def test_sensors_are_reported_and_can_be_chosen(tmp_path: Path) -> None:
     names = [f"{label}/{k}" for label in ("sea", "city") for k in range(10)]
     real, fake = write(tmp_path / "x/real", speckle(20), names=names), write(tmp_path / "x/fake", speckle(20, 1), names=names)
     for folder, second in ((real, "B"), (fake, "C")):
@@ -354,7 +354,7 @@ def test_the_least_number_for_an_interval_is_where_coverage_begins_to_fail() -> 
     assert coverage[4] < 0.82 < 0.88 < coverage[LEAST_FOR_INTERVAL]
 
 
-def test_all_zero_and_saturated_images_are_told(tmp_path: Path) -> None:
+def test_all_zero_and_saturated_images_are_reported(tmp_path: Path) -> None:
     images = np.rint(speckle(12, 1)).astype(np.uint8)
     images[:2], images[2:, :20] = 0, 255
     real, fake = write(tmp_path / "real", speckle(12)), write(tmp_path / "fake", images)
@@ -384,7 +384,7 @@ def test_all_zero_and_saturated_images_are_told(tmp_path: Path) -> None:
         (lambda d: (d / "below").mkdir() or (d / "below/metadata.jsonl").write_text("{}"), r"lies below"),
     ],
 )
-def test_bad_folders_are_told_in_one_sentence(tmp_path: Path, damage, message: str) -> None:
+def test_bad_folders_are_reported_in_one_sentence(tmp_path: Path, damage, message: str) -> None:
     real, fake = write(tmp_path / "real", speckle(4)), write(tmp_path / "fake", speckle(4, 1))
     damage(fake)
     with pytest.raises(InputError, match=message) as caught:

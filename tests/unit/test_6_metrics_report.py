@@ -110,7 +110,7 @@ def test_sentences_name_best_overlap_and_floor() -> None:
     assert recall == "SAR-CLIP recall could not be computed for any strategy on pooled."
 
 
-def test_equal_distances_on_either_side_of_real_are_not_told_apart() -> None:
+def test_equal_distances_on_either_side_of_real_are_not_distinguished() -> None:
     rows = table(
         ("reference vs reference", 0, "amplitude_cv", 0.8, 0.7, 0.9),
         ("a", 0, "amplitude_cv", 0.6, 0.55, 0.65),

@@ -131,7 +131,7 @@ def test_bias_is_the_gain_of_each_cover_in_decibels():
         sigma0_bias(images, images[:2], masks, masks)
 
 
-def test_looks_of_flat_windows_are_one_for_single_look_speckle_whatever_stands_beside():
+def test_looks_of_flat_windows_are_one_for_single_look_speckle_whatever_stands_next_to_them():
     images, masks = speckle(16), np.zeros((16, 64, 64), np.uint8)
     images[:, :, 36:] = 200
     masks[:, :, 32:40], masks[:, :, 40:] = 1, 2

@@ -201,7 +201,7 @@ def test_images_without_a_score_are_left_out_of_the_table():
     [(None, "The judge tells classes apart"), (0, "The judge cannot be distinguished from a guess")],
     ids=["perfect", "always city"],
 )
-def test_the_sentence_says_whether_the_judge_may_be_asked(shown, words):
+def test_the_sentence_says_whether_the_judge_may_be_used(shown, words):
     data = known_set(mistakes=None if shown is None else dict.fromkeys(range(20), shown))
     assert judge_sentence(accuracy(judge_images(Reader(), data))).startswith(words)
 

@@ -64,7 +64,7 @@ def test_equal_images_never_differ():
     assert exchange_test(same, same, np.full(6, 1 / 6), lambda means: (means**2).sum(1), 200, 0) == (0.0, 1.0, 0.0)
 
 
-def test_the_nearer_strategy_is_named_and_like_ones_are_not_told_apart():
+def test_the_nearer_strategy_is_named_and_like_ones_are_not_distinguished():
     real = measure(side_set(0, count=24))
     runs = {
         "like": {0: measure(side_set(11))},

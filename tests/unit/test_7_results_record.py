@@ -177,7 +177,7 @@ def _texts(*texts, figsize=(6, 6)):
         ([(0.1, 0.5, "one", 0), (0.1, 0.5, "   ", 0)], 0),
     ],
 )
-def test_texts_that_overlap_are_told_from_those_that_do_not(texts, faults):
+def test_texts_that_overlap_are_distinguished_from_those_that_do_not(texts, faults):
     found = figure_faults(_texts(*texts))
     assert len(found) == faults and all("overlap" in fault for fault in found)
 
@@ -209,7 +209,7 @@ def test_labels_of_a_short_logarithmic_axis_do_not_run_into_each_other(low, high
     assert len(shown) >= 2 and all(any(label in text for text in shown) for label in labels)
 
 
-def test_a_figure_larger_than_a_screen_is_told_with_its_size():
+def test_a_figure_larger_than_a_screen_is_reported_with_its_size():
     figure = _texts((0, 0, "bottom", 0), (0, 0.99, "top", 0), figsize=(2, 20))
     (fault,) = figure_faults(figure)
     assert "tall" in fault and 0.98 * 1800 < int(fault.split()[0]) <= 1800

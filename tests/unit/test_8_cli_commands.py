@@ -290,7 +290,7 @@ def test_a_senseless_request_is_one_sentence_and_writes_nothing(command, tmp_pat
         "evaluate --real elsewhere --fake elsewhere --out mine",
     ],
 )
-def test_no_command_touches_files_that_are_not_ours(command, tmp_path, monkeypatch):
+def test_no_command_touches_files_that_were_not_made_here(command, tmp_path, monkeypatch):
     """A user's own folder, whose files have the very names that the command writes."""
     monkeypatch.chdir(tmp_path)
     for name in ("metadata.jsonl", "card.json", "README.md", "history.csv", "record.json", "unet/config.json", "vae/config.json"):
@@ -407,7 +407,7 @@ def test_help_needs_no_environment():
 
 
 @pytest.mark.parametrize("words", [["--profil", "smoke"], ["nonsense"], ["--seed"]])
-def test_a_typing_error_is_told_at_once(words):
+def test_a_typing_error_is_reported_at_once(words):
     done = _call("bash", str(SCRIPT), *words)
     assert done.returncode == 2 and done.stderr.startswith("run_all.sh: ") and "--help" in done.stderr
 
