@@ -282,7 +282,7 @@ class Study:
         through = to_grey(decode_latents(self.tuned_decoder or vae, latents))
         return look_reader(replace(measure(known), decoded_side=side_features(through)))
 
-    def first_measures(self, test: ImageSet, samples: Mapping[tuple[str, int], ImageSet]) -> dict[str, pd.DataFrame]:
+    def headline_measures(self, test: ImageSet, samples: Mapping[tuple[str, int], ImageSet]) -> dict[str, pd.DataFrame]:
         """Decoder -> the measures ``HEADLINE`` of these samples with all anchors, the headline first.
 
         "tuned" comes first where notebook 04 made a decoder; without it "frozen" is the headline, and a line says so.
@@ -303,7 +303,7 @@ class Study:
         return {name: table.assign(decoder=name) for name, table in own.items()}
 
     def _anchors(self, test: ImageSet, labels: Sequence[str] | None, decoded: Mapping[str, ImageSet]) -> pd.DataFrame:
-        """The anchors of ``first_measures``, computed once for the notebooks that show them; kept below ``samples/anchors``."""
+        """The anchors of ``headline_measures``, computed once for the notebooks that show them; kept below ``samples/anchors``."""
         settings = self.values.bootstrap_resamples, self.seed
         code = [path.read_bytes() for path in sorted((Path(sarnb.__file__).parent / "metrics").glob("*.py"))]
         key = {

@@ -157,7 +157,7 @@ def train_clip(
     Returns
     -------
     history : with the column retrieval_r1, the share of images whose nearest text of the batch is their own, and, where
-        there are hard negatives, contrary_r1, the share that is nearer to its caption than to these (NaN where a step had none).
+        there are hard negatives, hard_negative_r1, the share that is nearer to its caption than to these (NaN where a step had none).
 
     Raises
     ------
@@ -204,7 +204,7 @@ def train_clip(
             nearest = (pictures @ texts[0].T).argmax(dim=1)
             figures = {"loss": value, "retrieval_r1": (nearest == torch.arange(len(drawn), device=nearest.device)).float().mean()}
             if count:
-                figures["contrary_r1"] = hard_negative_r1(pictures, texts[0], others[0], present)
+                figures["hard_negative_r1"] = hard_negative_r1(pictures, texts[0], others[0], present)
         return figures
 
     encoder.train().requires_grad_(True)

@@ -97,7 +97,7 @@ def test_a_second_run_gives_the_same_tables(root, tmp_path):
     done = _run(tmp_path, "--only", "05", profile=str(profile))
     assert done.returncode == 0, done.stderr
     again = {path.name: path.read_bytes() for path in (tmp_path / "smoke/tables").glob("*.csv")}
-    assert {"data_card.csv", "unet_full_cost.csv", "unet_full_first_measures.csv"} <= again.keys()
+    assert {"data_card.csv", "unet_full_cost.csv", "unet_full_headline_measures.csv"} <= again.keys()
     tables = root / "smoke/tables"
     assert [name for name in again if not name.endswith("_timing.csv") and (tables / name).read_bytes() != again[name]] == []
     needed = ("00_foundation", "01_data", "03_sar_clip", "04_vae", "05_unet_full")
@@ -172,5 +172,5 @@ def test_the_profile_paper_keeps_the_hidden_class_of_the_shards(paper):
     assert verify(paper) == []
     card = json.loads((paper / "data/card.json").read_text(encoding="utf-8"))
     assert card["kind"] == "sarlo80" and card["groups"]["unseen"] == ["harbour"]
-    rates = pd.read_csv(paper / "tables/unet_full_first_measures.csv")
+    rates = pd.read_csv(paper / "tables/unet_full_headline_measures.csv")
     assert {"seen", "unseen"} <= set(rates["split"])

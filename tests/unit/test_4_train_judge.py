@@ -49,7 +49,7 @@ def striped(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[tuple[s
     return images, upright, [(CAPTIONS[bit],) for bit in upright]
 
 
-def told_right(encoder: DualEncoder, images: np.ndarray, upright: np.ndarray) -> float:
+def read_rightly(encoder: DualEncoder, images: np.ndarray, upright: np.ndarray) -> float:
     nearest = (encoder.embed_images(images) @ encoder.embed_texts(CAPTIONS).T).argmax(dim=1).numpy()
     return (nearest == upright).mean()
 
@@ -131,7 +131,7 @@ def test_it_learns_to_tell_rows_from_columns(tokenizer, tmp_path):
     images, upright, captions = striped(24, 0)
     encoder, config = build_dual_encoder(tokenizer, SMALL), LoopConfig(steps=60, learning_rate=3e-4, precision="fp32")
     history = train_clip(encoder, images, captions, config, tmp_path, batch_size=4)
-    assert told_right(encoder, images, upright) > 0.9 and history["retrieval_r1"].between(0, 1).all()
+    assert read_rightly(encoder, images, upright) > 0.9 and history["retrieval_r1"].between(0, 1).all()
 
 
 @pytest.mark.slow
@@ -140,7 +140,7 @@ def test_negatives_teach_what_a_batch_of_one_cannot(tokenizer, tmp_path):
     encoder, config = build_dual_encoder(tokenizer, SMALL), LoopConfig(steps=80, learning_rate=3e-4, precision="fp32")
     wrong = {CAPTIONS[0]: (CAPTIONS[1],), CAPTIONS[1]: (CAPTIONS[0],)}
     history = train_clip(encoder, images, captions, config, tmp_path, batch_size=1, negatives=wrong)
-    assert told_right(encoder, images, upright) > 0.9 and history["contrary_r1"].iloc[-1] > 0.9
+    assert read_rightly(encoder, images, upright) > 0.9 and history["hard_negative_r1"].iloc[-1] > 0.9
     assert history["retrieval_r1"].eq(1).all(), "alone in its batch an image finds its caption without knowing anything"
 
 
@@ -175,7 +175,7 @@ def test_without_negatives_nothing_changes(tokenizer, tmp_path):
         encoder, config = build_dual_encoder(tokenizer, SMALL), LoopConfig(steps=2, precision="fp32")
         history = train_clip(encoder, images, captions, config, tmp_path / str(number), batch_size=2, negatives=wrong)
         weights.append(torch.cat([value.flatten() for value in encoder.state_dict().values()]))
-        assert "contrary_r1" not in history
+        assert "hard_negative_r1" not in history
     assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
 
 
@@ -258,9 +258,9 @@ def test_wrong_captions_are_part_of_the_training_and_of_its_identity(tmp_path):
     captions = [f"a {label} seen from the {row['look']}" for row, label in zip(data.rows, data.labels)]
     reported = replace(data, rows=tuple({**row, "captions": [caption]} for row, caption in zip(data.rows, captions)))
     run = train_judge(reported, "embedded", CONFIG, tmp_path, batch_size=4)
-    assert run.history["contrary_r1"].between(0, 1).all() and run.record["captions_with_negatives"] == run.record["captions"] == 4
+    assert run.history["hard_negative_r1"].between(0, 1).all() and run.record["captions_with_negatives"] == run.record["captions"] == 4
     plain = train_judge(reported, "embedded", CONFIG, tmp_path, batch_size=4, negatives=0)
-    assert plain.record["key"] != run.record["key"] and "contrary_r1" not in plain.history
+    assert plain.record["key"] != run.record["key"] and "hard_negative_r1" not in plain.history
     assert not same(weights(run.judge), weights(plain.judge))
 
 
