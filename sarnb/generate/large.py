@@ -9,6 +9,7 @@ each window is steered by its part.
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from sarnb.train.loop import step_generator
 
 WINDOWS = 10  # stream of random numbers of the windows' shifts, next to that of ``sarnb.generate.sample``
 OVERLAP = 0.5  # share of a window's side that its neighbour covers, too
-TILE, RIM = 32, 4  # latent cells that the autoencoder decodes at once, and those around them that are decoded and dropped
+TILE, RIM = 32, 4  # latent cells that the autoencoder decodes at once, and those around them that are decoded and dropped or faded out
 
 
 def draw_scene(
@@ -184,18 +185,26 @@ def window_weight(window: int) -> Tensor:
 def decode_tiles(vae: AutoencoderKL, latents: Tensor, tile: int = TILE, rim: int = RIM) -> np.ndarray:
     """Normalised latents [1, C, h, w] as an image uint8 [H, W, 3], decoded tile by tile, so that memory does not grow with the scene.
 
-    A tile is decoded with ``rim`` more cells on each side, which are dropped: what a pixel is then depends on its
-    surroundings as in one piece, but for the means of the group normalisation.
+    A tile is decoded with ``rim`` more cells on each side. The outer half of them is dropped: what a pixel is then depends on its
+    surroundings as in one piece, but for the means of the group normalisation, which are the tile's own. These differ from tile
+    to tile, so the inner half is where one tile fades into the next.
     """
-    factor, (height, width) = 2 ** (len(vae.config.block_out_channels) - 1), latents.shape[2:]
-    scene = np.empty((height * factor, width * factor, 3), np.uint8)
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            y, x = max(0, top - rim), max(0, left - rim)
-            decoded = decode_latents(vae, latents[:, :, y : top + tile + rim, x : left + tile + rim])[0]
-            kept = decoded[(top - y) * factor :, (left - x) * factor :][: tile * factor, : tile * factor]
-            scene[top * factor : (top + tile) * factor, left * factor : (left + tile) * factor] = kept
-    return scene
+    factor, size, fade = 2 ** (len(vae.config.block_out_channels) - 1), latents.shape[2:], min(rim, tile) // 2
+    scene = np.zeros((size[0] * factor, size[1] * factor, 3), np.float32)
+
+    def share(start: int, pixels: slice, length: int) -> np.ndarray:
+        """Share of the tile that begins at that cell in each of the pixels of one axis; those of all tiles add up to 1."""
+        cells, reach = (np.arange(pixels.start, pixels.stop) + 0.5) / factor, max(2 * fade, 1e-9)
+        begins = np.clip((cells - start + fade) / reach, 0, 1) if start else 1.0
+        ends = np.clip((start + tile + fade - cells) / reach, 0, 1) if start + tile < length else 1.0
+        return np.asarray(begins * ends * np.ones_like(cells), np.float32)
+
+    for corner in itertools.product(*(range(0, length, tile) for length in size)):
+        cells = [slice(max(0, start - rim), min(length, start + tile + rim)) for start, length in zip(corner, size)]
+        pixels = tuple(slice(part.start * factor, part.stop * factor) for part in cells)
+        rows, columns = (share(start, part, length) for start, part, length in zip(corner, pixels, size))
+        scene[pixels] += (rows[:, None] * columns)[:, :, None] * decode_latents(vae, latents[:, :, cells[0], cells[1]])[0]
+    return np.rint(scene).astype(np.uint8)
 
 
 def guided(

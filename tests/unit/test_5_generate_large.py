@@ -150,6 +150,13 @@ def test_tiles_are_the_whole_image_where_one_tile_holds_it_and_near_it_where_not
     assert np.abs(shuffled.astype(float) - whole).mean() > 0.5 * scale, "the measure tells another picture"
 
 
+@pytest.mark.parametrize(("tile", "rim"), [(32, 4), (16, 8), (12, 0), (3, 4), (1, 4)])
+def test_the_shares_of_all_tiles_add_up_to_one_everywhere(pipe, tile, rim, monkeypatch):
+    factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    monkeypatch.setattr(large, "decode_latents", lambda vae, part: np.full((1, *(factor * n for n in part.shape[2:]), 3), 200, np.uint8))
+    assert (large.decode_tiles(pipe.vae, torch.zeros(1, 4, 33, 13), tile, rim) == 200).all()
+
+
 @pytest.mark.parametrize(
     ("prompts", "height", "width", "changes", "message"),
     [
