@@ -562,7 +562,8 @@ def write_findings(results: Path, page: Path) -> None:
 def took(manifest: Mapping[str, Any]) -> str:
     """How long a notebook ran, and on what."""
     device = manifest.get("device", {})
-    where = device.get("graphics") or f"{device.get('threads', device.get('cores'))} threads of {device.get('processor') or 'a processor'}"
+    threads = device.get("threads", device.get("cores"))
+    where = device.get("graphics") or f"{threads} thread{'s' * (threads != 1)} of {device.get('processor') or 'a processor'}"
     return f"Ran for {manifest.get('seconds', 0) / 60:.1f} minutes on {where}."
 
 
