@@ -428,6 +428,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_rest(tmp_path: Path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="set SARNB_REAL_DATA to a folder of real radar images in class folders")
 def test_real_images_pass(tmp_path: Path) -> None:
     card = prepare_user_data(Path(REAL), tmp_path / "out", 128)

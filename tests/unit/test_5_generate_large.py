@@ -176,6 +176,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(prompts, height, width, c
         large.draw_scene(pipe, prompts, 0, *sides, **changes)
 
 
+@pytest.mark.slow
 def test_tiles_of_the_foundation_s_decoder_leave_no_seam_and_without_a_rim_they_do():
     """Differences across the borders of tiles, of four grids, against those of cell borders nearby: Kolmogorov-Smirnov, n > 10,000."""
     vae = load_foundation().vae

@@ -161,6 +161,7 @@ def covered(count: int, seed: int, folder: Path) -> ImageSet:
     return replace(own, root=folder)
 
 
+@pytest.mark.slow
 def test_a_segmenter_reads_land_cover_and_gains_by_pairs(tmp_path, monkeypatch):
     for name in ("pool", "held"):
         (tmp_path / name).mkdir()
