@@ -188,6 +188,7 @@ BAD = {  # what is wrong with a sample -> the members changed, and the words tha
     "list meta": ({"meta_json": b"[1]"}, "no JSON object"),
     "laughs": ({"sicd_xml": LAUGHS}, "entities or a document type"),
     "outside": ({"sicd_xml": OUTSIDE}, "entities or a document type"),
+    "short": ({"sar_png": _claims(SIZE)}, "cannot be decoded"),
 }
 
 
