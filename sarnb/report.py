@@ -30,7 +30,7 @@ from sarnb.data.dataset import CARDS
 from sarnb.data.files import check_out, replace_folder, saving, working_in
 from sarnb.errors import InputError, first_line
 from sarnb.results import VERDICT, read_cells, read_manifests, took, write_atomically
-from sarnb.settings import notebooks_folder
+from sarnb.settings import cores, notebooks_folder
 
 QUESTION = "How should a text-to-image diffusion model be fine-tuned so that it draws radar images?"
 ANSWER = "evaluation_ranks"  # the figure, and the table of the same name, that notebook 10 answers the question by
@@ -162,12 +162,14 @@ def _build_pages(source: Path, site: Path, doctrees: Path) -> str:
 
     remarks = io.StringIO()
     with patch_docutils(), docutils_namespace():
-        app = Sphinx(source, None, site, doctrees, "html", SITE, status=None, warning=remarks, freshenv=True)
+        app = Sphinx(source, None, site, doctrees, "html", SITE, status=None, warning=remarks, freshenv=True, parallel=cores())
         app.build(force_all=True)
     shutil.rmtree(site / "_sources", ignore_errors=True)  # empty
-    # For building again, for links from other sites, and a template that the theme leaves behind.
+    # For building again, for links from other sites, a template that the theme leaves behind, and for debugging its scripts.
     for name in (".buildinfo", "objects.inv", "_static/webpack-macros.html"):
         (site / name).unlink(missing_ok=True)
+    for path in (site / "_static").rglob("*.map"):
+        path.unlink()
     return re.sub(r"\x1b\[[\d;]*m", "", remarks.getvalue()).replace(f"{source}/", "").strip()
 
 

