@@ -570,9 +570,13 @@ def time_ids(pipe: StableDiffusionXLPipeline, count: int) -> Tensor:
 
 
 def to_pixels(images: np.ndarray) -> Tensor:
-    """uint8 [N, H, W] or [N, H, W, 3] → float [N, 3, H, W] in [-1, 1]; grey is repeated over the channels."""
+    """uint8 [N, H, W] or [N, H, W, 3] → float [N, 3, H, W] in [-1, 1]; grey is repeated over the channels.
+
+    In memory the channels of a pixel lie together, as convolutions on a CPU like it; what they give then lies so, too.
+    """
     tensor = torch.from_numpy(np.ascontiguousarray(images)).float() / 127.5 - 1
-    return tensor.unsqueeze(1).expand(-1, 3, -1, -1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    pixels = tensor.unsqueeze(1).expand(-1, 3, -1, -1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def to_images(pixels: Tensor) -> np.ndarray:
@@ -638,6 +642,8 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor, batch_size: int = 32) ->
     cell = 4 ** (len(vae.config.block_out_channels) - 1)  # pixels
     batch_size = max(1, min(batch_size, LARGEST_BATCH // (cell * latents.shape[2] * latents.shape[3])))
     raw = (denormalise_latents(vae, piece.to(vae.device, vae.dtype)) for piece in latents.split(batch_size))
+    if vae.device.type == "cpu":  # the layout in which its convolutions are fastest there
+        raw = (piece.contiguous(memory_format=torch.channels_last) for piece in raw)
     return np.concatenate([to_images(vae.decode(piece).sample) for piece in raw])
 
 
