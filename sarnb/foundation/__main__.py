@@ -86,11 +86,14 @@ def load_start(folder: Path, words: list[str]) -> Start:
 def recipe_of(values: dict[str, Any]) -> FoundationRecipe:
     """The recipe in a ``recipe.json``; what is not there has its default.
 
+    How its start was made, which an exported recipe tells under ``start``, is no part of it: ``--start`` gives the weights.
+
     Raises
     ------
     InputError
         A name that no field of the recipe has.
     """
+    values = {name: value for name, value in values.items() if name != "start"}
     known, sizes = ({entry.name for entry in fields(kind)} for kind in (FoundationRecipe, FoundationConfig))
     unknown = sorted((set(values) - known) | (set(values.get("model", {})) - sizes))
     if unknown:

@@ -101,9 +101,11 @@ def test_wrong_arguments_are_refused_and_nothing_is_written(tmp_path, capsys, ar
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_an_unknown_name_in_a_recipe_is_refused():
+def test_an_unknown_name_in_a_recipe_is_refused_and_an_exported_one_is_not():
     with pytest.raises(InputError, match="unet_stepps is unknown"):
         command.recipe_of({"unet_stepps": [3]})
+    shipped = json.loads((foundation_path() / "recipe.json").read_text(encoding="utf-8"))
+    assert command.recipe_of(shipped).unet_steps == tuple(shipped["unet_steps"]), "what the package ships can be given to --recipe"
     assert command.recipe_of({"model": {"image_size": 64}, "unet_steps": [3], "unet_high_noise": [2.0]}).unet_steps == (3,)
 
 
