@@ -277,7 +277,7 @@ def caption(
     batch: int = typer.Option(16, min=1, help="photographs at a time"),
 ) -> None:
     """Write captions for images that have none: what a model sees in the photograph next to each, or the class; and the physics."""
-    from sarnb.data.captioning import write_captions
+    from sarnb.data.prepare import write_captions
 
     described, others = write_captions(source, out, model, batch)
     print(f"{out}: {described} captions of photographs, {others} by the class; 'dataset {source} --captions {out}' takes them")
@@ -479,7 +479,7 @@ def generate(
         if sides:
             images = _scenes(pipe, texts, seeds, sides, sampler, out, controls, scale)
         elif given_image is not None:
-            from sarnb.generate.edit import edit
+            from sarnb.generate.large import edit
 
             images = sample.to_grey(edit(pipe, given_image.repeat(len(texts), 0), texts, seeds, strength, *sampler))
         elif controls:

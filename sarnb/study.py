@@ -38,9 +38,9 @@ from sarnb.generate.strategies import (
     train_and_sample,
     usable_runs,
 )
+from sarnb.metrics.describe import measure
 from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
 from sarnb.metrics.geometry import side_features
-from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import headline_anchors, headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.export import RECORD, foundation_fingerprint, foundation_vae, load_trained, load_vae

@@ -23,9 +23,8 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import KEY_METRICS, METRICS, image_stack
 from sarnb.metrics.amplitude import LEVELS
-from sarnb.metrics.describe import RAYLEIGH_CV
+from sarnb.metrics.describe import RAYLEIGH_CV, ImageStatistics, join, measure
 from sarnb.metrics.evaluation import evaluate, halves
-from sarnb.metrics.image_statistics import ImageStatistics, join, measure
 from sarnb.metrics.semantic import Judge, embed_texts
 
 BLUR, GAUSSIAN, MULTILOOK, GAMMA = "blur", "gaussian speckle", "more looks", "gamma"

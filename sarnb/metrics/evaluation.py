@@ -31,7 +31,7 @@ from sarnb.metrics.bootstrap import (
     stratified_weights,
     weighted_mean,
 )
-from sarnb.metrics.image_statistics import ImageStatistics, Prints, measure, prints
+from sarnb.metrics.describe import ImageStatistics, Prints, measure, prints
 
 COLUMNS = ("strategy", "seed", "split", "class", "metric", "value", "lo", "hi", "n")
 SPLITS = ("pooled", "seen", "unseen", COMPOSITION)

@@ -21,9 +21,9 @@ from sarnb.errors import InputError
 from sarnb.generate.strategies import RESERVED
 from sarnb.metrics import WHOLE, class_name
 from sarnb.metrics.amplitude import LEVELS, unreachable
+from sarnb.metrics.describe import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.distribution import ALIKE, copy_threshold, nearest_picture, overlapping
 from sarnb.metrics.evaluation import FRECHET_MINIMUM, HALVINGS, REFERENCE_FLOOR, combine, evaluate, floor, left_out
-from sarnb.metrics.image_statistics import LEAST_SIZE, ImageStatistics, join, measure, prints
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
 from sarnb.model.foundation import cut_prompts
 from sarnb.profile import LARGEST_SEED

@@ -29,6 +29,7 @@ from sarnb.metrics import (
     texture,
 )
 from sarnb.metrics.bootstrap import over_trainings
+from sarnb.metrics.describe import ImageStatistics, measure
 from sarnb.metrics.evaluation import (
     ANCHORS,
     COLUMNS,
@@ -40,7 +41,6 @@ from sarnb.metrics.evaluation import (
     combine,
     evaluate,
 )
-from sarnb.metrics.image_statistics import ImageStatistics, measure
 
 Sets = Mapping[str, Sequence[ImageStatistics]]  # strategy -> its trainings; "reference" -> the reference images
 

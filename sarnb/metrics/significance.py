@@ -19,8 +19,8 @@ from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import HEADLINE, KEY_METRICS, amplitude, find_metric, texture
 from sarnb.metrics.bootstrap import distance_interval, over_trainings, percentile_interval, stratified_weights
+from sarnb.metrics.describe import ImageStatistics, measure
 from sarnb.metrics.evaluation import SPLITS, Outcome, image_scores, outcomes
-from sarnb.metrics.image_statistics import ImageStatistics, measure
 from sarnb.metrics.report import once_sentence
 from sarnb.metrics.semantic import Judge
 

@@ -23,10 +23,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import Column
-from sarnb.data.sideview import range_line, shadow_marks, wall_marks
 from sarnb.metrics import find_metric
 from sarnb.metrics.describe import fit_histogram, law_log_cumulants
 from sarnb.metrics.evaluation import ANCHORS
+from sarnb.metrics.geometry import range_line, shadow_marks, wall_marks
 from sarnb.metrics.report import over_seeds
 from sarnb.world.radar import Radar, SarImage, amplitude
 from sarnb.world.scene import Scene

@@ -42,7 +42,7 @@ ACCURACIES = ("left out", "trained")  # of the classes that a trial did not see,
 GROWTHS = 3  # factors that a grid gets beyond its ends, at most
 #: (fine-tuned pipeline, strategy, classes) -> the share of pictures drawn of these classes that a judge recognises.
 Grade = Callable[[StableDiffusionXLPipeline, Strategy, Sequence[str]], float]
-GRIDS, TOKEN_PATH = "grids", "token_path"  # what watchers leave, see ``sarnb.generate.progress``
+GRIDS, TOKEN_PATH = "grids", "token_path"  # what watchers leave, see ``sarnb.generate.strategies``
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import sarnb.train.cache as cache
 import sarnb.train.finetune as module
 import sarnb.train.state as checkpoint
 import sarnb.train.vae as vae_module
-from sarnb.generate.progress import watch_samples, watch_token
+from sarnb.generate.strategies import watch_samples, watch_token
 from sarnb.model.foundation import components, fingerprint
 from sarnb.model.strategy import Strategy, find_strategy
 from sarnb.train.cache import tensor_store
@@ -50,7 +50,7 @@ CONFIG = FinetuneConfig(
 DIGEST = "weights.txt"
 # A server that imports once and forks every process: a start costs milliseconds, and the death is a process' own.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["sarnb.train.finetune", "sarnb.generate.progress", "peft.tuners.lora"])
+PROCESSES.set_forkserver_preload(["sarnb.train.finetune", "sarnb.generate.strategies", "peft.tuners.lora"])
 
 
 def live(name: str, out: Path, news: Connection, dies_saving: int = 0) -> None:

@@ -13,10 +13,10 @@ from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGenera
 from typer.testing import CliRunner
 
 from sarnb.cli import app
-from sarnb.data import captioning
-from sarnb.data.captioning import describer, write_captions
+from sarnb.data import prepare
 from sarnb.data.dataset import load_set
 from sarnb.data.files import write_png
+from sarnb.data.prepare import describer, write_captions
 from sarnb.errors import InputError
 
 WORDS = "a an the of in on with photo aerial view city river forest field water road ship house green grey large".split()
@@ -64,7 +64,7 @@ def test_each_photograph_is_described_as_alone_and_the_physics_follows(model, so
     assert texts[0] == f"a radar image of a city{physics}"  # it has no photograph
     for number in range(1, 6):
         (sentence,) = say([Image.open(source / f"optical/{number}.png")])
-        assert texts[number] == f"a radar image of {captioning.LEAD.sub('', sentence, count=1).rstrip('. ')}{physics}"
+        assert texts[number] == f"a radar image of {prepare.LEAD.sub('', sentence, count=1).rstrip('. ')}{physics}"
     assert all(set(text.split(",")[0].split()[4:]) <= {*WORDS} for text in texts[1:])
     words = ["dataset", str(source), "--captions", str(tmp_path / "c.jsonl"), "--size", "32", "--out", str(tmp_path / "set")]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -78,7 +78,7 @@ def test_each_image_has_the_words_of_its_photograph_which_become_those_of_a_rada
     def say(pictures):
         return [f"{lead}{np.asarray(picture).mean():.3f} houses." for picture in pictures]
 
-    monkeypatch.setattr(captioning, "describer", lambda model: say)
+    monkeypatch.setattr(prepare, "describer", lambda model: say)
     write_captions(source, tmp_path / "c.jsonl", "some/model", batch=2)
     for number, text in list(enumerate(_texts(tmp_path / "c.jsonl")))[1:]:
         mean = np.asarray(Image.open(source / f"optical/{number}.png")).mean()
@@ -100,7 +100,7 @@ def test_a_stopped_call_goes_on_where_it_was(model, source, tmp_path, monkeypatc
 
         return counted
 
-    monkeypatch.setattr(captioning, "describer", counting)
+    monkeypatch.setattr(prepare, "describer", counting)
     with pytest.raises(KeyboardInterrupt):
         write_captions(source, tmp_path / "c.jsonl", str(model), batch=2)
     partial = tmp_path / ".c.jsonl.partial"
@@ -108,7 +108,7 @@ def test_a_stopped_call_goes_on_where_it_was(model, source, tmp_path, monkeypatc
     assert not (tmp_path / "c.jsonl").exists()
     monkeypatch.undo()
     requested: list[int] = []
-    monkeypatch.setattr(captioning, "_photograph", lambda image, read=captioning._photograph: requested.append(1) or read(image))
+    monkeypatch.setattr(prepare, "_photograph", lambda image, read=prepare._photograph: requested.append(1) or read(image))
     write_captions(source, tmp_path / "c.jsonl", str(model), batch=2)
     assert (tmp_path / "c.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes() and len(requested) == 3 and not partial.exists()
     write_captions(source, tmp_path / "c.jsonl", str(model), batch=2)

@@ -29,7 +29,7 @@ import sarnb.profile
 from sarnb.cli import app
 from sarnb.data.files import write_set
 from sarnb.errors import InputError
-from sarnb.generate.progress import read_progress, token_files
+from sarnb.generate.strategies import read_progress, token_files
 from sarnb.profile import load_profile, read_yaml
 from sarnb.settings import repository
 from sarnb.train.state import CHECKPOINT, sharding

@@ -15,7 +15,7 @@ from diffusers import (
 from tiny import tiny_pipeline, tiny_set
 
 from sarnb.errors import InputError
-from sarnb.generate.edit import edit, first_step
+from sarnb.generate.large import edit, first_step
 from sarnb.model.foundation import decode_latents, encode_posterior, load_foundation, normalise_latents
 
 PROMPTS, SEEDS = ["a radar image of a city", "a radar image of a forest"], [3, 4]

@@ -13,11 +13,11 @@ from torchmetrics.functional.classification import multiclass_jaccard_index, mul
 
 from sarnb.data.dataset import ImageSet
 from sarnb.data.files import write_png
-from sarnb.data.sideview import block_scene
 from sarnb.errors import InputError
 from sarnb.metrics import augmentation
 from sarnb.metrics.conditioning import iou_table
 from sarnb.metrics.describe import RAYLEIGH_CV
+from sarnb.metrics.geometry import block_scene
 from sarnb.world import speckle
 from sarnb.world.backscatter import COVERS
 from sarnb.world.radar import PRESETS, amplitude, simulate

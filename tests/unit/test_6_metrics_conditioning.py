@@ -10,7 +10,6 @@ from scipy.spatial.distance import jaccard
 from scipy.stats import pearsonr
 
 from sarnb.data.amplitude import Normalisation
-from sarnb.data.sideview import block_scene
 from sarnb.metrics.conditioning import (
     OTHER,
     coarse_amplitude,
@@ -22,6 +21,7 @@ from sarnb.metrics.conditioning import (
     shadow_contrast,
     shadow_masks,
 )
+from sarnb.metrics.geometry import block_scene
 from sarnb.world.backscatter import COVERS
 from sarnb.world.radar import PRESETS, amplitude, simulate
 

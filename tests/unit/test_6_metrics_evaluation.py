@@ -15,6 +15,7 @@ from sarnb.data.dataset import ImageSet
 from sarnb.data.imagefolder import default_caption
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS, amplitude, distribution, geometry, semantic, texture
+from sarnb.metrics.describe import join, measure
 from sarnb.metrics.evaluation import (
     ANCHORS,
     COLUMNS,
@@ -33,7 +34,6 @@ from sarnb.metrics.evaluation import (
     look_reader,
     uniform_textures,
 )
-from sarnb.metrics.image_statistics import join, measure
 
 CLASSES = {"city": ("seen", 60.0), "forest": ("seen", 30.0), "airport": ("unseen", 15.0)}
 

@@ -22,9 +22,9 @@ from sarnb.data.dataset import load_set
 from sarnb.data.imagefolder import load, read_captions, read_folder
 from sarnb.errors import InputError
 from sarnb.metrics import METRICS
+from sarnb.metrics.describe import measure
 from sarnb.metrics.evaluation import REFERENCE_FLOOR, evaluate
 from sarnb.metrics.folders import LEAST_FOR_INTERVAL, Options, compare, shown_name
-from sarnb.metrics.image_statistics import measure
 from sarnb.model.judge import build_judge, load_judge
 
 QUICK = Options(resamples=20, halvings=5)

@@ -10,10 +10,10 @@ import pytest
 
 from sarnb.data.amplitude import Normalisation
 from sarnb.data.dataset import ImageSet
-from sarnb.data.sideview import block_scene
 from sarnb.data.twin import ground_radar
 from sarnb.errors import InputError
 from sarnb.metrics import geometry
+from sarnb.metrics.geometry import block_scene
 from sarnb.world.radar import PRESETS, Radar, amplitude, simulate
 from sarnb.world.scene import Scene, make_scene
 

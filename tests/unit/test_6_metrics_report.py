@@ -14,8 +14,8 @@ from scipy import stats
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
 from sarnb.metrics import HEADLINE, KEY_METRICS, METRICS, find_metric, texture
+from sarnb.metrics.describe import measure
 from sarnb.metrics.evaluation import COLUMNS, FROZEN_DECODER, OPTICAL_AS_GREY, REFERENCE_FLOOR, TUNED_DECODER, evaluate
-from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import (
     INSIDE,
     MISSED,

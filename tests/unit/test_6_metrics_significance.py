@@ -13,8 +13,8 @@ from tiny import tiny_set
 
 from sarnb.data.dataset import ImageSet
 from sarnb.errors import InputError
+from sarnb.metrics.describe import measure
 from sarnb.metrics.evaluation import combine, evaluate
-from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import over_seeds
 from sarnb.metrics.significance import (
     average_ranks,

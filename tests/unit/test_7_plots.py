@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from sarnb import plots
-from sarnb.data.sideview import block_scene, shadow_marks
+from sarnb.metrics.geometry import block_scene, shadow_marks
 from sarnb.results import figure_faults, literal_text
 from sarnb.world.radar import PRESETS, simulate
 

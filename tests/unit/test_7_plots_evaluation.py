@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from tiny import tiny_set
 
+from sarnb.metrics.describe import measure
 from sarnb.metrics.evaluation import COLUMNS, OPTICAL_AS_GREY, REFERENCE_FLOOR
-from sarnb.metrics.image_statistics import measure
 from sarnb.metrics.report import amplitude_shares, pareto_table, texture_curves
 from sarnb.plots import set_theme
 from sarnb.plots.evaluation import (

@@ -29,8 +29,7 @@ from sarnb.comparison import compare_folders
 from sarnb.data.dataset import load_card, load_set
 from sarnb.data.files import check_out, claim, release
 from sarnb.errors import InputError
-from sarnb.generate.edit import edit
-from sarnb.generate.large import draw_scene
+from sarnb.generate.large import draw_scene, edit
 from sarnb.generate.sample import generate, to_grey
 from sarnb.metrics.folders import Options
 from sarnb.model.control import conditions_of

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sarnb.data.sideview import block_scene, range_line, shadow_marks, wall_marks
 from sarnb.errors import InputError
+from sarnb.metrics.geometry import block_scene, range_line, shadow_marks, wall_marks
 from sarnb.world.backscatter import CODE
 from sarnb.world.radar import PRESETS, simulate
 from sarnb.world.scene import make_scene
