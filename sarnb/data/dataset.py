@@ -268,11 +268,17 @@ class Column:
 
 
 def columns_of(*sets: ImageSet, groups: Sequence[str] = ("seen", "unseen"), most: int = 12) -> tuple[Column, ...]:
-    """At most ``most`` columns: one a class that every set has, in the order of ``groups``, then of first appearance."""
+    """At most ``most`` columns: one a class that every set has, in the order of ``groups``, then of first appearance.
+
+    Where there are more, the groups behind the first keep a third of the columns, so that many seen classes hide no unseen one.
+    """
     first, others = sets[0], sets[1:]
     shared = [label for label in dict.fromkeys(first.labels) if all(label in images.labels for images in others)]
     group = {label: _group(row) for label, row in zip(first.labels, first.rows)}
-    return tuple(Column(name, label) for name in groups for label in shared if group[label] == name)[:most]
+    columns = [Column(name, label) for name in groups for label in shared if group[label] == name]
+    later = [column for column in columns if column.group != groups[0]]
+    room = max(most - len(later), most - most // 3)  # of the first group
+    return tuple((columns[: len(columns) - len(later)][:room] + later)[:most])
 
 
 def pick(images: ImageSet, columns: Sequence[Column]) -> list[int]:

@@ -38,6 +38,15 @@ def test_columns_follow_the_groups_and_hold_one_image_of_each_set():
     assert columns_of(REAL, FAKE, groups=("composition",)) == ()  # a class that one set lacks
 
 
+@pytest.mark.parametrize(
+    ("seen", "unseen", "shown"), [(8, 4, (8, 4)), (19, 2, (10, 2)), (19, 9, (8, 4)), (3, 12, (3, 9)), (19, 0, (12, 0))]
+)
+def test_many_seen_classes_hide_no_unseen_ones(seen, unseen, shown):
+    images = make_set([f"class {n}" for n in range(seen + unseen)], ["seen"] * seen + ["unseen"] * unseen)
+    groups = [column.group for column in columns_of(images)]
+    assert (groups.count("seen"), groups.count("unseen")) == shown and groups == sorted(groups)
+
+
 def test_the_sentence_on_missing_groups():
     assert dataset.missing_groups(REAL) == ""
     said = "These data have no unseen classes and no compositions, so nothing is shown or measured for them."
