@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 
 import pytest
 
@@ -35,3 +36,10 @@ def test_no_room_is_left_out():
 def test_how_the_foundation_was_made_is_imported_by_nothing_that_uses_it():
     users = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "foundation"]
     assert not [path.name for path in users if "foundation" in imported(path)]
+
+
+def test_an_installed_package_has_every_file_of_this_one():
+    patterns = tomllib.loads((repository() / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]["sarnb"]
+    packed = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    files = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(files) > 20 and not [path.relative_to(PACKAGE) for path in files if path not in packed]
