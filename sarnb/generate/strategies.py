@@ -38,7 +38,7 @@ from sarnb.train.machine import processes, uncounted_memory
 from sarnb.train.training import GRIDS, TOKEN_PATH
 
 SAMPLING = "sampling.json"
-EDITION = 2  # of drawing, raised where the same settings draw other images; since 2 the embedded foundation's sampler is DPM-Solver++
+EDITION = 3  # of drawing, raised where the same settings draw other images: 2 by another sampler, 3 by last digits of the decoder
 
 
 @dataclass(frozen=True)
