@@ -6,9 +6,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+import torch
+
 import sarnb
 from sarnb.generate.sample import generate
-from sarnb.model.foundation import load_foundation
+from sarnb.model.foundation import decode_latents, denormalise_latents, load_foundation, to_images, to_pixels
+from sarnb.model.judge import DualEncoder
 
 # In a process of its own, because memory that earlier tests used would count; the package and the plain pipeline alike.
 DRAW = """
@@ -81,3 +86,35 @@ def test_sampling_against_float32(benchmark, seconds):
     benchmark.pedantic(lambda: generate(pipe, prompts, seeds, steps=4, precision="auto"), rounds=3)
     benchmark.extra_info["ratio"] = base / benchmark.stats.stats.min
     benchmark.extra_info["seconds_per_image_20_steps"] = benchmark.stats.stats.min / 8 * 5
+
+
+def test_decoding(benchmark, seconds):
+    benchmark.extra_info["baseline"] = "the autoencoder on latents that lie channel by channel in memory"
+    vae, latents = load_foundation().vae, torch.randn(32, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def plain() -> np.ndarray:
+        with torch.no_grad():
+            return to_images(vae.decode(denormalise_latents(vae, latents)).sample)
+
+    assert np.abs(plain().astype(int) - benchmark.pedantic(decode_latents, args=(vae, latents), rounds=3)).max() <= 1
+    benchmark.extra_info["ratio"] = seconds(plain) / benchmark.stats.stats.min
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_reading_by_the_judge(benchmark, seconds, trains):
+    benchmark.extra_info["baseline"] = "the image tower on grey images whose channels are one plane read three times"
+    tower = DualEncoder.load(sarnb.foundation_path() / "judge").image.requires_grad_(trains)
+    images = np.random.default_rng(0).integers(0, 256, (64, 128, 128), dtype=np.uint8)
+    plane = (torch.from_numpy(images).float() / 127.5 - 1).unsqueeze(1).expand(-1, 3, -1, -1)
+
+    def read(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.set_grad_enabled(trains):
+            vectors = tower(pixels)
+        if trains:
+            vectors.square().mean().backward()
+        return vectors.detach()
+
+    read(plane)  # what is set up once does not count
+    mine = benchmark.pedantic(lambda: read(to_pixels(images)), rounds=3)
+    assert torch.allclose(mine, read(plane), atol=1e-3)
+    benchmark.extra_info["ratio"] = seconds(lambda: read(plane)) / benchmark.stats.stats.min
