@@ -39,7 +39,7 @@ from sarnb.generate.strategies import (
     usable_runs,
 )
 from sarnb.metrics.describe import measure
-from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, look_reader
+from sarnb.metrics.evaluation import FROZEN_DECODER, TUNED_DECODER, evaluate, look_reader
 from sarnb.metrics.geometry import side_features
 from sarnb.metrics.report import headline_anchors, headline_measures
 from sarnb.metrics.semantic import Judge, embed_images, embed_texts
@@ -60,6 +60,7 @@ from sarnb.train.vae import VaeConfig
 
 SIDED = 24  # images of a class on which the reader of the side is calibrated
 GRADED = 24  # pictures by which a trial of a learning rate is judged
+LENGTHS = ("clip_accuracy", "look_accuracy", "amplitude_kl", "clip_recall")  # measures that are shown over the length of training
 LOCAL = ("DATA", "REAL_DATA")  # folders of the user's machine: the record keeps their names only
 
 
@@ -220,6 +221,33 @@ class Study:
                     self.artefact(run.model, f"trained model: {name}, seed {seed}")
                 self.artefact(run.samples.root, f"evaluation images: {name}, seed {seed}")
         return runs
+
+    def over_lengths(self, name: str, choice: RateChoice, test: ImageSet) -> pd.DataFrame:
+        """Measures over the length of training: a whole training for every one of ``CURVE_STEPS``, with the first seed.
+
+        A schedule that ends at zero belongs to its length, so no point of the curve is a checkpoint on the way. The weight average
+        covers the same share of each training. The length ``TRAIN_STEPS`` is the strategy's own run, which is read back.
+
+        Returns
+        -------
+        table : columns of ``sarnb.metrics.evaluation.evaluate``, the rows of all classes together for seen and unseen ones, and
+            ``steps``. Empty where ``CURVE_STEPS`` names one length, or there is no judge.
+        """
+        values, seed, tables = self.values, self.values.train_seeds[0], []
+        for steps in values.curve_steps if len(values.curve_steps) > 1 and self.judge is not None else ():
+            config, within = choice.config, ""
+            if steps != config.steps:
+                average = max(0.0, 1 - (1 - config.ema_decay) * config.steps / steps)
+                warmup = min(config.warmup_steps, steps // 4)
+                config = replace(config, steps=steps, warmup_steps=warmup, ema_decay=average, validate_every=0)
+                within = f"curves/{steps}"
+            places = self.data, self.models, self.samples
+            run = train_and_sample(name, values.foundation, *places, config, self.sampling, seed, within=within)
+            drawn = run.samples if self.tuned_decoder is None else self.by_tuned_decoder(f"{within}/{name}", seed, run.samples)
+            table = evaluate(name, seed, test, drawn, self.judge, values.bootstrap_resamples // 4, self.seed)
+            wanted = (table["class"] == "all") & table["split"].isin(("seen", "unseen")) & table["metric"].isin(LENGTHS)
+            tables.append(table[wanted].assign(steps=steps))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     def sample_runs(self, test: ImageSet) -> list[DrawnSamples]:
         """What the strategies drew with this notebook's sampler settings for the classes of ``test``, by the models that are there.

@@ -75,10 +75,11 @@ def train_and_sample(
     sampling: SamplingConfig | None = None,
     seed: int | None = None,
     sample_every: int = 0,
+    within: str = "",
 ) -> StrategyResult:
     """Fine-tune by ``strategy`` on ``data_dir``, save, and draw every label of its test split.
 
-    Folders: ``out_models/<strategy>/seed<k>``, ``out_samples/<strategy>/seed<k>``, and ``out_models/cache``, which all
+    Folders: ``out_models/<within>/<strategy>/seed<k>``, the same below ``out_samples``, and ``out_models/cache``, which all
     strategies share. A run that was cut short goes on from its checkpoint; a finished one is read back. A finished one
     with other settings is done again. ``seed`` replaces the configuration's. ``sample_every``: see ``train_strategy``.
 
@@ -90,7 +91,7 @@ def train_and_sample(
     strategy = find_strategy(strategy) if isinstance(strategy, str) else strategy
     sampling = sampling or SamplingConfig()
     config = config if seed is None else replace(config, seed=seed)
-    name = Path(strategy.name) / f"seed{config.seed}"
+    name = Path(within) / strategy.name / f"seed{config.seed}"
     model = Path(out_models) / name if strategy.trains else None
     history, cost = pd.DataFrame(), {"trainable_parameters": 0, "seconds": 0.0, "checkpoint_bytes": 0, "caches": []}
     if model is not None:
