@@ -243,7 +243,7 @@ class Study:
                 within = f"curves/{steps}"
             places = self.data, self.models, self.samples
             run = train_and_sample(name, values.foundation, *places, config, self.sampling, seed, within=within)
-            drawn = run.samples if self.tuned_decoder is None else self.by_tuned_decoder(f"{within}/{name}", seed, run.samples)
+            drawn = run.samples if self.tuned_decoder is None else self.by_tuned_decoder(str(Path(within) / name), seed, run.samples)
             table = evaluate(name, seed, test, drawn, self.judge, values.bootstrap_resamples // 4, self.seed)
             wanted = (table["class"] == "all") & table["split"].isin(("seen", "unseen")) & table["metric"].isin(LENGTHS)
             tables.append(table[wanted].assign(steps=steps))

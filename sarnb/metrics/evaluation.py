@@ -171,19 +171,21 @@ def anchors(
     drawn: Sequence[str] | None = None,
     decoded: Mapping[str, ImageSet] | None = None,
     halvings: int = HALVINGS,
+    decoded_side: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Rows that say what values mean, from held-out reference images alone, as of training seed 0; all of them by ``floor``.
 
     "reference vs reference": other reference images. "optical as grey": the optical twin, mean of three channels; left out where
     there is no twin. ``decoded``: name -> the same images, in order, as a decoder makes them of their latents. All are compared
     with reference images of other scenes, at the numbers of ``drawn``, the labels of a generated set, by ``halvings`` at most.
+    ``decoded_side``: what the headline's decoder leaves of the side, from which the strategies' reader learns too.
 
     Raises
     ------
     InputError
         No class with two images.
     """
-    measured, optical = measure(real, judge, "reference images"), real.optical()
+    measured, optical = replace(measure(real, judge, "reference images"), decoded_side=decoded_side), real.optical()
     tables = [floor(measured, judge, seed, train, drawn, halvings)]
     if not len(tables[0]):
         raise InputError(f"{real.root}: no class with two images, so there are no two halves; give more real images.")

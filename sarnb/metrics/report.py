@@ -341,7 +341,8 @@ def pareto_table(evaluation: pd.DataFrame, costs: pd.DataFrame, metrics: Sequenc
 
 # What this study set its best strategy as targets, and what is reached of them; notebooks 00 and 03 set their own.
 
-REACHED, INSIDE, MISSED = "reached", "not reached, but inside the interval", "not reached"
+REACHED, OPEN = "reached", "reached, but not surely"  # the whole interval reaches the goal, or the value alone
+INSIDE, MISSED = "not reached, but inside the interval", "not reached"
 UNKNOWN = "could not be computed"
 
 
@@ -402,7 +403,9 @@ def target_table(evaluation: pd.DataFrame, strategy: str, decoder: str = FROZEN_
 
 def target_sentences(table: pd.DataFrame, strategy: str) -> list[str]:
     """How many targets the strategy reaches, then one sentence a target, from ``target_table``."""
-    lines = [f"{strategy} reaches {(table['verdict'] == REACHED).sum()} of {len(table)} targets that were set beforehand."]
+    surely, barely = ((table["verdict"] == each).sum() for each in (REACHED, OPEN))
+    more = f", and {barely} more by its value, but not by the whole of its interval" if barely else ""
+    lines = [f"{strategy} reaches {surely} of {len(table)} targets that were set beforehand{more}."]
     for row in table.itertuples():
         if row.verdict == UNKNOWN:
             lines.append(f"{row.target} ({row.split}): {UNKNOWN}.")
@@ -413,11 +416,14 @@ def target_sentences(table: pd.DataFrame, strategy: str) -> list[str]:
 
 
 def verdict(most: bool, goal: float, value: float, lo: float, hi: float) -> str:
-    """Whether ``value`` is at most (``most``) or at least ``goal``, or else its interval [lo, hi] holds a value that is."""
+    """Whether ``value`` is at most (``most``) or at least ``goal``, and whether the interval [lo, hi] leaves a doubt of it.
+
+    Without an interval, NaN, the value decides.
+    """
     if np.isnan(value) or np.isnan(goal):
         return UNKNOWN
     if value <= goal if most else value >= goal:
-        return REACHED
+        return OPEN if (hi > goal if most else lo < goal) else REACHED
     return INSIDE if (lo <= goal if most else hi >= goal) else MISSED
 
 

@@ -328,14 +328,14 @@ def homogeneous_enl(images: np.ndarray, masks: np.ndarray | None) -> float:
 
 
 def targets(table: pd.DataFrame) -> dict[str, float]:
-    """The figures to reach, by measure, in the measure's unit: ``TARGETS``, and multiples of the floor of ``table``."""
+    """The targets, by measure, in the measure's unit: ``TARGETS``, and multiples of the floor of ``table``."""
     floor = table.set_index("variant").loc[FLOOR]
     found = TARGETS | {name: float(times * floor[name]) for name, times in TARGETS_IN_FLOORS.items()}
     return found | {"zero_share": max(found["zero_share"], LEAST_ZEROS)}
 
 
 def score(table: pd.DataFrame) -> pd.Series:
-    """One number a variant, lower is better: the geometric mean over measures of error over figure to reach.
+    """One number a variant, lower is better: the geometric mean over measures of error over target.
 
     Measures that are not known for all variants (the bias without masks) are left out. Index: variant, best first.
     """

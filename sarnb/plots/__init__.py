@@ -197,13 +197,13 @@ def amplitude_laws(samples: Mapping[str, np.ndarray], families: Sequence[str] = 
 def measure_panels(
     table: pd.DataFrame, titles: Mapping[str, str], floor: str, goals: Mapping[str, float], signed: Sequence[str] = ()
 ) -> Figure:
-    """Sizes of errors of several variants, one panel a measure, with the floor (dashed) and the figure to reach (dotted).
+    """Sizes of errors of several variants, one panel a measure, with the floor (dashed) and the target (dotted).
 
     Parameters
     ----------
     table : column ``variant``, which names the rows, ``floor`` among them, and a column a measure; one without a value is left out.
     titles : measure -> what stands under its panel, with the unit.
-    goals : measure -> figure to reach; its panel has a logarithmic axis.
+    goals : measure -> target; its panel has a logarithmic axis.
     signed : measures of which an open mark says that the error is negative.
     """
     rows, lowest = table[table["variant"] != floor], table.set_index("variant").loc[floor]
@@ -236,7 +236,7 @@ def measure_panels(
         axis.margins(x=0.12)
     axes[0, 0].set_yticks(places, labels, fontsize=8)
     axes[0, 0].set_ylim(depth.sum(), 0)
-    marks = [Line2D([], [], color="0.3", ls="--", label=floor), Line2D([], [], color="C3", ls=":", label="figure to reach")]
+    marks = [Line2D([], [], color="0.3", ls="--", label=floor), Line2D([], [], color="C3", ls=":", label="target")]
     marks += [Line2D([], [], color="0.3", marker="o", ls="", markerfacecolor="none", label="open: too little")] if signed else []
     figure.legend(handles=marks, loc="outside upper center", ncols=3, fontsize=8)
     return figure

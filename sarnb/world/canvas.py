@@ -136,8 +136,9 @@ class Canvas:
         self.point_at(y / self.spacing + middle, x / self.spacing + middle, height, rcs_dbsm, axis)
 
     def point_at(self, row: float, col: float, height: float, rcs_dbsm: float, axis: float | None = None) -> None:
-        """The same at a fractional row and column."""
+        """The same at a fractional row and column; ``height`` metres above ground, but not inside the object that was stamped there."""
         if 0 <= row <= self.size - 1 and 0 <= col <= self.size - 1:
+            height = max(height, float(self.above[round(row), round(col)]))
             facing = np.nan if axis is None else float(np.rad2deg(axis) + 90.0)
             self.points.append((float(row), float(col), float(height), rcs_dbsm, facing))
 

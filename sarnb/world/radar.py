@@ -23,7 +23,7 @@ from sarnb.world.scene import Scene
 
 SPEED_OF_LIGHT = 299_792_458.0
 MARGIN = 8  # cells formed beyond each border, so that the circular impulse response does not wrap
-BORDER = (8, 40)  # least and most scene cells mirrored at the near and far border, to stand for the swath beyond
+BORDER = (8, 128)  # least and most scene cells mirrored at the near and far border, to stand for the swath beyond
 SMALLEST = 8  # cells an image needs on each side
 SHADOW_COVERAGE, LAYOVER_COVERAGE = 0.5, 1.3  # lit surface per cell below / above which a cell counts as such
 

@@ -115,19 +115,24 @@ def impulse_response(cells: np.ndarray, ratios: tuple[float, float], window: str
 
 
 def _sinc_taps(fraction: np.ndarray) -> np.ndarray:
-    """Kaiser-windowed sinc taps [n, SUBPIXEL_TAPS] for positions ``fraction`` in [0, 1) past the fourth tap, unit energy."""
+    """Kaiser-windowed sinc taps [n, SUBPIXEL_TAPS] for positions ``fraction`` in [0, 1) past the fourth tap, unit sum.
+
+    So a point has the same energy within the band wherever it lies; unit energy would lift it by up to 1.9 dB between cells, as
+    the taps fall off towards Nyquist, where the impulse response has no band.
+    """
     half = SUBPIXEL_TAPS // 2
     distance = np.arange(1 - half, half + 1)[None, :] - fraction[:, None]
     taper = special.i0(6.0 * np.sqrt(np.clip(1 - (distance / half) ** 2, 0, 1)))
     taps = np.sinc(distance) * taper
-    return taps / np.sqrt((taps**2).sum(axis=1, keepdims=True))
+    return taps / taps.sum(axis=1, keepdims=True)
 
 
 def add_points(cells: np.ndarray, rows: np.ndarray, cols: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
     """Add complex point scatterers at fractional grid positions, before the impulse response.
 
     ``cells`` complex64 [R, C]; ``rows``, ``cols`` float [n] with whole numbers at cell centres; ``amplitudes`` complex [n].
-    Points whose interpolation kernel would leave the grid are dropped. Returns a new complex64 [R, C]; energy is kept.
+    Points whose interpolation kernel would leave the grid are dropped. Returns a new complex64 [R, C]; energy within
+    the band is kept.
     """
     half = SUBPIXEL_TAPS // 2
     row0, col0 = np.floor(rows).astype(int), np.floor(cols).astype(int)

@@ -115,6 +115,15 @@ def test_point_keeps_its_cross_section_and_place() -> None:
     assert offset == (pytest.approx(4.3, abs=0.15), pytest.approx(4.7, abs=0.15))
 
 
+@pytest.mark.parametrize("row", [0.0, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize("col", [0.0, 0.5])
+def test_energy_of_a_point_does_not_depend_on_its_place_between_cells(row: float, col: float) -> None:
+    """The response keeps the power of white noise, so that of a unit impulse on a cell is 1 (Parseval); it is 1 between cells too."""
+    place = np.array([32 + row]), np.array([32 + col])
+    formed = impulse_response(add_points(np.zeros((64, 64), np.complex64), *place, np.ones(1, np.complex64)), (1.2, 1.2), "taylor")
+    assert (np.abs(formed) ** 2).sum() == pytest.approx(1.0, rel=0.11)  # 0.22 dB an axis half-way, by eight taps
+
+
 def test_long_metal_objects_flash_broadside_and_alike_from_both_sides() -> None:
     gain = facets.aspect_gain(np.array([0.0, 20.0, -20.0, 90.0, 180.0, 200.0, np.nan]))
     side = 0.05 + 0.95 / np.e

@@ -46,6 +46,8 @@ def test_every_class_makes_a_valid_scene(kind, size, spacing):
     assert scene.cover.max() < len(COVERS) and np.abs(scene.tint).max() <= 1
     assert scene.points.dtype == np.float32 and scene.points.shape[1] == 5
     assert ((scene.points[:, :2] >= 0) & (scene.points[:, :2] <= size - 1)).all()
+    row, col = scene.points[:, :2].round().astype(int).T
+    assert (scene.points[:, 2] >= (scene.height - scene.ground)[row, col] - 1e-3).all()  # metal on an object, not inside it
     assert scene.season in SEASONS and all(n >= 0 for n in scene.counts.values())
 
 
