@@ -125,7 +125,12 @@ def student(
                 executed = json.loads(ran[path.name].read_text(encoding="utf-8")) if path.name in ran else {"cells": []}
                 notebook, missing = with_outputs(notebook, executed)
                 without += [f"{path.stem} ({missing} cells)"] if missing else []
-            write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+            text = json.dumps(notebook, indent=1, ensure_ascii=False)
+            pictures = set(re.findall(r"\]\(\.\./(figures/[^)/]+)\)", text)) if results else set()
+            for name in pictures:  # they are handed on together
+                (out / "figures").mkdir(exist_ok=True)
+                shutil.copyfile(results / name, out / name)
+            write_text(path, text.replace("](../figures/", "](figures/") + "\n")
         release(out)
     if without:
         print(f"! {results} was run with other code, so outputs are missing in: {', '.join(without)}")
@@ -538,15 +543,17 @@ def _scenes(
     """Grey scenes uint8 [N, H, W]; what is done of one that was cut short lies next to ``out``, and is gone on with."""
     import numpy as np
 
-    from sarnb.generate.large import draw_scene
+    from sarnb.generate.large import decode_tiles, scene_latents
     from sarnb.generate.sample import to_grey
 
     steps, scale, batch = sampler
-    state = out.absolute().with_name(f".{out.absolute().name}.scene")
-    drawn = [
-        draw_scene(pipe, [[text]], seed, *sides, steps, scale, batch, state=state, controls=controls, scale=weight)
-        for text, seed in zip(texts, seeds)
-    ]
+    states = [out.absolute().with_name(f".{out.absolute().name}.scene-{number}") for number in range(len(texts))]
+    drawn = []
+    for text, seed, state in zip(texts, seeds, states):
+        latents = scene_latents(pipe, [[text]], seed, *sides, steps, scale, batch, state=state, controls=controls, scale=weight)
+        drawn.append(decode_tiles(pipe.vae, latents))
+    for state in states:  # only now: of several scenes the finished ones are needed if a later one is cut short
+        state.unlink(missing_ok=True)
     return to_grey(np.stack(drawn))
 
 

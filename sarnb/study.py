@@ -189,8 +189,10 @@ class Study:
         values, names = self.values, [classes[i % len(classes)] for i in range(GRADED)]
         token = TOKEN if strategy.token else None
         texts = [evaluation_text(name, token, ("left", "right")[i // len(classes) % 2], values.sensor) for i, name in enumerate(names)]
-        drawn = generate(pipe, texts, range(GRADED), values.sampling_steps, values.guidance_scale, label="trial")
-        rivals = sorted({label for label in self.images("test").labels if "+" not in label})
+        test = self.images("test")
+        how = {"size": test.images.shape[1], "label": "trial"}
+        drawn = generate(pipe, texts, range(GRADED), values.sampling_steps, values.guidance_scale, **how)
+        rivals = sorted({label for label in test.labels if "+" not in label})
         prompts = embed_texts(judge, [default_caption(label) for label in rivals])
         guesses = (embed_images(judge, to_grey(drawn)) @ prompts.T).argmax(1)
         return float(np.mean([rivals[guess] == name for guess, name in zip(guesses, names)]))
@@ -237,7 +239,7 @@ class Study:
         for steps in values.curve_steps if len(values.curve_steps) > 1 and self.judge is not None else ():
             config, within = choice.config, ""
             if steps != config.steps:
-                average = max(0.0, 1 - (1 - config.ema_decay) * config.steps / steps)
+                average = max(0.0, 1 - (1 - config.ema_decay) * config.steps / steps) if config.ema_decay else 0.0
                 warmup = min(config.warmup_steps, steps // 4)
                 config = replace(config, steps=steps, warmup_steps=warmup, ema_decay=average, validate_every=0)
                 within = f"curves/{steps}"
@@ -359,16 +361,16 @@ class Study:
 
         The last bits of a drawing may depend on the number of threads, which is part of the key.
         """
-        values, foundation = self.values, load_foundation(self.values.foundation)
+        values, foundation, side = self.values, load_foundation(self.values.foundation), self.images("test").images.shape[1]
         key = {
             "foundation": foundation_fingerprint(foundation),
-            "requests": [list(texts), list(seeds), values.sampling_steps, values.guidance_scale, EDITION],
+            "requests": [list(texts), list(seeds), values.sampling_steps, values.guidance_scale, side, EDITION],
             "threads": torch.get_num_threads(),
         }
         place = self.samples / "before" / content_key(json.dumps(key))[:16]
 
         def make() -> dict[str, Any]:
-            drawn = generate(foundation, texts, seeds, values.sampling_steps, values.guidance_scale)
+            drawn = generate(foundation, texts, seeds, values.sampling_steps, values.guidance_scale, size=side)
             place.mkdir(parents=True, exist_ok=True)
             write_png(place / "drawn.png", np.concatenate(list(drawn)))
             return {}

@@ -345,6 +345,14 @@ def label_words(label: str) -> str:
     return " ".join(label.replace("_", " ").split()) or label
 
 
+def _is_file(path: Path) -> bool:
+    """Whether the file is there; also of a name that no file can have, too long or with a NUL."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def safe_name(name: Any, source: Path, where: str) -> str:
     """The file name of a row in plain form, if it is an image inside the folder.
 
@@ -358,15 +366,14 @@ def safe_name(name: Any, source: Path, where: str) -> str:
     pure = PurePosixPath(name)
     try:
         inside = (source / pure).resolve().is_relative_to(source.resolve())
-        exists = (source / pure).is_file()
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL
-        inside, exists = True, False
+    except (OSError, ValueError):  # a name that no file can have
+        inside = True
     # links are judged by where they lead: metadata may come from elsewhere and must not reach other files of this machine
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or "://" in name or not inside:
         raise InputError(f"{where}: '{name}' leaves the folder; name a file inside {source} by a plain relative path")
     if pure.suffix.lower() not in SUFFIXES:
         raise InputError(f"{where}: '{name}' is of no image form read here; use one of {', '.join(SUFFIXES)}")
-    if not exists:
+    if not _is_file(source / pure):
         raise InputError(f"{where}: '{name if name.isprintable() else ascii(name)}' does not exist; add the file or remove the row")
     return pure.as_posix()
 
@@ -568,7 +575,7 @@ def read_captions(path: Path, folders: Sequence[Path]) -> Rows:
     for number, row in read_table(path):
         where = f"{path} line {number}"
         name = row.get("file_name")
-        homes = [folder for folder in folders if isinstance(name, str) and (folder / name).is_file()]
+        homes = [folder for folder in folders if isinstance(name, str) and _is_file(folder / name)]
         if homes:
             name = safe_name(name, homes[0], where)
             rows[name] = row, where

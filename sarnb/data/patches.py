@@ -351,10 +351,14 @@ def _import_all(
         scales = {kind: Normalisation.from_moments(own) for kind, own in parts.items()}
         left = [(*job, scales[_scale_of(job[0])]) for job in kept]
         used = [product for product in products if product.source not in refused]
-        banded = len({product.place for product in used}) < 3
+        grounds: dict[str, set[tuple[Any, ...]]] = {}
+        for product in used:
+            grounds.setdefault(product.place, set()).add((product.source, product.first, product.shape))
+        # Bands part one image only: equal bands of several images of a place, as of two tracks, show different ground.
+        banded = {place for place, own in grounds.items() if len(own) == 1} if len(grounds) < 3 else set()
         images: list[Found] = []
         for item, rows in zip(left, ordered_map(partial(_write, patch=patch), left, workers, "writing")):
-            band = f", rows of patches {item[2] * 10 // item[1].counts[0] + 1}/10" if banded else ""
+            band = f", rows of patches {item[2] * 10 // item[1].counts[0] + 1}/10" if item[0].place in banded else ""
             images += [(work / name, {**row, "place": row["place"] + band}) for name, row in rows]
     read = [f"refused: {reason}" for reason in refused.values()]
     read += [f"{count} patches are dropped: each {reason}" for reason, count in sorted(dropped.items())]
@@ -400,11 +404,12 @@ def _import_all(
 def same_scenes(products: Sequence[Product]) -> dict[str, str]:
     """Place of each product -> the first place that shows the same ground, so that no ground is in two splits.
 
-    Two show the same where their middles are nearer than the mean of their sides, and what one of them shares with a third counts too.
+    Two show the same where their middles are nearer than the mean of their longest sides, and what one of them shares with a third
+    counts too. So corners of squares that meet aslant, a few hundredths of their ground, can go unseen.
     """
-    scenes = {product.place: product.scene for product in products}
-    shown = {place: place for place in scenes}
-    for (one, here), (other, there) in combinations(((place, scene) for place, scene in scenes.items() if scene), 2):
+    scenes = sorted({(product.place, product.scene) for product in products if product.scene})
+    shown = {product.place: product.place for product in products}
+    for (one, here), (other, there) in combinations(scenes, 2):
         if shown[one] != shown[other] and math.dist(here[:3], there[:3]) < (here[3] + there[3]) / 2:
             gone = shown[other]
             shown = {place: shown[one] if first == gone else first for place, first in shown.items()}

@@ -54,7 +54,7 @@ class Product:
     """One image of a product. Rows and columns are those of the file.
 
     ``path`` of the pixels; ``source``: the file that was given; ``name``; ``place``: images of one scene share it; ``scene``: x, y, z
-    of its middle, earth-centred, and the mean of its sides, all in metres, () if not known; ``label``: the class, "" for none; ``shape``;
+    of its middle, earth-centred, and its longest side, all in metres, () if not known; ``label``: the class, "" for none; ``shape``;
     ``spacing`` of rows and of columns in metres; ``quantity`` of QUANTITIES; ``calibration``: "sigma0" and the like, ""
     if there is none; ``gain``: power by pixel value squared; ``noise``: what is taken off the squared values before;
     ``incidence`` in degrees; ``side`` to which the radar looks from its track, ``turn``: whether columns are flipped, and
@@ -211,7 +211,10 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
         steps, geometry = (float(np.hypot(*axes[0])), float(np.hypot(*axes[1]))), "map"
     flat, notes = _middle(path), []
     stated = "complex" if stored.dtype.kind == "c" else "" if capella or iceye else stated_quantity(stored.words)
-    decided, how = decide_quantity(path.name, [stated], [flat], quantity, kept=stored.dtype == np.uint8)
+    if (capella or iceye) and not stated and not quantity:
+        decided, how = "amplitude", f"{path.name}: amplitude, as the format of its JSON has it"
+    else:
+        decided, how = decide_quantity(path.name, [stated], [flat], quantity, kept=stored.dtype == np.uint8)
     notes.append(how)
     given: dict[str, Any] = {}
     if capella:
@@ -219,6 +222,9 @@ def _raster(path: Path, spacing: float, quantity: str) -> Product:
         middle = np.array(capella["image"]["center_pixel"]["target_position"])
     elif iceye:
         given, steps, geometry = _iceye(path, iceye)
+        if box := meta.get("bbox"):  # west, south, (lowest,) east, north, (highest)
+            half = len(box) // 2
+            middle = sarkit.wgs84.geodetic_to_cartesian([(box[1] + box[half + 1]) / 2, (box[0] + box[half]) / 2, 0.0])
     if not min(steps) > 0:
         raise InputError(f"{path}: does not say its pixel spacing; give it with --spacing, in metres")
     if axes is not None and abs(axes[0][0]) > 1e-6 * steps[0]:
@@ -244,6 +250,8 @@ def _map_axes(path: Path) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndar
         try:
             (longitude,), (north,) = transform_points(crs, "EPSG:4326", [east], [north])
             middle = sarkit.wgs84.geodetic_to_cartesian([north, longitude, 0.0])
+            if crs.to_epsg() == 3857:  # Web Mercator stretches the ground by 1 / cos(latitude)
+                scale *= math.cos(math.radians(north))
         except rasterio.errors.RasterioError:  # a grid of its own, which nothing ties to the earth
             middle = None
     column, row = np.array([transform.a, transform.d]) * scale, np.array([transform.b, transform.e]) * scale
@@ -258,7 +266,8 @@ def _map_axes(path: Path) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndar
 def _scene(middle: np.ndarray | None, shape: tuple[int, ...], steps: tuple[float, float]) -> tuple[float, ...]:
     """See ``Product``; () without a middle."""
     known = middle is not None and bool(np.isfinite(middle).all())
-    return (*map(float, middle), math.sqrt(math.prod(shape[:2]) * math.prod(steps))) if known and middle is not None else ()
+    longest = max(count * step for count, step in zip(shape, steps))
+    return (*map(float, middle), longest) if known and middle is not None else ()
 
 
 def _capella(
@@ -388,12 +397,19 @@ def _sentinel_tables(folder: Path, stem: str) -> tuple[Table | None, tuple[Table
 
 
 def _azimuth_noise(block: Any) -> Table:
-    """The noise's factor along azimuth in a block of range samples; 1 outside of it."""
-    first, last = (float(block.findtext(name) or end) for name, end in (("firstRangeSample", 0), ("lastRangeSample", 1e9)))
-    values = np.array(block.findtext("noiseAzimuthLut").split(), float)[:, None]
-    lines = np.array(block.findtext("line").split(), float)
-    ones = np.ones_like(values)
-    return Table(lines, np.array([first - 0.5, first - 0.499, last + 0.499, last + 0.5]), np.hstack([ones, values, values, ones]))
+    """The noise's factor along azimuth in a block of lines and range samples; 1 outside of it."""
+
+    def limit(name: str, otherwise: float) -> float:
+        return float(block.findtext(name) or otherwise)
+
+    values, lines = (np.array(block.findtext(name).split(), float) for name in ("noiseAzimuthLut", "line"))
+    start, stop = min(limit("firstAzimuthLine", -1e9), lines[0]), max(limit("lastAzimuthLine", 1e9), lines[-1])
+    first, last = limit("firstRangeSample", 0), limit("lastRangeSample", 1e9)
+    rows = np.array([start - 0.5, start - 0.499, *lines, stop + 0.499, stop + 0.5])
+    columns = np.array([first - 0.5, first - 0.499, last + 0.499, last + 0.5])
+    inside = np.array([1.0, values[0], *values, values[-1], 1.0])[:, None]
+    ones = np.ones_like(inside)
+    return Table(rows, columns, np.hstack([ones, inside, inside, ones]))
 
 
 def _constant(value: float) -> Table:

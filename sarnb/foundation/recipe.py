@@ -445,6 +445,7 @@ def carry_history(folder: Path, start: Path) -> None:
         table.to_csv(new, index=False)
     (folder / "recipe.json").write_text(json.dumps(own | {"start": before}, indent=1) + "\n")
     (folder / "README.md").write_text(foundation_card(before | own | {"start": before}, folder / "curves"))
+    release(folder, "recipe.json", "README.md", "curves/*")
 
 
 def retrain_foundation(recipe: FoundationRecipe, out: Path, workers: int = 2) -> Path:

@@ -13,6 +13,7 @@ what the model has learned.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import os
 import sys
@@ -287,8 +288,9 @@ def _check(pipe, prompts, height: int, width: int, steps: int, guidance_scale: f
     if steps < 1 or batch_size < 1 or not guidance_scale >= 1:
         raise InputError(f"steps {steps}, batch_size {batch_size}, guidance_scale {guidance_scale}; give at least 1 of each")
     name = type(pipe.scheduler).__name__
-    if hasattr(pipe.scheduler, "model_outputs") and name != "DPMSolverMultistepScheduler":
-        raise InputError(f"{name} looks back on earlier steps; choose DPMSolverMultistepScheduler for large scenes")
+    single = pipe.scheduler.order == 1 and "generator" in inspect.signature(type(pipe.scheduler).step).parameters
+    if not single or (hasattr(pipe.scheduler, "model_outputs") and name != "DPMSolverMultistepScheduler"):
+        raise InputError(f"{name} looks back on earlier steps, or takes two for one; choose DPMSolverMultistepScheduler for large scenes")
 
 
 # ---- a given image drawn on ----

@@ -107,13 +107,14 @@ def prior_set(pipe: StableDiffusionXLPipeline, strategy: Strategy, data_dir: Pat
     """
     if not strategy.prior:
         return None
-    labels = [label for label in dict.fromkeys(load_set(Path(data_dir) / "test").labels) if label] or ["scene"]
+    test = load_set(Path(data_dir) / "test")
+    labels, side = [label for label in dict.fromkeys(test.labels) if label] or ["scene"], int(test.images.shape[1])
     texts = [optical_text(labels[number % len(labels)]) for number in range(PRIOR_PICTURES)]
-    wanted = {"foundation": foundation_fingerprint(pipe), "texts": texts, "steps": 20, "guidance_scale": 4.0}
+    wanted = {"foundation": foundation_fingerprint(pipe), "texts": texts, "steps": 20, "guidance_scale": 4.0, "size": side}
     place = Path(folder) / f"prior-{content_key(json.dumps(wanted))}"
 
     def make() -> dict:
-        images = generate(pipe, texts, range(len(texts)), wanted["steps"], wanted["guidance_scale"], label="prior pictures")
+        images = generate(pipe, texts, range(len(texts)), wanted["steps"], wanted["guidance_scale"], size=side, label="prior pictures")
         place.mkdir(exist_ok=True)
         np.save(place / PICTURES, images)
         return {}

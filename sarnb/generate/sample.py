@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import rasterio
@@ -187,6 +188,8 @@ def coarse_unet(pipe: StableDiffusionXLPipeline, precision: str, steering: Seque
         return call
 
     def fine(output: Any) -> Any:
+        if isinstance(output, dict):  # what diffusers returns by name
+            return type(output)(**{name: fine(part) for name, part in output.items()})
         if isinstance(output, (tuple, list)):
             return type(output)(map(fine, output))
         return output.to(pipe.unet.dtype) if isinstance(output, Tensor) else output
@@ -316,7 +319,7 @@ def read_latents(folder: Path) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["latents"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: no final latents can be read ({type(error).__name__}); draw the samples again") from error
 
 

@@ -73,6 +73,8 @@ def read_condition(kind: str, path: Path, size: tuple[int, int]) -> np.ndarray:
             coloured = kind == "optical" or (kind == "map" and image.mode in ("RGB", "P"))
             if kind == "map" and image.mode not in ("L", "RGB", "P"):
                 raise InputError(f"{path}: a map is 8-bit grey, of codes, or RGB, of the palette's colours, not of mode {image.mode}")
+            if kind != "map" and image.mode not in ("L", "RGB", "P"):  # conversion would cut off what has more than 8 bits
+                raise InputError(f"{path}: a condition is a picture of 8-bit grey or RGB, not of mode {image.mode}; convert it first")
             pixels = np.asarray(image.convert("RGB" if coloured else "L"))[None]
     except OSError as error:
         raise InputError(f"{path}: cannot be read as an image ({first_line(error)}); give a PNG") from error

@@ -23,7 +23,7 @@ from sarnb.model.control import KINDS, check_kind, conditions_of, control_networ
 from sarnb.model.export import load_trained, model_key, read_record
 from sarnb.model.foundation import load_foundation
 from sarnb.model.strategy import Strategy, find_strategy, seeded
-from sarnb.train.cache import cache_latents, cache_text
+from sarnb.train.cache import cache_latents, cache_text, text_cache_bytes
 from sarnb.train.diffusion import Denoiser
 from sarnb.train.finetune import (
     FinetuneConfig,
@@ -128,14 +128,15 @@ def finetune_control(
     if processes().device.type == "cpu":  # a third of a step reads the picture, by convolutions of few channels: a sixth faster so
         net.to(memory_format=torch.channels_last)
     latents, captions = cache_latents(pipe, data.images, cache, data.digest), captions_of(data, strategy.token)
-    texts = cache_text(pipe, [caption for several in captions for caption in several], cache)
+    flat = [caption for several in captions for caption in several]
+    texts = cache_text(pipe, flat, cache) if text_cache_bytes(pipe, flat) <= config.text_cache_gb * 1e9 else None
     loss = training_loss(pipe, latents, captions, texts, config, denoiser=denoiser_of(pipe, net, kind, data), partners=partners_of(data))
     validate = None if val is None else validation(pipe, strategy, val, config, cache, denoiser_of(pipe, net, kind, val))
     modules, parameters = {"control": net.train()}, list(net.parameters())
     more = {"identity": identity(record), "validate": validate, "trackers": trackers, "label": label}
     history = compact_loop(pipe, modules, loss, config, out, latents, texts, **more)
     pipe.unet.eval()
-    cost = training_cost(parameters, history, config, ["latents", "text"])
+    cost = training_cost(parameters, history, config, ["latents"] + ["text"] * (texts is not None))
     return FinetuneResult(history, cost, record, modules["control"].eval().requires_grad_(False).to(memory_format=torch.contiguous_format))
 
 
@@ -223,8 +224,8 @@ def train_pixels(inputs: np.ndarray, kind: str, targets: np.ndarray, config: Loo
         return (modules["pixels"](to_condition(inputs[ids], kind, size).to(device))[:, 0].float() - wanted).abs().mean()
 
     identity = f"pixels {kind}, {content_key(inputs, targets)}, {config}"
-    modules = {"pixels": net}
-    train_loop(modules, loss, config, out, identity=identity, batch_size=batch_size, label=f"{kind} to image")
+    modules, own = {"pixels": net}, out / content_key(identity)  # other settings train anew, next to these
+    train_loop(modules, loss, config, own, identity=identity, batch_size=batch_size, label=f"{kind} to image")
     return modules["pixels"].eval().requires_grad_(False)
 
 

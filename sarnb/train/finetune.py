@@ -163,11 +163,15 @@ def step_draw(count: int, latent_shape: tuple[int, ...], timesteps: int, config:
 
 
 def partners_of(data: ImageSet) -> np.ndarray:
-    """Of each image the one of the same scene from the other side, int [N]; -1 where the set shows the scene once."""
-    place = {(row.get("label"), row.get("seed"), row.get("look")): number for number, row in enumerate(data.rows)}
+    """Of each image the one of the same scene from the other side, int [N]; -1 where the set shows the scene once, or names none.
+
+    A scene is a label and a seed, as the twin world writes them: images of other origin have no partner.
+    """
     other = {"left": "right", "right": "left"}
-    found = [place.get((row.get("label"), row.get("seed"), other.get(row.get("look", "")))) for row in data.rows]
-    return np.array([-1 if number is None else number for number in found])
+    views = [(row.get("label"), row.get("seed"), row.get("look")) for row in data.rows]
+    known = [all(part not in (None, "") for part in view) and view[2] in other for view in views]
+    place = {view: number for number, (view, whole) in enumerate(zip(views, known)) if whole}
+    return np.array([place.get((*view[:2], other[view[2]]), -1) if whole else -1 for view, whole in zip(views, known)], int)
 
 
 def captions_of(data: ImageSet, token: bool) -> list[tuple[str, ...]]:
@@ -201,8 +205,12 @@ def remarks(pipe: StableDiffusionXLPipeline, strategy: Strategy, captions: Seque
 def training_record(
     pipe: StableDiffusionXLPipeline, strategy: Strategy, data: ImageSet, config: FinetuneConfig, prior: PriorSet | None = None
 ) -> dict[str, Any]:
-    """What identifies a training, as JSON: strategy, foundation (before it is adapted), data, configuration and prior pictures."""
+    """What identifies a training, as JSON: strategy, foundation (before it is adapted), data, configuration and prior pictures.
+
+    ``paired``: images that have a partner, which the data's digest, of pixels and captions, does not tell.
+    """
     record = {"strategy": asdict(strategy), "foundation": foundation_fingerprint(pipe), "data": data.digest, "config": asdict(config)}
+    record["paired"] = int((partners_of(data) >= 0).sum())
     record |= {"settings": settings} if (settings := settings_of(pipe)) else {}
     return record if prior is None else record | {"prior": prior.digest}
 

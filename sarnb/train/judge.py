@@ -339,8 +339,8 @@ notebook 03 of that run:
 
 {measures}
 
-It knows this simulated world and its seventeen classes. It is no judge of measured images, and a cosine is no measure of quality by
-itself.
+It knows this simulated world and its twelve classes and five compositions. It is no judge of measured images, and a cosine is no
+measure of quality by itself.
 """
 
 

@@ -89,10 +89,11 @@ def train_loop(
     state = TrainState(modules, config, out, identity, batch_size, groups, trackers, label)
 
     def held_out() -> None:
+        began = time.perf_counter()
         value = with_average(state.parameters, state.average, validate)
         state.rows.append({"step": state.done, "held_out": value})
         state.accelerator.log({"held_out": value}, step=state.done)
-        state.tick = time.perf_counter()
+        state.tick += time.perf_counter() - began  # it is no part of the training's time
 
     if state.done == 0 and validate is not None:
         held_out()
@@ -318,6 +319,7 @@ class Watcher:
 
 def watch(state: TrainState, watchers: Sequence[Watcher]) -> None:
     """Let every watcher look whose turn it is; the time that it takes is no part of the training's."""
+    began = time.perf_counter()
     due = [watcher for watcher in watchers if state.done % watcher.every == 0 or state.done == state.config.steps]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     for watcher in due:
@@ -325,7 +327,7 @@ def watch(state: TrainState, watchers: Sequence[Watcher]) -> None:
             with_average(state.parameters, state.average, lambda watcher=watcher: watcher.call(state.done))
     if due:
         state.accelerator.wait_for_everyone()
-        state.tick = time.perf_counter()
+        state.tick += time.perf_counter() - began
 
 
 # Questions to a training history, the table that ``train_loop`` returns.

@@ -191,10 +191,10 @@ def training_loss(
     vae = raw["vae"].vae
     latent = (config.batch_size, vae.config.latent_channels, *(config.crop // downsampling(vae),) * 2)
     last = vae.decoder.conv_out
-    below = 0  # steps on end at which the discriminator separated every picture from its original by a margin
+    below, seen = 0, -1  # steps on end at which the discriminator separated every picture from its original by a margin; the last step
 
     def loss(modules: dict[str, nn.Module], step: int, micro: MicroBatch) -> dict[str, Tensor]:
-        nonlocal below
+        nonlocal below, seen
         crops = micro.of(step_crops(images, config, step))
         pixels = to_pixels(crops).to(vae.device)
         noise = micro.of(torch.randn(latent, generator=step_generator(config.seed, step, POSTERIOR))).to(vae.device)
@@ -215,7 +215,8 @@ def training_loss(
                 norms = (last_layer_gradient(value, decoded, inputs, last.weight.shape) for value in (total, generator))
                 parts["adaptive"] = adaptive_weight(*norms)
                 parts["loss"] = parts["loss"] + recipe["adversarial"] * parts["adaptive"] * generator
-                below = below + 1 if float(parts["discriminator"].detach()) < config.collapse_level else 0
+                low = float(parts["discriminator"].detach()) < config.collapse_level
+                below, seen = (below + (step != seen) if low else 0), step  # micro-batches of one step count once
                 if below >= config.collapse_patience:
                     raise DivergedError(
                         f"{strategy.name}: the discriminator has won, its loss stayed below {config.collapse_level} for "

@@ -152,12 +152,16 @@ def test_the_students_edition_is_the_same_without_solutions(tmp_path):
         cell |= {"outputs": [{"output_type": "stream", "name": "stdout", "text": f"output {number}"}], "execution_count": number}
     code[-1]["source"] = "other code"
     ran["cells"].append(code[0] | {"id": "given", "metadata": {"tags": ["injected-parameters"]}})
-    (results / "notebooks").mkdir(parents=True)
+    code[0]["outputs"].append({"output_type": "display_data", "metadata": {}, "data": {"text/markdown": "![a figure](../figures/a.png)"}})
+    (results / "figures").mkdir(parents=True)
+    (results / "figures" / "a.png").write_bytes(b"a picture")
+    (results / "notebooks").mkdir()
     (results / "notebooks" / f"{name}.ipynb").write_text(json.dumps(ran), encoding="utf-8")
     done = CliRunner().invoke(app, ["student", "--out", str(out), "--results", str(results)])
     assert done.exit_code == 0 and f"{name} (1 cells)" in done.output, done.output
     filled = json.loads((out / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     assert "<details>" not in str(filled) and filled[[cell["id"] for cell in filled].index(code[0]["id"]) + 1]["id"] == "given-0"
+    assert "](figures/a.png)" in str(filled) and (out / "figures" / "a.png").read_bytes() == b"a picture"
     shown = [cell for cell in filled if cell["cell_type"] == "code"]
     assert [bool(cell["outputs"]) for cell in shown] == [True] * (len(code) - 1) + [False]  # the last has other code
     (out / f"{NAMES[0]}.ipynb").write_text("a student's own work")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -251,10 +252,17 @@ def _safe(folder: Path, digital: np.ndarray, calibration: bool = True, burst: in
             for line in (0, height // 2, height)
         )
 
-    azimuth = (
-        f"<noiseAzimuthVector><firstRangeSample>0</firstRangeSample><lastRangeSample>{width // 2}</lastRangeSample>"
-        f"<line>0 {height}</line><noiseAzimuthLut>1.0 3.0</noiseAzimuthLut></noiseAzimuthVector>"
-    )
+    def block(limits: str, lines: tuple[int, int], values: str) -> str:
+        return (
+            f"<noiseAzimuthVector>{limits}<firstRangeSample>0</firstRangeSample><lastRangeSample>{width // 2}</lastRangeSample>"
+            f"<line>{lines[0]} {lines[1]}</line><noiseAzimuthLut>{values}</noiseAzimuthLut></noiseAzimuthVector>"
+        )
+
+    half = height // 2  # a GRD has several blocks along azimuth, an SLC one a swath, which says no limits
+    parts = ((0, half - 1, "1.0 3.0"), (half, height - 1, "4.0 2.0"))
+    limits = "<firstAzimuthLine>{}</firstAzimuthLine><lastAzimuthLine>{}</lastAzimuthLine>"
+    blocks = [block(limits.format(first, last), (first, last), values) for first, last, values in parts]
+    azimuth = block("", (0, height), "1.0 3.0") if burst else "".join(blocks)
     if calibration:
         tables = folder / "annotation" / "calibration"
         (tables / f"calibration-{name}.xml").write_text(f"<c>{vectors('calibrationVector', 'sigmaNought', 400)}</c>")
@@ -272,7 +280,8 @@ def test_a_safe_is_calibrated_by_its_tables_less_the_noise(tmp_path):
         grid = RegularGridInterpolator(([0, 64, 128], [0, 191]), nodes)
         return grid(np.stack(np.meshgrid(lines, pixels, indexing="ij"), -1))
 
-    azimuth = np.where(pixels <= 96, 1 + 2 * lines[:, None] / 128, 1)
+    along = np.where(lines < 64, 1 + 2 * lines / 63, 4 - 2 * (lines - 64) / 63)
+    azimuth = np.where(pixels <= 96, along[:, None], 1)
     sigma0 = np.maximum(digital.astype(float) ** 2 - table(500) * azimuth, 0) / table(400) ** 2
     found = _rows(tmp_path / "d")
     assert len(found) == 6
@@ -328,7 +337,7 @@ def _capella(path: Path, side: str, **form) -> None:
 
 @pytest.mark.parametrize(("side", "look"), [("right", "left"), ("left", "right")])
 def test_capella_is_scaled_to_sigma0_by_the_json_next_to_its_tiff(tmp_path, side, look):
-    digital = np.abs(100 * _speckle((64, 64))).astype(np.uint16) + 1
+    digital = np.abs(10 * _speckle((64, 64)) ** 2).astype(np.uint16) + 1  # as bright and dark as a city, which may look like intensity
     path = _tiff(tmp_path / "geo.tif", digital)
     _capella(tmp_path / "geo_extended.json", side, type="geotransform")
     import_products([path], tmp_path / "d", 64)
@@ -368,7 +377,9 @@ def test_iceye_is_read_by_the_json_next_to_its_tiff(tmp_path, side, look):
         "iceye:orientation": "shadows-down",
         "iceye:amplitude_mapping": {"function": "power", "parameters": {"exponent": 0.5, "scale": 16}},
     }
-    (tmp_path / "grd.json").write_text(json.dumps({"type": "Feature", "properties": about}))
+    (tmp_path / "grd.json").write_text(json.dumps({"type": "Feature", "bbox": [9.9, -0.1, 10.1, 0.1], "properties": about}))
+    place = 6378137.0 * np.array([np.cos(np.pi / 18), np.sin(np.pi / 18), 0])  # on the equator
+    np.testing.assert_allclose(describe(path)[0].scene, [*place, 64 * 0.8], rtol=1e-6, atol=1e-3)
     import_products([path], tmp_path / "d", 64, grid=0)
     ((row, image),) = _rows(tmp_path / "d")
     assert (row["sensor"], row["calibration"], row["look"], row["incidence"]) == ("ICEYE (ICEYE-X42)", "sigma0", look, 31.9)
@@ -417,6 +428,8 @@ def test_a_geographic_grid_and_a_turned_one_have_their_spacing(tmp_path):
     step = 0.8 / 111194.9  # degrees of a great circle of 6371 km
     (product,) = describe(_tiff(tmp_path / "a.tif", values, rasterio.Affine(step, 0, 10, 0, -step, 60), "EPSG:4326"))
     np.testing.assert_allclose(product.spacing, (0.8, 0.4), rtol=0.01)
+    (product,) = describe(_tiff(tmp_path / "c.tif", values, rasterio.Affine(1, 0, 0, 0, -1, 8399737.89), "EPSG:3857"))  # 60 degrees north
+    np.testing.assert_allclose(product.spacing, 0.5, rtol=1e-3)
     turned = rasterio.Affine(-0.143, -0.577, 5e5, -0.577, 0.143, 5e6)  # as Umbra's GEC
     (product,) = describe(_tiff(tmp_path / "b.tif", values, turned))
     np.testing.assert_allclose(product.spacing, np.hypot(0.143, 0.577), rtol=1e-6)
@@ -532,8 +545,12 @@ def test_what_shows_the_same_ground_is_one_place(tmp_path):
     files.append(_tiff(tmp_path / "map.tif", np.abs(100 * _speckle((32, 32))).astype(np.float32) + 1, map_of_it, "EPSG:4326"))
     shown = same_scenes([product for path in files for product in describe(path)])
     assert shown == {"0.nitf": "0.nitf", "1.nitf": "0.nitf", "2.nitf": "0.nitf", "3.nitf": "3.nitf", "map.tif": "3.nitf"}
+    one, other = (dataclasses.replace(describe(files[0])[0], place=place) for place in "AB")
+    several = [dataclasses.replace(one, scene=(float(x), 0.0, 0.0, 10.0)) for x in (0, 100)]  # as the swaths of a SAFE
+    assert same_scenes([*several, dataclasses.replace(other, scene=(2.0, 0.0, 0.0, 10.0))]) == {"A": "A", "B": "A"}
     card = import_products(files, tmp_path / "d", 32, grid=0)
-    assert {row["place"].split(",")[0] for row, _ in _rows(tmp_path / "d")} == {"0.nitf", "3.nitf"}
+    # Two scenes cannot be three splits, and bands of several images of a scene, which lie anywhere, would share ground.
+    assert {row["place"] for row, _ in _rows(tmp_path / "d")} == {"0.nitf", "3.nitf"}
     assert any("3 products show ground that one before them shows" in line for line in card["read"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -454,3 +455,7 @@ def test_a_scene_from_both_sides_differs_in_the_side_alone(tmp_path: Path) -> No
     assert np.array_equal(levels, load_set(tmp_path / "d" / "train").images[1])
     assert partners_of(load_set(tmp_path / "d" / "train")).tolist() == [1, 0, 3, 2, 5, 4, -1]
     assert (partners_of(load_set(tmp_path / "d" / "test")) == -1).all()
+    images = load_set(tmp_path / "d" / "train")
+    for gone in ("look", "seed", "label"):  # as own images and products have it: nothing says which show one scene
+        bare = dataclasses.replace(images, rows=tuple({key: value for key, value in row.items() if key != gone} for row in rows))
+        assert (partners_of(bare) == -1).all(), gone

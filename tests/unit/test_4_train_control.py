@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import replace
 
@@ -306,7 +307,13 @@ def test_each_window_of_a_scene_is_steered_by_its_part_of_the_picture(kind, pipe
     fused, step = [], type(pipe.scheduler).step
     monkeypatch.setattr(type(pipe.unet), "forward", forward)
     monkeypatch.setattr(large, "fingerprint", lambda part: "")
-    monkeypatch.setattr(type(pipe.scheduler), "step", lambda self, x, *args, **kw: (fused.append(x), step(self, x, *args, **kw))[1])
+
+    @functools.wraps(step)
+    def watched(self, x, *args, **more):
+        fused.append(x)
+        return step(self, x, *args, **more)
+
+    monkeypatch.setattr(type(pipe.scheduler), "step", watched)
     large.scene_latents(pipe, [["a city"]], 0, 32, 48, 2, 1.0, controls={kind: (Echo(), whole)})
     wanted = nn.functional.avg_pool2d(seen, 4)
     assert wanted.std() > 0.01
@@ -402,6 +409,9 @@ def test_condition_files_are_read_and_refused_by_name(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match="text.png: cannot be read as an image"):
         read_condition("optical", tmp_path / "text.png", (16, 16))
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 256).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match="deep.png: a condition is a picture of 8-bit grey or RGB, not of mode I;16"):
+        read_condition("satellite", tmp_path / "deep.png", (64, 64))
 
 
 def test_a_control_belongs_to_the_model_that_it_was_trained_with(folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,20 @@ def test_watchers_change_no_bit_of_the_training(tmp_path):
     assert looked == [0, 2, 4, 6, 7]
     assert history["loss"].tolist() == same["loss"].tolist()
     assert torch.equal(plain.weight, watched.weight) and torch.equal(plain.bias, watched.bias)
+
+
+def test_the_time_of_steps_is_whole_and_that_of_looking_is_left_out(tmp_path):
+    """Held-out losses and watchers come between two rows of the history, more often than these."""
+    network, loss = drawing_regression()
+
+    def slow(modules, step, share=None):
+        time.sleep(0.02)
+        return loss(modules, step)
+
+    config = LoopConfig(**{**vars(CONFIG), "steps": 20, "checkpoint_every": 20, "log_every": 10, "validate_every": 4})
+    look = {"validate": lambda: time.sleep(0.1) or 0.0, "watchers": [Watcher(3, lambda step: time.sleep(0.1))]}
+    seconds = train_loop({"net": network}, slow, config, tmp_path, **look)["seconds"].sum()
+    assert 20 * 0.02 <= seconds < 20 * 0.02 + 0.5  # the looks alone take 1.3 s
 
 
 def test_watchers_see_the_moving_average(tmp_path):

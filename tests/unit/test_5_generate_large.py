@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -97,7 +99,13 @@ def test_each_part_of_a_scene_has_its_text(pipe, native, monkeypatch):
     monkeypatch.setattr(large, "decode_tiles", lambda vae, latents: seen.append(latents))
     step = type(pipe.scheduler).step
     fused = []
-    monkeypatch.setattr(type(pipe.scheduler), "step", lambda self, x, *args, **kw: (fused.append(x), step(self, x, *args, **kw))[1])
+
+    @functools.wraps(step)
+    def watched(self, x, *args, **more):
+        fused.append(x)
+        return step(self, x, *args, **more)
+
+    monkeypatch.setattr(type(pipe.scheduler), "step", watched)
     large.draw_scene(pipe, texts, 0, 4 * native, 4 * native, steps=2, guidance_scale=1.0)
     for values in fused:
         mark, edge = values[0, 0].numpy(), pipe.unet.config.sample_size
@@ -174,6 +182,14 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence(prompts, height, width, c
     sides = [native + (extra if abs(extra) == 1 else extra * native) for extra in (height, width)]
     with pytest.raises(InputError, match=message):
         large.draw_scene(pipe, prompts, 0, *sides, **changes)
+
+
+@pytest.mark.parametrize("name", ["HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "KDPM2AncestralDiscreteScheduler"])
+def test_samplers_that_look_back_or_take_two_steps_for_one_are_refused(name, native):
+    pipe = tiny_pipeline()
+    pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    with pytest.raises(InputError, match=f"{name} looks back"):
+        large.draw_scene(pipe, [["a city"]], 0, native, native, steps=3)
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ def test_coarse_unet_gives_float32_and_goes_away(pipe):
         conditions = {"text_embeds": torch.ones(1, 24), "time_ids": torch.ones(1, 6)}
         (output,) = pipe.unet(torch.ones(1, 4, 4, 4), 1, torch.ones(1, 16, 40), added_cond_kwargs=conditions, return_dict=False)
         assert output.dtype == torch.float32
+        assert pipe.unet(torch.ones(1, 4, 4, 4), 1, torch.ones(1, 16, 40), added_cond_kwargs=conditions).sample.dtype == torch.float32
     assert "forward" not in vars(pipe.unet)
 
 
@@ -153,6 +154,13 @@ def samples(pipe, tmp_path):
 
 def test_the_own_decoder_draws_the_same(pipe, samples, tmp_path):
     assert read_latents(samples.root).shape == (3, 4, 4, 4) and read_latents(samples.root).dtype == np.float16
+    (path,) = samples.root.glob("*.npz")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:80] + bytes([whole[80] ^ 255]) + whole[81:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="no final latents can be read"):
+            read_latents(samples.root)
+    path.write_bytes(whole)
     again = redraw(samples, pipe.vae, tmp_path / "own")
     assert np.abs(again.images.astype(int) - samples.images).max() <= 1
     assert again.root == tmp_path / "own" and [row["seed"] for row in again.rows] == [1, 2, 3]

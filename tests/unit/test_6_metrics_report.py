@@ -19,6 +19,7 @@ from sarnb.metrics.evaluation import COLUMNS, FROZEN_DECODER, OPTICAL_AS_GREY, R
 from sarnb.metrics.report import (
     INSIDE,
     MISSED,
+    OPEN,
     REACHED,
     TARGETS,
     UNKNOWN,
@@ -285,13 +286,13 @@ AIMED = table(
 
 def test_targets_by_hand() -> None:
     found = target_table(AIMED, "best")
-    assert found["verdict"].tolist() == [REACHED, UNKNOWN, INSIDE, MISSED, INSIDE, REACHED, UNKNOWN, MISSED]
+    assert found["verdict"].tolist() == [OPEN, UNKNOWN, INSIDE, MISSED, INSIDE, OPEN, UNKNOWN, MISSED]
     assert found["goal"].fillna(-1).tolist() == pytest.approx([0.375, -1, 0.002, 0.8, 0.5, 0.9, 0.3, 0.0])
     assert found.loc[0, "value"] == 0.375 and np.isnan(found.loc[6, ["value", "lo", "hi"]].astype(float)).all()
     tuned = target_table(AIMED, "best", TUNED_DECODER)
     assert tuned.loc[0, "goal"] == pytest.approx(0.3) and tuned.loc[0, "verdict"] == INSIDE
     lines = target_sentences(found, "best")
-    assert lines[0].startswith("best reaches 2 of 8") and len(lines) == 9
+    assert lines[0].startswith("best reaches 0 of 8") and "and 2 more by its value" in lines[0] and len(lines) == 9
     assert "0.79 [0.7, 0.799], target 0.8" in lines[4] and "not reached;" in lines[4]
     assert lines[7] == "recall at least 0.3 (pooled): could not be computed."
 
