@@ -339,7 +339,7 @@ notebook 03 of that run:
 
 {measures}
 
-It knows this simulated world and its twelve classes and five compositions. It is no judge of measured images, and a cosine is no
+{moved}It knows this simulated world and its twelve classes and five compositions. It is no judge of measured images, and a cosine is no
 measure of quality by itself.
 """
 
@@ -357,13 +357,16 @@ def ship_judge(results: Path, out: Path = SHIPPED) -> Path:
         raise InputError(f"{results}: holds no judge of a twin world; run notebook 03 with --param JUDGE=small first")
     record = json.loads((trained / RECORD).read_text(encoding="utf-8"))
     measures = pd.read_csv(results / "tables" / "judge_measures.csv").query("split == 'pooled'")
+    facts = world_facts(card["sensor"], card["size"])
+    same = record.get("world", facts) == facts  # else a judge that was shipped before has been examined anew
+    moved = "" if same else "Its training images are of an earlier edition of this world, the measures of today's.\n\n"
     shutil.rmtree(out, ignore_errors=True)
     load_judge(trained).half().save(out)
     shutil.copy(trained / HISTORY, out / HISTORY)
-    about = {**record, **record["config"], "sensor": card["sensor"], "size": card["size"], "record": RECORD}
+    about = {**record, **record["config"], "sensor": card["sensor"], "size": card["size"], "record": RECORD, "moved": moved}
     columns = ["measure", "value", "lo", "hi", "n", "chance"]
     write_text(out / "README.md", CARD.format(**about, measures=measures[columns].to_markdown(index=False, floatfmt=".3g")))
-    write_json(out / RECORD, {**record, "world": world_facts(card["sensor"], card["size"])})
+    write_json(out / RECORD, {**record, "world": facts})
     return out
 
 
