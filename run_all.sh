@@ -87,7 +87,15 @@ install() {
     stamp="$("$python" -c 'import sys; print(sys.prefix)')/.sarnb-installed"
     want="$("$python" -c 'import hashlib, sys
 print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest(), *sys.argv[2:])' "$root/pyproject.toml" "$root" "$extras")"
-    [[ -f "$stamp" && "$(cat "$stamp")" == "$want" ]] && return
+    local have word lacks=""
+    have="$(cat "$stamp" 2>/dev/null || true)"
+    if [[ "${have% *}" == "${want% *}" ]]; then  # the same pins and clone: extras that are there already need no network
+        for word in ${extras//,/ }; do
+            [[ ",${have##* }," == *",$word,"* ]] || lacks=1
+        done
+        [[ -z "$lacks" ]] && return
+        extras="${have##* },$extras" want="${want% *} ${have##* },$extras"
+    fi
     echo "installing the pinned packages into $("$python" -c 'import sys; print(sys.prefix)') (once; needs the network)"
     "$python" -m pip install --quiet --editable "$root[$extras]" \
         || fail "the installation failed, see pip's message above; the next call tries again"

@@ -168,10 +168,11 @@ def report(
     data: str = typer.Option("", help="folder of your own SAR images, of the run that is reported"),
 ) -> None:
     """Make results/<profile>/report: a site of the executed notebooks with their figures, tables and the package's reference."""
-    from sarnb.graph import resolve
+    from sarnb.graph import results_of
+    from sarnb.profile import load_profile
     from sarnb.report import build_report
 
-    _, _, results = resolve(profile, data)
+    results = results_of(load_profile(profile).name, data)
     out = results / "report"
     for remark in build_report(results, out).splitlines():
         print(f"! {remark}")

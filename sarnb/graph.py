@@ -14,7 +14,6 @@ import csv
 import dataclasses
 import fcntl
 import functools
-import hashlib
 import heapq
 import importlib.util
 import json
@@ -86,15 +85,24 @@ def foundation_digest(foundation: str) -> str:
 
     Its model card and its table of measures are left out: they tell what a study measured, and must not make that study outdated.
     """
-    parts = [part for part in split_foundation(foundation) if part]
-    folders = [PACKAGE / "model" / "embedded" if part == "embedded" else Path(part) for part in parts]
-    return OTHER_VAE.join(records.content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else str(path) for path in folders)
+    return OTHER_VAE.join(_weights(part) for part in split_foundation(foundation) if part)
+
+
+def _weights(part: str) -> str:
+    """Identity of the weights in a folder, or in a file with its configuration next to it; a hub id as it is."""
+    path = PACKAGE / "model" / "embedded" if part == "embedded" else repository() / part
+    if path.is_file():
+        found = [each for each in (path, path.with_suffix("")) if each.exists()]
+        return records.digest([records.content_digest(each) for each in found])
+    return records.content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else part
 
 
 def _judge_digest(judge: str) -> str:
-    """Identity of the package's judge, for the notebook that may load it; empty elsewhere."""
+    """Identity of the package's judge, or of one on this machine, for the notebook that may load it; empty elsewhere."""
     folder = PACKAGE / "model" / "sar_clip"
-    return records.content_digest(folder, but=(CARD,)) if judge == "shipped" and folder.is_dir() else ""
+    if judge == "shipped":
+        return records.content_digest(folder, but=(CARD,)) if folder.is_dir() else ""
+    return _weights(judge) if judge not in ("", "small") and (repository() / judge).exists() else ""
 
 
 def code_digest(notebook: Path) -> str:
@@ -141,7 +149,14 @@ def _module(path: Path, name: str) -> tuple[str, frozenset[str]]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+    return records.digest(_plain(tree)), imported
+
+
+def _plain(node: Any) -> Any:
+    """A syntax tree as lists, without what is empty: the same in every version of Python."""
+    if isinstance(node, ast.AST):
+        return [type(node).__name__, *([name, _plain(part)] for name, part in ast.iter_fields(node) if part is not None and part != [])]
+    return [_plain(part) for part in node] if isinstance(node, list) else repr(node)
 
 
 def _imports(tree: ast.AST, package: str) -> set[str]:
@@ -323,13 +338,17 @@ def verify(results: Path) -> list[str]:
 
 def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], parameters: dict[str, Any], nodes: dict[str, Node]) -> Node:
     """One notebook with what it depends on now, compared with what its last run left; ``nodes``: those before it."""
-    notebook, data, foundation = notebooks / f"{name}.ipynb", parameters.get("DATA"), parameters.get("FOUNDATION")
+    notebook, foundation = notebooks / f"{name}.ipynb", parameters.get("FOUNDATION")
+    folders = [Path(given).expanduser() for key in ("DATA", "REAL_DATA") if (given := parameters.get(key))]
+    styled = [part for part in parameters.get("STYLE_FOUNDATIONS", "").split(",") if part]
     parts: dict[str, Any] = {
         "notebook": records.notebook_digest(notebook),
         "code": code_digest(notebook),
         "parameters": {key: value for key, value in parameters.items() if key not in NEUTRAL},
-        "data": listing_digest(Path(data)) if data else "",
-        "foundation": (foundation_digest(foundation) if foundation else "") + _judge_digest(parameters.get("JUDGE", "")),
+        "data": "".join(map(listing_digest, folders)),
+        "foundation": "".join(
+            [foundation_digest(foundation) if foundation else "", _judge_digest(parameters.get("JUDGE", "")), *map(_weights, styled)]
+        ),
         "upstream": {need: records.digest(nodes[need].parts)[:16] for need in needs},
     }
     stamp = results / ".state" / f"{name}.{records.digest(parts)[:16]}.done"
@@ -372,13 +391,15 @@ def parse_params(params: Iterable[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        A word that is no NAME=value, or a value that is no YAML.
+        A word that is no NAME=value, a value that is no YAML, or a name that is given twice.
     """
     found: dict[str, Any] = {}
     for word in params:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
             raise InputError(f"--param {word}: write NAME=value with a name that the notebook declares")
+        if name.upper() in found:
+            raise InputError(f"--param {word}: {name.upper()} was given already; leave one of them out")
         try:
             found[name.upper()] = read_yaml(text) if text else ""
         except yaml.YAMLError as error:
@@ -435,25 +456,40 @@ def resolve(profile: str, data: str = "", seed: int | None = None, params: Itera
         if name in extra:
             raise InputError(f"--param {name}: it follows from --profile, --data and SARNB_RESULTS; use those")
     known = vars(values).keys() - {"name"}
+    for name, mark in (("FOUNDATION", OTHER_VAE), ("JUDGE", ","), ("STYLE_FOUNDATIONS", ","), ("REAL_DATA", ",")):
+        if isinstance(extra.get(name), str):
+            extra[name] = mark.join(map(_from_here, extra[name].split(mark)))
     fields = {name.lower(): value for name, value in extra.items() if name.lower() in known}
     if seed is not None:
+        if "seed" in fields:
+            raise InputError(f"--seed {seed} and --param SEED={fields['seed']} say the same; leave one of them out")
         fields["seed"] = seed
-    folder = values.name
+    results = results_of(values.name, data)
     if data:
         source = Path(data).expanduser().absolute()
         if not source.is_dir():
             raise InputError(f"--data {data}: no such folder; give a folder of SAR images")
         fields["data"] = str(source)
-        folder = f"{values.name}-{source.resolve().name}"
-        check_apart(results_root() / folder, [source], "results")
+        check_apart(results, [source], "results")
     values = dataclasses.replace(values, **fields)
     if values.unseen and not values.data:
         raise InputError(f"--unseen {values.unseen}: names classes of your own images; give --data, or leave it out")
     if missing := to_fetch(values):
         raise InputError(f"profile {values.name}: fetch first, on a machine that reaches the hub, {'; and '.join(missing)}")
     # A value checked and converted by the profile (1 → 1.0) goes to the notebooks as such.
-    converted = values.parameters(folder)
-    return values, {name: converted.get(name, value) for name, value in extra.items()}, results_root() / folder
+    converted = values.parameters(results.name)
+    return values, {name: converted.get(name, value) for name, value in extra.items()}, results
+
+
+def results_of(profile: str, data: str = "") -> Path:
+    """The results folder of a profile's name and of a user's data folder."""
+    return results_root() / (f"{profile}-{Path(data).expanduser().absolute().resolve().name}" if data else profile)
+
+
+def _from_here(part: str) -> str:
+    """A relative path of the caller's folder as an absolute one, for notebooks run in the repository's root; other names as they are."""
+    known = part in ("", "embedded", "small", "shipped") or Path.cwd() == repository()
+    return part if known or not Path(part).exists() else str(Path(part).absolute())
 
 
 def run(
@@ -507,7 +543,9 @@ def run(
             print(problem)
         return 0
     if not todo:
-        records.write_atomically(results / "index.md", records.index(results))
+        page, text = results / "index.md", records.index(results)
+        if not page.is_file() or page.read_text(encoding="utf-8") != text:
+            records.write_atomically(page, text)
         print(f"everything is up to date ({len(nodes)} notebooks); look first at {_shown(results)}/index.md")
         return 0
     with _locked(results) as lock:
@@ -578,10 +616,12 @@ def count_rounds(seconds: float = CALIBRATION_SECONDS) -> tuple[float, float]:
 def measure_speed(slots: int) -> tuple[float, float]:
     """``count_rounds`` in as many processes at once as notebooks run side by side; the mean of each number."""
     command = [sys.executable, "-c", "from sarnb.graph import count_rounds; print(*count_rounds())"]
-    variables = {**os.environ, "PYTHONPATH": str(repository()), "OMP_NUM_THREADS": str(max(1, cores() // slots))}
+    path = os.pathsep.join(filter(None, (str(repository()), os.environ.get("PYTHONPATH"))))
+    variables = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(max(1, cores() // slots))}
     children = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) for _ in range(slots)]
     found = [[float(word) for word in child.communicate()[0].split()] for child in children]
-    return sum(pair[0] for pair in found) / slots, sum(pair[1] for pair in found) / slots
+    found = [pair for pair in found if len(pair) == 2]  # a forecast is no reason to stop
+    return (sum(pair[0] for pair in found) / len(found), sum(pair[1] for pair in found) / len(found)) if found else (0.0, 0.0)
 
 
 def read_costs(profile: str) -> dict[str, tuple[float, float]]:
@@ -630,7 +670,8 @@ def forecast(profile: str, nodes: dict[str, Node], results: Path, slots: int) ->
     costs, todo = read_costs(profile), [name for name, node in nodes.items() if node.problems]
     if not (known := [name for name in todo if name in costs]):
         return {}
-    speed = measure_speed(slots)[0]
+    if not (speed := measure_speed(slots)[0]):
+        return {}
     seconds = {name: costs[name][0] / speed for name in known}
     total = schedule({name: nodes[name].upstream for name in todo}, seconds, slots)
     size, free = 1e-3 * sum(costs[name][1] for name in known), 1e-9 * shutil.disk_usage(results).free
@@ -678,7 +719,7 @@ def make_plan(profile: Profile, results: Path, nodes: dict[str, Node], jobs: int
         "results": str(results),
         "notebooks": str(notebooks_folder()),
         "runner": {"host": os.uname().nodename, "pid": os.getpid()},
-        "offline": all(part in ("", "embedded", "small", "shipped") or Path(part).exists() for part in sources),
+        "offline": all(part in ("", "embedded", "small", "shipped") or (repository() / part).exists() for part in sources),
         "nodes": {
             name: {
                 **vars(node),
@@ -772,10 +813,13 @@ def _locked(results: Path) -> Iterator[int]:
         ) from None
     with stream:
         for _ in range(60):
-            with contextlib.suppress(BlockingIOError):
+            try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            time.sleep(0.5)
+            except BlockingIOError:
+                time.sleep(0.5)
+            except OSError:  # a file system that knows no locks, as some of clusters
+                break
         else:
             raise InputError(f"{results}: another run is writing there; wait for it, or stop it first")
         yield stream.fileno()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sarnb.errors import InputError
+from sarnb.errors import InputError, first_line
 from sarnb.results import add_executed_copy, read_cells, record_digest, write_atomically
 from sarnb.settings import repository
 
@@ -123,7 +123,8 @@ def run_node(name: str, plan_file: Path) -> None:
     if runner["host"] == os.uname().nodename:
         threading.Thread(target=_stop_without, args=(runner["pid"],), daemon=True).start()
     with open(state / f"{name}.lock", "a") as lock:  # on a cluster, a killed run's job for it may still be running
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system that knows no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         for old in state.glob(f"{name}.*.done"):
             old.unlink()
         start = time.monotonic()
@@ -182,6 +183,9 @@ def child_environment(state: Path) -> dict[str, str]:
         name: own / name.lower() for name in ("IPYTHONDIR", "MPLCONFIGDIR", *(f"JUPYTER_{word}" for word in JUPYTER), "XDG_CACHE_HOME")
     }
     kept = {name: value for name, value in os.environ.items() if name == "PYTHONPATH" or not re.match(PERSONAL, name)}
+    for name in ("SARNB_NOTEBOOKS", "SARNB_RESULTS", "SARNB_REAL_DATA"):  # the kernels work in the repository's root
+        if kept.get(name):
+            kept[name] = str(Path(kept[name]).expanduser().absolute())
     home = Path(kept.get("HOME") or "/")
     if not (len(home.parts) > 1 and home.is_dir() and os.access(home, os.W_OK)):  # a container's, or none
         folders |= {"HOME": own / "home"}
@@ -291,6 +295,8 @@ def _papermill(name: str, source: Path, running: Path, parameters: dict[str, Any
         text += f"\n  the cell begins: {lines[0][:100]}" if lines else ""
     except DeadKernelError:
         text = "the kernel died, most often because the memory was full; use a smaller profile, --jobs 1, or close other programs"
+    except RuntimeError as error:  # what jupyter raises where a kernel does not answer
+        text = f"the kernel did not start ({first_line(error)}); close other programs or use --jobs 1, and run again"
     else:
         return ""
     return f"{name} failed in cell {at} of {len(numbers)}: {text}"

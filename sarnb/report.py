@@ -99,8 +99,7 @@ def build_report(results: Path, out: Path) -> str:
     executed = sorted((results / "notebooks").glob("*.ipynb"))
     notebooks = [path for path in executed if not path.name.endswith(".failed.ipynb")]
     if not notebooks:
-        how = f"run them first, by ./run_all.sh --profile {results.name}"
-        raise InputError(f"{results}: holds no executed notebooks; {how}")
+        raise InputError(f"{results}: holds no executed notebooks; run them first, by ./run_all.sh with the same --profile and --data")
     check_out(out, "report")
     with working_in(out), saving(out):
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

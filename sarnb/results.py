@@ -126,7 +126,7 @@ def read_claim(folder: Path) -> dict[str, str]:
         held = json.loads(path.read_text(encoding="utf-8"))
         return {key: held[key] + "" for key in ("profile", "stamp", "data")}
     except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir() and (others := sorted(entry.name for entry in folder.iterdir() if entry.name != ".state")):
+        if folder.is_dir() and (others := sorted(name for name in os.listdir(folder) if name != "models" and name[0] != ".")):
             raise InputError(f"{folder}: holds {others[0]}, and no profile.json of a run; name another place with SARNB_RESULTS") from None
         return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -551,7 +551,10 @@ def write_findings(results: Path, page: Path) -> None:
         raise InputError(f"{results}: {VERDICT} has recorded no findings there; run it first (./run_all.sh --only 10)")
     if manifest["stamp"]:
         raise InputError(f"{results}: {manifest['stamp']}; give results that are none")
-    parts = page.read_text(encoding="utf-8").split(BOX)
+    try:
+        parts = page.read_text(encoding="utf-8").split(BOX)
+    except OSError as error:
+        raise InputError(f"{page}: cannot be read ({error.strerror}); name a Markdown page, such as README.md") from None
     if len(parts) != 3:
         raise InputError(f"{page}: {len(parts) - 1} lines {BOX!r}; write two, and the findings go between them")
     where = f"Written from notebook 10 of the profile `{manifest['profile']}`, seed {manifest['seed']}, run on {manifest['finished'][:10]}."

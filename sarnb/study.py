@@ -189,10 +189,9 @@ class Study:
         values, names = self.values, [classes[i % len(classes)] for i in range(GRADED)]
         token = TOKEN if strategy.token else None
         texts = [evaluation_text(name, token, ("left", "right")[i // len(classes) % 2], values.sensor) for i, name in enumerate(names)]
-        test = self.images("test")
-        how = {"size": test.images.shape[1], "label": "trial"}
+        how = {"size": self.card["size"], "label": "trial"}
         drawn = generate(pipe, texts, range(GRADED), values.sampling_steps, values.guidance_scale, **how)
-        rivals = sorted({label for label in test.labels if "+" not in label})
+        rivals = sorted({label for label in self.images("test").labels if "+" not in label})
         prompts = embed_texts(judge, [default_caption(label) for label in rivals])
         guesses = (embed_images(judge, to_grey(drawn)) @ prompts.T).argmax(1)
         return float(np.mean([rivals[guess] == name for guess, name in zip(guesses, names)]))
@@ -361,7 +360,7 @@ class Study:
 
         The last bits of a drawing may depend on the number of threads, which is part of the key.
         """
-        values, foundation, side = self.values, load_foundation(self.values.foundation), self.images("test").images.shape[1]
+        values, foundation, side = self.values, load_foundation(self.values.foundation), self.card["size"]
         key = {
             "foundation": foundation_fingerprint(foundation),
             "requests": [list(texts), list(seeds), values.sampling_steps, values.guidance_scale, side, EDITION],

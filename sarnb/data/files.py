@@ -318,11 +318,14 @@ def _read_marker(out: Path) -> tuple[str, dict[str, str], list[str]]:
         return "", {}, []
 
 
+LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini")  # what file browsers leave behind
+
+
 def _names(out: Path) -> list[str]:
     """Relative path of every file below, and of links to folders and empty folders with "/" at their end. The marker is left out."""
     found = []
     for folder, subfolders, names in os.walk(out):
-        inside = [Path(folder) / name for name in names]
+        inside = [Path(folder) / name for name in names if not _fits(name, LITTER)]
         below = [Path(folder) / name for name in subfolders]
         inside += [path for path in below if path.is_symlink() or not os.access(path, os.R_OK) or not any(path.iterdir())]
         found += [path.relative_to(out).as_posix() + "/" * path.is_dir() for path in inside if path != out / MARKER]

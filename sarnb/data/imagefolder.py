@@ -202,6 +202,9 @@ def _metadata_of(folder: Path, files: list[Path]) -> Path | None:
     tables = [path for path in files if path.parent == folder and path.name in METADATA_FILES]
     if len(tables) > 1:
         raise InputError(f"{folder}: holds {tables[0].name} and {tables[1].name}; keep the one that is to be read")
+    below = [path for path in files if path.parent != folder and path.name in METADATA_FILES]
+    if tables and below:
+        raise InputError(f"{below[0]}: lies below {tables[0]}, which is read; join the two, or move one away")
     return tables[0] if tables else None
 
 

@@ -5,6 +5,7 @@ Images without a caption can have one: what an image-text model says of the phot
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -181,7 +182,9 @@ def prepare_user_data(
 def _remade(out: Path) -> Iterator[Path]:
     """A folder next to ``out`` that takes its place at the end, or is removed where something fails."""
     temporary = out.resolve().with_name(f".{out.resolve().name}.partial-{os.getpid()}")
-    with files.saving(out):
+    with files.working_in(out), files.saving(out):
+        for stale in temporary.parent.glob(f".{glob.escape(out.resolve().name)}.partial-*"):
+            shutil.rmtree(stale, ignore_errors=True)  # of a call that was killed: the lock is this one's
         try:
             yield temporary
             files.replace_folder(temporary, out, "data set")
@@ -363,7 +366,7 @@ def _card(
         "groups": {"seen": sorted(counts["train"]), "unseen": sorted(labels - {*counts["train"]}), "composition": []},
         "counts": counts,
         "totals": {split: sum(counts[split].values()) for split in SPLITS},
-        "source_images": {split: len(splits[split if split != "judge" else "train"]) for split in SPLITS},
+        "source_images": {split: len(splits[split]) for split in SPLITS},
         "mu": only.mu if only else None,
         "sigma": only.sigma if only else None,
         "normalisation": named,
@@ -432,6 +435,7 @@ def build_set(
     """
     out, key = files.check_out(out, "data set"), files.content_key(json.dumps(settings, sort_keys=True))
     if (card := files.begun(out, key)).get("complete"):
+        shutil.rmtree(out / ".work", ignore_errors=True)
         return card
     with files.saving(out):
         with files.working_in(out):
@@ -482,8 +486,8 @@ def build_set(
             "notes": notes,
             "fingerprint": key,
         }
-        shutil.rmtree(out / ".work", ignore_errors=True)
         write_card(out, card)
+        shutil.rmtree(out / ".work", ignore_errors=True)
         files.release(out)
     return card
 
@@ -576,6 +580,7 @@ def write_captions(source: Path, out: Path, model: str = "", batch: int = 16) ->
         say = describer(model) if paired else None
         with half.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in done.values())
+            file.flush()
             for start in range(0, len(paired), batch):
                 part = paired[start : start + batch]
                 texts = say([_photograph(image) for image in part]) if say else []

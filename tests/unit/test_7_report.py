@@ -75,7 +75,7 @@ def test_without_executed_notebooks_a_sentence_says_what_to_do(name, tmp_path, m
     if name:
         (tmp_path / "smoke/notebooks").mkdir(parents=True)
         (tmp_path / "smoke/notebooks" / name).write_text("{}")
-    with pytest.raises(InputError, match="smoke: holds no executed notebooks; run them first, by ./run_all.sh --profile smoke"):
+    with pytest.raises(InputError, match="smoke: holds no executed notebooks; run them first, by ./run_all.sh with"):
         CliRunner().invoke(app, ["report", "--profile", "smoke"], catch_exceptions=False)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ([name] if name else [])
 

@@ -26,6 +26,7 @@ def study(monkeypatch):
     """A study without a notebook: what its parameters say, and its images by split."""
     made = object.__new__(Study)
     made.values, made.seed = SimpleNamespace(sensor="airborne-x", sampling_steps=2, guidance_scale=3.0, foundation="none"), 0
+    made.card = {"size": 16}
     return made
 
 
@@ -114,7 +115,7 @@ def test_the_foundations_drawings_are_drawn_once_for_all_notebooks(study, monkey
     study.samples, pipe, drawn = tmp_path, tiny_pipeline(), []
     monkeypatch.setattr(module, "load_foundation", lambda spec: pipe)
 
-    def draw(pipe, texts, seeds, *settings):
+    def draw(pipe, texts, seeds, *_, **__):
         drawn.append(texts)
         return np.stack([np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8) for seed in seeds])
 
