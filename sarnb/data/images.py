@@ -12,7 +12,8 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -218,10 +219,19 @@ def _check_file(path: Path) -> None:
 # What each form says of its pixels.
 
 
+@contextmanager
+def _any_number_of_pixels() -> Iterator[None]:
+    """Without Pillow's limit, beyond which it takes a file for a bomb: the limit here is LARGEST_BYTES."""
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = most
+
+
 def _open_pillow(path: Path) -> Stored:
     """PNG and JPEG; 16-bit PNG by GDAL, because Pillow cuts 16-bit colour to 8 bits."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is LARGEST_BYTES, see below
+    with _any_number_of_pixels():
         with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
             _check_size(path, (image.height, image.width, len(image.getbands())), 1)
             if image.format == "TIFF":

@@ -206,7 +206,8 @@ def thumbnails(images: np.ndarray, size: int = 32) -> np.ndarray:
     rows, columns = (_block_weights(side, count) for side in sides)
     flat = np.stack([rows @ image @ columns.T for image in images]).reshape(len(images), -1)
     flat = flat - flat.mean(1, keepdims=True)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.where(length > 1e-6, flat / np.maximum(length, 1e-6), 0.0)  # below it, in grey levels, is nothing but rounding
 
 
 def _block_weights(side: int, count: int) -> np.ndarray:

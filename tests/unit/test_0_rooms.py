@@ -18,8 +18,14 @@ def imported(path) -> set[str]:
     """First parts, below the package, of what a file imports from it; "" for the package itself."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sarnb":
-            names.add(node.module.partition(".")[2].split(".")[0])
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            parts = [alias.name for alias in node.names if (PACKAGE / alias.name).is_dir() or (PACKAGE / f"{alias.name}.py").is_file()]
+            modules = [f"sarnb.{part}" for part in parts] if node.module == "sarnb" and parts else [node.module]
+        names |= {module.partition(".")[2].split(".")[0] for module in modules if module.split(".")[0] == "sarnb"}
     return names
 
 

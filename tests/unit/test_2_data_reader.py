@@ -408,11 +408,12 @@ def scenes(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_ninety_megapixels_are_no_bomb(tmp_path: Path) -> None:
-    image = Image.new("L", (9500, 9500), 7)
-    image.paste(9, (0, 0, 100, 100))
-    image.save(tmp_path / "scene.png", compress_level=1)
-    assert read_image(tmp_path / "scene.png").amplitude.shape == (9500, 9500)
+@pytest.mark.parametrize("make", [made(png, "a.png", U8), made(png, "a.jpg", U8), made(png, "b.png", U16), made(tiff, "a.tif", FLOAT)])
+def test_the_limit_is_one_of_bytes_and_not_pillows_of_pixels(make, tmp_path: Path, monkeypatch) -> None:
+    path = make(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # to Pillow a bomb from twice that on
+    assert read_image(path).amplitude.shape == (SIDE, SIDE)
+    assert Image.MAX_IMAGE_PIXELS == 100
 
 
 # The quantity: one decision for all images of a sensor and storage.

@@ -68,11 +68,6 @@ def test_decoder_modes_keep_the_latents_and_encoder_modes_move_them():
     assert all(("latents" in strategy.caches) == strategy.keeps_latents for strategy in VAE_STRATEGIES.values())
 
 
-def test_autoencoder_and_noise_predictor_do_not_train_in_one_strategy():
-    with pytest.raises(InputError, match="by itself"):
-        Strategy("both", unet="lora", vae="decoder")
-
-
 def test_lora_trains_the_sum_of_rank_times_inputs_and_outputs():
     layers = adaptable_layers(tiny_pipeline().vae)
     shapes = [layer.weight.shape for layer in layers.values()]

@@ -161,7 +161,7 @@ def kill_at(name: str, out: Path, step: int, delay: float) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unet-full", "unet-lora-r4", "hybrid-r4"])
+@pytest.mark.parametrize("name", ["hybrid-r4"])  # a whole UNet, LoRA on the text encoders, and a learned word
 def test_killed_at_five_random_moments_and_once_in_a_checkpoint(name, tmp_path):
     code, heard = finish(name, tmp_path / "whole")
     assert code == 0 and [step for step, _ in heard] == list(range(crash_workers.CONFIG.steps))
@@ -192,7 +192,7 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["fsdp"])  # "ddp": the launched command below draws too
 def test_two_processes_draw_what_one_draws(kind, alone, tmp_path):
     assert by_two(crash_workers.work_watched, kind, tmp_path) == [0, 0]
     one, two = read_progress(alone), read_progress(tmp_path)
@@ -280,13 +280,13 @@ def test_accelerate_launch_trains_by_two_processes_what_one_trains(words, tmp_pa
 
 
 @pytest.mark.slow
-def test_three_equal_trainings_at_once_are_one(words, tmp_path):
+def test_two_equal_trainings_at_once_are_one(words, tmp_path):
     out = tmp_path / "model"
     command = [sys.executable, "-m", "sarnb", *words, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository())}
-    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=600) for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0], said
+    assert [process.returncode for process in started] == [0, 0], said
     (last,) = {output.splitlines()[-1] for output, _ in said}
     assert "last loss" in last and sum("step 3/3" in output for output, _ in said) == 1
     assert pd.read_csv(out / "history.csv")["step"].max() == STEPS and not list(out.glob(".training-*"))

@@ -67,6 +67,9 @@ def test_shrinkage_keeps_small_sets_finite_and_lowers_their_bias() -> None:
 def test_oas_intensity_limits() -> None:
     assert distribution.oas_intensity(np.eye(4), 10) == 1.0  # already a multiple of the identity
     assert distribution.oas_intensity(np.diag([1.0, 2.0, 3.0]), 1e9) == pytest.approx(0, abs=1e-6)
+    # by hand, Chen et al. 2010, equation 23: p 3, tr S² 14, (tr S)² 36, n 50
+    by_hand = ((1 - 2 / 3) * 14 + 36) / ((51 - 2 / 3) * (14 - 36 / 3))
+    assert distribution.oas_intensity(np.diag([1.0, 2.0, 3.0]), 50) == pytest.approx(by_hand)
 
 
 def kid(real: np.ndarray, fake: np.ndarray) -> float:

@@ -71,7 +71,7 @@ def pooled(table: pd.DataFrame, strategy: str) -> pd.Series:
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-@pytest.mark.parametrize("form", ["png16", "tiff", "npy"])
+@pytest.mark.parametrize("form", ["png16", "npy"])
 def test_every_storage_gives_the_numbers_of_the_same_amplitudes(tmp_path: Path, form: str) -> None:
     images = speckle(24)
     found = {}

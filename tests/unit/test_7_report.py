@@ -229,7 +229,7 @@ def open_page(browser, site):
 
 
 PAGES = ["index.html", "notebooks/index.html", "notebooks/05_unet_full.html", "api/sarnb.plots.html"]
-LOOKS = [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
+LOOKS = [(1400, "light"), (390, "dark")]
 
 
 @pytest.mark.slow

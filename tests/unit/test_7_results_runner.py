@@ -20,7 +20,7 @@ from sarnb.graph import first_files, forecast, plan, read_graph, resolve, run, s
 from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text, time_left
 from sarnb.profile import load_profile
 from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
-from sarnb.settings import notebooks_folder, repository
+from sarnb.settings import repository
 
 VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
 
@@ -421,11 +421,6 @@ def test_a_second_run_into_one_folder_is_refused(folder, monkeypatch):
         with pytest.raises(InputError, match="smoke: another run is writing there; wait for it, or stop it first"):
             run("smoke")
     assert [path.name for path in (folder / "results/smoke").rglob("*")] == [".state", "lock"]
-
-
-def test_every_notebook_of_the_repository_is_in_the_graph(monkeypatch):
-    monkeypatch.delenv("SARNB_NOTEBOOKS", raising=False)
-    assert sorted(read_graph(notebooks_folder())) == sorted(path.stem for path in notebooks_folder().glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("home", ["", "/", "/dev/null/nowhere"])
