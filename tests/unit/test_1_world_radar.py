@@ -106,10 +106,8 @@ def test_point_keeps_its_cross_section_and_place() -> None:
     points = [(r, c + 0.4, 0.0, 30.0, np.nan) for r in rows for c in rows]
     scene = flat("asphalt", points=np.array(points, np.float32))
     image = simulate(scene, replace(PRESETS["airborne-x"], nesz_db=-90.0), seed=3).intensity
-    whole, quiet = (
-        [(r, c, 0.0, 30.0, np.nan) for r in range(8, 120, 16) for c in range(8, 120, 16)],
-        replace(PRESETS["airborne-x"], nesz_db=-90.0),
-    )
+    whole = [(r, c, 0.0, 30.0, np.nan) for r in range(8, 120, 16) for c in range(8, 120, 16)]
+    quiet = replace(PRESETS["airborne-x"], nesz_db=-90.0)
     grid, energies = replace(scene, points=np.array(whole, np.float32)), []
     for seed in range(16):
         with_points, without = (simulate(one, quiet, seed=seed).intensity for one in (grid, replace(scene, points=scene.points[:0])))
