@@ -235,7 +235,11 @@ class Study:
             ``steps``. Empty where ``CURVE_STEPS`` names one length, or there is no judge.
         """
         values, seed, tables = self.values, self.values.train_seeds[0], []
-        for steps in values.curve_steps if len(values.curve_steps) > 1 and self.judge is not None else ():
+        if len(values.curve_steps) < 2 or self.judge is None:
+            return pd.DataFrame()
+        through = side_features(list(self.decoded(test).values())[-1].images)  # what the reader of the side learns from, too
+        real = replace(measure(test, self.judge, "reference images"), decoded_side=through)
+        for steps in values.curve_steps:
             config, within = choice.config, ""
             if steps != config.steps:
                 average = max(0.0, 1 - (1 - config.ema_decay) * config.steps / steps) if config.ema_decay else 0.0
@@ -245,10 +249,10 @@ class Study:
             places = self.data, self.models, self.samples
             run = train_and_sample(name, values.foundation, *places, config, self.sampling, seed, within=within)
             drawn = run.samples if self.tuned_decoder is None else self.by_tuned_decoder(str(Path(within) / name), seed, run.samples)
-            table = evaluate(name, seed, test, drawn, self.judge, values.bootstrap_resamples // 4, self.seed)
+            table = evaluate(name, seed, real, drawn, self.judge, values.bootstrap_resamples // 4, self.seed)
             wanted = (table["class"] == "all") & table["split"].isin(("seen", "unseen")) & table["metric"].isin(LENGTHS)
             tables.append(table[wanted].assign(steps=steps))
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return pd.concat(tables, ignore_index=True)
 
     def sample_runs(self, test: ImageSet) -> list[DrawnSamples]:
         """What the strategies drew with this notebook's sampler settings for the classes of ``test``, by the models that are there.

@@ -51,7 +51,7 @@ def test_pictures_in_two_parts_are_the_pictures_in_one_and_partners_stay_right()
     assert np.array_equal(whole.partners, parts.partners)
 
 
-def test_a_partner_shares_noise_and_timestep():
+def test_a_partner_takes_the_place_behind_and_the_noise_of_the_one_before():
     partners = np.full(100, -1)
     partners[10], partners[11] = 11, 10
     chosen = np.array([3, 10, 5, 7, 11, 2])

@@ -393,3 +393,20 @@ def test_partners_share_all_that_is_random_but_the_posterior():
             assert torch.equal(first, second) and torch.equal(first, getattr(draw, name)[place])
     same = draw.with_sides(np.full(6, -1), 1.0, CONFIG.seed, 3)
     assert np.array_equal(same.ids, draw.ids) and torch.equal(same.noise, draw.noise)
+
+
+def test_a_training_shows_both_sides_under_one_noise_and_timestep(monkeypatch, tmp_path):
+    data, seen, loss = tiny_set(12), [], module.diffusion_loss
+    rows = tuple({**row, "label": "city", "seed": n // 2, "look": ("left", "right")[n % 2]} for n, row in enumerate(data.rows))
+
+    def spy(unet, scheduler, latents, hidden, pooled, ids, noise, steps, *weighting):
+        seen.append((noise.clone(), steps.clone()))
+        return loss(unet, scheduler, latents, hidden, pooled, ids, noise, steps, *weighting)
+
+    monkeypatch.setattr(module, "diffusion_loss", spy)
+    config = replace(CONFIG, steps=2, side_pairs=1.0)
+    done = finetune(tiny_pipeline(), find_strategy("token"), replace(data, rows=rows), config, tmp_path)
+    assert done.record["paired"] == 12 and len(seen) == 2
+    for noise, steps in seen:
+        assert torch.equal(noise[0], noise[1]) and torch.equal(noise[2], noise[3]) and not torch.equal(noise[1], noise[2])
+        assert steps[0] == steps[1] and steps[2] == steps[3]

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from sarnb import graph
+from sarnb.cli import app
 from sarnb.errors import InputError
 from sarnb.graph import first_files, forecast, plan, read_graph, resolve, run, schedule, verify
 from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text, time_left
 from sarnb.profile import load_profile
-from sarnb.results import Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
+from sarnb.results import BOX, Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
 from sarnb.settings import repository
 
 VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
@@ -528,6 +530,50 @@ def test_the_time_left_follows_the_forecast_first_and_the_pace_in_the_end(folder
         assert time_left(work, list(nodes)[done], 0.0) == words
     write_atomically(nodes["03_d"].stamp, "done")
     assert time_left(work, "03_d", 0.0) == ""
+
+
+def test_the_command_verify_ends_with_1_and_then_writes_no_page(folder):
+    _finish(folder, _plan(folder))
+    page = folder / "README.md"
+    page.write_text(before := f"{BOX}\nold\n{BOX}\n")
+
+    def call(*words):
+        return CliRunner().invoke(app, ["verify", str(folder / "r"), *words])
+
+    done = call()
+    assert done.exit_code == 0 and "of 4 notebooks, all as recorded" in done.stdout, done.output
+    (folder / "r/tables/03_d_table.csv").write_text("x\n2\n")
+    done = call("--page", str(page))
+    assert done.exit_code == 1 and "03_d: tables/03_d_table.csv changed" in done.stdout and page.read_text() == before
+
+
+def test_the_command_run_hands_on_what_it_was_given(monkeypatch):
+    given = []
+    monkeypatch.setattr(graph, "run", lambda *words: given.extend(words) or 0)
+    CliRunner().invoke(app, "run --data d --unseen city,lake --only 05 --jobs 2 --param RATE=1".split(), catch_exceptions=False)
+    assert given[1:4] == ["d", "05", 2] and given[5] == ["RATE=1", 'UNSEEN="city,lake"']
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"jobs": -1}, "--jobs -1"),
+        ({"seed": 3, "params": ["SEED=4"]}, "--seed 3 and --param SEED=4 say the same"),
+        ({"params": ["TRAIN_STEPS=5", "TRAIN_STEPS=6"]}, "TRAIN_STEPS was given already"),
+    ],
+)
+def test_options_that_contradict_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        run("smoke", **options)
+
+
+def test_a_single_file_of_weights_counts_by_its_bytes(tmp_path):
+    weights, found = tmp_path / "x.safetensors", set()
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        graph.foundation_digest.cache_clear()
+        found.add(graph.foundation_digest(str(weights)))
+    assert len(found) == 2
 
 
 def test_the_files_to_open_first_are_those_of_the_verdict(folder):

@@ -359,6 +359,17 @@ def test_a_signal_to_the_parent_alone_ends_the_workers_too(number, tmp_path):
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
 
 
+def test_every_option_of_evaluate_reaches_the_comparison(monkeypatch, tmp_path):
+    received = []
+    monkeypatch.setattr("sarnb.comparison.compare_folders", lambda *given: received.extend(given))
+    words = (
+        "--captions c --clip j --train t --size 64 --scale own --sensor S --ignore-classes --resamples 7 --seed 3 --workers 2 --quantity db"
+    )
+    _said(*f"evaluate --real r --fake f --out {tmp_path / 'o'} {words}".split())
+    assert received[3] == Options(64, "own", "S", by_class=False, resamples=7, seed=3, workers=2, quantity="db")
+    assert [str(received[place]) for place in (0, 1, 4, 5, 6)] == ["r", "f", "c", "j", "t"]
+
+
 @pytest.mark.parametrize("out", ["foundation", "foundation/tuned", ".", "data", "data/train"])
 def test_finetune_does_not_write_over_what_it_reads(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
