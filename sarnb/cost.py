@@ -25,7 +25,7 @@ from sarnb.train.training import ALONE, rates_of
 PUBLISHED = {"train": 1 / 0.606, "draw": 1 / 2.50}
 KINDS = ("train", "draw", "vae", "judge")
 START_WORDS = 3  # short trainings of the token from other words, in notebook 08
-COMPARED = 3  # strategies whose length of training notebooks 05, 06 and 09 vary
+COMPARED = 2  # strategies whose length of training notebooks 05 and 06 vary
 OF_AUTOENCODERS = 2  # UNets that show what a tuned autoencoder does to them, in notebook 04
 
 

@@ -72,7 +72,7 @@ class Profile:
     lr_token: float = _value("learning rate of the <SAR> token", 0, 1)
     lr_factors: tuple[float, ...] = _value("grid of factors on a strategy's rates; one = nothing is tried", 1e-4, 1e4)
     tune_steps: int = _value("optimizer steps of one trial of the grid", 1)
-    curve_steps: tuple[int, ...] = _value("lengths of training that notebooks 05, 06 and 09 compare; one = not varied", 1)
+    curve_steps: tuple[int, ...] = _value("lengths of training that notebooks 05 and 06 compare; one = not varied", 1)
     warmup_steps: int = _value("steps of linear learning-rate warm-up", 0)
     ema_decay: float = _value("decay of the weight average; 0 = off", 0, 0.99999)
     schedule: str = _value("learning rate after the warm-up: " + ", ".join(SCHEDULES), choices=SCHEDULES)
