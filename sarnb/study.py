@@ -435,7 +435,7 @@ class Study:
             words = subject if subject in labels else f"a radar image of {subject}"
             text = evaluation_text(words, token, side, values.sensor) if subject in labels else with_token(words, token) if token else words
             text += f", incidence {incidence} degrees" if incidence else ""
-            image = to_grey(generate(model(strategy), [text], [seed], values.sampling_steps, guidance))
+            image = to_grey(generate(model(strategy), [text], [seed], values.sampling_steps, guidance, size=self.card["size"]))
             own = embed_images(judge, image)
             opinion = dict(sorted(zip(labels, (own @ prompts.T)[0].tolist()), key=lambda item: -item[1]))
             nearest = np.argsort(-(own @ features.T)[0])[:3]

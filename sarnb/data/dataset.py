@@ -320,6 +320,11 @@ def read_metadata(data_dir: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def spread(total: int, count: int) -> np.ndarray:
+    """At most ``count`` numbers below ``total``, spread evenly, int [K]: images in class folders come class by class."""
+    return np.linspace(0, total - 1, min(total, count)).round().astype(int)
+
+
 def some_per_label(images: ImageSet, count: int, seed: int = 0) -> ImageSet:
     """At most ``count`` images of every label, drawn by ``seed``, in the set's order: bounds the cost of statistics.
 

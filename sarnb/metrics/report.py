@@ -489,9 +489,9 @@ def measured_sentences(measures: pd.DataFrame) -> list[str]:
         for split in splits_of(measures)[:2]:
             part = joined[(joined["metric"] == metric) & (joined["split"] == split)].set_index("strategy")
             values = [f"{name} has {format_interval(row)}" for name, row in part.iterrows() if name not in ANCHORS]
-            parts.append(
-                f"on {split} classes {', '.join(values)}, and {anchor.replace(', ', ' images by the ')} {part.loc[anchor, 'value']:.3g}"
-            )
+            near = part["value"].get(anchor)  # None where a split has too few images for halves
+            also = "" if near is None else f", and {anchor.replace(', ', ' images by the ')} {near:.3g}"
+            parts.append(f"on {split} classes {', '.join(values)}{also}")
         about, words = find_metric(metric), metric.replace("_", " ").replace(" kl", " KL").replace(" cv", " CV")
         found.append(f"The {words}{f' in {about.unit}' if about.unit not in ('', '1') else ''}: {'; '.join(parts)}.")
     return found

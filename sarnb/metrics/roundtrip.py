@@ -337,11 +337,13 @@ def targets(table: pd.DataFrame) -> dict[str, float]:
 def score(table: pd.DataFrame) -> pd.Series:
     """One number a variant, lower is better: the geometric mean over measures of error over target.
 
-    Measures that are not known for all variants (the bias without masks) are left out. Index: variant, best first.
+    Levels whose target counts the floor, such as black pixels, are no better below the floor than at it: less than references have is
+    no merit, and chance. Measures that are not known for all variants (the bias without masks) are left out. Index: variant, best first.
     """
     own = table[table["variant"] != FLOOR].set_index("variant")
     ratios = pd.DataFrame({name: own[name].abs() / goal for name, goal in targets(table).items() if own[name].notna().all()})
-    return np.exp(np.log(ratios.clip(lower=1e-6)).mean(axis=1)).sort_values()
+    least = pd.Series({name: 1 / times for name, times in TARGETS_IN_FLOORS.items()}).reindex(ratios.columns).fillna(1e-6)
+    return np.exp(np.log(ratios.clip(lower=least, axis=1)).mean(axis=1)).sort_values()
 
 
 def linear_code_psnr(fit: np.ndarray, images: np.ndarray, block: int, numbers: Sequence[int]) -> dict[int, float]:

@@ -21,7 +21,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from sarnb.data.dataset import ImageSet
+from sarnb.data.dataset import ImageSet, spread
 from sarnb.data.files import METADATA, content_key
 from sarnb.errors import InputError
 from sarnb.model.export import foundation_fingerprint
@@ -436,7 +436,7 @@ def validation(
     cache: Path | None,
     denoiser: Denoiser | None = None,
 ) -> Callable[[], float]:
-    """The held-out loss of the first ``held_out_images`` of ``val``, to be called at any time."""
+    """The held-out loss of ``held_out_images`` of ``val``, to be called at any time."""
     latents, captions = held_out_part(pipe, strategy, val, config, cache)
     return lambda: held_out_loss(pipe, latents, captions, config, denoiser)
 
@@ -444,8 +444,8 @@ def validation(
 def held_out_part(
     pipe: StableDiffusionXLPipeline, strategy: Strategy, val: ImageSet, config: FinetuneConfig, cache: Path | None
 ) -> tuple[LatentCache, list[str]]:
-    """Latents and captions of the first ``held_out_images`` of ``val``, on which held-out errors are measured."""
-    few = val.subset(np.arange(min(len(val.images), config.held_out_images)))
+    """Latents and captions of ``held_out_images`` of ``val``, spread over it, on which held-out errors are measured."""
+    few = val.subset(spread(len(val.images), config.held_out_images))
     # Image i is predicted by its caption i mod 3: all lengths, and always the same one.
     captions = [several[i % len(several)] for i, several in enumerate(captions_of(few, strategy.token))]
     return cache_latents(pipe, few.images, cache, few.digest), captions

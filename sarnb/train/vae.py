@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sarnb.data.dataset import load_card, load_set
+from sarnb.data.dataset import load_card, load_set, spread
 from sarnb.data.files import CARD, METADATA, content_key
 from sarnb.errors import DivergedError, InputError
 from sarnb.model.export import load_vae
@@ -133,7 +133,7 @@ def finetune_vae(
     if strategy.vae == "frozen":
         raise InputError(f"strategy {strategy.name} trains no autoencoder; choose one of the VAE strategies, such as vae-decoder")
     recipe = parse_recipe(config.losses)
-    val = None if val is None else val[: config.held_out_images]
+    val = None if val is None else val[spread(len(val), config.held_out_images)]
     check_images(pipe.vae, images, config.crop, recipe, val)
     features = {name: NETWORKS[name]().to(processes().device) for name in NETWORKS if name in recipe}
     record = _record(pipe, strategy, images, config)

@@ -324,7 +324,7 @@ def missing_extras(recipes: Sequence[str]) -> list[str]:
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells original patches from reconstructed ones: strided convolutions, receptive field 34 px (Isola et al. 2017)."""
+    """Tells original patches from reconstructed ones: strided convolutions, receptive field 38 px (Isola et al. 2017)."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()

@@ -339,8 +339,9 @@ def _wrong_count(text: str, rng: np.random.Generator) -> str:
         return text
     match = found[rng.integers(len(found))]
     low, high = _RANGES[match[1]]
-    fewer = [n for n in _LADDER if low >= COUNT_RATIO * n][-2:]
-    more = [n for n in _LADDER if n >= COUNT_RATIO * high][:2]
+    spans = {n: next((a, b) for a, b in _RANGES.values() if a <= n <= b) for n in _LADDER}  # what each wording may mean
+    fewer = [n for n in _LADDER if low >= COUNT_RATIO * spans[n][1]][-2:]
+    more = [n for n in _LADDER if spans[n][0] >= COUNT_RATIO * high][:2]
     wrong = number_words(int(rng.choice(fewer + more)), _NAMES[match[2]])
     return text[: match.start()] + wrong + text[match.end() :]
 

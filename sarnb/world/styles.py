@@ -296,7 +296,10 @@ def style_caption(scene: Scene, style: str, length: str, side: str = "left", see
 
 
 def wrong_style(text: str, names: Sequence[str], seed: int = 0) -> str:
-    """The caption with the words of another of the styles: a hard negative, false of whatever the caption is true of.
+    """The caption with the words of another of the styles: a hard negative.
+
+    It is false of what the caption is true of, but for the pairs of which one is the other in a plainer word (a coloured height map is
+    a height map, a view at night is a view).
 
     The seasons of "snow" and "faded" and the side of a lit style stay as they are.
 

@@ -243,7 +243,7 @@ def test_shadows_turn_with_the_radar():
     [
         ("with one ship", {"with two ships", "with three ships"}),
         ("with two aircraft", {"with one aircraft", "with three aircraft", "with four aircraft"}),
-        ("with over a hundred houses", {"with about twenty houses", "with dozens of houses"}),
+        ("with over a hundred houses", {"with about fifteen houses", "with about twenty houses"}),
         ("flowing east to west", {"flowing north to south"}),
         ("flowing north-west to south-east", {"flowing north-east to south-west"}),
         ("with the sea to the north-east", {f"with the sea to the {s}" for s in ("south-east", "south-west", "north-west")}),
