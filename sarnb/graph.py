@@ -422,6 +422,9 @@ def to_fetch(values: Profile) -> list[str]:
     if vae and not _at_hand(vae, "config.json"):
         folder = f"models/{Path(vae).name}"
         found.append(f"from {vae} config.json and diffusion_pytorch_model.safetensors, put them into {folder}, and name it behind +vae=")
+    packages = {"bitsandbytes": values.optimizer == "adamw8bit", "open_clip": values.judge not in ("", "small", "shipped")}
+    if lacks := [name for name, used in packages.items() if used and importlib.util.find_spec(name) is None]:
+        found.append(f"the packages {', '.join(lacks)}, by SARNB_EXTRAS=test,report,paper in front of ./run_all.sh")
     judge = JUDGES.get(values.judge, values.judge.removeprefix("hf-hub:"))
     if values.judge not in ("small", "shipped") and not _at_hand(judge, "open_clip_config.json"):
         folder, files = f"models/{Path(judge).name}", "open_clip_config.json and open_clip_model.safetensors"

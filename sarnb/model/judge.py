@@ -209,9 +209,7 @@ def load_open_clip(spec: str) -> OpenClipEncoder:
     try:
         import open_clip
     except ImportError as error:
-        raise InputError(
-            f"judge {spec!r} needs the package open_clip_torch; install sarnb[openclip], or choose the judge 'small'"
-        ) from error
+        raise InputError(f"judge {spec!r} needs the package open_clip_torch; install sarnb[paper], or choose the judge 'small'") from error
     name, weights, folder = spec, None, Path(spec.removeprefix("local-dir:"))
     if folder.is_dir():
         name = f"local-dir:{folder}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -32,7 +33,7 @@ def resolve_precision(precision: str = "auto") -> str:
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     capabilities = torch.cpu.get_capabilities()
     return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
 
@@ -60,7 +61,8 @@ def processes() -> PartialState:
     On the CPU accelerate has to be set so when the state is first read; ``PartialState()`` alone would take each of
     several processes for the only one.
     """
-    return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true")
+    # Others wait while one of them writes a checkpoint of many gigabytes, or draws what all need: longer than NCCL's ten minutes.
+    return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true", timeout=timedelta(hours=6))
 
 
 # Peak memory of a stretch of training, of the graphics card where there is one.

@@ -233,7 +233,9 @@ def save_checkpoint(state: TrainState) -> None:
     """
     tensors = {f"weights.{name}": value for name, value in trained_tensors(state.modules).items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        for name, value in moments.items():  # bitsandbytes puts those in 8 bits into a dictionary of their own
+            parts = value if isinstance(value, dict) else {name: value}
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(part) for key, part in parts.items()}
     tensors |= {f"average.{index}": value for index, value in enumerate(state.average or [])}
     tensors = {name: whole(value.detach()).cpu().contiguous().clone() for name, value in tensors.items()}
     if not state.accelerator.is_main_process:
@@ -283,8 +285,8 @@ def load_checkpoint(state: TrainState) -> None:
             _, index, key = name.split(".", 2)
             own = shared_like(value, parameter := parameters[int(index)])
             if own.shape == parameter.shape and own.stride() != parameter.stride():  # fused AdamW goes through memory in its order
-                own = torch.empty_like(parameter).copy_(own)
-            moments.setdefault(int(index), {})[key] = own
+                own = torch.empty_like(parameter, dtype=own.dtype).copy_(own)
+            moments.setdefault(int(index), {})[key] = int(own) if key == "step" and state.config.optimizer == "adamw8bit" else own
     state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
     for index, value in enumerate(state.average or []):
         value.copy_(shared_like(tensors[f"average.{index}"], value))

@@ -238,6 +238,7 @@ def train(
     val = load_set(data_dir / "val") if (data_dir / "val" / METADATA).exists() else None
     for part in (part for part in (data, val) if part is not None):
         check_captions(part)  # before anything is loaded or written
+    processes()  # of several, each has its own card from here on, on which it may draw what is to be preserved
     pipe = load_foundation(foundation)
     pictures = prior(pipe)
     wanted = training_record(pipe, strategy, data, config, pictures)

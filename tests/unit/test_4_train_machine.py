@@ -29,7 +29,7 @@ from sarnb.train.machine import SHORT, Frozen, plain_attention, resolve_precisio
 )
 def test_auto_takes_what_the_hardware_is_good_at(cuda, native, cpu, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
     assert resolve_precision("auto") == expected
     assert [resolve_precision(name) for name in ("fp32", "bf16")] == ["fp32", "bf16"]  # who asks for one gets it

@@ -371,8 +371,10 @@ def test_a_profile_out_of_reach_says_in_one_sentence_what_to_fetch_and_where_to_
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(graph.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError) as caught:
         resolve("paper")
+    monkeypatch.setattr(graph.importlib.util, "find_spec", lambda name: name)
     said = str(caught.value)
     assert "\n" not in said and ". " not in said  # one sentence
     for words in (
@@ -381,6 +383,7 @@ def test_a_profile_out_of_reach_says_in_one_sentence_what_to_fetch_and_where_to_
         "--param FOUNDATION=models/stable-diffusion-xl-base-1.0",
         "from timm/vit_large_patch14_clip_224.openai open_clip_config.json",
         "--param JUDGE=models/vit_large_patch14_clip_224.openai",
+        "the packages bitsandbytes, open_clip, by SARNB_EXTRAS=test,report,paper",
     ):
         assert words in said
     for name in ("sarlo80", "sdxl", "clip"):
