@@ -230,7 +230,8 @@ class Record:
         self._stage("table", f"tables/{name}.csv", csv.to_csv(index=False, float_format="%.6g", lineterminator="\n"), meaning)
         if len(frame) > PAGE_ROWS:
             return
-        self._stage("table", f"tables/{name}.md", f"{head}{meaning}\n\n{frame.to_markdown(index=False, floatfmt='.4g')}\n", meaning)
+        rows = frame.to_markdown(index=False, floatfmt=".4g").replace("<", r"\<")  # <SAR> is no tag
+        self._stage("table", f"tables/{name}.md", f"{head}{meaning}\n\n{rows}\n", meaning)
         tex = frame.to_latex(index=False, escape=True, float_format="%.4g", na_rep="")
         self._stage("table", f"tables/{name}.tex", f"% {head}{meaning}\n{tex}", meaning)
 
