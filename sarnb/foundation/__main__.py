@@ -227,7 +227,7 @@ def drawing(draw: Callable[[], Pictures]) -> Callable[[], Pictures]:
 def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | None, workers: int, pictures: int = 0) -> Path:
     """Plan, draw, train and export; the folder of the new foundation. A run of the same settings goes on where it was killed.
 
-    ``pictures``: that the UNet sees, whatever the minutes; 0 for as many as they hold.
+    ``pictures``: that the UNet sees, whatever the minutes, and the text towers take a step for five of its; 0 for as many as they hold.
 
     Raises
     ------
@@ -249,8 +249,9 @@ def pretrain(recipe: FoundationRecipe, minutes: float, out: Path, start: Path | 
         first = pictures_of(recipe, count, 0, workers, runs)
         fits, seconds = fitting(recipe, first, words, lambda: load_start(start, words) if start else None)
         planned = plan(fits, minutes, (time.monotonic() - began) / 60, seconds, start is not None)
-        if pictures:
-            planned = with_steps(planned, {"unet": max(1, pictures // planned.unet_batch)})
+        if pictures:  # all steps follow from it, so that runs of several styles differ in nothing but their styles
+            unet = max(1, pictures // planned.unet_batch)
+            planned = with_steps(planned, {"unet": unet, "text": max(1, unet // 5)})
         write_json(out / PLAN, {"wanted": wanted, "planned": asdict(planned), "seconds_a_step": seconds})
     stages = shares_of(planned, start is not None)
     say("plan: " + ", ".join(f"{stage} {np.sum(getattr(planned, f'{stage}_steps'))} steps" for stage in stages))
@@ -269,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line; 0, or 2 after one sentence about a wrong argument."""
     parser = argparse.ArgumentParser(prog="python -m sarnb.foundation", description="Pretrain the embedded foundation.")
     parser.add_argument("--minutes", type=float, required=True, help="time for everything")
-    parser.add_argument("--pictures", type=int, default=0, help="that the UNet sees, whatever the minutes; default: as many as fit")
+    parser.add_argument(
+        "--pictures", type=int, default=0, help="that the UNet sees, the towers' steps in proportion; default: as many as fit"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, plan and, at the end, pipeline/")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", default="embedded", help="go on from a foundation: embedded, a folder, or none (from nothing)")

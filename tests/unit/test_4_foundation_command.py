@@ -132,7 +132,7 @@ def test_command_runs_from_nothing_and_goes_on_from_its_own(tmp_path, monkeypatc
         assert command.main([*common, "--start", str(made), "--pictures", "16", "--out", str(tmp_path / "b")]) == 0
     histories = [pd.read_csv(folder / "curves" / "unet.csv")["step"].max() for folder in (made, tmp_path / "b" / "pipeline")]
     own, before = (json.loads((folder / "recipe.json").read_text()) for folder in (tmp_path / "b" / "pipeline", made))
-    assert own["unet_steps"] == [2] and histories[1] == histories[0] + 2 and own["start"] == before
+    assert own["unet_steps"] == [2] and own["text_steps"] == [1] and histories[1] == histories[0] + 2 and own["start"] == before
     assert not any(name.startswith(("vae_", "linear_")) for name in own)  # those stages were not run
     card = (tmp_path / "b" / "pipeline" / "README.md").read_text()
     assert "go on from an earlier foundation" in card and (tmp_path / "b" / "pipeline" / "curves" / "vae.csv").is_file()
