@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from nbconvert.filters import markdown2html
 from PIL import Image
 
 from sarnb.errors import InputError
@@ -93,6 +94,13 @@ def test_a_table_longer_than_a_page_is_a_csv_alone(tmp_path):
     assert [path for path in paths if "of_101" in path] == ["tables/of_101.csv"]
     assert [path for path in paths if "of_100" in path] == ["tables/of_100.csv", "tables/of_100.md", "tables/of_100.tex"]
     assert len(pd.read_csv(tmp_path / "r/tables/of_101.csv")) == 101
+
+
+def test_a_learned_word_is_seen_in_a_table_s_page(tmp_path):
+    record = Record("00_one", tmp_path / "r", "quick", 0, {})
+    record.table(pd.DataFrame({"prompt": ["a <SAR> image"]}), "words", "Prompts")
+    record.close()
+    assert "a &lt;SAR&gt; image" in markdown2html((tmp_path / "r/tables/words.md").read_text())  # no tag, which a browser would drop
 
 
 @pytest.mark.parametrize(("draw", "ending"), [("imshow", "png"), ("plot", "svg"), ("pcolormesh", "svg")])
