@@ -8,6 +8,7 @@ that the site needs.
 from __future__ import annotations
 
 import ast
+import gzip
 import importlib.util
 import io
 import json
@@ -16,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ QUESTION = "How should a text-to-image diffusion model be fine-tuned so that it 
 ANSWER = "evaluation_ranks"  # the figure, and the table of the same name, that notebook 10 answers the question by
 VALUES = "evaluation_verdict"  # the table of the measures themselves
 TARGETS = ("evaluation_targets", "evaluation_aims")  # the first of them that there is; the second of older editions
-THUMBNAIL = 480  # longer side of a picture in the gallery [px]
+THUMBNAIL = 400  # longer side of a picture in the gallery [px], where it is shown at 240
+LOSSY = 85  # WebP quality of the pictures in the pages; the exact ones are those in figures
+SAVING = 0.8  # they are shown as they are where WebP would leave more than this part of them
+ZIPPED = 200_000  # a table of more bytes is offered as .csv.gz, which pandas and R read as it is
 SITE: dict[str, Any] = {  # Sphinx's configuration; see its documentation, and those of myst-nb and the theme
     "project": "sarnb",
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sarnb.report"],
@@ -116,21 +120,25 @@ def _write_sources(results: Path, notebooks: Sequence[Path], source: Path) -> No
     """The pages that Sphinx reads, as Markdown, reStructuredText and notebooks."""
     manifests = read_manifests(results)
     (source / "notebooks").mkdir(parents=True)
-    (source / "thumbnails").mkdir()
-    for name in ("figures", "tables"):
-        if (results / name).is_dir():
-            (source / name).symlink_to((results / name).resolve())
+    for name in ("figures", "tables", "thumbnails"):
+        (source / name).mkdir()
     chapters = [_chapter(results, path, manifests.get(path.stem, {})) for path in notebooks]
+    figures = [figure for chapter in chapters for figure in chapter["figures"]]
+    with ThreadPoolExecutor(cores()) as pool:
+        for figure, names in zip(figures, pool.map(lambda figure: _pictures(results, figure["path"], source), figures)):
+            figure["shown"], figure["thumbnail"] = names
+    shown = {figure["path"]: figure["shown"] for figure in figures}
     for path, chapter in zip(notebooks, chapters):
-        write_atomically(source / "notebooks" / path.name, _with_targets(path, chapter["figures"]))
-        for figure in chapter["figures"]:
-            figure["thumbnail"] = _thumbnail(results / figure["path"], source / "thumbnails")
+        text = _with_targets(path, chapter["figures"])
+        write_atomically(source / "notebooks" / path.name, re.sub(r"figures/[\w-]+\.png", lambda name: shown.get(name[0], name[0]), text))
     pages = Environment(loader=FileSystemLoader(CARDS), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters["literal"] = _literal
+    pages.filters["offered"] = _tables(results, source).__getitem__
     course = notebooks_folder() / "COURSE.md"
     if course.is_file():
         write_atomically(source / "notebooks" / course.name, _without_links(course, [path.name for path in notebooks]))
     answer = _answer(results, manifests.get(VERDICT, {}))
+    answer["shown"] = answer["figure"] and shown[answer["figure"]["path"]]
     facts = {"question": QUESTION, "chapters": chapters, "answer": answer, "course": course.is_file()}
     for page in ("index", "notebooks/index"):
         write_atomically(source / f"{page}.md", pages.get_template(f"report-{page.replace('/', '-')}.md").render(facts))
@@ -293,6 +301,8 @@ def behind_figures(cells: Sequence[Mapping[str, Any]], figures: Sequence[str]) -
                     parts = text.values if isinstance(text, ast.JoinedStr) else [text]
                     fixed = [re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in parts]
                     recorded += [name for name in figures if re.fullmatch("".join(fixed), name)]
+                case ast.Call(func=ast.Attribute(attr="figure"), args=[_, ast.Name(), *_]):  # a name out of a list in the cell
+                    recorded += [node.value for node in nodes if isinstance(node, ast.Constant) and node.value in figures]
         read = _names(tree)
         behind += [table for name in tables if name in read for table in tables[name]]
         if not behind:
@@ -337,17 +347,35 @@ def _without_links(page: Path, known: Sequence[str]) -> str:
     return re.sub(r"\[([^\]]+)\]\((\w+\.ipynb)\)", lambda link: link[0 if link[2] in known else 1], text)
 
 
-def _thumbnail(path: Path, folder: Path) -> str:
-    """A small copy of a picture for the gallery; a drawing is small as it is. The path is from the pages' root."""
+def _pictures(results: Path, name: str, source: Path) -> tuple[str, str]:
+    """A figure as the pages show it, and a small copy for the gallery; a drawing is both. The paths are from the pages' root."""
+    path, shown = results / name, source / name
     if path.suffix == ".svg":
-        return f"figures/{path.name}"
+        shutil.copyfile(path, shown)
+        return name, name
     try:
-        small = Image.open(path).convert("RGB")
+        picture = Image.open(path).convert("RGB")
     except OSError as error:
         raise InputError(f"{path}: is no picture ({first_line(error)}); run the notebook that draws it again") from None
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    small.save(folder / f"{path.stem}.webp", quality=80)
-    return f"thumbnails/{path.stem}.webp"
+    picture.save(shown.with_suffix(".webp"), quality=LOSSY)
+    if shown.with_suffix(".webp").stat().st_size > SAVING * path.stat().st_size:
+        shown.with_suffix(".webp").unlink()
+        shutil.copyfile(path, shown)
+    else:
+        shown = shown.with_suffix(".webp")
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    picture.save(source / "thumbnails" / f"{path.stem}.webp", quality=80)
+    return f"figures/{shown.name}", f"thumbnails/{path.stem}.webp"
+
+
+def _tables(results: Path, source: Path) -> dict[str, str]:
+    """Copy the tables, long ones zipped; gives for each the path from the pages' root that it is offered by."""
+    offered = {}
+    for path in sorted((results / "tables").glob("*.csv")):
+        content, name = path.read_bytes(), f"tables/{path.name}"
+        offered[name] = name + (".gz" if len(content) > ZIPPED else "")
+        (source / offered[name]).write_bytes(gzip.compress(content, mtime=0) if len(content) > ZIPPED else content)
+    return offered
 
 
 # ---- formulas, as an extension of Sphinx: MathML, which browsers draw by themselves, needs no script and no fonts ----

@@ -11,7 +11,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from sarnb import report
@@ -37,9 +40,37 @@ def test_behind_a_figure_lie_the_nearest_tables_of_what_its_cell_reads():
         "figure = bars(counts)\nstudy.figure(figure, 'bars', 'Bars')",
         "figure = dots(first)\nstudy.figure(figure, 'dots', 'Dots')",
         "for name in names:\n    study.figure(sheet(runs, name), f'sheet_{name}', 'Images')",
+        "for table, name in ((counts, 'front'), (counts, 'other')):\n    study.figure(bars(table), name, 'Fronts')",
     )
-    found = report.behind_figures(cells, ["bars", "dots", "sheet_a", "sheet_b", "elsewhere"])
-    assert found == {"bars": (3, ["counts"]), "dots": (4, ["measures"]), "sheet_a": (5, []), "sheet_b": (5, [])}
+    found = report.behind_figures(cells, ["bars", "dots", "sheet_a", "sheet_b", "front", "elsewhere"])
+    assert found == {
+        **{"bars": (3, ["counts"]), "dots": (4, ["measures"]), "sheet_a": (5, []), "sheet_b": (5, [])},
+        "front": (6, ["counts"]),
+    }
+
+
+def test_pages_show_a_picture_that_is_small_and_true_and_offer_long_tables_zipped(tmp_path):
+    results, source = tmp_path / "results", tmp_path / "source"
+    for folder in (results / "figures", results / "tables", source / "figures", source / "tables", source / "thumbnails"):
+        folder.mkdir(parents=True)
+    grains = np.random.default_rng(0).rayleigh(60, (512, 512)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(grains).save(results / "figures/speckle.png")
+    shown, thumbnail = report._pictures(results, "figures/speckle.png", source)
+    assert shown == "figures/speckle.webp"
+    assert (source / shown).stat().st_size < report.SAVING * (results / "figures/speckle.png").stat().st_size
+    seen = np.asarray(Image.open(source / shown).convert("L"), float)
+    assert seen.shape == grains.shape, "at its own size, so that speckle keeps its grain"
+    assert np.corrcoef(seen.ravel(), grains.ravel())[0, 1] > 0.98
+    assert abs(seen.std() / seen.mean() / (grains.std() / grains.mean()) - 1) < 0.05, "the contrast of speckle is kept"
+    assert max(Image.open(source / thumbnail).size) == report.THUMBNAIL
+
+    tables = {"long": pd.DataFrame({"a": np.arange(60_000)}), "short": pd.DataFrame({"a": [1]})}
+    for name, table in tables.items():
+        table.to_csv(results / "tables" / f"{name}.csv", index=False)
+    offered = report._tables(results, source)
+    assert offered == {"tables/long.csv": "tables/long.csv.gz", "tables/short.csv": "tables/short.csv"}
+    for name, table in tables.items():
+        pd.testing.assert_frame_equal(pd.read_csv(source / offered[f"tables/{name}.csv"]), table)
 
 
 def test_every_formula_of_the_notebooks_can_be_drawn():
