@@ -40,6 +40,7 @@ from sarnb.settings import cores, default_jobs, duration, notebooks_folder, repo
 
 PACKAGE = Path(__file__).parent
 CARD = "README.md"  # of a foundation
+BY_STYLES = "styles.csv"  # of the embedded foundation: what notebook 12 measured of foundations of few and many styles
 COSTS = "costs.csv"  # next to the notebooks: what each took, as ``write_costs`` makes it
 CALIBRATION_SECONDS = 5.0
 MEMORY_MB = 6000
@@ -83,7 +84,7 @@ def listing_digest(folder: Path) -> str:
 def foundation_digest(foundation: str) -> str:
     """Identity of the foundation, and of the autoencoder that is named behind it: bytes of what is here, else the hub id.
 
-    Its model card and its table of measures are left out: they tell what a study measured, and must not make that study outdated.
+    Its model card and its tables of measures are left out: they tell what a study measured, and must not make that study outdated.
     """
     return OTHER_VAE.join(_weights(part) for part in split_foundation(foundation) if part)
 
@@ -94,7 +95,7 @@ def _weights(part: str) -> str:
     if path.is_file():
         found = [each for each in (path, path.with_suffix("")) if each.exists()]
         return records.digest([records.content_digest(each) for each in found])
-    return records.content_digest(path, but=(CARD, "measures.csv")) if path.is_dir() else part
+    return records.content_digest(path, but=(CARD, "measures.csv", BY_STYLES)) if path.is_dir() else part
 
 
 def _judge_digest(judge: str) -> str:
@@ -341,6 +342,8 @@ def _node(notebooks: Path, results: Path, name: str, needs: tuple[str, ...], par
     notebook, foundation = notebooks / f"{name}.ipynb", parameters.get("FOUNDATION")
     folders = [Path(given).expanduser() for key in ("DATA", "REAL_DATA") if (given := parameters.get(key))]
     styled = [part for part in parameters.get("STYLE_FOUNDATIONS", "").split(",") if part]
+    if "STYLE_FOUNDATIONS" in parameters and not styled:
+        styled = [f"sarnb/model/embedded/{BY_STYLES}"]  # what was recorded of them
     parts: dict[str, Any] = {
         "notebook": records.notebook_digest(notebook),
         "code": code_digest(notebook),

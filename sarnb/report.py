@@ -302,7 +302,8 @@ def behind_figures(cells: Sequence[Mapping[str, Any]], figures: Sequence[str]) -
                     fixed = [re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in parts]
                     recorded += [name for name in figures if re.fullmatch("".join(fixed), name)]
                 case ast.Call(func=ast.Attribute(attr="figure"), args=[_, ast.Name(), *_]):  # a name out of a list in the cell
-                    recorded += [node.value for node in nodes if isinstance(node, ast.Constant) and node.value in figures]
+                    words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+                    recorded += [name for name in figures if name in words]
         read = _names(tree)
         behind += [table for name in tables if name in read for table in tables[name]]
         if not behind:

@@ -480,7 +480,7 @@ def protocol_table(resamples: int) -> pd.DataFrame:
 def measured_sentences(measures: pd.DataFrame) -> list[str]:
     """A sentence a measure: the value of each strategy with its interval, on seen and unseen classes, and what perfect latents would reach.
 
-    ``measures``: as ``headline_measures`` gives.
+    The last one counts the trainings behind them. ``measures``: as ``headline_measures`` gives.
     """
     joined, found = over_seeds(measures[measures["class"] == "all"]), []
     anchor = next(name for name in (TUNED_DECODER, FROZEN_DECODER, REFERENCE_FLOOR) if name in set(joined["strategy"]))
@@ -494,4 +494,6 @@ def measured_sentences(measures: pd.DataFrame) -> list[str]:
             parts.append(f"on {split} classes {', '.join(values)}{also}")
         about, words = find_metric(metric), metric.replace("_", " ").replace(" kl", " KL").replace(" cv", " CV")
         found.append(f"The {words}{f' in {about.unit}' if about.unit not in ('', '1') else ''}: {'; '.join(parts)}.")
-    return found
+    trained = measures.groupby("strategy", sort=False)["seed"].nunique().drop([*ANCHORS, "zero-shot"], errors="ignore")
+    counts = ", ".join(f"{name} {count}" for name, count in trained.items())
+    return [*found, f"Trainings behind these numbers: {counts}; of one training the interval is over images only."]

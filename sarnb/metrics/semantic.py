@@ -275,7 +275,7 @@ def judge_sentence(table: pd.DataFrame) -> str:
     """Whether the judge of a ``judge_table`` may be used to read the class of other images."""
     accuracy = table[(table["measure"] == ACCURACY) & (table["split"] == "pooled") & (table["class"] == "all")].iloc[0]
     if accuracy["lo"] > accuracy["chance"]:
-        return "The judge tells classes apart better than a guess, so its measures of other images carry meaning."
+        return "The judge tells classes apart better than a guess, on reference images; for images without a scene see notebook 10."
     return "The judge cannot be distinguished from a guess, so its measures of other images mean nothing in this run."
 
 

@@ -120,6 +120,7 @@ def amplitude_histograms(sets: Sets, columns: int = 3) -> Figure:
     for axis, name in zip(axes.flat, names):
         axis.fill_between(levels, shares[REFERENCE], color="0.8", step="mid", label=REFERENCE, linewidth=0)
         axis.plot(levels, shares[name], color=tint[name], linewidth=1.3, label=name, drawstyle="steps-mid")
+        axis.plot(levels, shares[REFERENCE], color="0.4", linewidth=0.7, drawstyle="steps-mid")  # a narrow spike has no area
         axis.set_yscale("log")
         axis.set_title(name, fontsize=9)
     for axis in axes.flat[len(names) :]:
@@ -252,11 +253,11 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
         paid = part.loc[part["cost"] > 0, "cost"]
         free = 0.5 * paid.min() if len(paid) else 1.0
         prices, front = part["cost"].where(part["cost"] > 0, free), part["dominated by"] == ""
-        shifts = 1.15 ** prices.groupby(prices).cumcount()  # marks of one price stand side by side
+        shifts = 1.03 ** prices.groupby(prices).cumcount()  # marks of one price stand side by side
         for name, price, value, best in zip(part["strategy"], prices * shifts, part["value"], front):
             ends = np.nan_to_num([[value - known.loc[name, "lo"]], [known.loc[name, "hi"] - value]]).clip(0)
             style = {"color": tint[name], "markerfacecolor": tint[name] if best else "white", "markersize": 7}
-            axis.errorbar([price], [value], yerr=ends, fmt=shape[name], capsize=3, elinewidth=1.2, label=name, **style)
+            axis.errorbar([price], [value], yerr=ends, fmt=shape[name], capsize=3, elinewidth=1.2, label=f"_{name}", **style)
         axis.step(prices[front], part.loc[front, "value"], where="post", color="0.4", linewidth=1, zorder=0)
         for anchor in (name for name in ANCHORS if name in known.index):
             axis.axhline(known.loc[anchor, "value"], color=LINES[anchor][0], linestyle=LINES[anchor][1], linewidth=1.2, label=anchor)
@@ -264,8 +265,12 @@ def quality_against_cost(fronts: pd.DataFrame, evaluation: pd.DataFrame) -> Figu
             axis.axvline(1.25 * free, color="0.8", linewidth=1)
             axis.annotate(FREE, (free, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7, color="0.4")
         about = find_metric(metric)
+        if about.better == "lower" and part["value"].min() > 0:
+            axis.set_yscale("log")  # what was never trained lies far off
         axis.set_ylabel(f"{metric} [{about.unit}]\n({about.better} is better)", fontsize=8)
     axis = axes[-1, 0]
+    for name in dict.fromkeys(fronts["strategy"]):  # filled in the legend, whether or not another one dominates
+        axes[0, 0].plot([], [], shape[name], color=tint[name], markersize=7, label=name)
     axis.set(xscale="log", xlabel=fronts["cost of"].iloc[0])
     low, high = axis.get_xlim()  # plain numbers that do not touch
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 2000 * low else (1,)))

@@ -136,6 +136,7 @@ def test_the_card_does_not_make_a_study_outdated_and_the_weights_do(folder):
     for weights, targets in (("a", TARGETS), ("a", TARGETS.assign(value=0.0)), ("b", TARGETS)):
         (folder / "unet" / "weights.safetensors").write_text(weights)
         write_measures(folder, targets)
+        targets.to_csv(folder / "styles.csv")  # what notebook 12 measured of it
         foundation_digest.cache_clear()
         digests.append(foundation_digest(str(folder)))
     assert digests[0] == digests[1] != digests[2]

@@ -179,10 +179,11 @@ def test_headline_measures_are_rows_of_the_evaluation_with_anchors():
     for metric in ("amplitude_kl", "texture_distance"):
         assert values["good", metric] < values["smooth", metric]
     sentences = measured_sentences(table)
-    assert len(sentences) == len(HEADLINE) and sentences[0].startswith("The amplitude KL in nats: on seen classes good has ")
+    assert len(sentences) == len(HEADLINE) + 1 and sentences[0].startswith("The amplitude KL in nats: on seen classes good has ")
     for metric, line in zip(HEADLINE, sentences):
         assert f"good has {values['good', metric]:.3g}" in line and "; on unseen classes good has " in line
         assert f"and reference vs reference {values[REFERENCE_FLOOR, metric]:.3g}" in line
+    assert "numbers: good 1, smooth 1; of one training" in sentences[-1], "anchors are not trained"
     wide = verdict_table(table, HEADLINE, splits_of(table))
     assert list(wide["split"]) == ["seen"] * 3 + ["unseen"] * 3 and list(wide["strategy"][:3]) == ["good", "smooth", REFERENCE_FLOOR]
 
