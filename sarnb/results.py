@@ -323,7 +323,8 @@ def figure_file(figure: Figure, name: str) -> tuple[str, bytes]:
 
     def saved(ending: str, metadata: dict[str, None]) -> bytes:
         stream = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": name}):
+        # Ticks that the layout adds while it is saved are texts of their own, and may be powers of ten.
+        with matplotlib.rc_context({"svg.hashsalt": name, "text.parse_math": True}):
             figure.savefig(stream, format=ending, metadata=metadata, bbox_inches="tight", dpi=dots if exact else "figure")
         return stream.getvalue()
 
