@@ -363,7 +363,8 @@ def literal_text(figure: Figure) -> None:
     from matplotlib.text import Text
 
     lines = [line for axis in figure.axes for line in (axis.xaxis, axis.yaxis)]
-    powers = {label for line in lines for label in line.get_ticklabels(which="both") if line.get_scale() != "linear"}
+    ticks = [tick for line in lines if line.get_scale() != "linear" for tick in (*line.get_major_ticks(), *line.get_minor_ticks())]
+    powers = {label for tick in ticks for label in (tick.label1, tick.label2)}  # in view or not: the layout may move them into it
     for text in figure.findobj(Text):
         text.set_parse_math(text in powers)
 
