@@ -12,7 +12,7 @@ from tiny import run_profile
 
 from sarnb.graph import read_graph, verify
 from sarnb.results import read_manifest
-from sarnb.settings import cores, default_jobs, repository
+from sarnb.settings import repository
 
 pytestmark = pytest.mark.slow
 
@@ -70,25 +70,6 @@ def test_times_and_memory_stand_in_timing_tables_only(root):
     tables = {path.stem: pd.read_csv(path) for path in (root / "smoke/tables").glob("*.csv") if not path.stem.endswith("_timing")}
     assert tables
     assert not {name: list(table) for name, table in tables.items() if table.columns.str.contains(CLOCK).any()}
-
-
-def test_a_second_run_gives_the_same_tables(root, tmp_path):
-    """From drawing the world to judging a trained UNet: 05 with all that it needs, once more into a folder of its own.
-
-    In the first run it had company; the profile gives it as many threads again, which decide the last digits.
-    """
-    profile = tmp_path / "smoke.yaml"
-    share = max(1, cores() // default_jobs())
-    profile.write_text(f"{(FOLDER.parent / 'sarnb/profiles/smoke.yaml').read_text(encoding='utf-8')}threads: {share}\n")
-    done = run_profile(tmp_path, "--only", "05", profile=str(profile))
-    assert done.returncode == 0, done.stderr
-    again = {path.name: path.read_bytes() for path in (tmp_path / "smoke/tables").glob("*.csv")}
-    assert {"data_card.csv", "unet_full_cost.csv", "unet_full_headline_measures.csv"} <= again.keys()
-    tables = root / "smoke/tables"
-    assert [name for name in again if not name.endswith("_timing.csv") and (tables / name).read_bytes() != again[name]] == []
-    needed = ("00_foundation", "01_data", "03_sar_clip", "04_vae", "05_unet_full")
-    made = [entry["path"] for name in needed for entry in read_manifest(root / "smoke", name)["artefacts"]]
-    assert {Path(path).name for path in made if path.endswith(".csv")} == again.keys()
 
 
 @pytest.mark.skipif(not REAL, reason="SARNB_REAL_DATA names no folder of real SAR images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from sarnb.data.sarlo80 import build_sarlo80
 from sarnb.graph import read_graph, verify
 from sarnb.profile import FOLDER as PROFILES
 from sarnb.results import read_manifest
-from sarnb.settings import repository
+from sarnb.settings import cores, default_jobs, repository
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +68,25 @@ def test_the_profile_paper_executes_on_sdxl_and_sarlo80(paper, name):
     tables = [entry["path"] for entry in read_manifest(paper, name)["artefacts"] if entry["path"].endswith(".csv")]
     assert tables and not [path for path in tables if pd.read_csv(paper / path).empty]
     assert 3 <= len(read_manifest(paper, name)["found"]) <= 10 and read_manifest(paper, name)["figure_faults"] == []
+
+
+def test_a_second_run_gives_the_same_tables(paper, tmp_path):
+    """From the images to judging a trained UNet: 05 with all that it needs, once more into a folder of its own.
+
+    In the first run it had company; the profile gives it as many threads again, which decide the last digits.
+    """
+    profile = tmp_path / "paper-small.yaml"
+    share = max(1, cores() // default_jobs())
+    profile.write_text(f"{(paper.parent / 'paper-small.yaml').read_text(encoding='utf-8')}threads: {share}\n")
+    done = run_profile(tmp_path, "--only", "05", "--data", str(paper.parent / "sarlo80"), profile=str(profile))
+    assert done.returncode == 0, done.stderr
+    tables = paper / "tables"
+    again = {path.name: path.read_bytes() for path in (tmp_path / paper.name / "tables").glob("*.csv")}
+    assert {"data_card.csv", "unet_full_cost.csv", "unet_full_headline_measures.csv"} <= again.keys()
+    assert [name for name in again if not name.endswith("_timing.csv") and (tables / name).read_bytes() != again[name]] == []
+    needed = ("00_foundation", "01_data", "03_sar_clip", "04_vae", "05_unet_full")
+    made = [entry["path"] for name in needed for entry in read_manifest(paper, name)["artefacts"]]
+    assert {Path(path).name for path in made if path.endswith(".csv")} == again.keys()
 
 
 def test_the_profile_paper_keeps_the_hidden_class_of_the_shards(paper):
