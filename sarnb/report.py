@@ -130,7 +130,7 @@ def _write_sources(results: Path, notebooks: Sequence[Path], source: Path) -> No
     shown = {figure["path"]: figure["shown"] for figure in figures}
     for path, chapter in zip(notebooks, chapters):
         text = _with_targets(path, chapter["figures"])
-        write_atomically(source / "notebooks" / path.name, re.sub(r"figures/[\w-]+\.png", lambda name: shown.get(name[0], name[0]), text))
+        write_atomically(source / "notebooks" / path.name, re.sub(r"figures/[\w.-]+\.png", lambda name: shown.get(name[0], name[0]), text))
     pages = Environment(loader=FileSystemLoader(CARDS), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters["literal"] = _literal
     pages.filters["offered"] = _tables(results, source).__getitem__

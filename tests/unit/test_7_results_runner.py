@@ -22,7 +22,7 @@ from sarnb.graph import first_files, forecast, plan, read_graph, resolve, run, s
 from sarnb.notebook import _shortened, child_environment, declared_parameters, injected_parameters, stamp_text, time_left
 from sarnb.profile import load_profile
 from sarnb.results import BOX, Record, add_executed_copy, claim_folder, notebook_digest, record_digest, write_atomically
-from sarnb.settings import repository
+from sarnb.settings import notebooks_folder, repository
 
 VALUES = {"SEED": 0, "RATE": 1e-3, "RESULTS": "r", "RANKS": [4], "DATA": ""}
 
@@ -587,3 +587,15 @@ def test_the_files_to_open_first_are_those_of_the_verdict(folder):
     record.figure(figure, "one", "a line")
     record.close()
     assert first_files(folder / "r") == ["index.md", "figures/one.svg", "notebooks/10_evaluation.ipynb"]
+
+
+def test_what_was_recorded_of_styles_makes_the_notebook_that_shows_it_outdated_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "_weights", lambda part: f"[{part}]")
+
+    def foundation(name: str, **parameters: str) -> str:
+        return graph._node(notebooks_folder(), tmp_path, name, (), parameters, {}).parts["foundation"]
+
+    assert foundation("12_scenes", STYLE_FOUNDATIONS="").endswith("/styles.csv]")
+    assert foundation("12_scenes", STYLE_FOUNDATIONS="few,many") == "[few][many]", "measured anew, the record is not read"
+    assert foundation("05_unet_full") == ""
+    assert (repository() / foundation("12_scenes", STYLE_FOUNDATIONS="").strip("[]")).is_file()
